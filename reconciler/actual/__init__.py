@@ -1,0 +1,1 @@
+"""The actual state: job records, history and job outputs, in one embedded LMDB environment."""

@@ -1,0 +1,146 @@
+"""Documents as bytes: MessagePack, with the values that MongoDB keeps and JSON does not.
+
+Strings, booleans, None, floats (NaN and infinities too), integers of 64 bits, bytes, lists and dicts with
+string keys are MessagePack's own types, so a document without special values is read by one call of C code.
+The others are extensions: dates, uuids, larger integers, and bson's own types (``ObjectId`` ...), for which
+bson is imported only when one is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+Document = dict[str, Any]
+
+_DATE, _UUID, _BIG_INT, _BSON = 1, 2, 3, 4
+_EPOCH = datetime(1970, 1, 1)
+_MILLISECOND = timedelta(milliseconds=1)
+_LOWEST, _HIGHEST = -(2**63), 2**64 - 1
+_PLAIN = frozenset({str, float, bool, bytes, type(None)})
+
+
+def encode(doc: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a document.
+
+    A date becomes what MongoDB makes of it: UTC without time zone, in whole milliseconds. A key that is no
+    string becomes one; a tuple becomes a list.
+
+    Raises
+    ------
+    TypeError
+        A value is of a type that cannot be kept; the message names the type.
+    """
+    return msgspec.msgpack.encode(_ready_dict(doc))
+
+
+def decode(data: bytes) -> Document:
+    """Return the document of ``data``; dates come back naive, in UTC.
+
+    Raises
+    ------
+    msgspec.DecodeError
+        ``data`` is damaged.
+    """
+    found: Document = _decoder.decode(data)
+    return found
+
+
+def stored_date(value: datetime) -> datetime:
+    """Return what :func:`decode` gives for a date: naive, in UTC, cut to milliseconds."""
+    return _EPOCH + _milliseconds(value) * _MILLISECOND
+
+
+def _milliseconds(value: datetime) -> int:
+    naive = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+    return (naive - _EPOCH) // _MILLISECOND
+
+
+def _ready(value: Any) -> Any:
+    """Return ``value`` with everything that msgspec would change or refuse put into an extension."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is dict:
+        return _ready_dict(value)
+    if kind is list or kind is tuple:
+        return _ready_list(value)
+    if kind is int:
+        return value if _LOWEST <= value <= _HIGHEST else _extension(_BIG_INT, str(value).encode())
+    return _ready_special(value)
+
+
+def _ready_dict(value: Mapping[Any, Any]) -> Document:
+    return {key if type(key) is str else _text(key): _ready(item) for key, item in value.items()}
+
+
+def _ready_list(value: list[Any] | tuple[Any, ...]) -> Any:
+    # Long lists of numbers are common in outputs: one look at their types spares a call for each of them.
+    return value if _PLAIN.issuperset(map(type, value)) else [_ready(item) for item in value]
+
+
+def _ready_special(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return _extension(_DATE, _milliseconds(value).to_bytes(8, "big", signed=True))
+    if isinstance(value, UUID):
+        return _extension(_UUID, value.bytes)
+    # By name, so that reading and writing without such values never imports bson. Its Code and Binary are
+    # subclasses of str and bytes, hence before _ready_subclass.
+    if type(value).__module__.partition(".")[0] == "bson":
+        return _ready_bson(value)
+    return _ready_subclass(value)
+
+
+def _ready_bson(value: Any) -> Any:
+    if isinstance(value, int | Mapping):  # Int64 and SON
+        return _ready_subclass(value)
+    import bson
+
+    return _extension(_BSON, bson.encode({"v": value}))
+
+
+def _ready_subclass(value: Any) -> Any:
+    """Reduce enums of strings or numbers, ordered dicts and the like to plain types; refuse the rest."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bytes):
+        return bytes(value)
+    for number in (int, float):
+        if isinstance(value, number):
+            return _ready(number(value))
+    if isinstance(value, Mapping):
+        return _ready_dict(value)
+    if isinstance(value, list | tuple):
+        return [_ready(item) for item in value]
+    kind_name = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise TypeError(f"cannot keep a value of type {kind_name} in the store: {value!r:.80}")
+
+
+def _text(key: Any) -> str:
+    return str.__str__(key) if isinstance(key, str) else str(key)
+
+
+def _extension(code: int, data: bytes) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(code, data)
+
+
+def _revive(code: int, data: memoryview) -> Any:
+    """Return the value of an extension."""
+    if code == _DATE:
+        return _EPOCH + int.from_bytes(data, "big", signed=True) * _MILLISECOND
+    if code == _UUID:
+        return UUID(bytes=bytes(data))
+    if code == _BIG_INT:
+        return int(bytes(data))
+    if code == _BSON:
+        import bson
+
+        return bson.decode(bytes(data))["v"]
+    raise msgspec.DecodeError(f"unknown extension {code}: the document was written by a newer version")
+
+
+_decoder = msgspec.msgpack.Decoder(ext_hook=_revive)

@@ -1,0 +1,360 @@
+"""The LMDB environment of a state directory. The only module that imports ``lmdb``.
+
+One environment a process and path (LMDB's own rule), shared by reference count. The map grows by itself:
+mostly before a write begins, when little of it is free; else the write that finds it full is aborted, the map
+doubled, and the write run again. So a write is a function of its transaction and must have no other effect.
+
+A resize moves the memory that open transactions of this process look at. It therefore waits until none is
+open, and holds new ones off meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+
+from reconciler.actual.gate import Gate
+from reconciler.errors import TransientError, WorldError
+
+T = TypeVar("T")
+Rows = Iterator[tuple[bytes, bytes]]
+
+TABLES = (
+    "meta",  # schema version, lineage, counters, last outcome
+    "parsed",  # blob id -> ParsedFile
+    "good",  # kind/name -> last good manifest
+    "flows",  # flow name -> FlowRecord
+    "jobs",  # job id -> JobRecord (small, hot)
+    "payloads",  # job id -> the jobflow Job as JSON (big, cold)
+    "by_flow",  # flow name, job id -> nothing
+    "by_state",  # state, worker, priority, age, job id -> nothing
+    "children",  # parent uuid, job id -> nothing
+    "builds",  # build key -> BuiltFlow
+    "outputs",  # collection, document key -> document
+    "events",  # sequence number -> Event
+    "revisions",  # sequence number -> AppliedRevision
+)
+"""Every table of the environment. A table whose key ends in "-> nothing" is an index."""
+
+_FIRST_MAP_SIZE = 256 * 2**20  # address space, not disk: the file is as large as what is in it
+_MAX_READERS = 512  # open reads of all processes together
+_SMALLEST_FILE = 2 * 4096  # bytes: the two pages that every environment begins with
+_PATIENCE = 60.0  # seconds that a write waits for open transactions when it cannot go on without more room
+_COURTESY = 0.5  # seconds that a write waits for them when room gets scarce, but may suffice
+
+
+class Txn:
+    """One transaction: get, put, delete and ordered scans on named tables.
+
+    A scan reads while it is consumed: do not write to its table, and do not delete from it, meanwhile.
+    """
+
+    def __init__(self, raw: Any, tables: dict[str, Any]) -> None:
+        self._raw = raw
+        self._tables = tables
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """Return the value at ``key``, or None."""
+        try:
+            found: bytes | None = self._raw.get(key, db=self._tables[table])
+        except lmdb.BadValsizeError:  # no entry can have such a key
+            return None
+        return found
+
+    def put(self, table: str, key: bytes, value: bytes = b"") -> None:
+        """Set the value at ``key``.
+
+        Raises
+        ------
+        ValueError
+            The key is empty or longer than 511 bytes.
+        """
+        try:
+            self._raw.put(key, value, db=self._tables[table])
+        except lmdb.BadValsizeError:
+            raise ValueError(f"a key of table {table!r} has {len(key)} bytes, not 1 to 511") from None
+
+    def delete(self, table: str, key: bytes) -> bool:
+        """Remove ``key``; return whether it was there."""
+        try:
+            return bool(self._raw.delete(key, db=self._tables[table]))
+        except lmdb.BadValsizeError:
+            return False
+
+    def scan(self, table: str, prefix: bytes = b"", *, reverse: bool = False) -> Rows:
+        """Yield (key, value) of the keys that begin with ``prefix``, in order. Do not write meanwhile."""
+        with self._raw.cursor(db=self._tables[table]) as cursor:
+            if not _place(cursor, prefix, reverse):
+                return
+            for key, value in cursor.iterprev() if reverse else cursor.iternext():
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+    def keys(self, table: str, prefix: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
+        """Yield the keys that begin with ``prefix``, in order; copies no value. Do not write meanwhile."""
+        with self._raw.cursor(db=self._tables[table]) as cursor:
+            if not _place(cursor, prefix, reverse):
+                return
+            move = cursor.iterprev if reverse else cursor.iternext
+            for key in move(keys=True, values=False):
+                if not key.startswith(prefix):
+                    return
+                yield key
+
+    def count(self, table: str) -> int:
+        """Return the number of entries of a table."""
+        return int(self._raw.stat(db=self._tables[table])["entries"])
+
+
+def _place(cursor: Any, prefix: bytes, reverse: bool) -> bool:
+    """Move to the first key that may begin with ``prefix``, or to the last; return whether there is one."""
+    if not reverse:
+        return bool(cursor.set_range(prefix))
+    end = _successor(prefix)
+    return bool(cursor.prev() if end and cursor.set_range(end) else cursor.last())
+
+
+def _successor(prefix: bytes) -> bytes:
+    """Return the first key after all that begin with ``prefix``; empty if there is no such key."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1]) if kept else b""
+
+
+class Database:
+    """An open environment. Readers never block the writer; there is one writer at a time, in any process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._process = os.getpid()
+        self._writing: int | None = None  # the thread whose write is running
+        self._gate = Gate()
+        try:
+            self._env = _open_environment(path)
+        except (lmdb.Error, OSError) as error:
+            raise _failure("open", path, error) from error
+        try:
+            self._env.reader_check()  # killed processes leave their slots behind
+            self._tables = self._open_tables()
+        except (lmdb.Error, OSError) as error:
+            self._env.close()
+            raise _failure("open", path, error) from error
+
+    def _open_tables(self) -> dict[str, Any]:
+        with self._env.begin(write=True) as raw:
+            _lengthen(self.path / "data.mdb", self._env)
+            return {name: self._env.open_db(name.encode(), txn=raw) for name in TABLES}
+
+    @contextmanager
+    def read(self) -> Iterator[Txn]:
+        """Give a snapshot of the whole store. Reads may be nested, and may contain a write.
+
+        Raises
+        ------
+        WorldError
+            The store cannot be read: it is damaged, too many reads are open, or it was opened before a fork.
+        """
+        try:
+            token, raw = self._begin(write=False)
+            try:
+                with raw:
+                    yield Txn(raw, self._tables)
+            finally:
+                self._gate.leave(token)
+        except lmdb.Error as error:
+            raise _failure("read", self.path, error) from error
+
+    def write(self, change: Callable[[Txn], T]) -> T:
+        """Run ``change`` in one durable transaction and return what it returns.
+
+        ``change`` may be run again, so it must have no other effect; it may read, but not write by a second
+        transaction.
+
+        Raises
+        ------
+        WorldError
+            The disk is full or not writable, or the store is damaged. Nothing of ``change`` is kept.
+        TransientError
+            The store must grow, but a read that this thread holds, or a long one of another, is in the way.
+        """
+        if self._writing == threading.get_ident():
+            raise RuntimeError("a write inside a write would wait for itself")
+        while True:
+            try:
+                size = self._make_room()
+                return self._write_once(change)
+            except lmdb.MapFullError:
+                self._resize(size, _PATIENCE, needed=True)
+            except lmdb.Error as error:
+                raise _failure("write to", self.path, error) from error
+
+    def _write_once(self, change: Callable[[Txn], T]) -> T:
+        token, raw = self._begin(write=True)
+        try:
+            with raw:
+                self._writing = threading.get_ident()
+                try:
+                    return change(Txn(raw, self._tables))
+                finally:
+                    self._writing = None
+        finally:
+            self._gate.leave(token)
+
+    def _begin(self, *, write: bool) -> tuple[object, Any]:
+        """Enter the gate and begin a transaction, with the size that other processes gave the map."""
+        self._require_own()
+        while True:
+            token = self._gate.enter()
+            try:
+                return token, self._env.begin(write=write)
+            except lmdb.MapResizedError:
+                self._gate.leave(token)
+                self._resize(None, _PATIENCE, needed=True)
+            except lmdb.ReadersFullError:
+                self._gate.leave(token)
+                if not self._env.reader_check():
+                    raise
+            except BaseException:
+                self._gate.leave(token)
+                raise
+
+    def _make_room(self) -> int:
+        """Double the map if less than a quarter of it is free and nobody minds; return its size before."""
+        self._require_own()
+        token = self._gate.enter()
+        try:
+            info = self._env.info()
+            used = info["last_pgno"] * self._env.stat()["psize"]
+        finally:
+            self._gate.leave(token)
+        size = int(info["map_size"])
+        free = size - used
+        if free < size // 4:
+            self._resize(size, _COURTESY if free < size // 16 else 0.0, needed=False)
+        return size
+
+    def _resize(self, seen: int | None, patience: float, *, needed: bool) -> None:
+        """Double the map unless it is no longer of the size ``seen``; None: adopt that of other processes."""
+        with self._gate.alone(patience) as alone:
+            if alone and (seen is None or self._env.info()["map_size"] == seen):
+                self._env.set_mapsize(0 if seen is None else 2 * seen)
+        if needed and not alone:
+            whose = "this thread" if self._gate.held_here() else "another thread"
+            raise TransientError(
+                f"the store in {self.path} must grow, but {whose} still reads from it",
+                hint="end the read, or consume it, before you write; then try again",
+            )
+
+    def _require_own(self) -> None:
+        if self._process != os.getpid():
+            raise _forked(self.path)
+
+    def close(self) -> None:
+        """Close the environment; use :func:`close_database` to give back a shared one."""
+        if self._process == os.getpid():  # in a forked child this would take locks from the parent
+            self._env.close()
+
+
+def _open_environment(path: Path) -> Any:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = path / "data.mdb"
+    if file.exists() and 0 < file.stat().st_size < _SMALLEST_FILE:
+        raise lmdb.CorruptedError("data.mdb is cut off")
+    return lmdb.open(
+        str(path), max_dbs=len(TABLES) + 8, map_size=_FIRST_MAP_SIZE, mode=0o600, max_readers=_MAX_READERS
+    )
+
+
+def _lengthen(file: Path, env: Any) -> None:
+    """Give a file that was cut off its length back, inside of a write; reading past its end kills a process.
+
+    The pages in the hole are empty, so LMDB finds the damage. A sound file may also be shorter than its pages
+    (those at the end that are free were never written); for it this changes nothing.
+    """
+    length = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    if file.stat().st_size < length:
+        os.truncate(file, length)
+
+
+_NO_RIGHT = ("permission denied", "check who owns the directory and its files, and their permissions")
+_A_FILE = ("a file is where a directory should be", "choose another --state-dir")
+_DAMAGED = ("its file data.mdb is damaged, or is no store", "put a copy back, or move it away and start anew")
+_CAUSES: dict[type[Exception], tuple[str, str]] = {
+    PermissionError: _NO_RIGHT,
+    lmdb.ReadonlyError: _NO_RIGHT,
+    FileExistsError: _A_FILE,
+    NotADirectoryError: _A_FILE,
+    lmdb.CorruptedError: _DAMAGED,
+    lmdb.PageNotFoundError: _DAMAGED,
+    lmdb.InvalidError: _DAMAGED,
+    lmdb.VersionMismatchError: _DAMAGED,
+    lmdb.DiskError: ("no space is left on the disk", "free some space there, then try again"),
+    lmdb.ReadersFullError: ("too many reads are open", "close notebooks and other programs that use it"),
+    lmdb.PanicError: ("an earlier write failed midway", "end all programs that use it, then try again"),
+    lmdb.MemoryError: ("there is not enough address space", "raise the limit `ulimit -v`"),
+}
+
+
+def _failure(doing: str, path: Path, error: Exception) -> WorldError:
+    """Say what went wrong in words of the user."""
+    plain = (isinstance(error, OSError) and error.strerror) or str(error)
+    cause, hint = _CAUSES.get(type(error), (plain, None))
+    return WorldError(f"cannot {doing} the store in {path}: {cause}", hint=hint)
+
+
+def _forked(path: Path) -> WorldError:
+    return WorldError(
+        f"the store in {path} was open when this process was forked; it cannot be used here",
+        hint="close the store before the fork, or start the process with the method 'spawn'",
+    )
+
+
+_open: dict[Path, tuple[Database, int]] = {}
+_open_lock = threading.Lock()
+_inherited: dict[Path, Database] = {}  # of the parent; kept, as to close or collect one could harm the parent
+
+
+def open_database(path: Path) -> Database:
+    """Return the environment at ``path``, opened once a process. Give it back with :func:`close_database`.
+
+    Raises
+    ------
+    WorldError
+        It cannot be opened, or the parent of this process had it open when it forked.
+    """
+    path = path.expanduser().resolve()
+    with _open_lock:
+        if path in _inherited:
+            raise _forked(path)
+        database, users = _open.get(path) or (Database(path), 0)
+        _open[path] = (database, users + 1)
+        return database
+
+
+def close_database(database: Database) -> None:
+    """Give back what :func:`open_database` returned; the last user closes the environment."""
+    with _open_lock:
+        known, users = _open.get(database.path, (database, 0))
+        if known is database and users > 1:
+            _open[database.path] = (database, users - 1)
+            return
+        if known is database:
+            _open.pop(database.path, None)
+        database.close()
+
+
+def _forget_parent() -> None:
+    """In a forked child: the environments of the parent must not be used, nor closed."""
+    global _open_lock
+    _open_lock = threading.Lock()  # another thread of the parent may have held it
+    _inherited.update((path, database) for path, (database, _) in _open.items())
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parent)

@@ -1,0 +1,263 @@
+"""A maggma Store on the ``outputs`` table: the default JobStore, and results in a notebook while jobs run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from maggma.core import Sort, Store, StoreError
+from maggma.core.store import DateTimeFormat
+from monty.json import jsanitize
+
+from reconciler.actual import mongo, outputs
+from reconciler.actual.codec import Document, decode
+from reconciler.actual.db import Database, Txn, close_database, open_database
+
+Properties = dict[str, Any] | list[str] | None
+SortSpec = dict[str, Sort | int] | None
+
+
+class LMDBStore(Store):  # type: ignore[misc]
+    """Documents of one collection in the LMDB store of a state directory.
+
+    It may be read and written while a reconciler uses the same directory. Connect before use; use it in the
+    process that connected it (a pickled copy connects anew).
+
+    Parameters
+    ----------
+    path
+        The state directory (which holds ``lmdb/``), or the LMDB directory itself.
+    collection_name
+        Which documents of the directory these are; any text of up to 120 bytes.
+    key
+        The field that :meth:`update` replaces documents by.
+    last_updated_field, last_updated_type
+        Where documents keep the time of their last change, and how; as in every maggma Store.
+    validator
+        A maggma Validator for documents that are written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        collection_name: str = "outputs",
+        key: str = "uuid",
+        last_updated_field: str = "last_updated",
+        last_updated_type: DateTimeFormat = DateTimeFormat.DateTime,
+        validator: Any = None,
+    ) -> None:
+        self.path = str(path)
+        self.collection_name = collection_name
+        self._open: Database | None = None
+        super().__init__(
+            key=key,
+            last_updated_field=last_updated_field,
+            last_updated_type=DateTimeFormat(last_updated_type),
+            validator=validator,
+        )
+
+    @property
+    def directory(self) -> Path:
+        """The LMDB directory that :attr:`path` means."""
+        path = Path(self.path).expanduser().resolve()
+        return path if (path / "data.mdb").exists() else path / "lmdb"
+
+    @property
+    def name(self) -> str:
+        """Where the documents are, as text."""
+        return f"lmdb://{self.directory}/{self.collection_name}"
+
+    @property
+    def _collection(self) -> Any:
+        """There is no pymongo collection behind this store."""
+        raise StoreError(f"{self.name} has no pymongo collection: use query, update, distinct or groupby")
+
+    def connect(self, force_reset: bool = False) -> None:
+        """Open the state directory; create it if it does not exist.
+
+        Raises
+        ------
+        WorldError
+            It cannot be opened.
+        """
+        if self._open is not None and force_reset:
+            self.close()
+        if self._open is None:
+            self._open = open_database(self.directory)
+
+    def close(self) -> None:
+        """Give the state directory back; a second call does nothing."""
+        if self._open is not None:
+            database, self._open = self._open, None
+            close_database(database)
+
+    def count(self, criteria: Mapping[str, Any] | None = None) -> int:
+        """Return the number of documents that match Mongo criteria; without criteria none is decoded."""
+        with self._database().read() as txn:
+            if not criteria:
+                return outputs.count_documents(txn, self.collection_name)
+            return sum(1 for _ in self._matches(txn, criteria))
+
+    def query(
+        self,
+        criteria: Mapping[str, Any] | None = None,
+        properties: Properties = None,
+        sort: SortSpec = None,
+        skip: int = 0,
+        limit: int = 0,
+    ) -> Iterator[Document]:
+        """Yield documents that match Mongo criteria, all from one snapshot of the store.
+
+        Criteria that name uuids read only the documents of these. ``limit=0`` means all.
+
+        Raises
+        ------
+        StoreError
+            The store is not connected.
+        ValueError
+            ``properties``, ``sort``, ``skip`` or ``limit`` make no sense.
+        """
+        project = mongo.projector(properties)
+        stop = skip + abs(limit) if limit else None
+        # The snapshot ends before the first document is given away: the caller may write meanwhile.
+        with self._database().read() as txn:
+            found: Iterator[Document] = (doc for _, doc in self._matches(txn, criteria or {}))
+            if sort:
+                found = iter(mongo.ordered(found, sort))
+            docs = [project(doc) for doc in islice(found, skip, stop)]
+        yield from docs
+
+    def query_one(
+        self,
+        criteria: Mapping[str, Any] | None = None,
+        properties: Properties = None,
+        sort: SortSpec = None,
+    ) -> Document | None:
+        """Return the first document that :meth:`query` would give, or None; reads no further than that."""
+        return next(self.query(criteria, properties, sort, limit=1), None)
+
+    def distinct(
+        self, field: str, criteria: Mapping[str, Any] | None = None, all_exist: bool = False
+    ) -> list[Any]:
+        """Return the different values of a field, in Mongo's order; of a list, the different elements."""
+        with self._database().read() as txn:
+            return mongo.distinct((doc for _, doc in self._matches(txn, criteria or {})), field)
+
+    def groupby(
+        self,
+        keys: list[str] | str,
+        criteria: Mapping[str, Any] | None = None,
+        properties: Properties = None,
+        sort: SortSpec = None,
+        skip: int = 0,
+        limit: int = 0,
+    ) -> Iterator[tuple[Document, list[Document]]]:
+        """Yield (values of the keys, documents), in the order of the values.
+
+        Documents that lack a key are left out. ``sort``, ``skip`` and ``limit`` count documents, not groups.
+        """
+        fields = [keys] if isinstance(keys, str) else list(keys)
+        project = mongo.projector(properties, keep=fields)
+        groups: dict[Any, tuple[Document, list[Document]]] = {}
+        for doc in self.query(criteria, None, sort, skip, limit):
+            values = [_value_at(doc, field) for field in fields]
+            if all(values):
+                place = tuple(mongo.order_key(value) for (value,) in values)
+                head = _nested(fields, [value for (value,) in values])
+                groups.setdefault(place, (head, []))[1].append(project(doc))
+        yield from (groups[place] for place in sorted(groups))
+
+    def update(self, docs: list[Document] | Document, key: list[str] | str | None = None) -> None:
+        """Write documents, each in place of the first that has the same values in all fields of ``key``.
+
+        All are written, or none.
+
+        Raises
+        ------
+        KeyError
+            A document lacks a field of ``key``.
+        ValueError
+            A strict validator refused a document.
+        WorldError
+            The disk is full or not writable.
+        """
+        fields = key or self.key
+        wanted = [fields] if isinstance(fields, str) else list(fields)
+        entries = [
+            outputs.prepare(doc, wanted) for doc in self._valid(docs if isinstance(docs, list) else [docs])
+        ]
+        if entries:
+            self._write(lambda txn: outputs.upsert_documents(txn, self.collection_name, entries))
+
+    def remove_docs(self, criteria: Mapping[str, Any]) -> None:
+        """Remove the documents that match Mongo criteria; ``{}`` removes all of the collection."""
+
+        def remove(txn: Txn) -> None:
+            outputs.delete_keys(txn, [key for key, _ in self._matches(txn, criteria)])
+
+        self._write(remove)
+
+    def ensure_index(self, key: str, unique: bool = False) -> bool:
+        """Return whether a look-up by ``key`` is direct. The fields for which it is are fixed."""
+        return key in outputs.IDENTITY_FIELDS and not unique
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LMDBStore) and self._place() == other._place()
+
+    def __hash__(self) -> int:
+        return hash(self._place())
+
+    def _place(self) -> tuple[str, str]:
+        return self.name, self.last_updated_field
+
+    def _database(self) -> Database:
+        if self._open is None:
+            raise StoreError(f"{self.name} is not connected: call connect() first")
+        return self._open
+
+    def _write(self, change: Callable[[Txn], None]) -> None:
+        self._database().write(change)
+
+    def _matches(self, txn: Txn, criteria: Mapping[str, Any]) -> Iterator[tuple[bytes, Document]]:
+        matches = mongo.matcher(criteria)
+        pin = outputs.usable_pin(txn, self.collection_name, criteria)
+        for key, data in outputs.rows(txn, self.collection_name, pin):
+            doc = decode(data)
+            if matches(doc):
+                yield key, doc
+
+    def _valid(self, docs: list[Document]) -> Iterator[Document]:
+        """Yield the documents as maggma stores them; a lenient validator drops what it refuses."""
+        for raw in docs:
+            doc = jsanitize(raw, allow_bson=True, recursive_msonable=True)
+            if self.validator is None or self.validator.is_valid(doc):
+                yield doc
+                continue
+            errors = self.validator.validation_errors(doc)
+            if self.validator.strict:
+                raise ValueError(errors)
+            self.logger.error(errors)
+
+
+def _value_at(doc: Document, field: str) -> list[Any]:
+    """Return what a dotted field leads to through dicts alone, as a list of one; of none if it is absent."""
+    value: Any = doc
+    for name in field.split("."):
+        if not isinstance(value, dict) or name not in value:
+            return []
+        value = value[name]
+    return [value]
+
+
+def _nested(fields: list[str], values: list[Any]) -> Document:
+    """Return ``{"a": {"b": value}}`` for the field ``a.b``."""
+    doc: Document = {}
+    for field, value in zip(fields, values, strict=True):
+        *parents, last = field.split(".")
+        holder = doc
+        for name in parents:
+            holder = holder.setdefault(name, {})
+        holder[last] = value
+    return doc

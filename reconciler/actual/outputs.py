@@ -1,0 +1,257 @@
+"""Documents in the ``outputs`` table, inside a transaction that the caller holds. Needs no maggma.
+
+The key of a document is ``collection \\0 identity \\0 index``. The identity is its ``uuid``, else its
+``blob_uuid``, else a digest of the fields that it is updated by. All documents of a uuid lie side by side, so
+that a look-up by uuid reads only these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from reconciler.actual.codec import Document, decode, encode
+from reconciler.actual.db import Txn
+
+TABLE = "outputs"
+IDENTITY_FIELDS = ("uuid", "blob_uuid")
+"""Fields that give a document its place, the first that is a string wins."""
+
+_LONGEST_COLLECTION, _LONGEST_IDENTITY = 120, 200  # bytes; a key of LMDB holds 511
+_INDEX_DIGITS = 10
+_NO_INDEX = b"-"  # sorts before every digit
+
+
+class Pin(NamedTuple):
+    """Criteria that only documents in a few known places can match."""
+
+    field: str
+    identities: list[str]
+    indexes: list[int] | None = None
+
+
+class Upsert(NamedTuple):
+    """One document to write, the values that name the one it replaces, and its bytes."""
+
+    wanted: Document
+    doc: Document
+    data: bytes
+
+
+def put_document(txn: Txn, collection: str, doc: Mapping[str, Any]) -> None:
+    """Write a document in place of the one with the same uuid and index (or the same blob_uuid).
+
+    Raises
+    ------
+    ValueError
+        ``doc`` has neither a uuid nor a blob_uuid that is a string.
+    """
+    if isinstance(doc.get("uuid"), str):
+        wanted = ("uuid", "index") if "index" in doc else ("uuid",)
+    elif isinstance(doc.get("blob_uuid"), str):
+        wanted = ("blob_uuid",)
+    else:
+        raise ValueError("a document needs a uuid or a blob_uuid")
+    upsert_documents(txn, collection, [prepare(doc, wanted)])
+
+
+def get_documents(txn: Txn, collection: str, uuid: str) -> list[Document]:
+    """Return all documents of ``uuid``, the lowest index first."""
+    return [decode(data) for _, data in txn.scan(TABLE, _prefix(collection, uuid))]
+
+
+def latest_document(txn: Txn, collection: str, uuid: str) -> Document | None:
+    """Return the document of ``uuid`` with the highest index, or None."""
+    for _, data in txn.scan(TABLE, _prefix(collection, uuid), reverse=True):
+        return decode(data)
+    return None
+
+
+def delete_documents(txn: Txn, collection: str, uuid: str) -> int:
+    """Remove all documents of ``uuid``; return how many there were."""
+    return delete_keys(txn, list(txn.keys(TABLE, _prefix(collection, uuid))))
+
+
+def delete_keys(txn: Txn, keys: Iterable[bytes]) -> int:
+    """Remove documents by their keys, as :func:`rows` gives them; return how many there were."""
+    return sum(txn.delete(TABLE, key) for key in keys)
+
+
+def count_documents(txn: Txn, collection: str) -> int:
+    """Return the number of documents of a collection; reads no document."""
+    return sum(1 for _ in txn.keys(TABLE, _collection_prefix(collection)))
+
+
+def prepare(doc: Mapping[str, Any], wanted: Iterable[str]) -> Upsert:
+    """Encode a document outside of the transaction; ``wanted`` are the fields that name what it replaces.
+
+    Raises
+    ------
+    KeyError
+        The document lacks one of these fields.
+    TypeError
+        A value is of a type that cannot be kept.
+    """
+    kept = {key: value for key, value in doc.items() if key != "_id"}
+    named = decode(encode({field: kept[field] for field in wanted}))  # dates compare as they are stored
+    return Upsert(named, kept, encode(kept))
+
+
+def upsert_documents(txn: Txn, collection: str, entries: Iterable[Upsert]) -> None:
+    """Write documents one after another, each in place of the first that agrees in its wanted fields."""
+    everything: dict[bytes, Document] | None = None
+    for entry in entries:
+        pin = usable_pin(txn, collection, entry.wanted)
+        if pin is not None:
+            pool = _decoded(txn, collection, pin)
+        else:  # read all of them once, not once a document
+            pool = everything = everything or _decoded(txn, collection, None)
+        found = next((key for key, doc in pool.items() if _agrees(doc, entry.wanted)), None)
+        key = _write(txn, collection, entry, found)
+        if everything is not None:
+            if found is not None and found != key:
+                everything.pop(found, None)
+            everything[key] = decode(entry.data)
+
+
+def rows(txn: Txn, collection: str, pin: Pin | None) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (key, bytes) of the documents in the places of ``pin``, or of all; in the order of the keys."""
+    if pin is None:
+        yield from txn.scan(TABLE, _collection_prefix(collection))
+        return
+    for identity in sorted(set(pin.identities)):
+        place = _prefix(collection, identity)
+        for suffix in _suffixes(pin.indexes):
+            yield from txn.scan(TABLE, place + suffix)
+
+
+def usable_pin(txn: Txn, collection: str, criteria: Mapping[str, Any]) -> Pin | None:
+    """Return the places that ``criteria`` bind a document to, or None if all must be looked at."""
+    pin = find_pin(criteria)
+    if pin is None or txn.get(TABLE, _astray_key(collection, pin.field)) is not None:
+        return None
+    return pin
+
+
+def find_pin(criteria: Mapping[str, Any]) -> Pin | None:
+    """Find an equality or ``$in`` on uuid or blob_uuid at the top of Mongo criteria or in their ``$and``."""
+    for field in IDENTITY_FIELDS:
+        identities = _bound_values(criteria, field, str)
+        if identities is not None:
+            return Pin(field, identities, _bound_values(criteria, "index", int) if field == "uuid" else None)
+    return None
+
+
+def _bound_values(criteria: Mapping[str, Any], field: str, kind: type) -> list[Any] | None:
+    """Return the only values of a type that ``criteria`` admit for a field, or None if not so narrow."""
+    values = _listed(criteria.get(field))
+    if values is not None and all(type(value) is kind for value in values):
+        return values
+    clauses = criteria.get("$and")
+    for clause in clauses if isinstance(clauses, list | tuple) else ():
+        if isinstance(clause, Mapping) and (inner := _bound_values(clause, field, kind)) is not None:
+            return inner
+    return None
+
+
+def _listed(condition: Any) -> list[Any] | None:
+    if not isinstance(condition, Mapping):
+        return None if condition is None else [condition]
+    if "$eq" in condition:
+        return [condition["$eq"]]
+    listed = condition.get("$in")
+    return list(listed) if isinstance(listed, list | tuple) else None
+
+
+def _decoded(txn: Txn, collection: str, pin: Pin | None) -> dict[bytes, Document]:
+    return {key: decode(data) for key, data in rows(txn, collection, pin)}
+
+
+def _agrees(doc: Document, wanted: Document) -> bool:
+    return all(_matches(doc.get(field), value) for field, value in wanted.items())
+
+
+def _matches(have: Any, want: Any) -> bool:
+    """Mongo's equality: also an element of a list; None means absent; NaN equals NaN."""
+    if have == want or (isinstance(have, list) and want in have):
+        return True
+    return isinstance(want, float) and want != want and isinstance(have, float) and have != have
+
+
+def _write(txn: Txn, collection: str, entry: Upsert, found: bytes | None) -> bytes:
+    """Write one document, over or instead of the one at ``found``; return its key."""
+    target = _target(txn, collection, entry)
+    if found is not None and found.startswith(target):
+        key = found
+    else:
+        if found is not None:
+            txn.delete(TABLE, found)
+        key = _free_key(txn, target)
+    txn.put(TABLE, key, entry.data)
+    return key
+
+
+def _target(txn: Txn, collection: str, entry: Upsert) -> bytes:
+    """Return the place of a document; note which of its identity fields do not lead there."""
+    doc = entry.doc
+    leading = next((field for field in IDENTITY_FIELDS if isinstance(doc.get(field), str)), None)
+    for field in IDENTITY_FIELDS:
+        if field != leading and isinstance(doc.get(field), str | list):
+            txn.put(TABLE, _astray_key(collection, field))
+    if leading is None:
+        place = _collection_prefix(collection) + _digest(encode(entry.wanted)) + b"\0"
+    else:
+        place = _prefix(collection, doc[leading])
+    return place + _index_part(doc.get("index"))
+
+
+def _free_key(txn: Txn, target: bytes) -> bytes:
+    """Return ``target``, or the next after it: several documents may have the same uuid and index."""
+    last = next((key for key, _ in txn.scan(TABLE, target, reverse=True)), None)
+    if last is None:
+        return target
+    number = int(last[len(target) + 1 :] or b"0") + 1
+    return target + b"\0%06d" % number
+
+
+def _suffixes(indexes: list[int] | None) -> list[bytes]:
+    """Return the ends of keys that may hold one of ``indexes``; an odd index may be a list of them."""
+    if indexes is None:
+        return [b""]
+    return [_NO_INDEX, *sorted({_index_part(index) for index in indexes} - {_NO_INDEX})]
+
+
+def _index_part(index: Any) -> bytes:
+    if isinstance(index, float) and index.is_integer():
+        index = int(index)  # 1.0 equals 1 in a query
+    if isinstance(index, int) and 0 <= index < 10**_INDEX_DIGITS:
+        return b"%0*d" % (_INDEX_DIGITS, index)
+    return _NO_INDEX
+
+
+def _prefix(collection: str, identity: str) -> bytes:
+    return _collection_prefix(collection) + _identity_part(identity) + b"\0"
+
+
+def _identity_part(identity: str) -> bytes:
+    """Return the text itself where it fits in a key and cannot be taken for a digest."""
+    raw = identity.encode()
+    plain = len(raw) <= _LONGEST_IDENTITY and b"\0" not in raw and not raw.startswith(b"#")
+    return raw if plain else _digest(raw)
+
+
+def _digest(raw: bytes) -> bytes:
+    return b"#" + hashlib.sha256(raw).hexdigest().encode()
+
+
+def _collection_prefix(collection: str) -> bytes:
+    raw = collection.encode()
+    if not raw or b"\0" in raw or len(raw) > _LONGEST_COLLECTION:
+        raise ValueError(f"not a name of a collection: {collection!r:.80}")
+    return raw + b"\0"
+
+
+def _astray_key(collection: str, field: str) -> bytes:
+    """Return the key of the note "some document has ``field``, but is not filed under it"."""
+    return b"\0astray\0" + _collection_prefix(collection) + field.encode()

@@ -1,0 +1,121 @@
+"""The state directory: where it is, that it is local, and who may write to it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from reconciler.errors import RefusedError, WorldError
+
+_NETWORK_FILE_SYSTEMS = frozenset(
+    ["nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "fuse.sshfs", "panfs"]
+)
+
+
+def default_state_dir(project: str) -> Path:
+    """Return ``$RECONCILER_STATE_DIR``, else ``$XDG_STATE_HOME/reconciler/<project>``."""
+    override = os.environ.get("RECONCILER_STATE_DIR")
+    if override:
+        return Path(override).expanduser()
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "reconciler" / project
+
+
+def require_local(path: Path) -> None:
+    """Refuse a network file system: LMDB's locks and memory map do not work there.
+
+    Raises
+    ------
+    RefusedError
+        ``path`` lies on NFS, Lustre or the like.
+    """
+    found = _file_system(path)
+    if found in _NETWORK_FILE_SYSTEMS:
+        raise RefusedError(
+            f"the state directory {path} lies on a network file system ({found}), where LMDB loses data",
+            hint="choose a local disk with --state-dir or RECONCILER_STATE_DIR",
+        )
+
+
+def _file_system(path: Path) -> str:
+    """Return the type of the file system that holds ``path``, by the longest mount point; '' if unknown."""
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return ""
+    target = str(path.expanduser().absolute())
+    best, kind = "", ""
+    for line in mounts.read_text(errors="replace").splitlines():
+        _, mount_point, file_system = line.split(" ")[:3]
+        inside = target == mount_point or target.startswith(mount_point.rstrip("/") + "/")
+        if inside and len(mount_point) >= len(best):
+            best, kind = mount_point, file_system
+    return kind
+
+
+class Lease:
+    """The right to write: an flock on a file of the state directory. A dead holder loses it by itself."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "lease"
+        self._descriptor: int | None = None
+
+    def acquire(self, started: float) -> None:
+        """Take the lease and leave a note of who holds it.
+
+        Raises
+        ------
+        RefusedError
+            Another process holds it; the message names host, pid and since when.
+        """
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise WorldError(f"cannot open {self._path}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            raise RefusedError(
+                f"another reconcile is at work on this state: {holder}",
+                hint="wait until it has ended; readers like `reconcile get jobs` work meanwhile",
+            ) from error
+        note = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": started,
+            "command": sys.argv[:1],
+        }
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(note).encode(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lease back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        note = json.loads(os.pread(descriptor, 4096, 0))
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(note["started"]))
+        return f"pid {note['pid']} on {note['host']}, since {since}"
+    except (ValueError, KeyError, TypeError):
+        return "its holder has left no note"

@@ -1,0 +1,353 @@
+"""The store: typed records on the tables of the LMDB environment.
+
+Reads take a snapshot; a write is one function run in one durable transaction (see
+:meth:`Store.write`). Every write that touches a flow or a job raises the change counter, by which a
+reconcile with nothing to do is recognised.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from reconciler.actual.db import Database, Txn, close_database, open_database
+from reconciler.actual.state_dir import require_local
+from reconciler.errors import InputError, RefusedError
+from reconciler.model.flows import BuiltFlow
+from reconciler.model.manifests import GoodManifest, ParsedFile
+from reconciler.model.records import (
+    AppliedConfig,
+    AppliedRevision,
+    Event,
+    FlowRecord,
+    JobRecord,
+    Outcome,
+    WorkerStatus,
+)
+from reconciler.model.states import JobState
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+
+_encode = msgspec.msgpack.Encoder().encode
+_job = msgspec.msgpack.Decoder(JobRecord).decode
+_flow = msgspec.msgpack.Decoder(FlowRecord).decode
+_event = msgspec.msgpack.Decoder(Event).decode
+_build = msgspec.msgpack.Decoder(BuiltFlow).decode
+_parsed = msgspec.msgpack.Decoder(ParsedFile).decode
+_good = msgspec.msgpack.Decoder(GoodManifest).decode
+_config = msgspec.msgpack.Decoder(AppliedConfig).decode
+_outcome = msgspec.msgpack.Decoder(Outcome).decode
+_status = msgspec.msgpack.Decoder(WorkerStatus).decode
+_revision = msgspec.msgpack.Decoder(AppliedRevision).decode
+_lineage = msgspec.msgpack.Decoder(dict[str, str]).decode
+
+
+class View:
+    """A consistent look at the store."""
+
+    def __init__(self, txn: Txn) -> None:
+        self.txn = txn
+
+    # flows and jobs -----------------------------------------------------------------------------------
+
+    def flow(self, name: str) -> FlowRecord | None:
+        """Return a flow by name."""
+        raw = self.txn.get("flows", name.encode())
+        return _flow(raw) if raw is not None else None
+
+    def flows(self) -> Iterator[FlowRecord]:
+        """Yield all flows by name, removed ones included."""
+        for _, raw in self.txn.scan("flows"):
+            yield _flow(raw)
+
+    def job(self, job_id: str) -> JobRecord | None:
+        """Return a job by ``<uuid>_<index>``."""
+        raw = self.txn.get("jobs", job_id.encode())
+        return _job(raw) if raw is not None else None
+
+    def jobs(self) -> Iterator[JobRecord]:
+        """Yield all jobs."""
+        for _, raw in self.txn.scan("jobs"):
+            yield _job(raw)
+
+    def jobs_of(self, flow: str) -> list[JobRecord]:
+        """Return the jobs of a flow, history included, oldest first."""
+        prefix = flow.encode() + b"\0"
+        ids = [key[len(prefix) :] for key, _ in self.txn.scan("by_flow", prefix)]
+        found = [_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
+        return sorted(found, key=lambda job: job.sequence)
+
+    def generations(self, uuid: str) -> list[JobRecord]:
+        """Return the records of one uuid, lowest index first."""
+        found = [_job(raw) for _, raw in self.txn.scan("jobs", uuid.encode() + b"_")]
+        return sorted(found, key=lambda job: job.index)
+
+    def in_state(self, state: JobState, worker: str | None = None) -> Iterator[JobRecord]:
+        """Yield the jobs of a state: by worker, then highest priority, then oldest first."""
+        prefix = state.encode() + b"\0" + (worker.encode() + b"\0" if worker is not None else b"")
+        for key, _ in self.txn.scan("by_state", prefix):
+            raw = self.txn.get("jobs", _id_of(key))
+            if raw is not None:
+                yield _job(raw)
+
+    def count_in_state(self, state: JobState, worker: str | None = None) -> int:
+        """Return the number of jobs of a state without reading them."""
+        prefix = state.encode() + b"\0" + (worker.encode() + b"\0" if worker is not None else b"")
+        return sum(1 for _ in self.txn.scan("by_state", prefix))
+
+    def dependants(self, uuid: str) -> list[JobRecord]:
+        """Return the jobs whose arguments refer to ``uuid``."""
+        prefix = uuid.encode() + b"\0"
+        ids = [key[len(prefix) :] for key, _ in self.txn.scan("children", prefix)]
+        return [_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
+
+    def payload(self, job_id: str) -> bytes | None:
+        """Return the jobflow Job of a record, as JSON."""
+        return self.txn.get("payloads", job_id.encode())
+
+    # documents and builds -----------------------------------------------------------------------------
+
+    def parsed(self, blob: str) -> ParsedFile | None:
+        """Return what the blob was parsed to, if this version has read it before."""
+        raw = self.txn.get("parsed", blob.encode())
+        return _parsed(raw) if raw is not None else None
+
+    def good_manifests(self) -> dict[str, GoodManifest]:
+        """Return where the last good version of every manifest stands, by ``Kind/name``."""
+        return {key.decode(): _good(raw) for key, raw in self.txn.scan("good")}
+
+    def build(self, build_key: str) -> BuiltFlow | None:
+        """Return a built flow by its build key."""
+        raw = self.txn.get("builds", build_key.encode())
+        return _build(raw) if raw is not None else None
+
+    # history and configuration ------------------------------------------------------------------------
+
+    def events(self, about: str | None = None, limit: int = 0) -> list[Event]:
+        """Return the newest events, oldest first; ``about`` is ``job/<id>``, ``flow/<name>`` or a prefix."""
+        found = []
+        for _, raw in self.txn.scan("events", reverse=True):
+            event = _event(raw)
+            if about is None or event.about == about:
+                found.append(event)
+                if limit and len(found) == limit:
+                    break
+        return found[::-1]
+
+    def revisions(self) -> list[AppliedRevision]:
+        """Return the applied revisions, oldest first."""
+        return [_revision(raw) for _, raw in self.txn.scan("revisions")]
+
+    def config(self) -> AppliedConfig | None:
+        """Return what the executor needs of the last applied revision."""
+        raw = self.txn.get("meta", b"config")
+        return _config(raw) if raw is not None else None
+
+    def worker_status(self, worker: str) -> WorkerStatus | None:
+        """Return how a worker was when last used."""
+        raw = self.txn.get("meta", f"worker/{worker}".encode())
+        return _status(raw) if raw is not None else None
+
+    def outcome(self) -> Outcome | None:
+        """Return how the last reconcile ended."""
+        raw = self.txn.get("meta", b"outcome")
+        return _outcome(raw) if raw is not None else None
+
+    def lineage(self) -> dict[str, str] | None:
+        """Return the project and root commit that this state belongs to."""
+        raw = self.txn.get("meta", b"lineage")
+        return _lineage(raw) if raw is not None else None
+
+    def change_counter(self) -> int:
+        """Return how many writes have touched flows or jobs."""
+        return _number(self.txn.get("meta", b"changes"))
+
+
+class Writer(View):
+    """A view that can write; lives for one transaction."""
+
+    def put_flow(self, record: FlowRecord) -> None:
+        """Write a flow."""
+        self.txn.put("flows", record.name.encode(), _encode(record))
+        self._changed()
+
+    def delete_flow(self, name: str) -> None:
+        """Remove a flow; its jobs must have gone before."""
+        self.txn.delete("flows", name.encode())
+        self._changed()
+
+    def put_job(self, record: JobRecord) -> None:
+        """Write a job and keep the indexes right."""
+        key = record.id.encode()
+        old = self.txn.get("jobs", key)
+        if old is not None:
+            before = _job(old)
+            if _state_key(before) != _state_key(record):
+                self.txn.delete("by_state", _state_key(before))
+            if before.flow != record.flow:
+                self.txn.delete("by_flow", _pair(before.flow, record.id))
+            for parent in set(before.parents) - set(record.parents):
+                self.txn.delete("children", _pair(parent, record.id))
+        self.txn.put("jobs", key, _encode(record))
+        self.txn.put("by_state", _state_key(record))
+        self.txn.put("by_flow", _pair(record.flow, record.id))
+        for parent in record.parents:
+            self.txn.put("children", _pair(parent, record.id))
+        self._changed()
+
+    def delete_job(self, record: JobRecord) -> None:
+        """Remove a job with its payload and index entries; its output stays."""
+        self.txn.delete("jobs", record.id.encode())
+        self.txn.delete("payloads", record.id.encode())
+        self.txn.delete("by_state", _state_key(record))
+        self.txn.delete("by_flow", _pair(record.flow, record.id))
+        for parent in record.parents:
+            self.txn.delete("children", _pair(parent, record.id))
+        self._changed()
+
+    def put_payload(self, job_id: str, payload: bytes) -> None:
+        """Write the jobflow Job of a record."""
+        self.txn.put("payloads", job_id.encode(), payload)
+
+    def put_parsed(self, blob: str, parsed: ParsedFile) -> None:
+        """Remember what a blob was parsed to."""
+        self.txn.put("parsed", blob.encode(), _encode(parsed))
+
+    def put_good(self, key: str, manifest: GoodManifest) -> None:
+        """Remember the last good version of a manifest."""
+        self.txn.put("good", key.encode(), _encode(manifest))
+
+    def delete_good(self, key: str) -> None:
+        """Forget the last good version of a manifest that is gone."""
+        self.txn.delete("good", key.encode())
+
+    def put_build(self, built: BuiltFlow) -> None:
+        """Keep a built flow."""
+        self.txn.put("builds", built.build_key.encode(), _encode(built))
+
+    def put_config(self, config: AppliedConfig) -> None:
+        """Write what the executor needs."""
+        self.txn.put("meta", b"config", _encode(config))
+
+    def put_worker_status(self, worker: str, status: WorkerStatus) -> None:
+        """Write how a worker is."""
+        self.txn.put("meta", f"worker/{worker}".encode(), _encode(status))
+
+    def put_outcome(self, outcome: Outcome) -> None:
+        """Write how this reconcile ended."""
+        self.txn.put("meta", b"outcome", _encode(outcome))
+
+    def put_lineage(self, lineage: dict[str, str]) -> None:
+        """Bind this state to a project and a repository."""
+        self.txn.put("meta", b"lineage", _encode(lineage))
+
+    def add_event(self, event: Event) -> None:
+        """Append an event."""
+        self.txn.put("events", _big_endian(self.next_number("event")), _encode(event))
+
+    def add_revision(self, revision: AppliedRevision) -> None:
+        """Append an applied revision."""
+        self.txn.put("revisions", _big_endian(self.next_number("revision")), _encode(revision))
+
+    def next_number(self, counter: str) -> int:
+        """Return the next number of a counter, from 1."""
+        key = f"next/{counter}".encode()
+        number = _number(self.txn.get("meta", key)) + 1
+        self.txn.put("meta", key, _big_endian(number))
+        return number
+
+    def _changed(self) -> None:
+        self.txn.put("meta", b"changes", _big_endian(self.change_counter() + 1))
+
+
+class Store:
+    """An open state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        require_local(state_dir)
+        self.path = state_dir
+        self._database: Database = open_database(state_dir / "lmdb")
+        self._check_version()
+
+    @staticmethod
+    def exists(state_dir: Path) -> bool:
+        """Whether something was ever stored there."""
+        return (state_dir / "lmdb" / "data.mdb").exists()
+
+    @contextmanager
+    def read(self) -> Iterator[View]:
+        """Give a consistent look at the store."""
+        with self._database.read() as txn:
+            yield View(txn)
+
+    def write(self, change: Callable[[Writer], T]) -> T:
+        """Run ``change`` in one durable transaction; it may be run again, so it must have no other effect."""
+        return self._database.write(lambda txn: change(Writer(txn)))
+
+    def close(self) -> None:
+        """Give the environment back."""
+        close_database(self._database)
+
+    def _check_version(self) -> None:
+        with self._database.read() as txn:
+            found = _number(txn.get("meta", b"schema"))
+        if found == 0:
+            self._database.write(lambda txn: txn.put("meta", b"schema", _big_endian(SCHEMA_VERSION)))
+        elif found > SCHEMA_VERSION:
+            raise InputError(
+                f"the state in {self.path} was written by a newer reconciler (schema {found})",
+                hint="upgrade reconciler, or choose another --state-dir",
+            )
+
+    def check_lineage(self, project: str, root_commit: str) -> None:
+        """Refuse to use this state for another project or repository.
+
+        Raises
+        ------
+        RefusedError
+            The state belongs to something else; both are named.
+        """
+        with self.read() as view:
+            known = view.lineage()
+        if known is None:
+            self.write(lambda writer: writer.put_lineage({"project": project, "root": root_commit}))
+        elif (known["project"], known["root"]) != (project, root_commit):
+            raise RefusedError(
+                f"the state in {self.path} belongs to project '{known['project']}' (repository with root "
+                f"{known['root'][:7]}), not to '{project}' (root {root_commit[:7]})",
+                hint="choose another --state-dir for this repository",
+            )
+
+
+def _state_key(job: JobRecord) -> bytes:
+    rank = struct.pack(">q", -job.config.priority_value)
+    flipped = bytes([rank[0] ^ 0x80]) + rank[1:]  # so that negative numbers sort before positive ones
+    return b"\0".join([job.state.encode(), job.config.worker_name.encode(), b""]) + (
+        flipped + _big_endian(job.sequence) + job.id.encode()
+    )
+
+
+def _id_of(state_key: bytes) -> bytes:
+    """The job id follows two names that end with NUL, and 16 bytes of rank and age."""
+    after_state = state_key.index(b"\0") + 1
+    after_worker = state_key.index(b"\0", after_state) + 1
+    return state_key[after_worker + 16 :]
+
+
+def _pair(first: str, second: str) -> bytes:
+    return first.encode() + b"\0" + second.encode()
+
+
+def _big_endian(number: int) -> bytes:
+    return struct.pack(">Q", number)
+
+
+def _number(raw: bytes | None) -> int:
+    return struct.unpack(">Q", raw)[0] if raw is not None else 0

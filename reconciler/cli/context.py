@@ -1,0 +1,130 @@
+"""What every verb starts from: the global options, the source, the state directory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from reconciler.actual.state_dir import default_state_dir
+from reconciler.actual.store import Store
+from reconciler.desired.git import Source, open_source
+from reconciler.errors import InputError
+from reconciler.model.desired import Revision
+
+FORMATS = ("table", "wide", "json", "yaml", "name")
+
+
+class Options(msgspec.Struct):
+    """The global options; they may stand before or after the verb."""
+
+    repo: str = "."
+    branch: str | None = None
+    path: str = ""
+    state_dir: str | None = None
+    output: str = "table"
+    quiet: bool = False
+    verbose: int = 0
+    color: str = "auto"
+
+
+class Context:
+    """The options of one run, and the terminal manners that follow from them."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    # terminal -----------------------------------------------------------------------------------------
+
+    def colored(self, stream: Any = None) -> bool:
+        """Whether to colour what goes to ``stream`` (default stdout)."""
+        if self.options.color != "auto":
+            return self.options.color == "always"
+        stream = stream or sys.stdout
+        return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def style(self, text: str, **styles: Any) -> str:
+        """Return the text coloured for stdout, or as it is."""
+        return click.style(text, **styles) if self.colored() else text
+
+    def say(self, line: str) -> None:
+        """Narrate on stderr, unless --quiet."""
+        if not self.options.quiet:
+            click.echo(line, err=True)
+
+    def detail(self, line: str) -> None:
+        """Narrate on stderr with --verbose only."""
+        if self.options.verbose and not self.options.quiet:
+            click.echo(line, err=True)
+
+    # source and store ---------------------------------------------------------------------------------
+
+    def source(self) -> Source:
+        """Open the repository that --repo, --branch and --path name."""
+        options = self.options
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reconciler"
+        return open_source(options.repo, options.branch, options.path, cache / "mirrors")
+
+    def state_dir(self, source: Source | None = None, revision: Revision | None = None) -> Path:
+        """Return the state directory: as given, else by the name of the project."""
+        if self.options.state_dir:
+            return Path(self.options.state_dir).expanduser().absolute()
+        if os.environ.get("RECONCILER_STATE_DIR"):
+            return default_state_dir("")
+        source = source or self.source()
+        return default_state_dir(_project_name(source, revision or source.revision()))
+
+    @contextmanager
+    def store(self, *, must_exist: bool = False) -> Iterator[Store]:
+        """Open the store; with ``must_exist`` refuse to make an empty one.
+
+        Raises
+        ------
+        InputError
+            Nothing was ever applied there.
+        """
+        state_dir = self.state_dir()
+        if must_exist and not Store.exists(state_dir):
+            raise InputError(
+                f"there is no state in {state_dir} yet",
+                hint="run `reconcile --once` first, or give --state-dir",
+            )
+        with opened(state_dir) as store:
+            yield store
+
+
+@contextmanager
+def opened(state_dir: Path) -> Iterator[Store]:
+    """Open a store and give it back."""
+    store = Store(state_dir)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _project_name(source: Source, revision: Revision) -> str:
+    """Return the project's name; remembered by blob id, so that nothing is parsed twice."""
+    from reconciler.desired.state import PROJECT_FILES, project_name
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reconciler" / "projects"
+    for name in PROJECT_FILES:
+        entry = source.entry(revision.commit, name)
+        if entry is None:
+            continue
+        known = cache / entry.object_id
+        if known.exists():
+            return known.read_text()
+        found = project_name(source, revision)
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = known.with_name(f".{known.name}.{os.getpid()}")
+        partial.write_text(found)
+        partial.replace(known)
+        return found
+    return project_name(source, revision)

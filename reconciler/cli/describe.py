@@ -1,0 +1,155 @@
+"""``reconcile describe``: everything about one flow or one job."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import msgspec
+
+from reconciler.actual.store import Store, View
+from reconciler.cli.context import Context
+from reconciler.cli.get import find_jobs
+from reconciler.cli.options import global_options
+from reconciler.cli.views.data import flow_data, job_data, resource_data
+from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.diagnostics import did_you_mean
+from reconciler.errors import InputError
+from reconciler.model.desired import DesiredState
+from reconciler.model.records import Event, JobRecord
+from reconciler.model.run_config import FIELDS
+from reconciler.model.settings import Resources, Setting
+
+_EVENTS = 12
+
+
+@click.group(name="describe", help="Show everything about one flow or job.")
+@global_options
+def command(context: Context) -> None:
+    """Take the global options also between `describe` and the kind."""
+
+
+@command.command(name="flow", help="Show one flow: sync, health, jobs, events.")
+@click.argument("name")
+@global_options
+def flow(context: Context, name: str) -> None:
+    """Show one flow."""
+    with context.store(must_exist=True) as store, store.read() as view:
+        record = view.flow(name)
+        if record is None:
+            known = [flow.name for flow in view.flows()]
+            raise InputError(f"there is no flow '{name}'", hint=did_you_mean(name, known))
+        jobs = view.jobs_of(name)
+        events = view.events(f"flow/{name}", limit=_EVENTS)
+        facts = flow_data(record, jobs, view.config())
+    if context.options.output in ("json", "yaml"):
+        keys = {job.uuid: job.path for job in jobs}
+        facts |= {"members": [job_data(job, keys) for job in jobs if job.current]}
+        _structured(context, facts | {"events": [msgspec.to_builtins(event) for event in events]})
+        return
+    for field in ("name", "sync", "health", "reason", "revision", "labels"):
+        click.echo(f"{field + ':':<10} {facts[field]}")
+    click.echo("jobs:")
+    for job in jobs:
+        if job.current:
+            error = f"  {job.error.strip().splitlines()[-1]}" if job.error else ""
+            click.echo(f"  {job.key:<24} {job.state:<13} {job.config.worker_name}{error}")
+    _echo_events(events)
+
+
+@command.command(name="job", help="Show one job: state, run config with its provenance, error, events.")
+@click.argument("key")
+@global_options
+def job(context: Context, key: str) -> None:
+    """Show one job, or every generation of it."""
+    with context.store(must_exist=True) as store:
+        desired = _applied_state(context, store)
+        with store.read() as view:
+            found = [_facts(view, record, desired) for record in find_jobs(view, key)]
+    if context.options.output in ("json", "yaml"):
+        _structured(context, found[0] if len(found) == 1 else found)
+        return
+    for number, facts in enumerate(found):
+        click.echo("" if number == 0 else "\n", nl=False)
+        _echo_job(facts)
+
+
+def _applied_state(context: Context, store: Store) -> DesiredState | None:
+    """Return the desired state that was applied last: it knows file and line of every value."""
+    from reconciler.loop import Session
+
+    with store.read() as view:
+        config = view.config()
+    if config is None:
+        return None
+    source = context.source()
+    return Session(source, store, source.revision(config.commit)).load().state
+
+
+def _facts(view: View, record: JobRecord, desired: DesiredState | None) -> dict[str, Any]:
+    keys = {other.uuid: other.path for other in view.jobs_of(record.flow)}
+    for parent in record.parents:
+        if parent not in keys and (found := view.generations(parent)):
+            keys[parent] = found[-1].path
+    facts = job_data(record, keys)
+    facts["provenance"] = {
+        field: _origin(setting, desired)
+        for field in FIELDS
+        if (setting := record.config.setting(field)) is not None
+    }
+    facts["events"] = [msgspec.to_builtins(e) for e in view.events(f"job/{record.path}", limit=_EVENTS)]
+    return facts
+
+
+def _origin(setting: Setting, desired: DesiredState | None) -> dict[str, Any]:
+    value = setting.value
+    shown = resource_data(value) if isinstance(value, Resources) else value
+    if desired is None:
+        return {"value": shown} | msgspec.structs.asdict(setting.origin)
+    return {"value": shown} | desired.provenance(setting.origin)
+
+
+def _echo_job(facts: dict[str, Any]) -> None:
+    for field in ("key", "state", "function", "uuid", "index", "attempt", "run_dir", "generated_by"):
+        if facts[field] is not None:
+            click.echo(f"{field + ':':<13} {facts[field]}")
+    if facts["parents"]:
+        click.echo(f"{'needs:':<13} {', '.join(facts['parents'])}")
+    click.echo("run config:")
+    for line in _config_lines(facts["provenance"]):
+        click.echo(line)
+    if facts["deferred"]:
+        click.echo(f"  ! deferred: {facts['deferred']} (until the job is editable)")
+    if facts["error"]:
+        click.echo("error:")
+        for line in facts["error"].rstrip().splitlines():
+            click.echo(f"  {line}")
+    _echo_events([msgspec.convert(event, Event) for event in facts["events"]])
+
+
+def _config_lines(provenance: dict[str, dict[str, Any]]) -> Iterator[str]:
+    for field in FIELDS:
+        origin = provenance.get(field)
+        if origin is None:
+            yield f"  {field + ':':<12} (none)"
+            continue
+        place = f"{origin['file']}:{origin['line']}" if origin.get("file") else "no longer in the revision"
+        yield f"  {field + ':':<12} {origin['value']}   # {origin['level']} {origin['name']}, {place}"
+
+
+def _echo_events(events: list[Event]) -> None:
+    if events:
+        click.echo("events:")
+    for event in events:
+        click.echo(f"  {time_text(event.time)}  {event.type:<10} {event.message}")
+
+
+def time_text(seconds: float) -> str:
+    """Return a time as the user's clock shows it."""
+    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _structured(context: Context, value: Any) -> None:
+    click.echo(as_json(value) if context.options.output == "json" else as_yaml(value).rstrip())

@@ -1,0 +1,38 @@
+"""``reconcile events``: what happened, oldest first."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from reconciler.cli.context import Context
+from reconciler.cli.describe import time_text
+from reconciler.cli.options import global_options
+from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.errors import InputError
+from reconciler.model.records import Event
+
+
+@click.command(name="events", help="Print what happened, oldest first.")
+@click.option("--for", "about", metavar="job/FLOW/JOB|flow/FLOW", help="Only events about this.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="The newest N.")
+@global_options
+def command(context: Context, *, about: str | None, limit: int) -> None:
+    """Print events."""
+    if about is not None and not about.startswith(("job/", "flow/")):
+        raise InputError(f"'{about}' is neither a job nor a flow", hint=f"write job/{about} or flow/{about}")
+    with context.store(must_exist=True) as store, store.read() as view:
+        events = view.events(about, limit=limit)
+    if context.options.output in ("json", "yaml"):
+        data = [msgspec.to_builtins(event) for event in events]
+        click.echo(as_json(data) if context.options.output == "json" else as_yaml(data).rstrip())
+        return
+    for event in events:
+        click.echo(_line(event))
+        for change in event.changes:
+            click.echo(f"    {change.field}: {change.old} -> {change.new}")
+
+
+def _line(event: Event) -> str:
+    revision = f"  [{event.revision}]" if event.revision else ""
+    return f"{time_text(event.time)}  {event.about:<32} {event.type:<10} {event.message}{revision}"

@@ -1,0 +1,185 @@
+"""``reconcile get``: list flows, jobs, workers or rules as the store has them."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Any
+
+import click
+
+from reconciler.actual.store import View
+from reconciler.cli.context import Context
+from reconciler.cli.options import global_options
+from reconciler.cli.views.data import flows_data, job_data, worker_data
+from reconciler.cli.views.listing import show
+from reconciler.errors import InputError
+
+FLOW_COLUMNS = (("name", "sync", "health", "jobs", "reason"), ("revision", "labels"))
+JOB_COLUMNS = (
+    ("key", "state", "worker", "priority", "error"),
+    ("name", "index", "uuid", "exec_config", "resources", "qresources", "deferred", "run_dir"),
+)
+WORKER_COLUMNS = (
+    ("name", "type", "scheduler_type", "max_jobs", "active", "ready", "reachable"),
+    ("work_dir",),
+)
+RULE_COLUMNS = (
+    ("name", "order", "flows", "name_filter", "function_filter", "sets"),
+    ("labels", "dynamic"),
+)
+
+
+@click.group(name="get", help="List flows, jobs, workers or rules.")
+@global_options
+def command(context: Context) -> None:
+    """Take the global options also between `get` and the kind."""
+
+
+@command.command(name="flows", help="List flows with sync, health and the number of jobs by state.")
+@click.argument("patterns", nargs=-1)
+@global_options
+def flows(context: Context, patterns: tuple[str, ...]) -> None:
+    """List flows; PATTERNS are globs on their names."""
+    with context.store(must_exist=True) as store, store.read() as view:
+        rows = [row for row in flows_data(view) if _matches(str(row["name"]), patterns)]
+    _none_found(context, rows, patterns, "flow")
+    if context.options.output in ("table", "wide"):
+        rows = [row | {"jobs": _counts(row["jobs"])} for row in rows]
+    show(context, rows, *FLOW_COLUMNS, name="name")
+
+
+@command.command(name="jobs", help="List jobs; PATTERNS are globs on flow/job.")
+@click.argument("patterns", nargs=-1)
+@click.option("--state", "states", multiple=True, metavar="STATE", help="Only jobs in this state.")
+@click.option("--flow", "flow", metavar="NAME", help="Only jobs of this flow.")
+@click.option("--worker", "worker", metavar="NAME", help="Only jobs of this worker.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many.")
+@click.option("--all", "history", is_flag=True, help="Also jobs that newer content has replaced.")
+@global_options
+def jobs(
+    context: Context,
+    *,
+    patterns: tuple[str, ...],
+    states: tuple[str, ...],
+    flow: str | None,
+    worker: str | None,
+    limit: int | None,
+    history: bool,
+) -> None:
+    """List jobs in the order of their flows and ages."""
+    wanted = _states(states)
+    with context.store(must_exist=True) as store, store.read() as view:
+        rows: list[dict[str, Any]] = []
+        for name in [flow] if flow else [record.name for record in view.flows()]:
+            if len(rows) == limit:
+                break
+            records = view.jobs_of(name)
+            keys = {job.uuid: job.path for job in records}
+            rows += [
+                job_data(job, keys)
+                for job in records
+                if (history or job.current)
+                and (not wanted or job.state in wanted)
+                and (worker is None or job.config.worker_name == worker)
+                and _matches(job.path, patterns)
+            ]
+            rows = rows[:limit]
+    _none_found(context, rows, patterns, "job")
+    if context.options.output in ("table", "wide"):
+        rows = [row | {"error": _last_line(row["error"])} for row in rows]
+    show(context, rows, *JOB_COLUMNS, name="key")
+
+
+@command.command(name="workers", help="List workers with how many jobs they have.")
+@global_options
+def workers(context: Context) -> None:
+    """List the workers of the last applied revision."""
+    with context.store(must_exist=True) as store, store.read() as view:
+        config = view.config()
+        known = config.workers if config is not None else {}
+        rows = [worker_data(view, name, known[name]) for name in sorted(known)]
+    show(context, rows, *WORKER_COLUMNS, name="name")
+
+
+@command.command(name="rules", help="List override rules in the order in which they apply.")
+@global_options
+def rules(context: Context) -> None:
+    """List the override rules of the revision; a later one wins."""
+    source = context.source()
+    with context.store() as store:
+        from reconciler.loop import Session
+
+        state = Session(source, store).load().state
+    rows = []
+    for rule in state.rules:
+        spec = state.manifests[f"OverrideRule/{rule.name}"].spec
+        rows.append(
+            {
+                "name": rule.name,
+                "order": spec.get("order", 100),
+                "flows": rule.flows,
+                "labels": rule.labels,
+                "name_filter": rule.name_filter,
+                "function_filter": rule.function_filter,
+                "dynamic": rule.dynamic,
+                "sets": spec["set"],
+            }
+        )
+    show(context, rows, *RULE_COLUMNS, name="name")
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _states(names: tuple[str, ...]) -> set[str]:
+    from reconciler.diagnostics import did_you_mean
+    from reconciler.model.states import JobState
+
+    known = {str(state) for state in JobState}
+    wanted = {name.upper() for name in names}
+    for name in sorted(wanted - known):
+        raise InputError(f"there is no state '{name}'", hint=did_you_mean(name, known))
+    return wanted
+
+
+def _none_found(context: Context, rows: list[Any], patterns: tuple[str, ...], what: str) -> None:
+    if not rows and patterns:
+        context.say(f"no {what} matches {' '.join(patterns)}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return " ".join(f"{number} {state}" for state, number in counts.items()) or "-"
+
+
+def _last_line(error: str | None) -> str | None:
+    return error.strip().splitlines()[-1] if error else None
+
+
+def find_jobs(view: View, key: str) -> list[Any]:
+    """Return the jobs that a user means by ``flow/job``, ``flow/job@2``, a uuid or ``uuid_index``.
+
+    Raises
+    ------
+    InputError
+        There is none; the hint names the nearest key.
+    """
+    from reconciler.diagnostics import did_you_mean
+
+    flow, _, job = key.partition("/")
+    if job:
+        records = view.jobs_of(flow)
+        found = [record for record in records if record.key == job]
+        current = [record for record in found if record.current]
+        if found:
+            return current or found
+        names = [f"{flow}/{record.key}" for record in records if record.current]
+        flows_known = [f"{record.name}/{job}" for record in view.flows()]
+        hint = did_you_mean(key, names or flows_known)
+        raise InputError(f"there is no job '{key}'", hint=hint or "list them with `reconcile get jobs`")
+    found = view.generations(key) or ([one] if (one := view.job(key)) is not None else [])
+    if not found:
+        raise InputError(
+            f"there is no job '{key}'", hint="jobs are named flow/job: `reconcile get jobs -o name`"
+        )
+    return found

@@ -1,0 +1,140 @@
+"""``reconcile``: the group, lazy verbs, and the one error boundary."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from reconciler import __version__
+from reconciler.cli.context import Context
+from reconciler.cli.options import global_options
+from reconciler.errors import ExitCode, ReconcilerError
+
+VERBS = {
+    "validate": "Check the manifests of a revision.",
+    "plan": "Show what a reconcile would change.",
+    "get": "List flows, jobs, workers or rules.",
+    "describe": "Show everything about one flow or job.",
+    "output": "Print the output of a finished job.",
+    "logs": "Print what a job wrote to stdout and stderr.",
+    "events": "Print what happened, oldest first.",
+    "explain": "Document a kind or one of its fields.",
+}
+"""Each verb has a file of its name in this package, imported only when it is used."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, so that --help costs nothing."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all verbs."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"reconciler.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a verb; suggest the nearest one if there is none of this name."""
+        if args and args[0] not in VERBS:
+            from reconciler.diagnostics import did_you_mean
+
+            hint = did_you_mean(args[0], VERBS) or ""
+            raise click.UsageError(f"there is no verb '{args[0]}'. {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 the answer is no, 2 your input, 3 the world failed, 4 refused.",
+)
+@click.option("--once", is_flag=True, help="Make one pass: plan, apply, advance what can advance now.")
+@click.option("--wait", is_flag=True, help="With --once: go on until nothing is running.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: how long.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and do nothing.")
+@click.option("--allow-prune", is_flag=True, help="Apply a plan that a guard refuses.")
+@click.version_option(__version__, prog_name="reconcile")
+@global_options
+def cli(context: Context, **flags: Any) -> None:
+    """GitOps for jobflow: make the jobs on your workers be what your git repository says.
+
+    \b
+      reconcile plan            what would change
+      reconcile --once          change it: submit, patch, cancel, advance
+      reconcile --once --wait   ... and wait until everything has run
+      reconcile get flows       how it stands
+    """
+    click_context = click.get_current_context()
+    if click_context.invoked_subcommand is not None:
+        if any(flags.values()):
+            raise click.UsageError("--once, --wait, --timeout, --dry-run and --allow-prune stand alone")
+        return
+    if not flags["once"] and not flags["dry_run"]:
+        if any(flags.values()):
+            raise click.UsageError("--wait, --timeout and --allow-prune go with --once")
+        click.echo(click_context.get_help())
+        return
+    from reconciler.cli.once import run
+
+    sys.exit(run(context, **flags))
+
+
+def main() -> NoReturn:
+    """Run the command line; every error ends here, with the exit code that its kind has."""
+    try:
+        cli.main(standalone_mode=False)
+        code: int = ExitCode.OK
+    except click.exceptions.Exit as leaving:
+        code = leaving.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.USAGE
+    except ReconcilerError as error:
+        _show(error)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; jobs that run go on, the next reconcile takes them in", err=True)
+        code = ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.OK
+    except Exception as error:
+        _report_bug(error)
+        code = ExitCode.BUG
+    sys.exit(code)
+
+
+def _show(error: ReconcilerError) -> None:
+    click.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  help: {error.hint}", err=True)
+
+
+def _report_bug(error: Exception) -> None:
+    trace = "".join(traceback.format_exception(error))
+    facts = f"reconciler {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    with tempfile.NamedTemporaryFile("w", prefix="reconcile-bug-", suffix=".txt", delete=False) as report:
+        report.write(f"{facts}\n{' '.join(sys.argv)}\n\n{trace}")
+    last = f"{type(error).__name__}: {error}"
+    click.echo(f"error: this is a bug in reconciler, not your mistake: {last}", err=True)
+    click.echo(f"  help: please report it with the contents of {Path(report.name)}", err=True)

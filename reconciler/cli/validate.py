@@ -1,0 +1,41 @@
+"""``reconcile validate``: are the manifests of a revision right? Runs nothing and changes no state."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from reconciler.cli.context import Context, opened
+from reconciler.cli.options import global_options
+from reconciler.cli.views.diagnostics import show_diagnostics
+from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.errors import ExitCode
+
+
+@click.command(name="validate", help="Check the manifests of a revision, without any state.")
+@global_options
+def command(context: Context) -> None:
+    """Check all documents, their references and their run config."""
+    import msgspec
+
+    from reconciler.loop import Session
+    from reconciler.model.actual import ActualState
+    from reconciler.plan.planner import make_plan
+
+    source = context.source()
+    with tempfile.TemporaryDirectory(prefix="reconcile-validate-") as scratch, opened(Path(scratch)) as store:
+        loaded = Session(source, store).load()
+        plan = make_plan(loaded.state, ActualState())
+    if context.options.output in ("json", "yaml"):
+        form = as_json if context.options.output == "json" else as_yaml
+        click.echo(form([msgspec.to_builtins(diagnostic) for diagnostic in plan.diagnostics]))
+    else:
+        show_diagnostics(context, plan.diagnostics)
+        state = loaded.state
+        counts = f"{len(state.flows)} flows, {len(state.rules)} rules, {len(state.workers)} workers"
+        verdict = "invalid" if plan.has_errors else "valid"
+        click.echo(f"{state.revision}: {verdict}; {counts}, {len(state.exec_configs)} exec_configs")
+    sys.exit(ExitCode.USAGE if plan.has_errors else ExitCode.OK)

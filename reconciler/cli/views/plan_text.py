@@ -1,0 +1,120 @@
+"""A plan as text: one line an action, the changes below it, a summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from reconciler.cli.context import Context
+from reconciler.model.actions import SYMBOLS, Action, Plan, Subject, Verb
+from reconciler.model.records import Change
+
+_COLORS = {
+    Verb.SUBMIT: "green",
+    Verb.PATCH: "yellow",
+    Verb.REPLACE: "yellow",
+    Verb.CANCEL: "red",
+    Verb.FORGET: "red",
+    Verb.DEFER: "magenta",
+}
+_SHOWN_CHANGES = frozenset({Verb.PATCH, Verb.DEFER})
+_FEW = 40
+
+
+def plan_lines(context: Context, plan: Plan) -> Iterator[str]:
+    """Yield the lines of a plan. Many alike jobs of a flow are shown as one line, unless --verbose."""
+    for refusal in plan.refusals:
+        yield context.style(f"  ! refused: {refusal}", fg="red", bold=True)
+    shorten = len(plan.effective) > _FEW and not context.options.verbose
+    for action in _grouped(plan) if shorten else plan.actions:
+        yield _action_line(context, action)
+        if action.verb in _SHOWN_CHANGES or context.options.verbose:
+            yield from (_change_line(change) for change in action.changes)
+
+
+def _action_line(context: Context, action: Action) -> str:
+    symbol = "?" if action.build and action.verb is Verb.REPLACE else SYMBOLS[action.verb]
+    line = f"{symbol:>4} {action.subject.lower():<4} {action.key}  ({action.reason})"
+    color = _COLORS.get(action.verb)
+    return context.style(line, fg=color) if color else line
+
+
+def _change_line(change: Change) -> str:
+    where = ""
+    if change.provenance is not None:
+        found = change.provenance
+        place = f"{found['file']}:{found['line']}" if found["file"] else f"{found['kind']} {found['name']}"
+        where = f"   # {found['level']}: {place}"
+    return f"            {change.field}: {_short(change.old)} -> {_short(change.new)}{where}"
+
+
+def _short(value: Any) -> str:
+    return "(none)" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _grouped(plan: Plan) -> Iterator[Action]:
+    """Join runs of the same verb on jobs of the same flow for the same reason into one action."""
+    run: list[Action] = []
+    for action in plan.actions:
+        if run and not _alike(run[-1], action):
+            yield _joined(run)
+            run = []
+        run.append(action)
+    if run:
+        yield _joined(run)
+
+
+def _alike(one: Action, other: Action) -> bool:
+    if one.subject is not Subject.JOB or other.subject is not Subject.JOB:
+        return False
+    return _kind_of(one) == _kind_of(other)
+
+
+def _kind_of(action: Action) -> tuple[object, ...]:
+    values = [(change.field, str(change.old), str(change.new)) for change in action.changes]
+    shown = values if action.verb in _SHOWN_CHANGES else []
+    return (action.verb, action.reason, action.key.partition("/")[0], shown)
+
+
+def _joined(run: list[Action]) -> Action:
+    first = run[0]
+    if len(run) == 1:
+        return first
+    flow = first.key.partition("/")[0]
+    names = ", ".join(action.key.partition("/")[2] for action in run[:3])
+    more = f" and {len(run) - 3} more" if len(run) > 3 else ""
+    return Action(
+        verb=first.verb, subject=Subject.JOB, key=f"{flow}/{{{names}{more}}}", reason=first.reason,
+        changes=first.changes,
+    )  # fmt: skip
+
+
+_WORDS = (
+    (Verb.SUBMIT, "to submit"),
+    (Verb.REPLACE, "to replace"),
+    (Verb.PATCH, "to patch"),
+    (Verb.DEFER, "deferred"),
+    (Verb.CANCEL, "to cancel"),
+    (Verb.FORGET, "to forget"),
+)
+
+
+def summary_line(context: Context, plan: Plan) -> str:
+    """Return the one line that sums a plan up."""
+    if not plan.effective:
+        return f"{plan.revision}: no changes"
+    parts = []
+    for verb, words in _WORDS:
+        jobs, flows = plan.count(verb, Subject.JOB), plan.count(verb, Subject.FLOW)
+        counted = [_many(flows, "flow")] * bool(flows) + [_many(jobs, "job")] * bool(jobs)
+        if counted:
+            parts.append(f"{' and '.join(counted)} {words}")
+    line = f"{plan.revision}: {', '.join(parts)}"
+    if plan.to_build:
+        line += f"; {_many(len(plan.to_build), 'flow')} to be built first"
+    return context.style(line, bold=True)
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,223 @@
+"""Flow manifests: what they refer to, what their build depends on, and which jobs they show."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from reconciler.desired.git import Entry, Source
+from reconciler.desired.values import iter_directives, parse_output_reference
+from reconciler.diagnostics import Diagnostic, did_you_mean
+from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
+from reconciler.model.flows import digest
+from reconciler.model.manifests import FlowSpec, Kind, Manifest
+from reconciler.model.run_config import layer_of
+from reconciler.model.settings import Level, Origin
+
+BUILD_FORMAT = 1
+"""Raised when builds of an older version of this program must not be used again."""
+
+RUN_CONFIG_KEYS = ("worker", "exec_config", "resources", "qresources", "priority")
+
+_CALLABLE_KEYS = ("function", "class", "$call")
+
+
+class FlowReader:
+    """Reads the flows of one revision; collects diagnostics."""
+
+    def __init__(self, source: Source, state: DesiredState) -> None:
+        self.source = source
+        self.state = state
+        self.commit = state.revision.commit
+        self.diagnostics: list[Diagnostic] = []
+        self._code = self._code_trees()
+        self._listing: dict[str, Entry] | None = None
+
+    def read(self, manifest: Manifest, *, stale: bool) -> DesiredFlow | None:
+        """Return the flow of a valid manifest; None (and diagnostics) if a file it names does not exist."""
+        spec = msgspec.convert(manifest.spec, FlowSpec)
+        name = manifest.name or ""
+        before = len(self.diagnostics)
+        files = self._files(manifest, spec)
+        externals = self._externals(manifest)
+        if len(self.diagnostics) > before:
+            return None
+        origin = Origin(Level.FLOW, Kind.FLOW, name, "")
+        project = self.state.project
+        code = self._code_used(manifest, spec)
+        on_code_change = spec.on_code_change or project.on_code_change
+        annotations = manifest.metadata.get("annotations", {})
+        return DesiredFlow(
+            name=name,
+            manifest=manifest,
+            spec=spec,
+            labels=manifest.metadata.get("labels", {}),
+            layer=layer_of(manifest.spec, origin, "/spec"),
+            inputs=digest([BUILD_FORMAT, build_form(spec), files, code, on_code_change]),
+            code=code,
+            files=files,
+            externals=externals,
+            preview=_preview(name, spec),
+            on_change=spec.on_change or project.on_change,
+            prune=spec.prune or project.prune,
+            protected=annotations.get("reconciler/prune") == "disabled",
+            stale=stale,
+        )
+
+    def check_references_between(self, flows: dict[str, DesiredFlow]) -> None:
+        """Check ``$output: flow/job`` against the other flows; flows with a wrong one are dropped."""
+        for flow in list(flows.values()):
+            problems = list(self._wrong_references(flow, flows))
+            if problems:
+                self.diagnostics += problems
+                self.state.invalid[flow.name] = problems[0].message
+        cycle = _cycle(flows)
+        if cycle:
+            first = flows[cycle[0]]
+            self.diagnostics.append(
+                first.manifest.diagnostic(
+                    "flow/cycle-of-flows",
+                    f"flows refer to each other in a circle: {' -> '.join(cycle)}",
+                    "/metadata/name",
+                    hint="break the circle: one of these references must go",
+                )
+            )
+            self.state.invalid |= dict.fromkeys(cycle, "it is part of a circle of flows")
+        for name in self.state.invalid:
+            if name in flows and not flows[name].stale:
+                del flows[name]
+
+    def _wrong_references(self, flow: DesiredFlow, flows: Mapping[str, DesiredFlow]) -> Iterator[Diagnostic]:
+        for pointer, directive, value in iter_directives(flow.manifest.spec, "/spec"):
+            if directive != "$output":
+                continue
+            other, job, _ = parse_output_reference(value)
+            if other is None:
+                continue
+            if other == flow.name or other not in flows:
+                known = [name for name in flows if name != flow.name]
+                hint = did_you_mean(other, known)
+                if other == flow.name:
+                    hint = f"inside a flow write {job}"
+                yield flow.manifest.diagnostic(
+                    "reference/unknown-flow", f"there is no other flow named '{other}'",
+                    f"{pointer}/$output", hint=hint,
+                )  # fmt: skip
+            elif flows[other].preview and job not in (keys := [p.key for p in flows[other].preview]):
+                yield flow.manifest.diagnostic(
+                    "reference/unknown-job", f"flow '{other}' has no job '{job}'",
+                    f"{pointer}/$output", hint=did_you_mean(job, keys),
+                )  # fmt: skip
+
+    def _externals(self, manifest: Manifest) -> list[str]:
+        found = set()
+        for _, directive, value in iter_directives(manifest.spec, "/spec"):
+            if directive == "$output":
+                flow, job, _ = parse_output_reference(value)
+                if flow is not None:
+                    found.add(f"{flow}/{job}")
+        return sorted(found)
+
+    def _files(self, manifest: Manifest, spec: FlowSpec) -> list[tuple[str, str]]:
+        """Return (path, blob id) of every file of the repository that the flow names."""
+        wanted = [
+            (f"{pointer}/$path", value)
+            for pointer, directive, value in iter_directives(manifest.spec, "/spec")
+            if directive == "$path"
+        ]
+        if spec.file is not None:
+            wanted.append(("/spec/file", spec.file))
+        found = []
+        for pointer, path in wanted:
+            entry = self._all_files().get(path)
+            if entry is None or not entry.is_file:
+                self.diagnostics.append(self._no_file(manifest, pointer, path))
+            else:
+                found.append((path, entry.object_id))
+        return sorted(set(found))
+
+    def _all_files(self) -> dict[str, Entry]:
+        """Every file of the revision, listed once and only when a flow names one."""
+        if self._listing is None:
+            self._listing = {entry.path: entry for entry in self.source.files(self.commit, "")}
+        return self._listing
+
+    def _no_file(self, manifest: Manifest, pointer: str, path: str) -> Diagnostic:
+        return manifest.diagnostic(
+            "reference/unknown-file",
+            f"there is no file '{path}' in {self.state.revision}",
+            pointer,
+            hint=did_you_mean(path, self._all_files())
+            or "paths are relative to the folder of reconciler.yaml",
+        )
+
+    def _code_trees(self) -> dict[str, tuple[str, set[str]]]:
+        """Return {directory: (tree id, top-level names)} of ``spec.python_path``."""
+        found = {}
+        for number, directory in enumerate(self.state.project.python_path):
+            tree = self.source.tree_id(self.commit, directory)
+            if tree is not None:
+                found[directory] = (tree, self.source.top_level_names(tree))
+                continue
+            project = self.state.manifests.get(f"{Kind.PROJECT}/{self.state.project_name}")
+            if project is not None:
+                self.diagnostics.append(
+                    project.diagnostic(
+                        "reference/unknown-directory",
+                        f"there is no directory '{directory}' in {self.state.revision}",
+                        f"/spec/python_path/{number}",
+                    )
+                )
+        return found
+
+    def _code_used(self, manifest: Manifest, spec: FlowSpec) -> list[str]:
+        """Return the code trees whose modules the flow names; a serialised flow may use any of them."""
+        tops = {path.partition(".")[0] for path in _callables(manifest.spec)}
+        return [
+            tree
+            for tree, names in self._code.values()
+            if spec.file is not None or any(top in names or f"{top}.py" in names for top in tops)
+        ]
+
+
+def build_form(spec: FlowSpec) -> dict[str, Any]:
+    """Return what the build of a flow reads of its spec: everything but run config."""
+    jobs = spec.jobs
+    if jobs is not None:
+        jobs = [{key: value for key, value in job.items() if key not in RUN_CONFIG_KEYS} for job in jobs]
+    return {"jobs": jobs, "maker": spec.maker, "factory": spec.factory, "file": spec.file}
+
+
+def _preview(flow: str, spec: FlowSpec) -> list[PreviewJob]:
+    found = []
+    for number, job in enumerate(spec.jobs or []):
+        pointer = f"/spec/jobs/{number}"
+        own = layer_of(job, Origin(Level.JOB, Kind.FLOW, flow, ""), pointer)
+        found.append(PreviewJob(job["id"], job.get("name", job["id"]), job["function"], own))
+    return found
+
+
+def _callables(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in _CALLABLE_KEYS and isinstance(inner, str):
+                yield inner
+            else:
+                yield from _callables(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _callables(inner)
+
+
+def _cycle(flows: Mapping[str, DesiredFlow]) -> list[str]:
+    graph = {
+        name: {ref.partition("/")[0] for ref in flow.externals} & flows.keys() for name, flow in flows.items()
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []

@@ -1,0 +1,287 @@
+"""What a JSON Schema validator finds, told in plain words with place and hint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from reconciler.desired.places import escape, related
+from reconciler.desired.schemas import resolve
+from reconciler.diagnostics import Diagnostic, did_you_mean, nearest
+from reconciler.model.manifests import Manifest
+
+
+class SchemaError(Protocol):
+    """The attributes of a jsonschema ValidationError that are read here."""
+
+    validator: Any
+    validator_value: Any
+    instance: Any
+    schema: Any
+
+    @property
+    def absolute_path(self) -> Sequence[str | int]:
+        """Keys and indices from the document to the value."""
+
+    @property
+    def absolute_schema_path(self) -> Sequence[str | int]:
+        """Keys and indices from the schema to the keyword."""
+
+
+class _Case(NamedTuple):
+    """One error: ``instance`` at ``pointer`` breaks ``keyword: bound`` of ``schema``, a part of ``root``."""
+
+    manifest: Manifest
+    raws: Mapping[str, str]
+    root: dict[str, Any]
+    pointer: str
+    where: str
+    instance: Any
+    schema: Mapping[str, Any]
+    keyword: str
+    bound: Any
+    is_key: bool
+
+    def problem(self, code: str, message: str, **rest: Any) -> Diagnostic:
+        """Return a diagnostic at the value, unless ``pointer`` or ``key`` say otherwise."""
+        pointer = rest.pop("pointer", self.pointer)
+        return self.manifest.diagnostic(code, message, pointer, key=rest.pop("key", self.is_key), **rest)
+
+
+def schema_diagnostics(
+    manifest: Manifest, raws: Mapping[str, str], root: dict[str, Any], errors: Iterable[SchemaError]
+) -> Iterator[Diagnostic]:
+    """Yield the diagnostics of all errors. ``raws`` is the text of plain numbers and the like, by pointer."""
+    told: set[tuple[str, str]] = set()
+    for error in errors:
+        case = _case(manifest, raws, root, error)
+        once = (case.pointer, error.validator)
+        if once not in told:  # a missing field is one error a field, told all at once
+            told.add(once)
+            yield from _TELLERS[error.validator](case)
+
+
+def _case(manifest: Manifest, raws: Mapping[str, str], root: dict[str, Any], error: SchemaError) -> _Case:
+    path = list(error.absolute_path)
+    is_key = "propertyNames" in error.absolute_schema_path
+    if is_key:
+        path.append(error.instance)
+    pointer = "".join(f"/{escape(str(step))}" for step in path)
+    return _Case(
+        manifest=manifest,
+        raws=raws,
+        root=root,
+        pointer=pointer,
+        where=_spoken(path),
+        instance=error.instance,
+        schema=error.schema,
+        keyword=error.validator,
+        bound=error.validator_value,
+        is_key=is_key,
+    )
+
+
+def _spoken(path: Sequence[str | int]) -> str:
+    """Return a path as users write it: ``spec.jobs[0].priority``."""
+    spoken = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return spoken.removeprefix(".") or "the document"
+
+
+def _unknown_fields(case: _Case) -> Iterator[Diagnostic]:
+    known = case.schema.get("properties", {})
+    for key in case.instance:
+        if key not in known:
+            yield case.problem(
+                "schema/unknown-field",
+                f"{case.where} has no field '{key}'",
+                pointer=_below(case.pointer, key),
+                key=True,
+                hint=did_you_mean(key, known),
+            )
+
+
+def _meant(case: _Case) -> set[str]:
+    """Return the fields that unknown ones stand for; to call those missing too would be noise."""
+    known = case.schema.get("properties", {})
+    return {guess for key in case.instance if key not in known and (guess := nearest(key, known))}
+
+
+def _missing_fields(case: _Case) -> Iterator[Diagnostic]:
+    for name in case.bound:
+        told_before = name == "apiVersion" and not case.pointer
+        if told_before or name in case.instance or name in _meant(case):
+            continue
+        yield case.problem(
+            "schema/missing-field",
+            f"{case.where} lacks the field '{name}'",
+            key=True,
+            hint=_example(case, name),
+        )
+
+
+def _example(case: _Case, name: str) -> str | None:
+    examples = resolve(case.root, case.schema["properties"][name]).get("examples")
+    if not examples:
+        return None
+    example = examples[0]
+    text = example if isinstance(example, str) else msgspec.json.encode(example).decode()
+    return f"for example '{name}: {text}'"
+
+
+_TYPES = {
+    "string": "a string",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "object": "a mapping",
+    "array": "a list",
+}
+
+
+def _wrong_type(case: _Case) -> Iterator[Diagnostic]:
+    types = [case.bound] if isinstance(case.bound, str) else list(case.bound)
+    expected = " or ".join(_TYPES[name] for name in types)
+    yield case.problem(
+        "schema/type", f"{case.where}: expected {expected}, got {_found(case)}", hint=_type_hint(case, types)
+    )
+
+
+def _found(case: _Case) -> str:
+    value = case.instance
+    raw = case.raws.get(case.pointer)
+    if isinstance(value, str):
+        return f"the string '{_cut(value)}'"
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"the boolean {raw}"
+    if isinstance(value, (int, float)):
+        return f"the number {_cut(raw or str(value))}"
+    return "a mapping" if isinstance(value, dict) else "a list"
+
+
+def _type_hint(case: _Case, types: Sequence[str]) -> str | None:
+    value, raw = case.instance, case.raws.get(case.pointer)
+    if "enum" in case.schema:
+        return f"one of {', '.join(case.schema['enum'])}"
+    if raw == "":
+        return "give a value, or remove the key"
+    if "string" in types and raw is not None:
+        return f'write it in quotes: "{raw}"'
+    if types == ["boolean"] and isinstance(value, str) and value.lower() in _SWITCHES:
+        return f"write {_SWITCHES[value.lower()]}"
+    if "array" in types and isinstance(value, str):
+        return f"a list of one is written [{_cut(value)}]"
+    if isinstance(value, str) and types[0] in ("integer", "number") and value.lstrip("+-").isdecimal():
+        return "remove the quotes"
+    return None
+
+
+_SWITCHES = {"on": "true", "yes": "true", "y": "true", "off": "false", "no": "false", "n": "false"}
+_SWITCHES |= {"true": "true without quotes", "false": "false without quotes"}
+
+
+def _wrong_choice(case: _Case) -> Iterator[Diagnostic]:
+    if "type" in case.schema and not isinstance(case.instance, str):
+        return  # the type is told
+    choices = [choice if isinstance(choice, str) else str(choice).lower() for choice in case.bound]
+    hint = None
+    if isinstance(case.instance, str):
+        guess = nearest(case.instance, choices)
+        hint = f"did you mean '{guess}'?" if guess else None
+    yield case.problem(
+        "schema/enum", f"{case.where}: expected one of {', '.join(choices)}; got {_found(case)}", hint=hint
+    )
+
+
+def _wrong_pattern(case: _Case) -> Iterator[Diagnostic]:
+    if case.instance == "" and "minLength" in case.schema:
+        return  # told as empty
+    reason = case.schema["patternErrorMessage"]
+    yield case.problem("schema/pattern", f"{case.where}: '{_cut(case.instance)}': {reason}")
+
+
+def _out_of_bounds(code: str, words: str) -> Callable[[_Case], Iterator[Diagnostic]]:
+    def tell(case: _Case) -> Iterator[Diagnostic]:
+        found = _found(case)
+        message = f"{case.where}: expected a number {words} {case.bound}, got {found}"
+        yield case.problem(code, message, hint=case.schema.get("description"))
+
+    return tell
+
+
+def _empty(case: _Case) -> Iterator[Diagnostic]:
+    what = {"minLength": "text", "minItems": "list"}.get(case.keyword, "mapping")
+    yield case.problem(
+        "schema/empty", f"{case.where}: the {what} is empty", hint="give a value, or remove the key"
+    )
+
+
+def _too_long(case: _Case) -> Iterator[Diagnostic]:
+    length = len(case.instance)
+    yield case.problem(
+        "schema/too-long", f"{case.where}: {length} characters; at most {case.bound} are allowed"
+    )
+
+
+def _both_given(case: _Case) -> Iterator[Diagnostic]:
+    """A ``not: {required: [...]}``: keys that exclude each other."""
+    if not isinstance(case.instance, dict):
+        return  # the type is told
+    yield _exclusive(case, "schema/both-given", list(case.bound["required"]), "give only one of them")
+
+
+def _one_of(case: _Case) -> Iterator[Diagnostic]:
+    """A ``oneOf`` of ``required``: exactly one of some keys."""
+    if not isinstance(case.instance, dict):
+        return  # the type is told
+    names = [choice["required"][0] for choice in case.bound]
+    given = [name for name in case.instance if name in names]
+    listed = f"{', '.join(names[:-1])} and {names[-1]}"
+    if given:
+        yield _exclusive(case, "schema/one-of", given, f"give exactly one of {listed}")
+    elif not _meant(case) & set(names):
+        yield case.problem(
+            "schema/one-of", f"{case.where} needs exactly one of {listed}; none is given", key=True
+        )
+
+
+def _exclusive(case: _Case, code: str, names: list[str], hint: str) -> Diagnostic:
+    """Point at the last given of keys that exclude each other, and name the others."""
+    names = [name for name in case.instance if name in names]
+    *others, last = [_below(case.pointer, name) for name in names]
+    notes = tuple(
+        related(case.manifest, pointer, f"'{name}' is given here", key=True)
+        for pointer, name in zip(others, names, strict=False)
+    )
+    quoted = " and ".join(f"'{name}'" for name in names)
+    message = f"{case.where} gives {quoted}, which exclude each other"
+    return case.problem(code, message, pointer=last, key=True, hint=hint, related=notes)
+
+
+def _below(pointer: str, key: str) -> str:
+    return f"{pointer}/{escape(key)}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_TELLERS: Mapping[str, Callable[[_Case], Iterator[Diagnostic]]] = {
+    "additionalProperties": _unknown_fields,
+    "required": _missing_fields,
+    "type": _wrong_type,
+    "enum": _wrong_choice,
+    "pattern": _wrong_pattern,
+    "minimum": _out_of_bounds("schema/minimum", "of at least"),
+    "exclusiveMinimum": _out_of_bounds("schema/minimum", "above"),
+    "maximum": _out_of_bounds("schema/maximum", "of at most"),
+    "minLength": _empty,
+    "minItems": _empty,
+    "minProperties": _empty,
+    "maxLength": _too_long,
+    "not": _both_given,
+    "oneOf": _one_of,
+}

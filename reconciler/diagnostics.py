@@ -1,0 +1,121 @@
+"""What is wrong in the user's documents, and where.
+
+A :class:`Diagnostic` is data: the reader, the desired state and the planner make them, the views of the
+command line show them. All of a revision are collected; none is raised.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+
+class Severity(StrEnum):
+    """An error blocks something; a warning never does."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class Location(msgspec.Struct, frozen=True, order=True):
+    """A place in a file of the revision; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class Related(msgspec.Struct, frozen=True):
+    """A second place that explains the first one."""
+
+    location: Location
+    label: str
+
+
+class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
+    """One problem of one revision.
+
+    ``code`` is stable (``yaml/duplicate-key``); ``excerpt`` is the source line that ``location`` points
+    into; ``width`` is how many characters the caret underlines.
+    """
+
+    code: str
+    message: str
+    location: Location | None = None
+    excerpt: str | None = None
+    width: int = 1
+    hint: str | None = None
+    related: tuple[Related, ...] = ()
+    severity: Severity = Severity.ERROR
+
+    @property
+    def is_error(self) -> bool:
+        """Whether this blocks something."""
+        return self.severity is Severity.ERROR
+
+    def sort_key(self) -> tuple[str, int, int, str]:
+        """Order of a report: by place, then by code."""
+        if self.location is None:
+            return ("", 0, 0, self.code)
+        return (self.location.file, self.location.line, self.location.column, self.code)
+
+
+def render(diagnostic: Diagnostic) -> str:
+    """Return the plain text of one diagnostic: headline, place, excerpt with caret, notes, hint."""
+    lines = [f"{diagnostic.severity}[{diagnostic.code}]: {diagnostic.message}"]
+    if diagnostic.location is not None:
+        lines += _frame(diagnostic.location, diagnostic.excerpt, diagnostic.width)
+    lines += [f"  note: {note.label}: {note.location}" for note in diagnostic.related]
+    if diagnostic.hint:
+        lines.append(f"  help: {diagnostic.hint}")
+    return "\n".join(lines)
+
+
+_EXCERPT_WIDTH = 100
+
+
+def _frame(location: Location, excerpt: str | None, width: int) -> list[str]:
+    number = str(location.line)
+    gutter = " " * len(number)
+    lines = [f"{gutter} --> {location}"]
+    if excerpt is not None:
+        shown, column = _window(excerpt, location.column)
+        caret = " " * (column - 1) + "^" * max(1, min(width, len(shown) - column + 1))
+        lines += [f"{gutter} |", f"{number} | {shown}", f"{gutter} | {caret}"]
+    return lines
+
+
+def _window(line: str, column: int) -> tuple[str, int]:
+    """Cut a long line around ``column``; tabs become one blank, so that the caret stands right."""
+    line = line.replace("\t", " ").rstrip("\r\n")
+    if len(line) <= _EXCERPT_WIDTH:
+        return line, column
+    start = max(0, min(column - 1 - _EXCERPT_WIDTH // 2, len(line) - _EXCERPT_WIDTH))
+    return line[start : start + _EXCERPT_WIDTH], column - start
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that the user most likely meant, or None."""
+    known = sorted(set(candidates))
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    if name.lower() in by_lower:
+        return by_lower[name.lower()]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
+    """Return a hint that names the nearest candidate, else all of a short list, else None."""
+    known = sorted(set(candidates))
+    guess = nearest(name, known)
+    if guess is not None:
+        return f"did you mean '{guess}'?"
+    if known and len(known) <= 12:
+        return "known: " + ", ".join(known)
+    return None

@@ -1,0 +1,1 @@
+"""Carrying jobs through their life: build, apply, upload, start, watch, take in."""

@@ -1,0 +1,203 @@
+"""Carrying out a plan on the store, in one transaction.
+
+Every action looks at the record again: what has changed since planning is not overwritten (a patch whose
+job has become active meanwhile is deferred).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from reconciler.actual.outputs import delete_documents
+from reconciler.actual.store import Writer
+from reconciler.execution.outputs import COLLECTION
+from reconciler.execution.ready import initial_state, recheck, release_dependants
+from reconciler.execution.transitions import apply_config, move, note, note_flow
+from reconciler.model.actions import Action, JobPlan, Plan, Subject, Verb
+from reconciler.model.flows import BuiltFlow, flow_identity
+from reconciler.model.manifests import Prune
+from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.states import ACTIVE, BROKEN, PENDING, JobState
+
+
+class Application:
+    """Applies one plan inside one transaction."""
+
+    def __init__(
+        self, writer: Writer, plan: Plan, project: str, built: Mapping[str, BuiltFlow], now: float
+    ) -> None:
+        self.writer = writer
+        self.plan = plan
+        self.project = project
+        self.built = built
+        self.now = now
+        self.touched: list[str] = []
+
+    def carry_out(self) -> None:
+        """Carry out every action, then decide who of the new jobs may run."""
+        for action in self.plan.effective:
+            if action.build:
+                continue
+            if action.subject is Subject.FLOW:
+                self._flow(action)
+            else:
+                self._job(action)
+        fresh = [job for job_id in self.touched if (job := self.writer.job(job_id)) is not None]
+        recheck(self.writer, fresh, self.now)
+
+    # flows --------------------------------------------------------------------------------------------
+
+    def _flow(self, action: Action) -> None:
+        note_flow(
+            self.writer, action.key, str(action.verb), action.reason, self.now,
+            revision=self.plan.revision, changes=list(action.changes),
+        )  # fmt: skip
+        match action.verb:
+            case Verb.SUBMIT | Verb.PATCH:
+                self._put_flow(action)
+            case Verb.CANCEL:
+                self._mark_removed(action.key)
+            case Verb.FORGET:
+                self._forget_flow(action.key)
+
+    def _put_flow(self, action: Action) -> None:
+        flow = action.flow
+        assert flow is not None and action.build_key is not None
+        old = self.writer.flow(flow.name)
+        record = FlowRecord(
+            name=flow.name,
+            identity=flow_identity(self.project, flow.name),
+            build_key=action.build_key,
+            labels=flow.labels,
+            layer=flow.layer,
+            revision=self.plan.revision,
+            suspended=flow.spec.suspend,
+            protected=flow.protected or (old.protected if old is not None else False),
+            prune=flow.prune,
+            created=old.created if old is not None else self.now,
+            stopped=old.stopped if old is not None and old.build_key == action.build_key else False,
+        )
+        self.writer.put_flow(record)
+        if old is not None and old.suspended != record.suspended:
+            self._suspend(record)
+        if old is not None and old.build_key != record.build_key:
+            self._refresh_payloads(flow.name)
+
+    def _suspend(self, flow: FlowRecord) -> None:
+        for job in self.writer.jobs_of(flow.name):
+            if flow.suspended and job.state in (JobState.READY, JobState.WAITING):
+                move(self.writer, job, JobState.PAUSED, self.now, "spec.suspend")
+            elif not flow.suspended and job.state is JobState.PAUSED:
+                move(self.writer, job, initial_state(self.writer, job), self.now, "spec.suspend ended")
+
+    def _refresh_payloads(self, flow: str) -> None:
+        """What does not count as content (metadata, code that is kept) still reaches jobs yet to run."""
+        built = self.built[flow]
+        for job in built.jobs:
+            record = self.writer.job(f"{job.uuid}_{job.index}")
+            if record is not None and (record.state in PENDING or record.state in BROKEN):
+                self.writer.put_payload(record.id, job.payload)
+                self.writer.put_job(msgspec.structs.replace(record, code=built.code, files=job.files))
+
+    def _mark_removed(self, name: str) -> None:
+        flow = self.writer.flow(name)
+        if flow is not None:
+            self.writer.put_flow(msgspec.structs.replace(flow, removed=True))
+
+    def _forget_flow(self, name: str) -> None:
+        flow = self.writer.flow(name)
+        if flow is None:
+            return
+        if flow.prune is Prune.ORPHAN:
+            self.writer.put_flow(msgspec.structs.replace(flow, removed=True, orphaned=True))
+            return
+        for job in self.writer.jobs_of(name):
+            self.writer.delete_job(job)
+            delete_documents(self.writer.txn, COLLECTION, job.uuid)
+        self.writer.delete_flow(name)
+
+    # jobs ---------------------------------------------------------------------------------------------
+
+    def _job(self, action: Action) -> None:
+        match action.verb:
+            case Verb.SUBMIT | Verb.REPLACE:
+                if action.record is not None:
+                    self._leave(action.record, "replaced by newer content")
+                self._submit(action)
+            case Verb.PATCH | Verb.DEFER:
+                self._patch(action)
+            case Verb.CANCEL | Verb.FORGET:
+                assert action.record is not None
+                self._leave(action.record, action.reason)
+
+    def _submit(self, action: Action) -> None:
+        assert action.wanted is not None and action.flow is not None
+        plan = action.wanted
+        old = self.writer.job(f"{plan.job.uuid}_{plan.job.index}")
+        record = self._new_record(action.flow.name, plan) if old is None else self._revived(old, plan)
+        self.writer.put_payload(record.id, plan.job.payload)
+        self.writer.put_job(record)
+        self.touched.append(record.id)
+        note(
+            self.writer, record, "Submitted", action.reason, self.now,
+            revision=self.plan.revision, changes=list(action.changes),
+        )  # fmt: skip
+        if action.flow.spec.suspend and record.state is JobState.WAITING:
+            move(self.writer, record, JobState.PAUSED, self.now, "spec.suspend")
+        if record.state is JobState.COMPLETED:
+            release_dependants(self.writer, record.uuid, self.now)
+
+    def _new_record(self, flow: str, plan: JobPlan) -> JobRecord:
+        job = plan.job
+        return JobRecord(
+            uuid=job.uuid, index=job.index, flow=flow, key=job.key, name=job.name, function=job.function,
+            state=JobState.WAITING, config=plan.config, content=job.content, own=plan.own,
+            parents=job.parents, on_missing=job.on_missing, sequence=self.writer.next_number("sequence"),
+            created=self.now, updated=self.now, files=job.files, code=self.built[flow].code,
+        )  # fmt: skip
+
+    def _revived(self, old: JobRecord, plan: JobPlan) -> JobRecord:
+        """A job that was history is wanted again: a result is kept, anything else starts anew."""
+        state = old.state
+        if state is not JobState.COMPLETED and state not in ACTIVE:
+            state = JobState.WAITING
+        return msgspec.structs.replace(
+            old, state=state, current=True, cancel=None, config=plan.config, own=plan.own, key=plan.job.key,
+            name=plan.job.name, error=None, updated=self.now,
+            code=self.built[old.flow].code if state is JobState.WAITING else old.code,
+        )  # fmt: skip
+
+    def _leave(self, known: JobRecord, reason: str) -> None:
+        """A job has no place any more: it becomes history; what has not finished is cancelled."""
+        job = self.writer.job(known.id)
+        if job is None:
+            return
+        left = msgspec.structs.replace(job, current=False, wanted=None)
+        if job.state in PENDING:
+            move(self.writer, left, JobState.USER_STOPPED, self.now, reason)
+        elif job.state in ACTIVE:
+            note(self.writer, left, "Cancelling", reason, self.now, revision=self.plan.revision)
+            self.writer.put_job(msgspec.structs.replace(left, cancel=reason))
+        else:
+            self.writer.put_job(left)
+
+    def _patch(self, action: Action) -> None:
+        assert action.wanted is not None and action.record is not None
+        plan = action.wanted
+        job = self.writer.job(action.record.id)
+        if job is None:
+            return
+        if job.editable:
+            renamed = msgspec.structs.replace(job, key=plan.job.key, name=plan.job.name, own=plan.own)
+            apply_config(
+                self.writer, renamed, plan.config, self.now, action.reason, revision=self.plan.revision
+            )
+            return
+        wanted = None if job.config.same_values(plan.config) else plan.config
+        self.writer.put_job(msgspec.structs.replace(job, wanted=wanted))
+        note(
+            self.writer, job, "Deferred", action.reason, self.now,
+            revision=self.plan.revision, changes=list(action.changes),
+        )  # fmt: skip

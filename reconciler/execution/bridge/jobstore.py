@@ -1,0 +1,110 @@
+"""Any maggma JobStore that the Project names in ``spec.jobstore``, behind the interface of outputs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobflow import JobStore
+from monty.json import MontyDecoder
+
+from reconciler.actual.store import Writer
+from reconciler.errors import InputError, TransientError
+
+Document = dict[str, Any]
+
+
+class ForeignOutputs:
+    """Outputs in a JobStore of the user's (MongoDB, S3, files, ...)."""
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self.store = open_jobstore(spec)
+
+    def latest(self, uuid: str) -> Document | None:
+        """Return the document of the highest index of a job."""
+        found: Document | None = self.store.query_one({"uuid": uuid}, sort={"index": -1}, load=False)
+        return _without_id(found) if found is not None else None
+
+    def blob(self, store: str, blob_uuid: str) -> Document | None:
+        """Return a document of an additional store."""
+        other = self.store.additional_stores.get(store)
+        found = other.query_one({"blob_uuid": blob_uuid}) if other is not None else None
+        return _without_id(found) if found is not None else None
+
+    def save_before(self, documents: list[Document], blobs: Mapping[str, list[Document]]) -> None:
+        """Write outputs; writing them twice is the same as once.
+
+        Raises
+        ------
+        TransientError
+            The store cannot be reached, or lacks an additional store that the job writes to.
+        """
+        try:
+            for name, found in blobs.items():
+                if found and name not in self.store.additional_stores:
+                    raise TransientError(
+                        f"spec.jobstore has no additional store '{name}', which a job writes to",
+                        hint=f"add it under additional_stores.{name}",
+                    )
+                if found:
+                    self.store.additional_stores[name].update(found, key="blob_uuid")
+            if documents:
+                self.store.docs_store.update(documents, key=["uuid", "index"])
+        except TransientError:
+            raise
+        except Exception as error:
+            raise TransientError(f"the job store does not answer: {error}") from error
+
+    def save_inside(
+        self, writer: Writer, documents: list[Document], blobs: Mapping[str, list[Document]]
+    ) -> None:
+        """Nothing to do: the outputs are there already."""
+
+
+def open_jobstore(spec: Mapping[str, Any]) -> JobStore:
+    """Return the JobStore of a spec: a serialised JobStore, or jobflow's ``docs_store: {type: ...}`` form.
+
+    ``{env: NAME}`` and ``{file: PATH}`` stand for secrets.
+
+    Raises
+    ------
+    InputError
+        The spec describes no JobStore, or it cannot be opened.
+    """
+    try:
+        plain = _with_secrets(dict(spec))
+        if "docs_store" in plain and "@module" not in plain:
+            store = JobStore.from_dict_spec(plain)
+        else:
+            store = MontyDecoder().process_decoded(plain)
+        if not isinstance(store, JobStore):
+            store = JobStore(store)
+        store.connect()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"spec.jobstore of the Project cannot be opened: {type(error).__name__}: {error}",
+            hint="give `docs_store: {type: MongoStore, ...}` as in jobflow.yaml, or a serialised JobStore",
+        ) from error
+    return store
+
+
+def _with_secrets(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_secrets(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"env"}:
+        if value["env"] not in os.environ:
+            raise InputError(f"spec.jobstore: the environment variable {value['env']} is not set")
+        return os.environ[value["env"]]
+    if value.keys() == {"file"}:
+        return Path(value["file"]).expanduser().read_text().rstrip("\n")
+    return {key: _with_secrets(inner) for key, inner in value.items()}
+
+
+def _without_id(document: Document) -> Document:
+    return {key: value for key, value in document.items() if key != "_id"}

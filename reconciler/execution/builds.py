@@ -1,0 +1,202 @@
+"""Building flows in a process of their own, with a deadline each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reconciler.desired.flows import build_form
+from reconciler.desired.git import Source
+from reconciler.diagnostics import Diagnostic
+from reconciler.errors import WorldError
+from reconciler.model.desired import DesiredFlow, DesiredState
+from reconciler.model.flows import BuiltFlow, BuiltJob, build_key, flow_identity
+from reconciler.model.manifests import OnCodeChange
+
+_START_TIMEOUT = 60.0
+"""Seconds that a cold interpreter may take to import jobflow, on top of a flow's own deadline."""
+
+
+class BuildFailedError(Exception):
+    """A flow could not be built; carries the diagnostic."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic.message)
+        self.diagnostic = diagnostic
+
+
+class Builder:
+    """Builds flows of one revision; starts the build process when the first is asked for."""
+
+    def __init__(self, source: Source, desired: DesiredState, state_dir: Path) -> None:
+        self.source = source
+        self.desired = desired
+        self.code_dir = state_dir / "code"
+        self.files_dir = state_dir / "files"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: Any = None
+        self._pending = b""
+
+    def build(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> BuiltFlow:
+        """Build one flow.
+
+        Raises
+        ------
+        BuildFailedError
+            The user's code failed, or took longer than ``spec.build_timeout`` of the Project.
+        """
+        request = self._request(flow, externals)
+        answer = self._ask(flow, json.dumps(request).encode() + b"\n")
+        if not answer["ok"]:
+            raise BuildFailedError(
+                flow.manifest.diagnostic(
+                    "build/failed",
+                    f"flow '{flow.name}' cannot be built: {answer['message']}",
+                    answer["pointer"],
+                    hint=answer["hint"],
+                )
+            )
+        jobs = [
+            msgspec.convert(job | {"payload": job["payload"].encode()}, BuiltJob) for job in answer["jobs"]
+        ]
+        return BuiltFlow(
+            build_key=build_key(flow.inputs, externals),
+            jobs=jobs,
+            jobflow_version=answer["jobflow"],
+            code=flow.code,
+        )
+
+    def close(self) -> None:
+        """End the build process and all that it started."""
+        if self._process is not None:
+            _kill_group(self._process)
+            self._process = None
+            self._errors.close()
+
+    def _request(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+        files = self._materialise_files(flow)
+        recompute = (
+            flow.spec.on_code_change or self.desired.project.on_code_change
+        ) is OnCodeChange.RECOMPUTE
+        return {
+            "flow": flow.name,
+            "identity": flow_identity(self.desired.project_name, flow.name),
+            "spec": build_form(flow.spec),
+            "externals": dict(externals),
+            "files": {path: place for path, (place, _) in files.items()},
+            "blobs": {place: (blob, Path(path).name) for path, (place, blob) in files.items()},
+            "code_as_content": flow.code if recompute else [],
+        }
+
+    def _materialise_files(self, flow: DesiredFlow) -> dict[str, tuple[str, str]]:
+        """Write the repository's files that the flow names; return {path: (place, blob id)}."""
+        blobs = dict(flow.files)
+        places = {path: self.files_dir / blob / Path(path).name for path, blob in blobs.items()}
+        missing = {blobs[path]: place for path, place in places.items() if not place.exists()}
+        for blob, data in self.source.blobs(missing):
+            write_file(missing[blob], data)
+        for path, place in places.items():
+            if not place.exists():  # the same content under two names
+                write_file(place, next(data for _, data in self.source.blobs([blobs[path]])))
+        return {path: (str(place), blobs[path]) for path, place in places.items()}
+
+    # the process --------------------------------------------------------------------------------------
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        trees = [tree for flow in self.desired.flows.values() for tree in flow.code]
+        paths = []
+        for tree in dict.fromkeys(trees):
+            self.source.extract(tree, self.code_dir / tree)
+            paths.append(str(self.code_dir / tree))
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
+        self._pending = b""
+        return subprocess.Popen(
+            [sys.executable, "-m", "reconciler.execution.bridge.build"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def _ask(self, flow: DesiredFlow, request: bytes) -> dict[str, Any]:
+        limit = self.desired.project.build_timeout
+        if self._process is None:
+            self._process = self._start()
+            limit += _START_TIMEOUT
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._died(flow) from None
+        answer: dict[str, Any] = json.loads(self._read_line(flow, time.monotonic() + limit))
+        return answer
+
+    def _read_line(self, flow: DesiredFlow, deadline: float) -> bytes:
+        assert self._process is not None and self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        while b"\n" not in self._pending:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                self.close()
+                raise self._failed(
+                    flow,
+                    f"building took longer than {self.desired.project.build_timeout:g} s",
+                    "raise spec.build_timeout of the Project, or build less at once",
+                )
+            chunk = os.read(pipe, 1 << 20)
+            if not chunk:
+                raise self._died(flow)
+            self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
+
+    def _died(self, flow: DesiredFlow) -> BuildFailedError:
+        assert self._process is not None
+        code = self._process.wait()
+        self._errors.seek(0)
+        tail = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        self.close()
+        what = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return self._failed(flow, f"its build process {what}{': ' + tail[0] if tail else ''}", None)
+
+    def _failed(self, flow: DesiredFlow, message: str, hint: str | None) -> BuildFailedError:
+        return BuildFailedError(
+            flow.manifest.diagnostic(
+                "build/failed", f"flow '{flow.name}' cannot be built: {message}", "/spec", key=True, hint=hint
+            )
+        )
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file so that it is there completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise WorldError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

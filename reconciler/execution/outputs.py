@@ -1,0 +1,87 @@
+"""Job outputs: what finished jobs left, in the embedded store or in any other jobflow JobStore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from reconciler.actual.outputs import get_documents, latest_document, put_document
+from reconciler.actual.store import Store, Writer
+from reconciler.execution.job_json import additional_stores, blob_links, references
+
+Document = dict[str, Any]
+Blobs = Mapping[str, list[Document]]
+
+COLLECTION = "outputs"
+"""The collection of the embedded store; each additional store is a collection of its own name."""
+
+
+class Outputs(Protocol):
+    """Where job outputs are kept."""
+
+    def latest(self, uuid: str) -> Document | None:
+        """Return the document of the highest index of a job."""
+        ...
+
+    def blob(self, store: str, blob_uuid: str) -> Document | None:
+        """Return a document of an additional store."""
+        ...
+
+    def save_before(self, documents: list[Document], blobs: Blobs) -> None:
+        """Write outputs elsewhere, before the transaction that completes the job; may be repeated."""
+        ...
+
+    def save_inside(self, writer: Writer, documents: list[Document], blobs: Blobs) -> None:
+        """Write outputs in the transaction that completes the job."""
+        ...
+
+
+class EmbeddedOutputs:
+    """Outputs in the state's own LMDB: written in the same transaction as the job's new state."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def latest(self, uuid: str) -> Document | None:
+        """Return the document of the highest index of a job."""
+        with self.store.read() as view:
+            return latest_document(view.txn, COLLECTION, uuid)
+
+    def blob(self, store: str, blob_uuid: str) -> Document | None:
+        """Return a document of an additional store."""
+        with self.store.read() as view:
+            found = get_documents(view.txn, store, blob_uuid)
+        return found[0] if found else None
+
+    def save_before(self, documents: list[Document], blobs: Blobs) -> None:
+        """Nothing to do: everything is written inside the transaction."""
+
+    def save_inside(self, writer: Writer, documents: list[Document], blobs: Blobs) -> None:
+        """Write outputs in the transaction that completes the job."""
+        for document in documents:
+            put_document(writer.txn, COLLECTION, document)
+        for name, found in blobs.items():
+            for document in found:
+                put_document(writer.txn, name, document)
+
+
+def needed_outputs(payload: Any, outputs: Outputs) -> tuple[list[Document], dict[str, list[Document]]]:
+    """Return the documents and blobs that the references in a job lead to, also through other outputs."""
+    documents: dict[str, Document] = {}
+    blobs: dict[str, dict[str, Document]] = {name: {} for name in additional_stores(payload)}
+    open_uuids = list(references(payload))
+    while open_uuids:
+        uuid = open_uuids.pop()
+        if uuid in documents:
+            continue
+        document = outputs.latest(uuid)
+        if document is None:
+            continue
+        documents[uuid] = document
+        open_uuids += references(document.get("output"))
+        for store, blob_uuid in blob_links(document.get("output")):
+            found = outputs.blob(store, blob_uuid)
+            if found is not None:
+                blobs.setdefault(store, {})[blob_uuid] = found
+                open_uuids += references(found.get("data"))
+    return list(documents.values()), {name: list(found.values()) for name, found in blobs.items()}

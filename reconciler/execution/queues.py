@@ -1,0 +1,121 @@
+"""Queues: how a worker's scheduler is asked. The one door to qtoolkit.
+
+qtoolkit writes the header of the script and the commands, and reads their answers. Running them, and
+judging exit code and stderr, is ours. This version has the plain shell.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from reconciler.errors import TransientError
+from reconciler.execution.hosts import LocalHost
+from reconciler.model.settings import Resources
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """One script to start. ``run_dir`` is absolute."""
+
+    job_id: str
+    run_dir: str
+
+
+class ShellQueue:
+    """Jobs as processes of a plain shell, each the leader of a session and process group of its own.
+
+    The queue id is the pid of the job's script, which is its process group too.
+    """
+
+    def __init__(self, host: LocalHost, timeout: float) -> None:
+        self.host = host
+        self.timeout = timeout
+
+    @cached_property
+    def _io(self) -> Any:
+        from qtoolkit.io.shell import ShellIO
+
+        return ShellIO(stdout_path="queue.out", stderr_path="queue.err")
+
+    def header(self, resources: Resources | None) -> str:
+        """Return the top of a submission script: shebang and what the resources ask for.
+
+        Raises
+        ------
+        ValueError
+            qtoolkit does not take these resources.
+        """
+        values: dict[str, Any] = dict(resources.values) if resources is not None else {}
+        script: str = self._io.get_submission_script([], values)
+        return script.rstrip("\n") + "\n"
+
+    def submit(self, submissions: Sequence[Submission]) -> dict[str, str]:
+        """Start all scripts with one command; return the queue id of each job that was started.
+
+        Raises
+        ------
+        TransientError
+            The command did not run; some scripts may have started: their claims tell.
+        """
+        if not submissions:
+            return {}
+        start = self._io.get_submit_cmd("submit.sh")
+        lines = [
+            # The braces make `cd` the business of one job only; no shell waits for the script.
+            f"(cd {shlex.quote(job.run_dir)} && {{ setsid {start}; }} </dev/null) 2>/dev/null || echo -"
+            for job in submissions
+        ]
+        result = self.host.run("\n".join(lines), self.timeout)
+        ids = result.stdout.split()
+        if result.exit_code != 0 or len(ids) != len(submissions):
+            raise TransientError(f"starting {len(submissions)} jobs failed: {result.stderr.strip()[:300]}")
+        pairs = zip(submissions, ids, strict=True)
+        return {job.job_id: queue_id for job, queue_id in pairs if self._io.is_valid_job_id(queue_id)}
+
+    def alive(self, queue_ids: Mapping[str, float]) -> set[str]:
+        """Return which of these jobs still run. ``queue_ids`` maps each to when it was submitted.
+
+        A process that began after the submission is a stranger that got the same pid.
+
+        Raises
+        ------
+        TransientError
+            ``ps`` did not work: nothing is known.
+        """
+        if not queue_ids:
+            return set()
+        command = self._io.get_jobs_list_cmd(list(queue_ids), None)
+        result = self.host.run(f"{command}; date +%s", self.timeout)
+        *listing, now = result.stdout.splitlines() or [""]
+        if not listing or not now.isdigit():
+            raise TransientError(f"cannot list processes: {result.stderr.strip()[:300]}")
+        jobs = self._io.parse_jobs_list_output(0, "\n".join(listing), "")
+        return {job.job_id for job in jobs if _is_ours(job, int(now), queue_ids)}
+
+    def cancel(self, queue_ids: Sequence[str]) -> None:
+        """End whole process groups: politely first, by force half a second later.
+
+        Raises
+        ------
+        TransientError
+            The command did not run.
+        """
+        groups = " ".join(f"-{queue_id}" for queue_id in queue_ids if self._io.is_valid_job_id(queue_id))
+        if groups:
+            self.host.run(
+                f"kill -TERM -- {groups} 2>/dev/null; sleep 0.5; kill -KILL -- {groups} 2>/dev/null; true",
+                self.timeout,
+            )
+
+
+def _is_ours(job: Any, now: int, submitted: Mapping[str, float]) -> bool:
+    from qtoolkit.core.data_objects import QState
+
+    if job.job_id not in submitted or job.state is QState.DONE:
+        return False
+    began = now - (job.runtime or 0)
+    return bool(began <= submitted[job.job_id] + 60.0)

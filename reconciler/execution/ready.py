@@ -1,0 +1,47 @@
+"""Which waiting jobs may run, now that a job they depend on has moved. Works inside a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reconciler.actual.store import View, Writer
+from reconciler.execution.transitions import move
+from reconciler.model.records import JobRecord
+from reconciler.model.states import FINISHED, JobState
+
+
+def initial_state(view: View, job: JobRecord) -> JobState:
+    """Return READY if nothing is missing for the job, else WAITING."""
+    return JobState.READY if parents_ready(view, job) else JobState.WAITING
+
+
+def parents_ready(view: View, job: JobRecord) -> bool:
+    """Whether all that the job refers to is there, or will never be and the job does not mind."""
+    return all(_parent_ready(view, parent, job.on_missing) for parent in job.parents)
+
+
+def _parent_ready(view: View, uuid: str, on_missing: str) -> bool:
+    """The highest index of a uuid counts: a job may have been replaced."""
+    generations = view.generations(uuid)
+    if not generations:
+        return on_missing != "error"
+    last = generations[-1]
+    if last.state is JobState.COMPLETED:
+        return True
+    return on_missing != "error" and last.state in FINISHED
+
+
+def release_dependants(writer: Writer, uuid: str, now: float) -> None:
+    """Make those of the jobs that wait for ``uuid`` READY that wait for nothing else."""
+    for job in writer.dependants(uuid):
+        if job.state is JobState.WAITING and job.current and parents_ready(writer, job):
+            move(writer, job, JobState.READY, now)
+
+
+def recheck(writer: Writer, jobs: Iterable[JobRecord], now: float) -> None:
+    """Look again at jobs whose parents may have changed."""
+    for job in jobs:
+        if job.state in (JobState.WAITING, JobState.READY):
+            wanted = initial_state(writer, job)
+            if wanted is not job.state:
+                move(writer, job, wanted, now)

@@ -1,0 +1,194 @@
+"""Taking in a finished job, in one transaction: its output, the jobs it asks for, and who may run now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from reconciler.actual.store import Writer
+from reconciler.execution.job_json import own_run_config, references
+from reconciler.execution.outputs import Outputs
+from reconciler.execution.ready import initial_state, release_dependants
+from reconciler.execution.transitions import move, note
+from reconciler.model.flows import digest
+from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.rules import JobFacts
+from reconciler.model.run_config import inherited, layer_of, layers_for, resolve
+from reconciler.model.settings import Layer, Level, Origin
+from reconciler.model.states import ACTIVE, JobState
+
+Result = dict[str, Any]
+NewJob = tuple[dict[str, Any], list[str]]
+
+
+def take_in(
+    writer: Writer,
+    job_id: str,
+    attempt: int,
+    result: Result,
+    outputs: Outputs,
+    config: AppliedConfig,
+    now: float,
+) -> None:
+    """Complete or fail a job by its result. Doing it twice is the same as once."""
+    job = writer.job(job_id)
+    if job is None or job.attempt != attempt or job.state not in ACTIVE:
+        return
+    if not result["ok"]:
+        fail(writer, job, result["error"]["traceback"], now)
+        return
+    outputs.save_inside(writer, result["documents"], result["blobs"])
+    response = result["response"]
+    done = move(
+        writer, job, JobState.COMPLETED, now, _timing(result), error=None, cancel=None, missing_since=None,
+        stored_data=response.get("stored_data"),
+    )  # fmt: skip
+    _Response(writer, done, config, now).carry_out(response)
+    release_dependants(writer, done.uuid, now)
+
+
+def fail(writer: Writer, job: JobRecord, error: str, now: float, state: JobState = JobState.FAILED) -> None:
+    """End a job without a result. A cancelled one is not failed but stopped, as was wanted."""
+    if job.cancel is not None:
+        move(writer, job, JobState.USER_STOPPED, now, job.cancel, cancel=None, missing_since=None)
+        return
+    lines = error.strip().splitlines() or ["unknown error"]
+    move(writer, job, state, now, lines[-1], error=error, missing_since=None)
+    release_dependants(writer, job.uuid, now)
+
+
+def _timing(result: Result) -> str:
+    return f"ran {result['ended'] - result['started']:.1f} s"
+
+
+class _Response:
+    """Carries out what a completed job asks for next."""
+
+    def __init__(self, writer: Writer, job: JobRecord, config: AppliedConfig, now: float) -> None:
+        self.writer = writer
+        self.job = job
+        self.config = config
+        self.now = now
+        self.flow = writer.flow(job.flow) or FlowRecord(name=job.flow, identity="", build_key="")
+        self.keys: set[str] | None = None
+
+    def carry_out(self, response: dict[str, Any]) -> None:
+        replace = self._add(response.get("replace") or [], "replace")
+        if replace and all(record.uuid != self.job.uuid for record in replace):
+            self._make_dependants_wait_for(replace)
+        detour = self._add(response.get("detour") or [], "detour")
+        self._make_dependants_wait_for(detour)
+        self._add(response.get("addition") or [], "addition")
+        if response.get("stop_children"):
+            self._stop_descendants()
+        if response.get("stop_jobflow"):
+            self._stop_flow()
+
+    # new jobs -----------------------------------------------------------------------------------------
+
+    def _add(self, new_jobs: Sequence[NewJob], kind: str) -> list[JobRecord]:
+        if not new_jobs:
+            return []
+        inside = {payload["uuid"] for payload, _ in new_jobs}
+        records = [self._record(payload, parents, inside) for payload, parents in new_jobs]
+        for record, (payload, _) in zip(records, new_jobs, strict=True):
+            self.writer.put_payload(record.id, json.dumps(payload).encode())
+            self.writer.put_job(record)
+            note(self.writer, record, "Generated", f"{kind} by {self.job.path}", self.now)
+        for record in records:
+            state = JobState.STOPPED if self.flow.stopped else initial_state(self.writer, record)
+            if state is not record.state:
+                move(self.writer, record, state, self.now)
+        return records
+
+    def _record(self, payload: dict[str, Any], parents: Sequence[str], inside: set[str]) -> JobRecord:
+        function = payload["function"]
+        path = f"{function['@module']}.{function['@callable']}"
+        name, uuid, index = str(payload["name"]), payload["uuid"], payload["index"]
+        config = payload.get("config") or {}
+        own = self._own(config)
+        key = f"{self._base_key()}@{index}" if uuid == self.job.uuid else self._free_key(name)
+        facts = JobFacts(self.flow.name, self.flow.labels, name, path, generated=True)
+        layers = layers_for(
+            facts,
+            rules=self.config.rules,
+            own=own,
+            generator=self._inherited(),
+            flow=self.flow.layer,
+            project=self.config.project_layer,
+        )
+        needs = list(dict.fromkeys([*parents, *references(_arguments(payload))]))
+        return JobRecord(
+            uuid=uuid, index=index, flow=self.flow.name, key=key, name=name, function=path,
+            state=JobState.WAITING, config=resolve(layers, self.config.worker_defaults),
+            content=digest([self.job.content, key]), own=own,
+            parents=[parent for parent in needs if parent in inside or self.writer.generations(parent)],
+            on_missing=config.get("on_missing_references") or "error",
+            sequence=self.writer.next_number("sequence"), created=self.now, updated=self.now,
+            generated_by=self.job.uuid, files=self.job.files, code=self.job.code,
+        )  # fmt: skip
+
+    def _own(self, config: dict[str, Any]) -> Layer:
+        """The child's own config; what jobflow merely passed on from the generator is not its own."""
+        generator = self._payload_config()
+        if generator.get("manager_config") and not generator.get("response_manager_config"):
+            return {}
+        origin = Origin(Level.JOB, "Flow", self.flow.name, "/spec")
+        return layer_of(own_run_config(config.get("manager_config") or {}), origin, "/spec")
+
+    def _inherited(self) -> Layer:
+        passes = self._payload_config().get("pass_manager_config", True)
+        return inherited(self.job.config) if passes else {}
+
+    def _payload_config(self) -> dict[str, Any]:
+        raw = self.writer.payload(self.job.id)
+        found: dict[str, Any] = json.loads(raw).get("config") or {} if raw is not None else {}
+        return found
+
+    def _base_key(self) -> str:
+        return self.job.key.partition("@")[0]
+
+    def _free_key(self, name: str) -> str:
+        if self.keys is None:
+            self.keys = {job.key for job in self.writer.jobs_of(self.flow.name)}
+        key, count = name, 1
+        while key in self.keys:
+            count += 1
+            key = f"{name}#{count}"
+        self.keys.add(key)
+        return key
+
+    # dependants ---------------------------------------------------------------------------------------
+
+    def _make_dependants_wait_for(self, new: Sequence[JobRecord]) -> None:
+        """Who waits for this job waits for the leaves of what it put in between, too."""
+        referred = {parent for record in new for parent in record.parents}
+        leaves = [record.uuid for record in new if record.uuid not in referred]
+        inside = {record.id for record in new}
+        for child in self.writer.dependants(self.job.uuid):
+            if child.id not in inside and child.state in (JobState.WAITING, JobState.PAUSED):
+                parents = list(dict.fromkeys([*child.parents, *leaves]))
+                self.writer.put_job(msgspec.structs.replace(child, parents=parents))
+
+    def _stop_descendants(self) -> None:
+        open_uuids, seen = [self.job.uuid], {self.job.uuid}
+        while open_uuids:
+            for child in self.writer.dependants(open_uuids.pop()):
+                if child.uuid in seen or child.state not in (JobState.WAITING, JobState.READY):
+                    continue
+                seen.add(child.uuid)
+                open_uuids.append(child.uuid)
+                move(self.writer, child, JobState.STOPPED, self.now, f"stop_children of {self.job.path}")
+
+    def _stop_flow(self) -> None:
+        self.writer.put_flow(msgspec.structs.replace(self.flow, stopped=True))
+        for job in self.writer.jobs_of(self.flow.name):
+            if job.current and job.state in (JobState.WAITING, JobState.READY):
+                move(self.writer, job, JobState.STOPPED, self.now, f"stop_jobflow of {self.job.path}")
+
+
+def _arguments(payload: dict[str, Any]) -> list[Any]:
+    return [payload["function_args"], payload["function_kwargs"]]

@@ -1,0 +1,173 @@
+"""One worker from the executor's side: its files, its queue, and how a job of it ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reconciler.execution import launch
+from reconciler.execution.hosts import LocalHost
+from reconciler.execution.outputs import Outputs, needed_outputs
+from reconciler.execution.queues import ShellQueue
+from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
+from reconciler.model.records import AppliedConfig, JobRecord
+from reconciler.model.states import JobState
+
+_TAIL = 4000
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How an attempt ended, by its own files.
+
+    ``result`` is what the launcher wrote; without one ``error`` and ``state`` say what became of the job.
+    ``still_runs_as`` is the queue id under which it is running after all.
+    """
+
+    result: dict[str, Any] | None = None
+    error: str = ""
+    state: JobState = JobState.FAILED
+    still_runs_as: str | None = None
+
+
+class Repository(msgspec.Struct, frozen=True):
+    """What a worker needs of the user's repository: code trees and single files."""
+
+    extract: Callable[[str, Path], None]
+    blobs: Callable[[Iterable[str]], Iterator[tuple[str, bytes]]]
+
+
+class WorkerAccess:
+    """The files and the queue of one worker on this machine."""
+
+    def __init__(self, name: str, spec: WorkerSpec, repository: Repository) -> None:
+        self.name = name
+        self.spec = spec
+        self.repository = repository
+        self.host = LocalHost()
+        self.queue = ShellQueue(self.host, spec.timeout_execute)
+        self.work_dir = self.host.expand(spec.work_dir)
+        self._outbox = f"{self.work_dir}/{launch.OUTBOX}"
+        self._prepared: set[str] = set()
+
+    # the outbox ---------------------------------------------------------------------------------------
+
+    def markers(self) -> set[str]:
+        """Return the markers of attempts that have ended."""
+        return set(self.host.listing(self._outbox))
+
+    def marker(self, job: JobRecord) -> str:
+        """Return the name of the marker that the current attempt of a job will drop."""
+        return launch.marker_name(job)
+
+    def clear(self, jobs: Sequence[JobRecord]) -> None:
+        """Remove the markers of jobs that were taken in."""
+        self.host.remove(f"{self._outbox}/{self.marker(job)}" for job in jobs)
+
+    # uploading ----------------------------------------------------------------------------------------
+
+    def upload(self, job: JobRecord, payload: bytes, config: AppliedConfig, outputs: Outputs) -> None:
+        """Write everything that a job needs into its run directory; may be repeated.
+
+        Raises
+        ------
+        TransientError
+            The disk is full or not writable.
+        ValueError
+            The resources do not fit the scheduler.
+        """
+        for tree in job.code:
+            self._once(tree, lambda tree=tree: self._extract(tree))  # type: ignore[misc]
+        launcher = self._launcher()
+        documents, blobs = needed_outputs(json.loads(payload), outputs)
+        files = [
+            *self._repository_files(job),
+            (launch.INPUT, launch.job_input(job, payload, documents, blobs)),
+            (launch.SCRIPT, self.script(job, config, launcher).encode()),
+        ]
+        self.host.write((f"{job.run_dir}/{name}", data) for name, data in files)
+
+    def script(self, job: JobRecord, config: AppliedConfig, launcher: str) -> str:
+        """Return the submission script of the current attempt of a job."""
+        return launch.submission_script(
+            job,
+            header=self.queue.header(job.config.resources_value),
+            work_dir=self.work_dir,
+            launcher=launcher,
+            python=self.spec.python or sys.executable,
+            worker=self.spec,
+            exec_config=_exec_config(job, config),
+        )
+
+    def _launcher(self) -> str:
+        source = launch.launcher_source()
+        path = f"{self.work_dir}/{launch.LAUNCHERS}/{hashlib.sha256(source).hexdigest()[:16]}.py"
+        self._once(path, lambda: self.host.write([(path, source), (f"{self._outbox}/.keep", b"")]))
+        return path
+
+    def _once(self, name: str, prepare: Callable[[], None]) -> None:
+        if name not in self._prepared:
+            prepare()
+            self._prepared.add(name)
+
+    def _extract(self, tree: str) -> None:
+        self.repository.extract(tree, Path(self.work_dir) / launch.CODE / tree)
+
+    def _repository_files(self, job: JobRecord) -> Iterator[tuple[str, bytes]]:
+        for blob, name in job.files:
+            for _, data in self.repository.blobs([blob]):
+                yield f"files/{blob}/{name}", data
+
+    # after the start ----------------------------------------------------------------------------------
+
+    def claimed_by(self, job: JobRecord) -> str | None:
+        """Return the process that has claimed the current attempt, or None if none has."""
+        raw = self.host.read(f"{job.run_dir}/{launch.CLAIM}/pid")
+        return raw.decode(errors="replace").strip() or None if raw is not None else None
+
+    def ending(self, job: JobRecord, *, lost: bool) -> Ended:
+        """Return how an attempt ended; ``lost`` when its queue has forgotten it and there is no marker."""
+        raw = self.host.read(f"{job.run_dir}/{launch.RESULT}")
+        if raw is not None:
+            try:
+                return Ended(result=json.loads(raw))
+            except ValueError:
+                return Ended(error=f"its {launch.RESULT} is damaged", state=JobState.REMOTE_ERROR)
+        if lost:
+            claimed = self.claimed_by(job)
+            if claimed is None:
+                return Ended(error=self._explain(job, "it never started"), state=JobState.REMOTE_ERROR)
+            if claimed != job.queue_id and self.queue.alive({claimed: job.submitted or 0.0}):
+                return Ended(still_runs_as=claimed)
+        return Ended(error=self._explain(job, self._exit_text(job)))
+
+    def _exit_text(self, job: JobRecord) -> str:
+        raw = self.host.read(f"{job.run_dir}/{launch.CLAIM}/exit_code")
+        if raw is None:
+            return (
+                "its process vanished without an exit code: killed, out of memory, or the machine restarted"
+            )
+        code = int(raw.strip() or b"1")
+        signal = f" (signal {code - 128})" if code > 128 else ""
+        return f"it ended without a result, exit code {code}{signal}"
+
+    def _explain(self, job: JobRecord, headline: str) -> str:
+        tail = self.host.tail(f"{job.run_dir}/queue.err", _TAIL).strip()
+        return f"{tail}\n{headline}" if tail else headline
+
+
+def _exec_config(job: JobRecord, config: AppliedConfig) -> ExecConfigSpec:
+    """Return the exec_config of a job: a named one, an inline one, or none."""
+    value = job.config.value("exec_config")
+    if isinstance(value, dict):
+        return msgspec.convert(value, ExecConfigSpec)
+    if value is None:
+        return ExecConfigSpec()
+    if value not in config.exec_configs:
+        raise ValueError(f"there is no ExecConfig named '{value}' any more")
+    return config.exec_configs[value]

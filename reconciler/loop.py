@@ -1,0 +1,398 @@
+"""The loop: source, desired state, builds, plan, apply, advance. Reads top to bottom.
+
+``reconcile_once`` is one pass; ``wait_until_idle`` repeats its last step until nothing moves any more.
+Together with the command line the only place that reads the clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from reconciler import __version__
+from reconciler.actual.state_dir import Lease
+from reconciler.actual.store import Store, View, Writer
+from reconciler.desired.git import Source
+from reconciler.desired.state import Loaded, flows_in_build_order, load_desired
+from reconciler.diagnostics import Diagnostic
+from reconciler.errors import InputError, RefusedError
+from reconciler.execution.apply import Application
+from reconciler.execution.builds import Builder, BuildFailedError
+from reconciler.execution.executor import Executor
+from reconciler.execution.outputs import EmbeddedOutputs, Outputs
+from reconciler.execution.worker import Repository, WorkerAccess
+from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actual import ActualState
+from reconciler.model.desired import DesiredFlow, DesiredState, Revision
+from reconciler.model.flows import BuiltFlow, build_key
+from reconciler.model.health import flow_status
+from reconciler.model.manifests import GoodManifest, ParsedFile, WorkerSpec
+from reconciler.model.records import AppliedConfig, AppliedRevision, Outcome
+from reconciler.model.states import ACTIVE, FINISHED, PENDING, Health, JobState
+from reconciler.plan.checks import worker_defaults
+from reconciler.plan.planner import make_plan
+
+Report = Callable[[str], None]
+"""Takes a line of narration."""
+
+
+class Session:
+    """One revision of one source, and the store that it is compared with."""
+
+    def __init__(self, source: Source, store: Store, revision: Revision | None = None) -> None:
+        self.source = source
+        self.store = store
+        self.revision = revision or source.revision()
+        self.parsed_files = 0
+
+    # desired state and plan ---------------------------------------------------------------------------
+
+    def load(self) -> Loaded:
+        """Read the desired state; every blob is parsed once, ever."""
+        with self.store.read() as view:
+            good = view.good_manifests()
+        loaded = load_desired(self.source, self.revision, StoreCache(self.store), good)
+        self.parsed_files += loaded.parsed_files
+        return loaded
+
+    def plan(self, loaded: Loaded, *, allow_prune: bool = False) -> Plan:
+        """Compare with the store; imports no user code, so flows that are new are planned as a whole."""
+        return make_plan(loaded.state, self._actual(loaded.state), allow_prune=allow_prune)
+
+    def _actual(self, desired: DesiredState) -> ActualState:
+        """Return the store as the planner sees it."""
+        with self.store.read() as view:
+            built = _known_builds(view, desired)
+            flows = {flow.name: flow for flow in view.flows()}
+            jobs = {name: view.jobs_of(name) for name in flows}
+            config = view.config()
+        base = config.revision if config is not None else None
+        return ActualState(base=base, flows=flows, jobs=jobs, built=built)
+
+    # reconciling --------------------------------------------------------------------------------------
+
+    def reconcile(self, report: Report, *, allow_prune: bool = False) -> Plan:
+        """Plan, build what is new, and apply. The caller holds the lease.
+
+        Raises
+        ------
+        RefusedError
+            A guard forbids the plan; nothing was changed.
+        """
+        loaded = self.load()
+        if loaded.state.project_known:
+            self.store.check_lineage(loaded.state.project_name, self.source.root_commit())
+        failures = self._build_missing(loaded.state, report)
+        actual = self._actual(loaded.state)
+        plan = _without_unbuilt(make_plan(loaded.state, actual, allow_prune=allow_prune), failures)
+        if plan.refusals:
+            raise RefusedError(
+                "refused: " + "; ".join(plan.refusals),
+                hint="look at `reconcile plan`; if this is meant, add --allow-prune",
+            )
+        now = time.time()
+        self.store.write(lambda writer: self._apply(writer, loaded, actual.built, plan, now))
+        return plan
+
+    def _build_missing(self, desired: DesiredState, report: Report) -> list[Diagnostic]:
+        """Build flows in the order of their references; one that fails blocks itself and what needs it."""
+        failures: list[Diagnostic] = []
+        with self.store.read() as view:
+            built = _known_builds(view, desired)
+        builder = Builder(self.source, desired, self.store.path)
+        try:
+            for flow in flows_in_build_order(desired.flows):
+                externals = _externals(flow, built)
+                if flow.name in built or externals is None:
+                    continue
+                report(f"building {flow.name}")
+                try:
+                    built[flow.name] = fresh = builder.build(flow, externals)
+                except BuildFailedError as error:
+                    failures.append(error.diagnostic)
+                else:
+                    self.store.write(lambda writer, fresh=fresh: writer.put_build(fresh))  # type: ignore[misc]
+        finally:
+            builder.close()
+        return failures
+
+    def _apply(
+        self, writer: Writer, loaded: Loaded, built: Mapping[str, BuiltFlow], plan: Plan, now: float
+    ) -> None:
+        desired = loaded.state
+        Application(writer, plan, desired.project_name, built, now).carry_out()
+        writer.put_config(_applied_config(writer, desired, plan))
+        _remember_good(writer, loaded.good)
+        revision = self.revision
+        writer.add_revision(
+            AppliedRevision(
+                time=now,
+                branch=revision.branch,
+                commit=revision.commit,
+                path=revision.path,
+                summary=plan.summary(),
+            )
+        )
+
+    # executing ----------------------------------------------------------------------------------------
+
+    def executor(self) -> Executor:
+        """Return an executor for the last applied configuration."""
+        with self.store.read() as view:
+            config = view.config()
+        if config is None:
+            raise InputError("nothing was applied yet", hint="run `reconcile --once`")
+        repository = Repository(self.source.extract, self.source.blobs)
+        known: dict[str, WorkerAccess] = {}
+
+        def access(name: str) -> WorkerAccess:
+            if name not in known:
+                known[name] = WorkerAccess(name, config.workers[name], repository)
+            return known[name]
+
+        return Executor(self.store, config, open_outputs(self.store, config), access)
+
+    # the outcome --------------------------------------------------------------------------------------
+
+    def unchanged_outcome(self) -> Outcome | None:
+        """Return the last outcome if a reconcile would do nothing: same tree, same tool, same store."""
+        with self.store.read() as view:
+            outcome = view.outcome()
+            counter = view.change_counter()
+        same = outcome is not None and (outcome.key, outcome.change_counter) == (self._key(), counter)
+        return outcome if same and outcome is not None and outcome.clean else None
+
+    def record_outcome(self, plan: Plan | None) -> Outcome:
+        """Write down how things stand, so that the next reconcile may find that nothing has changed."""
+        with self.store.read() as view:
+            clean = plan is None or not (plan.diagnostics or plan.refusals)
+            outcome = _summarise(view, self._key(), str(self.revision), clean=clean)
+        self.store.write(lambda writer: writer.put_outcome(outcome))
+        return outcome
+
+    def _key(self) -> str:
+        return f"{__version__}:{self.revision.path}:{self.revision.tree}"
+
+
+class StoreCache:
+    """Parsed blobs, kept in the store. The key holds what else the result depends on."""
+
+    def __init__(self, store: Store) -> None:
+        from reconciler.desired.schemas import reader_version
+
+        self.store = store
+        self.suffix = f":{__version__}:{reader_version()}"
+
+    def get(self, blob: str) -> ParsedFile | None:
+        """Return what the blob was parsed to, if known."""
+        with self.store.read() as view:
+            return view.parsed(blob + self.suffix)
+
+    def put(self, parsed: Mapping[str, ParsedFile]) -> None:
+        """Remember parsed blobs, all in one transaction."""
+
+        def write(writer: Writer) -> None:
+            for blob, content in parsed.items():
+                writer.put_parsed(blob + self.suffix, content)
+
+        self.store.write(write)
+
+
+class Watcher(Protocol):
+    """Is told what happens; the command line shows it."""
+
+    def say(self, line: str) -> None:
+        """Take a line of narration."""
+        ...
+
+    def progress(self, done: int, total: int, running: int) -> None:
+        """Take how far the jobs are."""
+        ...
+
+
+class Pass(msgspec.Struct, frozen=True):
+    """What one reconcile did. ``plan`` is None when the revision had not changed since the last one."""
+
+    outcome: Outcome
+    plan: Plan | None
+    timed_out: bool = False
+
+
+def reconcile_once(
+    session: Session, watcher: Watcher, *, allow_prune: bool = False, wait: float | None = None
+) -> Pass:
+    """Make one pass: plan, apply, and advance everything that can advance now.
+
+    With ``wait`` (seconds; ``inf`` for ever) go on until nothing is running.
+
+    Raises
+    ------
+    RefusedError
+        A guard forbids the plan, or another process is at work on this state.
+    """
+    outcome = session.unchanged_outcome()
+    if outcome is not None and outcome.idle:
+        return Pass(outcome, None)
+    with Lease(session.store.path) as lease:
+        lease.acquire(time.time())
+        plan = session.reconcile(watcher.say, allow_prune=allow_prune) if outcome is None else None
+        executor = session.executor()
+        while executor.advance(time.time()):
+            pass
+        settled = wait is None or wait_until_idle(session.store, executor, time.monotonic() + wait, watcher)
+        return Pass(session.record_outcome(plan), plan, timed_out=not settled)
+
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.2
+_PROGRESS_INTERVAL = 0.2
+
+
+def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: Watcher) -> bool:
+    """Advance until no job runs or could run; return False if the deadline (monotonic) came first.
+
+    The pause between two looks grows while nothing happens and is short again after something did.
+    """
+    pause, shown = _SHORTEST_PAUSE, 0.0
+    while True:
+        now = time.monotonic()
+        counts = None
+        if now - shown >= _PROGRESS_INTERVAL:
+            shown, counts = now, _count(store)
+            watcher.progress(*counts)
+        if _is_idle(store):
+            watcher.progress(*_count(store))
+            return True
+        if now > deadline:
+            return False
+        if executor.advance(time.time()):
+            pause = _SHORTEST_PAUSE
+        else:
+            time.sleep(pause)
+            pause = min(_LONGEST_PAUSE, pause * 1.5)
+
+
+def _is_idle(store: Store) -> bool:
+    with store.read() as view:
+        return all(view.count_in_state(state) == 0 for state in (*ACTIVE, JobState.READY))
+
+
+def _count(store: Store) -> tuple[int, int, int]:
+    with store.read() as view:
+        by_state = {state: view.count_in_state(state) for state in JobState}
+    running = sum(by_state[state] for state in ACTIVE)
+    done = sum(by_state[state] for state in FINISHED)
+    return done, sum(by_state.values()), running
+
+
+def open_outputs(store: Store, config: AppliedConfig) -> Outputs:
+    """Return where job outputs are kept: in the store itself, or where ``spec.jobstore`` says."""
+    if config.jobstore is None:
+        return EmbeddedOutputs(store)
+    from reconciler.execution.bridge.jobstore import ForeignOutputs
+
+    return ForeignOutputs(config.jobstore)
+
+
+def _known_builds(view: View, desired: DesiredState) -> dict[str, BuiltFlow]:
+    """Return the flows that were built before with exactly these inputs."""
+    built: dict[str, BuiltFlow] = {}
+    for flow in flows_in_build_order(desired.flows):
+        externals = _externals(flow, built)
+        known = view.build(build_key(flow.inputs, externals)) if externals is not None else None
+        if known is not None:
+            built[flow.name] = known
+    return built
+
+
+def _externals(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> dict[str, tuple[str, str]] | None:
+    """Return uuid and content of the jobs of other flows it refers to; None if one is not built yet."""
+    found = {}
+    for reference in flow.externals:
+        other, _, job = reference.partition("/")
+        exported = built[other].exports.get(job) if other in built else None
+        if exported is None:
+            return None
+        found[reference] = exported
+    return found
+
+
+def _without_unbuilt(plan: Plan, failures: Sequence[Diagnostic]) -> Plan:
+    """Turn flows that could not be built into flows that wait, so that the others proceed."""
+    actions = tuple(
+        Action(verb=Verb.KEEP, subject=Subject.FLOW, key=action.key, reason="waits: it cannot be built")
+        if action.build
+        else action
+        for action in plan.actions
+        if action.subject is Subject.FLOW or action.wanted is not None or action.record is not None
+    )
+    return msgspec.structs.replace(plan, actions=actions, diagnostics=(*plan.diagnostics, *failures))
+
+
+def _applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConfig:
+    old = view.config()
+    kept = _workers_in_use(view, old.workers if old is not None else {}, desired)
+    return AppliedConfig(
+        revision=str(desired.revision),
+        commit=desired.revision.commit,
+        project_name=desired.project_name,
+        jobstore=desired.project.jobstore,
+        workers=kept | desired.workers,
+        exec_configs=(old.exec_configs if old is not None else {}) | desired.exec_configs,
+        rules=desired.rules,
+        project_layer=desired.project_layer,
+        worker_defaults=worker_defaults(desired),
+        out_of_sync=_out_of_sync(desired, plan),
+    )
+
+
+def _out_of_sync(desired: DesiredState, plan: Plan) -> dict[str, str]:
+    """Return why flows are not what the revision wants."""
+    kept = {a.key: a.reason for a in plan.actions if a.verb is Verb.KEEP and a.subject is Subject.FLOW}
+    return kept | {name: f"last good version kept: {reason}" for name, reason in desired.invalid.items()}
+
+
+def _workers_in_use(
+    view: View, old: Mapping[str, WorkerSpec], desired: DesiredState
+) -> dict[str, WorkerSpec]:
+    """A worker that was removed from git serves on until its last job has ended."""
+    unfinished = (*ACTIVE, *PENDING)
+    return {
+        name: spec
+        for name, spec in old.items()
+        if name not in desired.workers and any(view.count_in_state(state, name) for state in unfinished)
+    }
+
+
+def _remember_good(writer: Writer, good: Mapping[str, GoodManifest]) -> None:
+    known = writer.good_manifests()
+    for key, pointer in good.items():
+        if known.get(key) != pointer:
+            writer.put_good(key, pointer)
+    for key in known.keys() - good.keys():
+        writer.delete_good(key)
+
+
+def _summarise(view: View, key: str, revision: str, *, clean: bool) -> Outcome:
+    degraded, flows, jobs = [], 0, 0
+    for flow in view.flows():
+        if flow.removed:
+            continue
+        status = flow_status(flow, view.jobs_of(flow.name))
+        flows += 1
+        jobs += sum(status.counts.values())
+        if status.health is Health.DEGRADED:
+            degraded.append(flow.name)
+    idle = all(view.count_in_state(state) == 0 for state in (*ACTIVE, JobState.READY))
+    return Outcome(
+        key=key,
+        change_counter=view.change_counter(),
+        idle=idle,
+        clean=clean,
+        degraded=degraded,
+        revision=revision,
+        flows=flows,
+        jobs=jobs,
+    )

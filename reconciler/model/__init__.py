@@ -1,0 +1,1 @@
+"""The vocabulary: states, manifests, rules, run config, records and plan actions. Pure values only."""

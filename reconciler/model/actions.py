@@ -1,0 +1,110 @@
+"""Plan actions: plain values that one actor carries out and every view explains."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from reconciler.diagnostics import Diagnostic
+from reconciler.model.desired import DesiredFlow
+from reconciler.model.flows import BuiltJob
+from reconciler.model.records import Change, JobRecord
+from reconciler.model.run_config import RunConfig
+from reconciler.model.settings import Layer
+
+
+class Verb(StrEnum):
+    """What an action does."""
+
+    SUBMIT = "Submit"
+    PATCH = "Patch"
+    REPLACE = "Replace"
+    CANCEL = "Cancel"
+    FORGET = "Forget"
+    DEFER = "Defer"
+    KEEP = "Keep"
+
+
+SYMBOLS = {
+    Verb.SUBMIT: "+",
+    Verb.PATCH: "~",
+    Verb.REPLACE: "-/+",
+    Verb.CANCEL: "-",
+    Verb.FORGET: "-",
+    Verb.DEFER: "!",
+    Verb.KEEP: "=",
+}
+
+
+class Subject(StrEnum):
+    """What an action is about."""
+
+    FLOW = "Flow"
+    JOB = "Job"
+
+
+class JobPlan(msgspec.Struct, frozen=True):
+    """A job as the plan wants it."""
+
+    job: BuiltJob
+    own: Layer
+    config: RunConfig
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a plan.
+
+    ``build`` tells that the flow's code must run before its jobs are known. The last three fields are what
+    the actor needs: the flow as wanted, the job as wanted, the record as it was when planning.
+    """
+
+    verb: Verb
+    subject: Subject
+    key: str
+    reason: str
+    changes: tuple[Change, ...] = ()
+    build: bool = False
+    flow: DesiredFlow | None = None
+    build_key: str | None = None
+    wanted: JobPlan | None = None
+    record: JobRecord | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The ordered difference between desired and actual state.
+
+    ``base`` is the revision that was applied last. ``refusals`` are guards that forbid to apply it.
+    """
+
+    revision: str
+    base: str | None
+    actions: tuple[Action, ...]
+    diagnostics: tuple[Diagnostic, ...] = ()
+    refusals: tuple[str, ...] = ()
+
+    @property
+    def effective(self) -> tuple[Action, ...]:
+        """The actions that change something."""
+        return tuple(action for action in self.actions if action.verb is not Verb.KEEP)
+
+    @property
+    def to_build(self) -> tuple[str, ...]:
+        """The flows whose code must run before the plan is complete."""
+        return tuple(action.key for action in self.actions if action.build)
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether a document of the revision, or what it asks for, is invalid."""
+        return any(diagnostic.is_error for diagnostic in self.diagnostics)
+
+    def count(self, verb: Verb, subject: Subject) -> int:
+        """Return how many actions do ``verb`` to a ``subject``."""
+        return sum(1 for action in self.actions if action.verb is verb and action.subject is subject)
+
+    def summary(self) -> dict[str, int]:
+        """Return the number of effective actions by verb, flows and jobs together."""
+        counts = {str(verb): 0 for verb in Verb if verb is not Verb.KEEP}
+        for action in self.effective:
+            counts[str(action.verb)] += 1
+        return counts

@@ -1,0 +1,126 @@
+"""The desired state: all that one revision wants, validated, with the layers of the run config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from reconciler.diagnostics import Diagnostic, Location
+from reconciler.model.manifests import (
+    ExecConfigSpec,
+    FlowSpec,
+    Kind,
+    Manifest,
+    OnChange,
+    ProjectSpec,
+    Prune,
+    WorkerSpec,
+)
+from reconciler.model.rules import Rule
+from reconciler.model.settings import Layer, Origin
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """One resolved commit of a source. ``tree`` is the tree id of ``path``, the subdirectory in use."""
+
+    branch: str
+    commit: str
+    path: str
+    tree: str
+
+    def __str__(self) -> str:
+        return f"{self.branch}@{self.commit[:7]}"
+
+
+class PreviewJob(msgspec.Struct, frozen=True):
+    """A job of the ``jobs:`` form as the manifest shows it, before anything is built."""
+
+    key: str
+    name: str
+    function: str
+    own: Layer
+
+
+class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
+    """One flow that the revision wants.
+
+    ``inputs`` is the digest of everything its build depends on (spec, code trees, files) but the jobs of
+    other flows; those are ``externals`` (``flow/job``). ``code`` are tree ids, ``files`` (path,
+    blob id). ``preview`` is empty for the forms whose jobs only their code knows. ``stale`` tells that this
+    is the last good version, since the revision's is invalid.
+    """
+
+    name: str
+    manifest: Manifest
+    spec: FlowSpec
+    labels: dict[str, str]
+    layer: Layer
+    inputs: str
+    code: list[str]
+    files: list[tuple[str, str]]
+    externals: list[str]
+    preview: list[PreviewJob]
+    on_change: OnChange
+    prune: Prune
+    protected: bool = False
+    stale: bool = False
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """New submissions that wait, because a document that touches them is invalid.
+
+    ``rule`` is the last readable form of an invalid rule; None holds every flow.
+    """
+
+    reason: str
+    rule: Rule | None = None
+
+
+class DesiredState(msgspec.Struct, kw_only=True):
+    """What one revision wants.
+
+    ``manifests`` (``Kind/name``) has every document in use. ``invalid`` maps the name of each flow whose
+    document of this revision is unusable to the reason. ``holds`` and ``stale`` (``Worker/name``,
+    ``ExecConfig/name``) are what makes new submissions wait.
+    """
+
+    revision: Revision
+    project_name: str
+    project: ProjectSpec
+    project_layer: Layer
+    workers: dict[str, WorkerSpec]
+    exec_configs: dict[str, ExecConfigSpec]
+    rules: list[Rule]
+    flows: dict[str, DesiredFlow]
+    manifests: dict[str, Manifest]
+    invalid: dict[str, str] = {}
+    holds: list[Hold] = []
+    stale: set[str] = set()
+    diagnostics: list[Diagnostic] = []
+
+    @property
+    def project_known(self) -> bool:
+        """Whether there is a Project, of this revision or the last good one."""
+        return f"{Kind.PROJECT}/{self.project_name}" in self.manifests
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether any document of the revision is invalid."""
+        return any(diagnostic.is_error for diagnostic in self.diagnostics)
+
+    def locate(self, origin: Origin) -> Location | None:
+        """Return where the value of an origin stands in this revision."""
+        manifest = self.manifests.get(f"{origin.kind}/{origin.name}")
+        return manifest.location(origin.pointer) if manifest is not None else None
+
+    def provenance(self, origin: Origin) -> dict[str, Any]:
+        """Return an origin as users see it: level, kind, name, file, line."""
+        location = self.locate(origin)
+        return {
+            "level": str(origin.level),
+            "kind": origin.kind,
+            "name": origin.name,
+            "file": location.file if location else None,
+            "line": location.line if location else None,
+        }

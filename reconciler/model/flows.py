@@ -1,0 +1,70 @@
+"""Flows as built: jobs with their identity, and how that identity is made."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+
+class BuiltJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One job of a built flow.
+
+    ``key`` is unique in the flow (the id of the manifest, or the name, with ``#2`` for repeated ones);
+    ``content`` is the content hash; ``parents`` are the uuids its arguments refer to; ``own`` are the run
+    config keys that the job's manager_config gives; ``files`` are (blob id, file name) of repository files
+    among its arguments; ``payload`` is the jobflow Job as JSON.
+    """
+
+    key: str
+    uuid: str
+    index: int
+    name: str
+    function: str
+    content: str
+    parents: list[str]
+    on_missing: str
+    own: dict[str, Any]
+    files: list[tuple[str, str]]
+    hosts: list[str]
+    payload: bytes
+
+
+class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow as its code made it, stored by build key; later plans need no import of user code.
+
+    ``exports`` maps the key of each job to (uuid, content hash), for flows that refer to it.
+    """
+
+    build_key: str
+    jobs: list[BuiltJob]
+    jobflow_version: str
+    code: list[str] = []
+
+    @property
+    def exports(self) -> dict[str, tuple[str, str]]:
+        """The jobs that other flows may refer to."""
+        return {job.key: (job.uuid, job.content) for job in self.jobs}
+
+
+def flow_identity(project: str, flow: str) -> str:
+    """Return the uuid that all job uuids of a flow are derived from."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"reconciler:{project}/{flow}"))
+
+
+def job_uuid(identity: str, content: str, ordinal: int) -> str:
+    """Return the uuid of the ``ordinal``-th job (from 0) with this content hash in a flow."""
+    return str(uuid.uuid5(uuid.UUID(identity), f"{content}:{ordinal}"))
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of the canonical JSON of plain data: sorted keys, no blanks."""
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
+
+
+def build_key(inputs: str, externals: Mapping[str, tuple[str, str]]) -> str:
+    """Return the key of a build: the digest of its own inputs and of the jobs of other flows it refers to."""
+    return digest([inputs, sorted((name, *reference) for name, reference in externals.items())])

@@ -1,0 +1,60 @@
+"""The health of a flow, from the states of its jobs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.states import BROKEN, FINISHED, Health, JobState
+
+
+class FlowStatus(msgspec.Struct, frozen=True):
+    """How a flow is, why, and how many of its current jobs are in which state."""
+
+    health: Health
+    reason: str
+    counts: dict[str, int]
+
+
+def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord]) -> FlowStatus:
+    """Return the health of a flow; ``jobs`` are all its records, history included."""
+    current = [job for job in jobs if job.current]
+    counts = Counter(str(job.state) for job in current)
+    health, reason = _judge(flow, current, counts)
+    return FlowStatus(health, reason, dict(sorted(counts.items())))
+
+
+def _judge(flow: FlowRecord, jobs: Sequence[JobRecord], counts: Counter[str]) -> tuple[Health, str]:
+    broken = [job for job in jobs if job.state in BROKEN]
+    if broken:
+        return Health.DEGRADED, _explain_broken(broken, counts[JobState.WAITING])
+    if all(job.state in FINISHED for job in jobs):
+        cancelled = counts[JobState.USER_STOPPED]
+        if cancelled:
+            return Health.SUSPENDED, f"{_jobs(cancelled)} cancelled"
+        return Health.HEALTHY, f"{counts[JobState.COMPLETED]} of {_jobs(len(jobs))} completed"
+    if flow.suspended:
+        return Health.SUSPENDED, "spec.suspend is true"
+    moving = [job for job in jobs if job.state not in FINISHED and job.state is not JobState.PAUSED]
+    if not moving:
+        return Health.SUSPENDED, f"{_jobs(counts[JobState.PAUSED])} paused"
+    return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {_jobs(len(jobs))} completed"
+
+
+def _explain_broken(broken: Sequence[JobRecord], waiting: int) -> str:
+    first = broken[0]
+    text = f"{first.key} {first.state}"
+    if first.error:
+        text += f": {first.error.strip().splitlines()[-1]}"
+    if len(broken) > 1:
+        text += f" (and {len(broken) - 1} more)"
+    if waiting:
+        text += f"; {_jobs(waiting)} waiting"
+    return text
+
+
+def _jobs(number: int) -> str:
+    return f"{number} job" if number == 1 else f"{number} jobs"

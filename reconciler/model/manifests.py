@@ -1,0 +1,229 @@
+"""Manifests: the YAML documents of a revision, and the typed values made of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from reconciler.diagnostics import Diagnostic, Location
+
+
+class Kind(StrEnum):
+    """The kinds of manifest."""
+
+    PROJECT = "Project"
+    WORKER = "Worker"
+    EXEC_CONFIG = "ExecConfig"
+    FLOW = "Flow"
+    OVERRIDE_RULE = "OverrideRule"
+
+
+API_VERSION = "reconciler/v1"
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """Where one value of a document stands; lines and columns count from 1.
+
+    For an entry of a mapping ``key_line, key_column`` is the place of its key, else that of the value.
+    """
+
+    key_line: int
+    key_column: int
+    line: int
+    column: int
+
+
+class Document(msgspec.Struct, frozen=True):
+    """One YAML document, parsed and checked against its schema; knows nothing of its file's name.
+
+    ``marks`` maps the JSON pointer of every value (``/spec/set/worker``; ``""`` is the document) to its
+    place; ``lines`` are the source lines of the document, beginning with line ``first_line``. ``kind`` and
+    ``name`` are what could be read of them, even if the document is invalid.
+    """
+
+    kind: str | None
+    name: str | None
+    content: dict[str, Any]
+    marks: dict[str, Mark]
+    valid: bool
+    first_line: int
+    lines: list[str]
+
+
+class ParsedFile(msgspec.Struct, frozen=True):
+    """All that one blob gives: its documents and its problems, with ``file`` left empty in locations.
+
+    ``suspected_kinds`` are the kinds that a text search finds when the blob is no readable YAML.
+    """
+
+    documents: list[Document]
+    diagnostics: list[Diagnostic]
+    readable: bool
+    suspected_kinds: list[str]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """A document in its file."""
+
+    file: str
+    document: Document
+
+    @property
+    def kind(self) -> str | None:
+        """``kind`` as written."""
+        return self.document.kind
+
+    @property
+    def name(self) -> str | None:
+        """``metadata.name`` as written."""
+        return self.document.name
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """``metadata`` of a valid document."""
+        found: dict[str, Any] = self.document.content.get("metadata", {})
+        return found
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """``spec`` of a valid document."""
+        found: dict[str, Any] = self.document.content.get("spec", {})
+        return found
+
+    def location(self, pointer: str = "", *, key: bool = False) -> Location:
+        """Return the place of the value (or of its key) at ``pointer``, or of its nearest parent."""
+        while pointer and pointer not in self.document.marks:
+            pointer = pointer.rpartition("/")[0]
+        mark = self.document.marks.get(pointer, Mark(1, 1, 1, 1))
+        line, column = (mark.key_line, mark.key_column) if key else (mark.line, mark.column)
+        return Location(self.file, line, column)
+
+    def excerpt(self, line: int) -> str | None:
+        """Return the source line with that number."""
+        at = line - self.document.first_line
+        return self.document.lines[at] if 0 <= at < len(self.document.lines) else None
+
+    def diagnostic(
+        self, code: str, message: str, pointer: str = "", *, key: bool = False, **rest: Any
+    ) -> Diagnostic:
+        """Return a diagnostic that points at the value (or its key) at ``pointer``."""
+        location = self.location(pointer, key=key)
+        excerpt = self.excerpt(location.line)
+        if "width" not in rest:
+            rest["width"] = _token_width(excerpt, location.column)
+        return Diagnostic(code=code, message=message, location=location, excerpt=excerpt, **rest)
+
+
+class GoodManifest(msgspec.Struct, frozen=True, array_like=True):
+    """Where the last good version of a manifest stands: file, key of its parsed blob, number in the file."""
+
+    file: str
+    parsed: str
+    position: int
+
+
+def _token_width(line: str | None, column: int) -> int:
+    """Return the length of the word that begins at ``column``."""
+    if line is None:
+        return 1
+    rest = line[column - 1 :]
+    for end, character in enumerate(rest):
+        if character in " ,]}\t#" or rest[end : end + 2] in (":", ": "):
+            return max(1, end)
+    return max(1, len(rest))
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Where jobs run: host, scheduler, work_dir and limits. Fields as in jobflow-remote."""
+
+    type: str
+    scheduler_type: str
+    work_dir: str
+    resources: dict[str, Any] | UnsetType = UNSET
+    qresources: dict[str, Any] | UnsetType = UNSET
+    pre_run: str = ""
+    post_run: str = ""
+    timeout_execute: int = 60
+    max_jobs: int | None = None
+    python: str | None = None
+
+
+class ExecConfigSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Commands around a job. ``expand`` lets the shell expand variables in the values of ``export``."""
+
+    modules: list[str] = []
+    export: dict[str, str] = {}
+    expand: bool = False
+    pre_run: str = ""
+    post_run: str = ""
+
+
+class OnChange(StrEnum):
+    """What a changed flow does to jobs that ran with the old content."""
+
+    RECOMPUTE = "recompute"
+    HOLD = "hold"
+
+
+class OnCodeChange(StrEnum):
+    """Whether new code in ``python_path`` alone makes a finished job run again."""
+
+    KEEP = "keep"
+    RECOMPUTE = "recompute"
+
+
+class Prune(StrEnum):
+    """What happens to a flow whose manifest was removed."""
+
+    CANCEL = "cancel"
+    ORPHAN = "orphan"
+    DELETE = "delete"
+
+
+DEFAULT_DIRECTORIES = ("workers", "exec_configs", "flows", "rules")
+
+
+class ProjectSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """``kind: Project``."""
+
+    manifests: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_DIRECTORIES))
+    defaults: dict[str, Any] = {}
+    python_path: list[str] = []
+    jobstore: dict[str, Any] | None = None
+    on_change: OnChange = OnChange.RECOMPUTE
+    on_code_change: OnCodeChange = OnCodeChange.KEEP
+    prune: Prune = Prune.CANCEL
+    max_prune: float = 0.3
+    build_timeout: float = 120.0
+
+
+class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """``kind: OverrideRule``. ``set`` has the keys that the rule touches and no others."""
+
+    set: dict[str, Any]
+    order: int = 100
+    flows: list[str] = []
+    labels: dict[str, str] = {}
+    name_filter: str | None = None
+    function_filter: str | None = None
+    dynamic: bool = True
+
+
+class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """``kind: Flow``. Exactly one of ``jobs``, ``maker``, ``factory``, ``file`` is given.
+
+    ``worker, exec_config, resources, qresources, priority`` are the flow's level of the run config; they
+    are read from the manifest by presence, see :mod:`reconciler.model.run_config`.
+    """
+
+    jobs: list[dict[str, Any]] | None = None
+    maker: dict[str, Any] | None = None
+    factory: dict[str, Any] | None = None
+    file: str | None = None
+    on_change: OnChange | None = None
+    on_code_change: OnCodeChange | None = None
+    prune: Prune | None = None
+    suspend: bool = False

@@ -1,0 +1,163 @@
+"""What the store knows: records of flows and jobs, events, applied revisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from reconciler.model.keys import job_id
+from reconciler.model.manifests import ExecConfigSpec, Prune, WorkerSpec
+from reconciler.model.rules import Rule
+from reconciler.model.run_config import RunConfig
+from reconciler.model.settings import Layer, Setting
+from reconciler.model.states import EDITABLE, JobState
+
+
+class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One job, small and hot; its arguments lie in the payload table.
+
+    Times are seconds since the epoch. ``sequence`` orders jobs by age. ``wanted`` is a deferred patch.
+    ``current`` is False once a newer content of the flow has no place for the job: it is history then.
+    ``cancel`` is the reason why an active job is being cancelled. ``missing_since`` is when the queue was
+    first seen without it.
+    """
+
+    uuid: str
+    index: int
+    flow: str
+    key: str
+    name: str
+    function: str
+    state: JobState
+    config: RunConfig
+    content: str
+    own: Layer = {}
+    wanted: RunConfig | None = None
+    parents: list[str] = []
+    on_missing: str = "error"
+    sequence: int = 0
+    created: float = 0.0
+    updated: float = 0.0
+    current: bool = True
+    attempt: int = 0
+    run_dir: str | None = None
+    queue_id: str | None = None
+    submitted: float | None = None
+    missing_since: float | None = None
+    cancel: str | None = None
+    error: str | None = None
+    generated_by: str | None = None
+    files: list[tuple[str, str]] = []
+    code: list[str] = []
+    stored_data: Any = None
+
+    @property
+    def id(self) -> str:
+        """``<uuid>_<index>``."""
+        return job_id(self.uuid, self.index)
+
+    @property
+    def path(self) -> str:
+        """``flow/job``, the name that users type."""
+        return f"{self.flow}/{self.key}"
+
+    @property
+    def editable(self) -> bool:
+        """Whether a patch may reach it now."""
+        return self.state in EDITABLE
+
+
+class FlowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One flow as last applied.
+
+    ``layer`` is the flow's own level of the run config, for jobs that are generated later. ``removed`` is
+    True once its manifest has gone; ``orphaned`` once nothing looks after it any more.
+    """
+
+    name: str
+    identity: str
+    build_key: str
+    labels: dict[str, str] = {}
+    layer: Layer = {}
+    revision: str = ""
+    suspended: bool = False
+    removed: bool = False
+    orphaned: bool = False
+    protected: bool = False
+    prune: Prune = Prune.CANCEL
+    created: float = 0.0
+    stopped: bool = False
+
+
+class WorkerStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How a worker was when last used. ``next_try`` is when it is used again after a failure."""
+
+    reachable: bool
+    last_seen: float | None = None
+    reason: str = ""
+    failures: int = 0
+    next_try: float = 0.0
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One field that changes, with the provenance of the new value."""
+
+    field: str
+    old: Any
+    new: Any
+    provenance: dict[str, Any] | None = None
+
+
+class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One thing that happened; append-only."""
+
+    time: float
+    type: str
+    about: str
+    message: str
+    revision: str | None = None
+    changes: list[Change] = []
+    attempt: int | None = None
+
+
+class AppliedConfig(msgspec.Struct, kw_only=True):
+    """What the executor needs of the last applied revision, so that it never has to read manifests.
+
+    A worker that was removed from git stays here until its last job has ended. ``out_of_sync``
+    tells, by its name, why a flow is not what the revision wants.
+    """
+
+    revision: str
+    commit: str = ""
+    project_name: str = ""
+    jobstore: dict[str, Any] | None = None
+    workers: dict[str, WorkerSpec] = {}
+    exec_configs: dict[str, ExecConfigSpec] = {}
+    rules: list[Rule] = []
+    project_layer: Layer = {}
+    worker_defaults: dict[str, Setting] = {}
+    out_of_sync: dict[str, str] = {}
+
+
+class AppliedRevision(msgspec.Struct, kw_only=True):
+    """One revision that was applied, and what it did."""
+
+    time: float
+    branch: str
+    commit: str
+    path: str
+    summary: dict[str, int]
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """How the last reconcile ended, and the key under which it need not be repeated."""
+
+    key: str
+    change_counter: int
+    idle: bool
+    clean: bool
+    degraded: list[str]
+    revision: str
+    flows: int
+    jobs: int

@@ -1,0 +1,117 @@
+"""Run config: the effective worker, exec_config, resources and priority of a job, and who set them.
+
+For each key by itself the strongest level that gives it wins. Presence decides, never truthiness:
+``priority: 0``, ``resources: {}`` and ``exec_config: {}`` are values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from reconciler.model.rules import JobFacts, Rule
+from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
+
+FIELDS = ("worker", "exec_config", "resources", "priority")
+
+
+class RunConfig(msgspec.Struct, frozen=True, array_like=True):
+    """The four settings of one job; None where no level gives the field.
+
+    ``exec_config`` is the name of an ExecConfig or an inline one (a dict; ``{}`` is explicitly none).
+    """
+
+    worker: Setting | None = None
+    exec_config: Setting | None = None
+    resources: Setting | None = None
+    priority: Setting | None = None
+
+    def setting(self, field: str) -> Setting | None:
+        """Return the setting of one of :data:`FIELDS`."""
+        found: Setting | None = getattr(self, field)
+        return found
+
+    def value(self, field: str) -> Any:
+        """Return the plain value of one of :data:`FIELDS`, with the default of an absent one."""
+        setting = self.setting(field)
+        if setting is not None:
+            return setting.value
+        return 0 if field == "priority" else None
+
+    @property
+    def worker_name(self) -> str:
+        """The name of the worker; empty when no level gives one."""
+        return cast(str, self.worker.value) if self.worker is not None else ""
+
+    @property
+    def priority_value(self) -> int:
+        """The priority; 0 when no level gives one."""
+        return cast(int, self.priority.value) if self.priority is not None else 0
+
+    @property
+    def resources_value(self) -> Resources | None:
+        """The resources; None when no level gives any."""
+        return cast(Resources, self.resources.value) if self.resources is not None else None
+
+    def same_values(self, other: RunConfig) -> bool:
+        """Whether all four values are equal, wherever they came from."""
+        return all(self.value(field) == other.value(field) for field in FIELDS)
+
+
+def layer_of(values: Mapping[str, Any], origin: Origin, pointer: str) -> Layer:
+    """Return the layer that the keys of ``values`` give; other keys than run config keys are passed over.
+
+    ``pointer`` is where ``values`` stands in the manifest of ``origin``.
+    """
+    layer: Layer = {}
+    for key in ("worker", "exec_config", "priority"):
+        if key in values:
+            layer[key] = Setting(values[key], _at(origin, f"{pointer}/{key}"))
+    for key, generic in (("resources", False), ("qresources", True)):
+        if key in values:
+            layer["resources"] = Setting(Resources(values[key], generic), _at(origin, f"{pointer}/{key}"))
+    return layer
+
+
+def _at(origin: Origin, pointer: str) -> Origin:
+    return Origin(origin.level, origin.kind, origin.name, pointer)
+
+
+def inherited(generator: RunConfig) -> Layer:
+    """Return the layer that a generated job gets from its generator's current effective values."""
+    return {
+        field: Setting(setting.value, Origin(Level.GENERATOR, *_identity(setting.origin)))
+        for field in FIELDS
+        if (setting := generator.setting(field)) is not None and setting.origin.level is not Level.WORKER
+    }
+
+
+def _identity(origin: Origin) -> tuple[str, str, str]:
+    return origin.kind, origin.name, origin.pointer
+
+
+def layers_for(
+    facts: JobFacts, *, rules: Sequence[Rule], own: Layer, generator: Layer, flow: Layer, project: Layer
+) -> list[Layer]:
+    """Return what every level says of a job, strongest first. ``rules`` are in their order: later wins."""
+    matching: Iterable[Layer] = (rule.layer for rule in reversed(rules) if rule.matches(facts))
+    return [*matching, own, generator, flow, project]
+
+
+def resolve(layers: Sequence[Layer], worker_defaults: Mapping[str, Setting]) -> RunConfig:
+    """Return the effective run config: per field the first layer that has it.
+
+    ``worker_defaults`` maps a worker's name to its default resources, the weakest level of that field.
+    Resources are replaced, never merged.
+    """
+    chosen: dict[str, Setting] = {}
+    for layer in layers:
+        for field, setting in layer.items():
+            chosen.setdefault(field, setting)
+    if "resources" not in chosen and "worker" in chosen:
+        default = worker_defaults.get(cast(str, chosen["worker"].value))
+        if default is not None:
+            chosen["resources"] = default
+    return RunConfig(**chosen)

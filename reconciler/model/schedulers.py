@@ -1,0 +1,69 @@
+"""What each scheduler understands: its keywords, and the generic QResources fields it supports.
+
+The tables repeat what qtoolkit's templates and converters accept, so that a plan needs no import of
+qtoolkit; ``tests/model/test_schedulers.py`` compares them with the installed qtoolkit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+SHELL_KEYWORDS = _words("job_name qout_path qerr_path qverbatim")
+
+KEYWORDS: Mapping[str, frozenset[str]] = {
+    "shell": SHELL_KEYWORDS,
+    "slurm": _words(
+        "partition job_name nodes ntasks ntasks_per_node cpus_per_task mem mem_per_cpu hint time "
+        "exclude_nodes account mail_user mail_type constraint gres requeue nodelist propagate licenses "
+        "qout_path qerr_path qos priority array exclusive gpus gpus_per_node qverbatim"
+    ),
+    "pbs": _words(
+        "queue job_name account select walltime model place group_list mail_user mail_type qout_path "
+        "qerr_path priority rerunnable array qverbatim"
+    ),
+    "sge": _words(
+        "cwd queue job_name device select walltime soft_walltime model place group_list mail_user "
+        "mail_type qout_path qerr_path priority rerunnable array qverbatim"
+    ),
+}
+"""Per scheduler_type the keywords that ``resources`` may have."""
+
+QRESOURCES_FIELDS = _words(
+    "queue_name job_name memory_per_thread nodes processes processes_per_node threads_per_process "
+    "gpus_per_job time_limit account qos priority output_filepath error_filepath process_placement "
+    "email_address rerunnable project njobs scheduler_kwargs"
+)
+"""The fields of qtoolkit's generic QResources."""
+
+RESERVED = frozenset(
+    {"job_name", "qout_path", "qerr_path", "array", "output_filepath", "error_filepath", "njobs"}
+)
+"""Set by the executor for every job: a job is found again by its name and its files."""
+
+
+def unsafe_values(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (pointer, reason) of every value that must not reach a scheduler's header.
+
+    qtoolkit substitutes without quoting: a newline would become a script line of its own, and ``$$``
+    makes qtoolkit drop the line without a word.
+    """
+    for key, value in values.items():
+        pointer = f"{path}/{key}"
+        if isinstance(value, Mapping):
+            yield from unsafe_values(value, pointer)
+        elif isinstance(value, str) and key != "qverbatim":
+            if any(ord(character) < 32 or ord(character) == 127 for character in value):
+                yield (
+                    pointer,
+                    "has a line break or control character, which would become a script line of its own",
+                )
+            elif "$$" in value:
+                yield pointer, "has '$$', which the template engine takes for a placeholder"
+        elif isinstance(value, list):
+            yield pointer, "is a list; a scheduler keyword takes one plain value"

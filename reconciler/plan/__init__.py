@@ -1,0 +1,1 @@
+"""The planner: what must change so that the actual state becomes the desired one. Pure."""

@@ -1,0 +1,85 @@
+"""``make_plan``: the one decision about what should change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reconciler.diagnostics import Diagnostic
+from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actual import ActualState
+from reconciler.model.desired import DesiredState
+from reconciler.model.manifests import Prune
+from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.states import FINISHED
+from reconciler.plan.checks import check_desired, check_preview, unique
+from reconciler.plan.flow_plan import FlowPlanner
+from reconciler.plan.guards import refusals
+
+
+def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool = False) -> Plan:
+    """Return the ordered difference between desired and actual state.
+
+    Flows that ``actual.built`` does not have appear as one action with ``build=True``; build them and plan
+    again to see their jobs. An impossible run config makes its flow wait and all others proceed.
+    """
+    diagnostics: list[Diagnostic] = [*desired.diagnostics, *check_desired(desired)]
+    actions: list[Action] = []
+    for name in sorted(desired.flows):
+        planned, problems = _plan_flow(desired, actual, name)
+        actions += planned
+        diagnostics += problems
+    actions += _removals(desired, actual)
+    return Plan(
+        revision=str(desired.revision),
+        base=actual.base,
+        actions=tuple(actions),
+        diagnostics=tuple(unique(diagnostics)),
+        refusals=() if allow_prune else tuple(refusals(desired, actual, actions)),
+    )
+
+
+def _plan_flow(
+    desired: DesiredState, actual: ActualState, name: str
+) -> tuple[list[Action], list[Diagnostic]]:
+    flow = desired.flows[name]
+    problems = check_preview(desired, flow)
+    if problems:
+        reason = f"waits: {problems[0].message}"
+        waits = Action(verb=Verb.KEEP, subject=Subject.FLOW, key=name, reason=reason, flow=flow)
+        return [waits], problems
+    planner = FlowPlanner(
+        desired, flow, actual.flows.get(name), actual.jobs.get(name, []), actual.built.get(name)
+    )
+    return planner.actions(), planner.diagnostics
+
+
+def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
+    for name in sorted(actual.flows):
+        record = actual.flows[name]
+        if name in desired.flows or name in desired.invalid or record.orphaned:
+            continue
+        if record.protected and not record.removed:
+            yield _flow_action(
+                Verb.KEEP, name, "removed from git, but protected: reconciler/prune is disabled"
+            )
+        else:
+            yield from _remove(record, actual.jobs.get(name, []))
+
+
+def _remove(record: FlowRecord, jobs: list[JobRecord]) -> Iterator[Action]:
+    unfinished = [job for job in jobs if job.current and job.state not in FINISHED and job.cancel is None]
+    if record.prune is Prune.ORPHAN:
+        yield _flow_action(Verb.FORGET, record.name, "removed from git; prune: orphan leaves its jobs alone")
+        return
+    if not record.removed:
+        yield _flow_action(Verb.CANCEL, record.name, "removed from git")
+        for job in unfinished:
+            yield Action(
+                verb=Verb.CANCEL, subject=Subject.JOB, key=job.path, reason="its flow was removed", record=job
+            )
+    elif record.prune is Prune.DELETE and all(job.state in FINISHED for job in jobs):
+        yield _flow_action(Verb.FORGET, record.name, "removed from git; prune: delete")
+
+
+def _flow_action(verb: Verb, name: str, reason: str) -> Action:
+    return Action(verb=verb, subject=Subject.FLOW, key=name, reason=reason)
