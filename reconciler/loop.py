@@ -30,7 +30,7 @@ from reconciler.model.desired import DesiredFlow, DesiredState, Revision
 from reconciler.model.flows import BuiltFlow, build_key
 from reconciler.model.health import flow_status
 from reconciler.model.manifests import GoodManifest, ParsedFile, WorkerSpec
-from reconciler.model.records import AppliedConfig, AppliedRevision, Outcome
+from reconciler.model.records import AppliedConfig, AppliedRevision, FlowRecord, Outcome
 from reconciler.model.states import ACTIVE, FINISHED, PENDING, Health, JobState
 from reconciler.plan.checks import worker_defaults
 from reconciler.plan.planner import make_plan
@@ -68,9 +68,10 @@ class Session:
             built = _known_builds(view, desired)
             flows = {flow.name: flow for flow in view.flows()}
             jobs = {name: view.jobs_of(name) for name in flows}
+            previous = _previous_previews(view, flows, built)
             config = view.config()
         base = config.revision if config is not None else None
-        return ActualState(base=base, flows=flows, jobs=jobs, built=built)
+        return ActualState(base=base, flows=flows, jobs=jobs, built=built, previous=previous)
 
     # reconciling --------------------------------------------------------------------------------------
 
@@ -305,6 +306,14 @@ def _known_builds(view: View, desired: DesiredState) -> dict[str, BuiltFlow]:
         if known is not None:
             built[flow.name] = known
     return built
+
+
+def _previous_previews(
+    view: View, flows: Mapping[str, FlowRecord], built: Mapping[str, BuiltFlow]
+) -> dict[str, dict[str, str]]:
+    """Return how the manifests of flows looked when they were last applied, for those to be rebuilt."""
+    old = {name: view.build(flow.build_key) for name, flow in flows.items() if name not in built}
+    return {name: found.preview for name, found in old.items() if found is not None}
 
 
 def _externals(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> dict[str, tuple[str, str]] | None:

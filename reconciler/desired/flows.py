@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 
 from reconciler.desired.git import Entry, Source
+from reconciler.desired.preview import preview_jobs
 from reconciler.desired.values import iter_directives, parse_output_reference
 from reconciler.diagnostics import Diagnostic, did_you_mean
-from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
+from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import digest
-from reconciler.model.manifests import FlowSpec, Kind, Manifest
+from reconciler.model.manifests import FlowSpec, Kind, Manifest, OnCodeChange
 from reconciler.model.run_config import layer_of
 from reconciler.model.settings import Level, Origin
 
@@ -49,6 +50,7 @@ class FlowReader:
         project = self.state.project
         code = self._code_used(manifest, spec)
         on_code_change = spec.on_code_change or project.on_code_change
+        recompute = on_code_change is OnCodeChange.RECOMPUTE
         annotations = manifest.metadata.get("annotations", {})
         return DesiredFlow(
             name=name,
@@ -60,7 +62,7 @@ class FlowReader:
             code=code,
             files=files,
             externals=externals,
-            preview=_preview(name, spec),
+            preview=preview_jobs(name, spec, dict(files), code if recompute else []),
             on_change=spec.on_change or project.on_change,
             prune=spec.prune or project.prune,
             protected=annotations.get("reconciler/prune") == "disabled",
@@ -95,13 +97,10 @@ class FlowReader:
             if directive != "$output":
                 continue
             other, job, _ = parse_output_reference(value)
-            if other is None:
+            if other is None or other == flow.name:
                 continue
-            if other == flow.name or other not in flows:
-                known = [name for name in flows if name != flow.name]
-                hint = did_you_mean(other, known)
-                if other == flow.name:
-                    hint = f"inside a flow write {job}"
+            if other not in flows:
+                hint = did_you_mean(other, [name for name in flows if name != flow.name])
                 yield flow.manifest.diagnostic(
                     "reference/unknown-flow", f"there is no other flow named '{other}'",
                     f"{pointer}/$output", hint=hint,
@@ -117,7 +116,7 @@ class FlowReader:
         for _, directive, value in iter_directives(manifest.spec, "/spec"):
             if directive == "$output":
                 flow, job, _ = parse_output_reference(value)
-                if flow is not None:
+                if flow not in (None, manifest.name):
                     found.add(f"{flow}/{job}")
         return sorted(found)
 
@@ -189,15 +188,6 @@ def build_form(spec: FlowSpec) -> dict[str, Any]:
     if jobs is not None:
         jobs = [{key: value for key, value in job.items() if key not in RUN_CONFIG_KEYS} for job in jobs]
     return {"jobs": jobs, "maker": spec.maker, "factory": spec.factory, "file": spec.file}
-
-
-def _preview(flow: str, spec: FlowSpec) -> list[PreviewJob]:
-    found = []
-    for number, job in enumerate(spec.jobs or []):
-        pointer = f"/spec/jobs/{number}"
-        own = layer_of(job, Origin(Level.JOB, Kind.FLOW, flow, ""), pointer)
-        found.append(PreviewJob(job["id"], job.get("name", job["id"]), job["function"], own))
-    return found
 
 
 def _callables(value: Any) -> Iterator[str]:

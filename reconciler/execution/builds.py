@@ -76,6 +76,7 @@ class Builder:
             jobs=jobs,
             jobflow_version=answer["jobflow"],
             code=flow.code,
+            preview={job.key: job.digest for job in flow.preview},
         )
 
     def close(self) -> None:

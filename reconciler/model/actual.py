@@ -13,9 +13,11 @@ class ActualState(msgspec.Struct, kw_only=True):
 
     ``base`` is the revision that was applied last. ``built`` has, by flow name, the built form of each
     desired flow that has been built with exactly these inputs; a flow that is missing must be built first.
+    For such a flow ``previous`` has the digests of its jobs as their manifest was when it was applied last.
     """
 
     base: str | None = None
     flows: dict[str, FlowRecord] = {}
     jobs: dict[str, list[JobRecord]] = {}
     built: dict[str, BuiltFlow] = {}
+    previous: dict[str, dict[str, str]] = {}

@@ -34,12 +34,17 @@ class Revision(msgspec.Struct, frozen=True):
 
 
 class PreviewJob(msgspec.Struct, frozen=True):
-    """A job of the ``jobs:`` form as the manifest shows it, before anything is built."""
+    """A job of the ``jobs:`` form as the manifest shows it, before anything is built.
+
+    ``digest`` is that of its own content as written, ``needs`` the jobs (``flow/job``) that it refers to.
+    """
 
     key: str
     name: str
     function: str
     own: Layer
+    digest: str = ""
+    needs: list[str] = []
 
 
 class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):

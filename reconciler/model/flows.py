@@ -36,13 +36,15 @@ class BuiltJob(msgspec.Struct, frozen=True, kw_only=True):
 class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     """A flow as its code made it, stored by build key; later plans need no import of user code.
 
-    ``exports`` maps the key of each job to (uuid, content hash), for flows that refer to it.
+    ``preview`` has the digest of each job as its manifest was written. ``exports`` maps the key of each job
+    to (uuid, content hash), for flows that refer to it.
     """
 
     build_key: str
     jobs: list[BuiltJob]
     jobflow_version: str
     code: list[str] = []
+    preview: dict[str, str] = {}
 
     @property
     def exports(self) -> dict[str, tuple[str, str]]:

@@ -38,6 +38,7 @@ class Construction:
     def __init__(self, externals: Mapping[str, str], files: Mapping[str, str]) -> None:
         self.externals = externals
         self.files = files
+        self.name = ""
         self.jobs: dict[str, Job] = {}
 
     def build(self, spec: Mapping[str, Any], name: str) -> Flow | Job | list[Job]:
@@ -48,8 +49,9 @@ class Construction:
         BuildError
             Something cannot be imported, called, or is no flow.
         """
+        self.name = name
         if spec.get("jobs") is not None:
-            return self._from_jobs(spec["jobs"], name)
+            return self._from_jobs(spec["jobs"])
         if spec.get("maker") is not None:
             return self._from_maker(spec["maker"], "/spec/maker")
         if spec.get("factory") is not None:
@@ -58,12 +60,12 @@ class Construction:
 
     # the forms ----------------------------------------------------------------------------------------
 
-    def _from_jobs(self, jobs: list[dict[str, Any]], name: str) -> Flow:
+    def _from_jobs(self, jobs: list[dict[str, Any]]) -> Flow:
         entries = {job["id"]: (number, job) for number, job in enumerate(jobs)}
-        for job_id in _in_order(entries):
+        for job_id in _in_order(entries, self.name):
             number, job = entries[job_id]
             self.jobs[job_id] = self._job(job, f"/spec/jobs/{number}")
-        return Flow([self.jobs[job_id] for job_id in entries], name=name)
+        return Flow([self.jobs[job_id] for job_id in entries], name=self.name)
 
     def _job(self, entry: Mapping[str, Any], pointer: str) -> Job:
         function = find_callable(entry["function"], f"{pointer}/function")
@@ -126,7 +128,7 @@ class Construction:
 
     def _reference(self, text: str, pointer: str) -> OutputReference:
         flow, job, attributes = parse_output_reference(text)
-        if flow is not None:
+        if flow is not None and flow != self.name:
             reference = OutputReference(self.externals[f"{flow}/{job}"])
         elif job in self.jobs:
             reference = self.jobs[job].output
@@ -147,7 +149,7 @@ class Construction:
         return call(made, [], kwargs, f"{pointer}/class")
 
 
-def _in_order(entries: Mapping[str, tuple[int, dict[str, Any]]]) -> list[str]:
+def _in_order(entries: Mapping[str, tuple[int, dict[str, Any]]], name: str) -> list[str]:
     graph: dict[str, set[str]] = {}
     for job_id, (_, job) in entries.items():
         needs = set()
@@ -156,7 +158,7 @@ def _in_order(entries: Mapping[str, tuple[int, dict[str, Any]]]) -> list[str]:
         ):
             if directive == "$output":
                 flow, other, _ = parse_output_reference(value)
-                needs |= {other} if flow is None else set()
+                needs |= {other} if flow in (None, name) else set()
         graph[job_id] = needs
     return [name for name in graphlib.TopologicalSorter(graph).static_order() if name in entries]
 
