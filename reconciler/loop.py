@@ -7,7 +7,7 @@ Together with the command line the only place that reads the clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -35,8 +35,21 @@ from reconciler.model.states import ACTIVE, FINISHED, PENDING, Health, JobState
 from reconciler.plan.checks import worker_defaults
 from reconciler.plan.planner import make_plan
 
-Report = Callable[[str], None]
-"""Takes a line of narration."""
+
+class Watcher(Protocol):
+    """Is told what happens; the command line shows it."""
+
+    def say(self, line: str) -> None:
+        """Take a line of narration."""
+        ...
+
+    def planned(self, plan: Plan) -> None:
+        """Take the plan that is about to be applied."""
+        ...
+
+    def progress(self, done: int, total: int, running: int) -> None:
+        """Take how far the jobs are."""
+        ...
 
 
 class Session:
@@ -75,8 +88,8 @@ class Session:
 
     # reconciling --------------------------------------------------------------------------------------
 
-    def reconcile(self, report: Report, *, allow_prune: bool = False) -> Plan:
-        """Plan, build what is new, and apply. The caller holds the lease.
+    def reconcile(self, watcher: Watcher, *, allow_prune: bool = False) -> Plan:
+        """Build what is new, plan, show the plan, and apply it. The caller holds the lease.
 
         Raises
         ------
@@ -86,9 +99,10 @@ class Session:
         loaded = self.load()
         if loaded.state.project_known:
             self.store.check_lineage(loaded.state.project_name, self.source.root_commit())
-        failures = self._build_missing(loaded.state, report)
+        failures = self._build_missing(loaded.state, watcher)
         actual = self._actual(loaded.state)
         plan = _without_unbuilt(make_plan(loaded.state, actual, allow_prune=allow_prune), failures)
+        watcher.planned(plan)
         if plan.refusals:
             raise RefusedError(
                 "refused: " + "; ".join(plan.refusals),
@@ -98,7 +112,7 @@ class Session:
         self.store.write(lambda writer: self._apply(writer, loaded, actual.built, plan, now))
         return plan
 
-    def _build_missing(self, desired: DesiredState, report: Report) -> list[Diagnostic]:
+    def _build_missing(self, desired: DesiredState, watcher: Watcher) -> list[Diagnostic]:
         """Build flows in the order of their references; one that fails blocks itself and what needs it."""
         failures: list[Diagnostic] = []
         with self.store.read() as view:
@@ -109,7 +123,7 @@ class Session:
                 externals = _externals(flow, built)
                 if flow.name in built or externals is None:
                     continue
-                report(f"building {flow.name}")
+                watcher.say(f"building {flow.name}")
                 try:
                     built[flow.name] = fresh = builder.build(flow, externals)
                 except BuildFailedError as error:
@@ -202,18 +216,6 @@ class StoreCache:
         self.store.write(write)
 
 
-class Watcher(Protocol):
-    """Is told what happens; the command line shows it."""
-
-    def say(self, line: str) -> None:
-        """Take a line of narration."""
-        ...
-
-    def progress(self, done: int, total: int, running: int) -> None:
-        """Take how far the jobs are."""
-        ...
-
-
 class Pass(msgspec.Struct, frozen=True):
     """What one reconcile did. ``plan`` is None when the revision had not changed since the last one."""
 
@@ -239,7 +241,7 @@ def reconcile_once(
         return Pass(outcome, None)
     with Lease(session.store.path) as lease:
         lease.acquire(time.time())
-        plan = session.reconcile(watcher.say, allow_prune=allow_prune) if outcome is None else None
+        plan = session.reconcile(watcher, allow_prune=allow_prune) if outcome is None else None
         executor = session.executor()
         while executor.advance(time.time()):
             pass

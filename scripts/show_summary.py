@@ -1,4 +1,4 @@
-"""Print the table of the demo's summary, read as JSON from standard input, and where its plot is."""
+"""Print the demo's table of results and where its plot is; the summary comes as JSON on standard input."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ def main() -> int:
     """Return 0; 1 when the plot that the summary names is not there."""
     summary = json.load(sys.stdin)
     plot = Path(summary["plot"])
-    print(summary["table"].rstrip())
+    print(Path(summary["table"]).read_text(encoding="utf-8").rstrip())
     print()
     if not plot.is_file():
         print(f"error: the plot {plot} is missing", file=sys.stderr)

@@ -11,6 +11,7 @@ open, and holds new ones off meanwhile.
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ TABLES = (
 _FIRST_MAP_SIZE = 256 * 2**20  # address space, not disk: the file is as large as what is in it
 _MAX_READERS = 512  # open reads of all processes together
 _SMALLEST_FILE = 2 * 4096  # bytes: the two pages that every environment begins with
+_FULL_DISK = 2**20  # bytes
 _PATIENCE = 60.0  # seconds that a write waits for open transactions when it cannot go on without more room
 _COURTESY = 0.5  # seconds that a write waits for them when room gets scarce, but may suffice
 
@@ -133,14 +135,15 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._process = os.getpid()
-        self._writing: int | None = None  # the thread whose write is running
+        self._writer = threading.Lock()  # one that waits inside of LMDB could keep an abort from ending
+        self._writing: int | None = None  # the thread that holds it
         self._gate = Gate()
         try:
             self._env = _open_environment(path)
         except (lmdb.Error, OSError) as error:
             raise _failure("open", path, error) from error
         try:
-            self._env.reader_check()  # killed processes leave their slots behind
+            self._env.reader_check()
             self._tables = self._open_tables()
         except (lmdb.Error, OSError) as error:
             self._env.close()
@@ -196,14 +199,19 @@ class Database:
 
     def _write_once(self, change: Callable[[Txn], T]) -> T:
         token, raw = self._begin(write=True)
+        self._writing = threading.get_ident()
         try:
-            with raw:
-                self._writing = threading.get_ident()
-                try:
-                    return change(Txn(raw, self._tables))
-                finally:
-                    self._writing = None
+            try:
+                result = change(Txn(raw, self._tables))
+            except BaseException:
+                with self._gate.held_off():  # an abort waits for a moment in which no other thread reads
+                    raw.abort()
+                raise
+            raw.commit()
+            return result
         finally:
+            self._writing = None
+            self._writer.release()
             self._gate.leave(token)
 
     def _begin(self, *, write: bool) -> tuple[object, Any]:
@@ -212,17 +220,31 @@ class Database:
         while True:
             token = self._gate.enter()
             try:
-                return token, self._env.begin(write=write)
+                return token, self._begin_raw(write)
             except lmdb.MapResizedError:
                 self._gate.leave(token)
                 self._resize(None, _PATIENCE, needed=True)
-            except lmdb.ReadersFullError:
-                self._gate.leave(token)
-                if not self._env.reader_check():
-                    raise
             except BaseException:
                 self._gate.leave(token)
                 raise
+
+    def _begin_raw(self, write: bool) -> Any:
+        """Begin a transaction; for a write, with the lock of the writer, taken after the gate was entered."""
+        if not write:
+            return self._begin_read()
+        self._writer.acquire()
+        try:
+            return self._env.begin(write=True)
+        except BaseException:
+            self._writer.release()
+            raise
+
+    def _begin_read(self) -> Any:
+        try:
+            return self._env.begin()
+        except lmdb.ReadersFullError:
+            self._env.reader_check()  # killed processes leave their slots behind
+            return self._env.begin()
 
     def _make_room(self) -> int:
         """Double the map if less than a quarter of it is free and nobody minds; return its size before."""
@@ -304,8 +326,17 @@ _CAUSES: dict[type[Exception], tuple[str, str]] = {
 def _failure(doing: str, path: Path, error: Exception) -> WorldError:
     """Say what went wrong in words of the user."""
     plain = (isinstance(error, OSError) and error.strerror) or str(error)
-    cause, hint = _CAUSES.get(type(error), (plain, None))
+    kind = lmdb.DiskError if type(error) is lmdb.Error and _is_full(path) else type(error)
+    cause, hint = _CAUSES.get(kind, (plain, None))
     return WorldError(f"cannot {doing} the store in {path}: {cause}", hint=hint)
+
+
+def _is_full(path: Path) -> bool:
+    """Whether the disk has nearly no space left; LMDB calls a page cut short by that an input/output error."""
+    try:
+        return shutil.disk_usage(path).free < _FULL_DISK
+    except OSError:
+        return False
 
 
 def _forked(path: Path) -> WorldError:

@@ -15,14 +15,14 @@ class Gate:
         # reason the transactions are entries of a dict, not a number: one step adds or removes one.
         self._changed = threading.Condition(threading.RLock())
         self._open: dict[object, int] = {}  # -> the thread that began it
-        self._resizing = 0
+        self._waiting = 0
 
     def enter(self) -> object:
-        """Note a transaction; wait while a resize is due, unless the resize itself waits for this thread."""
+        """Note a transaction; wait while others are held off, unless somebody waits for this thread."""
         token, me = object(), threading.get_ident()
         with self._changed:
-            if self._resizing and not self.held_here():
-                self._changed.wait_for(lambda: not self._resizing)
+            if self._waiting and not self.held_here():
+                self._changed.wait_for(lambda: not self._waiting)
             self._open[token] = me
         return token
 
@@ -30,12 +30,24 @@ class Gate:
         """Forget the transaction that :meth:`enter` gave ``token`` for. Any thread may do so."""
         with self._changed:
             self._open.pop(token, None)
-            if self._resizing and not self._open:
+            if self._waiting and not self._open:
                 self._changed.notify_all()
 
     def held_here(self) -> bool:
         """Whether this thread has a transaction open."""
         return threading.get_ident() in self._open.values()
+
+    @contextmanager
+    def held_off(self) -> Iterator[None]:
+        """Let no other thread begin, unless it has a transaction open already."""
+        with self._changed:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiting -= 1
+                self._changed.notify_all()
 
     @contextmanager
     def alone(self, patience: float) -> Iterator[bool]:
@@ -44,9 +56,9 @@ class Gate:
             if self.held_here():
                 yield False
                 return
-            self._resizing += 1
+            self._waiting += 1
             try:
                 yield self._changed.wait_for(lambda: not self._open, patience)
             finally:
-                self._resizing -= 1
+                self._waiting -= 1
                 self._changed.notify_all()

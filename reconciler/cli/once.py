@@ -12,6 +12,7 @@ from reconciler.cli.context import Context, opened
 from reconciler.cli.views.diagnostics import show_diagnostics
 from reconciler.cli.views.plan_text import plan_lines, summary_line
 from reconciler.errors import ExitCode, InputError
+from reconciler.model.actions import Plan
 from reconciler.model.records import Outcome
 
 
@@ -35,19 +36,14 @@ def run(
 
     source = context.source()
     revision = source.revision()
+    _notice_uncommitted(context, source)
     with opened(context.state_dir(source, revision)) as store:
         session = Session(source, store, revision)
         limit = (math.inf if timeout is None else timeout) if wait else None
         with _watcher(context) as watcher:
             done = reconcile_once(session, watcher, allow_prune=allow_prune, wait=limit)
         context.detail(f"{session.parsed_files} files parsed")
-    _notice_uncommitted(context, source)
-    if done.plan is not None:
-        show_diagnostics(context, done.plan.diagnostics)
-        for line in plan_lines(context, done.plan):
-            click.echo(line)
-        click.echo(summary_line(context, done.plan))
-    elif done.outcome.idle:
+    if done.plan is None and done.outcome.idle:
         click.echo(f"{done.outcome.revision}: nothing to do")
     click.echo(_standing(context, done.outcome))
     if done.timed_out:
@@ -95,6 +91,13 @@ class _Watcher:
         """Take a line of narration."""
         if self.bar is None:
             self.context.say(line)
+
+    def planned(self, plan: Plan) -> None:
+        """Show the plan that is about to be applied."""
+        show_diagnostics(self.context, plan.diagnostics)
+        for line in plan_lines(self.context, plan):
+            click.echo(line)
+        click.echo(summary_line(self.context, plan))
 
     def progress(self, done: int, total: int, running: int) -> None:
         """Take how far the jobs are."""

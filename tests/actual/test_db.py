@@ -1,4 +1,4 @@
-"""The LMDB environment: ordered scans, growth under readers, failures of the world, forks and killed processes."""
+"""The LMDB environment: ordered scans, growth under readers, failures, forks and killed processes."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ from reconciler.errors import TransientError, WorldError
 
 ROOT = Path(__file__).parents[2]
 SMALL = 2**20  # bytes: a map that is soon full
+HEAD = """
+import os, sys
+from pathlib import Path
+from reconciler.actual import db
+path = Path(sys.argv[1])
+"""
 
 
 @pytest.fixture
@@ -44,8 +50,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     """Run Python with ``db``, ``os``, ``sys`` and ``path`` (the first argument) at hand."""
-    head = "import os, sys\nfrom pathlib import Path\nfrom reconciler.actual import db\npath = Path(sys.argv[1])\n"
-    program = [sys.executable, "-c", head + textwrap.dedent(code), *map(str, arguments)]
+    program = [sys.executable, "-c", HEAD + textwrap.dedent(code), *map(str, arguments)]
     return subprocess.Popen(
         program, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -271,6 +276,35 @@ class TestWrites:
             database.write(lambda _: database.write(lambda txn: txn.count("jobs")))
         assert database.write(lambda txn: txn.count("jobs")) == 0
 
+    def test_a_write_that_fails_ends_although_others_read_and_write(self, database: Database) -> None:
+        done = threading.Event()
+
+        def read() -> None:
+            while not done.is_set():
+                with database.read() as txn:
+                    list(txn.scan("jobs"))
+
+        def write() -> None:
+            while not done.is_set():
+                database.write(lambda txn: txn.put("jobs", b"other"))
+
+        def fail(txn: Txn) -> None:
+            txn.put("jobs", b"k", b"v")
+            raise KeyError("on purpose")
+
+        with ThreadPoolExecutor(3) as pool:
+            others = [pool.submit(work) for work in (read, read, write)]
+            try:
+                for _ in range(20):
+                    with pytest.raises(KeyError):
+                        database.write(fail)
+            finally:
+                done.set()
+            for other in others:
+                other.result()
+        with database.read() as txn:
+            assert list(txn.keys("jobs")) == [b"other"]
+
     def test_threads_that_write_lose_nothing(self, database: Database) -> None:
         def add(txn: Txn) -> None:
             txn.put("meta", b"n", b"%d" % (int(txn.get("meta", b"n") or 0) + 1))
@@ -348,7 +382,7 @@ class TestFailures:
 
     def test_too_many_reads(self, database: Database) -> None:
         with ExitStack() as stack:
-            with pytest.raises(WorldError, match="cannot read the store in .*: too many reads are open"):
+            with pytest.raises(WorldError, match=r"cannot read the store in .*: too many reads are open"):
                 for _ in range(600):
                     stack.enter_context(database.read())
             assert len(database._gate._open) == 512
@@ -358,7 +392,7 @@ class TestFailures:
     def test_a_file_in_the_place_of_the_directory(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("I was here first")
         for path in (tmp_path / "file", tmp_path / "file" / "below"):
-            with pytest.raises(WorldError, match="cannot open the store in .*: a file is where"):
+            with pytest.raises(WorldError, match=r"cannot open the store in .*: a file is where"):
                 open_database(path)
 
     def test_a_directory_that_may_only_be_read(self) -> None:
