@@ -68,7 +68,8 @@ class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
 
 def render(diagnostic: Diagnostic) -> str:
     """Return the plain text of one diagnostic: headline, place, excerpt with caret, notes, hint."""
-    lines = [f"{diagnostic.severity}[{diagnostic.code}]: {diagnostic.message}"]
+    message = diagnostic.message.replace("\n", "\n  ")
+    lines = [f"{diagnostic.severity}[{diagnostic.code}]: {message}"]
     if diagnostic.location is not None:
         lines += _frame(diagnostic.location, diagnostic.excerpt, diagnostic.width)
     lines += [f"  note: {note.label}: {note.location}" for note in diagnostic.related]

@@ -15,6 +15,7 @@ import msgspec
 from reconciler import __version__
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store, View, Writer
+from reconciler.actual.unchanged import reconcile_key, unchanged_outcome
 from reconciler.desired.git import Source
 from reconciler.desired.state import Loaded, flows_in_build_order, load_desired
 from reconciler.diagnostics import Diagnostic
@@ -172,24 +173,13 @@ class Session:
 
     # the outcome --------------------------------------------------------------------------------------
 
-    def unchanged_outcome(self) -> Outcome | None:
-        """Return the last outcome if a reconcile would do nothing: same tree, same tool, same store."""
-        with self.store.read() as view:
-            outcome = view.outcome()
-            counter = view.change_counter()
-        same = outcome is not None and (outcome.key, outcome.change_counter) == (self._key(), counter)
-        return outcome if same and outcome is not None and outcome.clean else None
-
     def record_outcome(self, plan: Plan | None) -> Outcome:
         """Write down how things stand, so that the next reconcile may find that nothing has changed."""
         with self.store.read() as view:
             clean = plan is None or not (plan.diagnostics or plan.refusals)
-            outcome = _summarise(view, self._key(), str(self.revision), clean=clean)
+            outcome = _summarise(view, reconcile_key(self.revision), str(self.revision), clean=clean)
         self.store.write(lambda writer: writer.put_outcome(outcome))
         return outcome
-
-    def _key(self) -> str:
-        return f"{__version__}:{self.revision.path}:{self.revision.tree}"
 
 
 class StoreCache:
@@ -236,7 +226,7 @@ def reconcile_once(
     RefusedError
         A guard forbids the plan, or another process is at work on this state.
     """
-    outcome = session.unchanged_outcome()
+    outcome = unchanged_outcome(session.store, session.revision)
     if outcome is not None and outcome.idle:
         return Pass(outcome, None)
     with Lease(session.store.path) as lease:
@@ -279,7 +269,7 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: 
 
 def _is_idle(store: Store) -> bool:
     with store.read() as view:
-        return all(view.count_in_state(state) == 0 for state in (*ACTIVE, JobState.READY))
+        return not view.any_in_state((*ACTIVE, JobState.READY))
 
 
 def _count(store: Store) -> tuple[int, int, int]:
@@ -373,7 +363,7 @@ def _workers_in_use(
     return {
         name: spec
         for name, spec in old.items()
-        if name not in desired.workers and any(view.count_in_state(state, name) for state in unfinished)
+        if name not in desired.workers and view.any_in_state(unfinished, name)
     }
 
 
@@ -396,7 +386,7 @@ def _summarise(view: View, key: str, revision: str, *, clean: bool) -> Outcome:
         jobs += sum(status.counts.values())
         if status.health is Health.DEGRADED:
             degraded.append(flow.name)
-    idle = all(view.count_in_state(state) == 0 for state in (*ACTIVE, JobState.READY))
+    idle = not view.any_in_state((*ACTIVE, JobState.READY))
     return Outcome(
         key=key,
         change_counter=view.change_counter(),

@@ -10,7 +10,7 @@ Doors = Mapping[str, tuple[str, ...]]
 
 ONE_DOOR: Doors = {
     "lmdb": ("reconciler.actual.db",),
-    "git": ("reconciler.desired.git",),
+    "git": ("reconciler.desired.mirror",),
     "ruamel": ("reconciler.desired.yaml_reader", "reconciler.desired.yaml_writer"),
     "jsonschema": ("reconciler.desired.validation",),
     "jobflow": ("reconciler.execution.bridge", "reconciler.examples"),

@@ -6,149 +6,51 @@ runs; and once a commit repairs the mistake everything converges and nothing has
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from textwrap import dedent
 from typing import Any, NamedTuple
 
 import pytest
 
+from tests.broken import Campaign, flow, job
 from tests.support import Reconcile, Repository
 
-TALLY = """
-    import os, sys, time
-    from pathlib import Path
+FACTORIES = """\
+import os, sys, time
+
+from jobflow import Flow, Job
+
+import tally
+
+number = 1
+
+def good():
+    return Flow([Job(tally.tally, function_args=("broken",), name="job")])
+
+def raising():
+    raise ValueError("no structure\\nhere")
+
+def leaving():
+    sys.exit(3)
+
+def dying():
+    os._exit(7)
+
+def endless():
+    while True:
+        time.sleep(0.01)
+
+def noisy():
+    print("x" * 200_000)
+    os.write(1, b"no answer\\n" * 10_000)
+    raise KeyError("after much noise")
+
+def wrong_kind():
+    return 42
+"""
 
 
-    def tally(name: str, after: object = None) -> str:
-        with Path(os.environ["TALLY"]).open("a") as file:
-            file.write(name + "\\n")
-        return name
-    """
-
-FACTORIES = """
-    import os, sys, time
-
-    from jobflow import Flow, Job
-
-    import tally
-
-    ATTRIBUTE = 1
-
-
-    def good():
-        return Flow([Job(tally.tally, function_args=("broken",), name="job")])
-
-
-    def raising():
-        raise ValueError("no structure\\nhere")
-
-
-    def leaving():
-        sys.exit(3)
-
-
-    def dying():
-        os._exit(7)
-
-
-    def endless():
-        while True:
-            time.sleep(0.01)
-
-
-    def chatty():
-        print("x" * 200_000)
-        raise KeyError("after much noise")
-
-
-    def wrong_kind():
-        return 42
-    """
-
-
-class Campaign:
-    """A repository with a flow that is right, and a file that counts which jobs have run."""
-
-    def __init__(self, repository: Repository, reconcile: Reconcile, work: Path) -> None:
-        self.repository = repository
-        self.reconcile = reconcile
-        self.work = work
-        self.write_project()
-        repository.write_yaml("lib/tally.py", TALLY)
-        repository.write("flows/valid.yaml", flow("valid"))
-
-    def write_project(self, spec: str = "") -> None:
-        """Write the Project and its workers; ``spec`` are more lines of the Project's spec."""
-        self.repository.write("reconciler.yaml", project(self.work, spec))
-
-    def once(self) -> subprocess.CompletedProcess[str]:
-        """Run ``reconcile --once --wait``."""
-        return self.run("--once", "--wait", "--timeout", "60")
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the program; whatever happens it shows no traceback and does not call it a bug."""
-        done = self.reconcile("--state-dir", str(self.work / "state"), *arguments, env=self.environment)
-        assert "Traceback" not in done.stderr, done.stderr
-        assert done.returncode in (0, 1, 2, 3, 4), done.stderr
-        return done
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Jobs inherit the name of the file in which they are counted."""
-        return {"TALLY": str(self.work / "tally")}
-
-    def ran(self) -> list[str]:
-        """Return the names of all jobs that have run, one entry a run."""
-        file = self.work / "tally"
-        return sorted(file.read_text().split()) if file.exists() else []
-
-    def states(self) -> dict[str, str]:
-        """Return the state of every job by ``flow/job``."""
-        done = self.run("get", "jobs", "-o", "json")
-        return {job["key"]: job["state"] for job in json.loads(done.stdout)}
-
-    def flow(self, name: str) -> dict[str, Any]:
-        """Return one flow as ``get flows`` shows it."""
-        found = json.loads(self.run("get", "flows", name, "-o", "json").stdout)
-        assert len(found) == 1, found
-        return dict(found[0])
-
-    def assert_converged(self, *ran: str) -> None:
-        """Everything is committed, valid, finished; a plan is empty; each of ``ran`` ran once."""
-        done = self.once()
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert set(self.states().values()) == {"COMPLETED"}
-        assert self.ran() == sorted(ran)
-        assert self.run("plan", "--exit-code").returncode == 0
-
-
-def project(work: Path, spec: str = "") -> str:
-    head = dedent(f"""\
-        apiVersion: reconciler/v1
-        kind: Worker
-        metadata: {{name: w1}}
-        spec: {{type: local, scheduler_type: shell, work_dir: "{work}/w1", max_jobs: 4}}
-        ---
-        apiVersion: reconciler/v1
-        kind: Project
-        metadata: {{name: broken}}
-        spec:
-          defaults: {{worker: w1}}
-        """)
-    return head + (spec or "  python_path: [lib]\n")
-
-
-def flow(name: str, spec: str = "") -> str:
-    """Return a flow: of one job that counts itself, or with the lines of ``spec``."""
-    body = spec or f"  jobs: [{{id: job, function: tally.tally, args: [{name}]}}]\n"
-    return f"apiVersion: reconciler/v1\nkind: Flow\nmetadata: {{name: {name}}}\nspec:\n{body}"
-
-
-def job(more: str) -> str:
-    return f"  jobs:\n    - id: job\n      function: tally.tally\n      args: [broken]\n      {more}\n"
+REPAIRED: Mapping[str, str | None] = {"flows/broken.yaml": flow("broken")}
 
 
 class Mistake(NamedTuple):
@@ -158,13 +60,18 @@ class Mistake(NamedTuple):
     files: dict[str, str | bytes]
     code: str
     place: str
-    repaired: dict[str, str | None] = {"flows/broken.yaml": flow("broken")}
+    repaired: Mapping[str, str | None] = REPAIRED
     """The files of the commit that puts it right; None removes one."""
     then_ran: tuple[str, ...] = ("broken",)
 
 
 def broken(name: str, text: str | bytes, code: str, place: str) -> Mistake:
     return Mistake(name, {"flows/broken.yaml": text}, code, f"flows/broken.yaml:{place}")
+
+
+def using(value: str) -> str:
+    """Return a flow whose job takes a value, which begins at 9:22."""
+    return flow("broken", job(f"kwargs: {{after: {value}}}"))
 
 
 BOMB = flow("broken", "  jobs: []\n") + "".join(
@@ -185,12 +92,12 @@ MISTAKES = [
         flow("broken", "  jobs:\n    - {id: a, function: tally.tally, args: [a, {$output: b}]}\n"
              "    - {id: b, function: tally.tally, args: [b, {$output: a}]}\n"),
         "flow/cycle",
-        "6:57",
+        "6:58",
     ),
-    broken("bad reference", flow("broken", job("kwargs: {after: {$output: jib.x}}")), "flow/unknown-job", "9:33"),
+    broken("bad reference", using("{$output: jib.x}"), "flow/unknown-job", "9:33"),
     broken("tab", flow("broken", "  jobs:\n\t- {id: job}\n"), "yaml/tab", "6:1"),
     broken("alias bomb", BOMB, "yaml/anchor", "6:5"),
-    broken("30 KB of brackets", flow("broken", "  jobs: ") + "[" * 30_000, "yaml/too-deep", "5:70"),
+    broken("30 KB of brackets", flow("broken", "  jobs: ") + "[" * 30_000, "yaml/too-deep", "5:71"),
     broken(
         "@module in kwargs",
         flow("broken", job("kwargs: {after: {'@module': os, '@callable': getcwd}}")),
@@ -215,10 +122,10 @@ MISTAKES = [
     broken("unknown field", flow("broken", "  wroker: w1\n" + job("")), "schema/unknown-field", "5:3"),
     broken("unknown kind", flow("broken").replace("Flow", "Flwo"), "manifest/kind", "2:7"),
     broken("no manifest", "a: 1\nb: 2\n", "manifest/kind", "1:1"),
-    broken("no file", flow("broken", job("kwargs: {after: {$path: data/no.cif}}")), "reference/unknown-file", "9:31"),
-    broken("path that leaves", flow("broken", job("kwargs: {after: {$path: ../x}}")), "value/path", "9:31"),
-    broken("no flow", flow("broken", job("kwargs: {after: {$output: vald/job}}")), "reference/unknown-flow", "9:33"),
-    broken("no job", flow("broken", job("kwargs: {after: {$output: valid/jib}}")), "reference/unknown-job", "9:33"),
+    broken("no file", using("{$path: data/no.cif}"), "reference/unknown-file", "9:31"),
+    broken("path that leaves", using("{$path: ../x}"), "value/path", "9:31"),
+    broken("no flow", using("{$output: besid/job}"), "reference/unknown-flow", "9:33"),
+    broken("no job", using("{$output: beside/jib}"), "reference/unknown-job", "9:33"),
     Mistake(
         "cycle of flows",
         {
@@ -245,7 +152,7 @@ def campaign(repository: Repository, reconcile: Reconcile, tmp_path: Path) -> Ca
     return Campaign(repository, reconcile, tmp_path / "work")
 
 
-def write(campaign: Campaign, files: dict[str, Any]) -> None:
+def write(campaign: Campaign, files: Mapping[str, Any]) -> None:
     for path, content in files.items():
         if path == "reconciler.yaml":
             campaign.write_project(content)
@@ -260,10 +167,130 @@ def test_mistake(campaign: Campaign, mistake: Mistake) -> None:
     write(campaign, mistake.files)
     campaign.repository.commit()
     done = campaign.once()
-    assert (done.returncode, campaign.states()) == (2, {"valid/job": "COMPLETED"}), done.stderr
+    assert (done.returncode, campaign.states()) == (2, {"beside/job": "COMPLETED"}), done.stderr
     assert f"error[{mistake.code}]: " in done.stderr
     assert f"--> {mistake.place}\n" in done.stderr, done.stderr
     assert campaign.run("validate").returncode == 2
     write(campaign, mistake.repaired)
     campaign.repository.commit()
-    campaign.assert_converged("valid", *mistake.then_ran)
+    campaign.assert_converged("beside", *mistake.then_ran)
+
+
+def factory(function: str) -> str:
+    return flow("broken", f"  factory:\n    function: {function}\n")
+
+
+FAILED_BUILDS = [
+    ("no module", "no_module.make", "6:15", "No module named 'no_module'"),
+    ("no attribute", "factories.god", "6:15", "factories"),
+    ("broken import", "wrong_code.make", "6:15", "SyntaxError"),
+    ("no callable", "factories.number", "6:15", "factories.number"),
+    ("exception", "factories.raising", "6:5", "ValueError: no structure\n  here"),
+    ("sys.exit", "factories.leaving", "4:1", "ended with exit code 3"),
+    ("os._exit", "factories.dying", "4:1", "ended with exit code 7"),
+    ("endless", "factories.endless", "4:1", "longer than 2 s"),
+    ("noise", "factories.noisy", "6:5", "after much noise"),
+    ("no flow", "factories.wrong_kind", "6:15", "not a Flow or a Job"),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "place", "message"), [case[1:] for case in FAILED_BUILDS], ids=[c[0] for c in FAILED_BUILDS]
+)
+def test_failed_build(campaign: Campaign, function: str, place: str, message: str) -> None:
+    campaign.write_project("  python_path: [lib]\n  build_timeout: 2\n")
+    campaign.repository.write("lib/factories.py", FACTORIES)
+    campaign.repository.write("lib/wrong_code.py", "def make(:\n")
+    campaign.repository.write("flows/broken.yaml", factory(function))
+    campaign.repository.commit()
+    done = campaign.once()
+    assert (done.returncode, campaign.states()) == (2, {"beside/job": "COMPLETED"}), done.stderr
+    assert "error[build/failed]: flow 'broken' cannot be built: " in done.stderr
+    assert f"--> flows/broken.yaml:{place}\n" in done.stderr, done.stderr
+    assert message in done.stderr
+    assert campaign.flow("broken")["sync"] == "Unknown"
+    campaign.repository.write("flows/broken.yaml", factory("factories.good"))
+    campaign.repository.commit()
+    campaign.assert_converged("beside", "broken")
+
+
+def test_symlink(campaign: Campaign) -> None:
+    (campaign.repository.path / "flows/broken.yaml").symlink_to("beside.yaml")
+    campaign.repository.commit()
+    done = campaign.once()
+    assert (done.returncode, campaign.states()) == (2, {"beside/job": "COMPLETED"}), done.stderr
+    assert "error[source/symlink]" in done.stderr
+    assert "--> flows/broken.yaml:1:1\n" in done.stderr
+    campaign.repository.remove("flows/broken.yaml")
+    campaign.repository.commit()
+    campaign.assert_converged("beside")
+
+
+def test_submodule(campaign: Campaign) -> None:
+    repository = campaign.repository
+    head = repository.commit()
+    repository.run("update-index", "--add", "--cacheinfo", f"160000,{head},flows/inner")
+    repository.run("commit", "--quiet", "--message=a submodule")
+    done = campaign.once()
+    assert (done.returncode, campaign.states()) == (2, {"beside/job": "COMPLETED"}), done.stderr
+    assert "error[source/submodule]" in done.stderr
+    assert "--> flows/inner:1:1\n" in done.stderr
+    repository.run("rm", "--quiet", "--cached", "flows/inner")
+    campaign.repository.commit()
+    campaign.assert_converged("beside")
+
+
+def test_no_project_file(campaign: Campaign) -> None:
+    campaign.repository.commit()
+    campaign.assert_converged("beside")
+    campaign.repository.remove("reconciler.yaml")
+    campaign.repository.commit()
+    done = campaign.once()
+    assert done.returncode == 2
+    assert "error: there is no reconciler.yaml in main@" in done.stderr
+    assert "  help: " in done.stderr
+    assert campaign.states() == {"beside/job": "COMPLETED"}
+    campaign.write_project()
+    campaign.repository.commit()
+    campaign.assert_converged("beside")
+
+
+SECOND_PROJECT = "apiVersion: reconciler/v1\nkind: Project\nmetadata: {name: another}\nspec: {}\n"
+RULE = "apiVersion: reconciler/v1\nkind: OverrideRule\nmetadata: {name: rule}\nspec:\n"
+HOLDING = [
+    ("rules/rule.yaml", RULE + "\tset: {priority: 1}\n", "yaml/tab", "5:1"),
+    ("rules/rule.yaml", RULE.encode("utf-16"), "yaml/not-utf8", "1:1"),
+    ("rules/rule.yaml", RULE.replace("OverrideRule", "OverideRule"), "manifest/kind", "2:7"),
+    ("rules/rule.yaml", RULE.replace("metadata", "metdata"), "schema/unknown-field", "3:1"),
+    ("rules/rule.yaml", RULE + "  set: {prority: 1}\n", "schema/unknown-field", "5:9"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "text", "code", "place"), HOLDING, ids=[case[2] for case in HOLDING])
+def test_a_rule_that_was_never_readable_makes_submissions_wait(
+    campaign: Campaign, file: str, text: str | bytes, code: str, place: str
+) -> None:
+    """Half the rules would cost real core-hours; what the rule would have changed is not known."""
+    campaign.repository.write(file, text)
+    campaign.repository.commit()
+    done = campaign.once()
+    assert (done.returncode, campaign.states(), campaign.ran()) == (2, {}, []), done.stdout
+    assert f"error[{code}]: " in done.stderr
+    assert f"--> {file}:{place}\n" in done.stderr, done.stderr
+    assert "waits: " in done.stdout
+    assert "waits: " in campaign.flow("beside")["reason"]
+    campaign.repository.write(file, RULE + "  set: {priority: 1}\n")
+    campaign.repository.commit()
+    campaign.assert_converged("beside")
+
+
+def test_second_project_is_refused_and_the_first_one_counts(campaign: Campaign) -> None:
+    campaign.repository.write("flows/another.yaml", SECOND_PROJECT)
+    campaign.repository.commit()
+    done = campaign.once()
+    assert (done.returncode, campaign.states()) == (2, {"beside/job": "COMPLETED"}), done.stderr
+    assert "error[manifest/second-project]" in done.stderr
+    assert "--> flows/another.yaml:3:18\n" in done.stderr
+    campaign.repository.remove("flows/another.yaml")
+    campaign.repository.commit()
+    campaign.assert_converged("beside")

@@ -21,10 +21,12 @@ from typing import Any, TypeVar
 import lmdb
 
 from reconciler.actual.gate import Gate
+from reconciler.actual.txn import Txn
 from reconciler.errors import TransientError, WorldError
 
+__all__ = ["TABLES", "Database", "Txn", "close_database", "open_database"]
+
 T = TypeVar("T")
-Rows = Iterator[tuple[bytes, bytes]]
 
 TABLES = (
     "meta",  # schema version, lineage, counters, last outcome
@@ -39,6 +41,7 @@ TABLES = (
     "builds",  # build key -> BuiltFlow
     "outputs",  # collection, document key -> document
     "events",  # sequence number -> Event
+    "events_about",  # what it is about, sequence number -> nothing
     "revisions",  # sequence number -> AppliedRevision
 )
 """Every table of the environment. A table whose key ends in "-> nothing" is an index."""
@@ -49,84 +52,6 @@ _SMALLEST_FILE = 2 * 4096  # bytes: the two pages that every environment begins 
 _FULL_DISK = 2**20  # bytes
 _PATIENCE = 60.0  # seconds that a write waits for open transactions when it cannot go on without more room
 _COURTESY = 0.5  # seconds that a write waits for them when room gets scarce, but may suffice
-
-
-class Txn:
-    """One transaction: get, put, delete and ordered scans on named tables.
-
-    A scan reads while it is consumed: do not write to its table, and do not delete from it, meanwhile.
-    """
-
-    def __init__(self, raw: Any, tables: dict[str, Any]) -> None:
-        self._raw = raw
-        self._tables = tables
-
-    def get(self, table: str, key: bytes) -> bytes | None:
-        """Return the value at ``key``, or None."""
-        try:
-            found: bytes | None = self._raw.get(key, db=self._tables[table])
-        except lmdb.BadValsizeError:  # no entry can have such a key
-            return None
-        return found
-
-    def put(self, table: str, key: bytes, value: bytes = b"") -> None:
-        """Set the value at ``key``.
-
-        Raises
-        ------
-        ValueError
-            The key is empty or longer than 511 bytes.
-        """
-        try:
-            self._raw.put(key, value, db=self._tables[table])
-        except lmdb.BadValsizeError:
-            raise ValueError(f"a key of table {table!r} has {len(key)} bytes, not 1 to 511") from None
-
-    def delete(self, table: str, key: bytes) -> bool:
-        """Remove ``key``; return whether it was there."""
-        try:
-            return bool(self._raw.delete(key, db=self._tables[table]))
-        except lmdb.BadValsizeError:
-            return False
-
-    def scan(self, table: str, prefix: bytes = b"", *, reverse: bool = False) -> Rows:
-        """Yield (key, value) of the keys that begin with ``prefix``, in order. Do not write meanwhile."""
-        with self._raw.cursor(db=self._tables[table]) as cursor:
-            if not _place(cursor, prefix, reverse):
-                return
-            for key, value in cursor.iterprev() if reverse else cursor.iternext():
-                if not key.startswith(prefix):
-                    return
-                yield key, value
-
-    def keys(self, table: str, prefix: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
-        """Yield the keys that begin with ``prefix``, in order; copies no value. Do not write meanwhile."""
-        with self._raw.cursor(db=self._tables[table]) as cursor:
-            if not _place(cursor, prefix, reverse):
-                return
-            move = cursor.iterprev if reverse else cursor.iternext
-            for key in move(keys=True, values=False):
-                if not key.startswith(prefix):
-                    return
-                yield key
-
-    def count(self, table: str) -> int:
-        """Return the number of entries of a table."""
-        return int(self._raw.stat(db=self._tables[table])["entries"])
-
-
-def _place(cursor: Any, prefix: bytes, reverse: bool) -> bool:
-    """Move to the first key that may begin with ``prefix``, or to the last; return whether there is one."""
-    if not reverse:
-        return bool(cursor.set_range(prefix))
-    end = _successor(prefix)
-    return bool(cursor.prev() if end and cursor.set_range(end) else cursor.last())
-
-
-def _successor(prefix: bytes) -> bytes:
-    """Return the first key after all that begin with ``prefix``; empty if there is no such key."""
-    kept = prefix.rstrip(b"\xff")
-    return kept[:-1] + bytes([kept[-1] + 1]) if kept else b""
 
 
 class Database:
@@ -332,7 +257,7 @@ def _failure(doing: str, path: Path, error: Exception) -> WorldError:
 
 
 def _is_full(path: Path) -> bool:
-    """Whether the disk has nearly no space left; LMDB calls a page cut short by that an input/output error."""
+    """Whether the disk has nearly no space left; LMDB calls a page cut short an input/output error."""
     try:
         return shutil.disk_usage(path).free < _FULL_DISK
     except OSError:

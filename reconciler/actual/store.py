@@ -7,8 +7,10 @@ reconcile with nothing to do is recognised.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -80,7 +82,7 @@ class View:
     def jobs_of(self, flow: str) -> list[JobRecord]:
         """Return the jobs of a flow, history included, oldest first."""
         prefix = flow.encode() + b"\0"
-        ids = [key[len(prefix) :] for key, _ in self.txn.scan("by_flow", prefix)]
+        ids = [key[len(prefix) :] for key in self.txn.keys("by_flow", prefix)]
         found = [_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
         return sorted(found, key=lambda job: job.sequence)
 
@@ -91,21 +93,27 @@ class View:
 
     def in_state(self, state: JobState, worker: str | None = None) -> Iterator[JobRecord]:
         """Yield the jobs of a state: by worker, then highest priority, then oldest first."""
-        prefix = state.encode() + b"\0" + (worker.encode() + b"\0" if worker is not None else b"")
-        for key, _ in self.txn.scan("by_state", prefix):
+        for key in self._state_keys(state, worker):
             raw = self.txn.get("jobs", _id_of(key))
             if raw is not None:
                 yield _job(raw)
 
     def count_in_state(self, state: JobState, worker: str | None = None) -> int:
         """Return the number of jobs of a state without reading them."""
+        return sum(1 for _ in self._state_keys(state, worker))
+
+    def any_in_state(self, states: Iterable[JobState], worker: str | None = None) -> bool:
+        """Whether there is any job in one of these states; reads at most one key a state."""
+        return any(True for state in states for _ in self._state_keys(state, worker))
+
+    def _state_keys(self, state: JobState, worker: str | None) -> Iterator[bytes]:
         prefix = state.encode() + b"\0" + (worker.encode() + b"\0" if worker is not None else b"")
-        return sum(1 for _ in self.txn.scan("by_state", prefix))
+        return self.txn.keys("by_state", prefix)
 
     def dependants(self, uuid: str) -> list[JobRecord]:
         """Return the jobs whose arguments refer to ``uuid``."""
         prefix = uuid.encode() + b"\0"
-        ids = [key[len(prefix) :] for key, _ in self.txn.scan("children", prefix)]
+        ids = [key[len(prefix) :] for key in self.txn.keys("children", prefix)]
         return [_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
 
     def payload(self, job_id: str) -> bytes | None:
@@ -131,15 +139,19 @@ class View:
     # history and configuration ------------------------------------------------------------------------
 
     def events(self, about: str | None = None, limit: int = 0) -> list[Event]:
-        """Return the newest events, oldest first; ``about`` is ``job/<id>``, ``flow/<name>`` or a prefix."""
-        found = []
-        for _, raw in self.txn.scan("events", reverse=True):
-            event = _event(raw)
-            if about is None or event.about == about:
-                found.append(event)
-                if limit and len(found) == limit:
-                    break
+        """Return the newest events, oldest first; ``about`` is ``job/<flow>/<job>`` or ``flow/<name>``."""
+        keys = self._event_keys(about)
+        newest = itertools.islice(keys, limit) if limit else keys
+        found = [_event(raw) for key in newest if (raw := self.txn.get("events", key)) is not None]
         return found[::-1]
+
+    def _event_keys(self, about: str | None) -> Iterator[bytes]:
+        if about is None:
+            yield from self.txn.keys("events", reverse=True)
+            return
+        prefix = _about_key(about)
+        for key in self.txn.keys("events_about", prefix, reverse=True):
+            yield key[len(prefix) :]
 
     def revisions(self) -> list[AppliedRevision]:
         """Return the applied revisions, oldest first."""
@@ -166,51 +178,54 @@ class View:
         return _lineage(raw) if raw is not None else None
 
     def change_counter(self) -> int:
-        """Return how many writes have touched flows or jobs."""
+        """Return how many transactions have touched flows or jobs."""
         return _number(self.txn.get("meta", b"changes"))
 
 
 class Writer(View):
-    """A view that can write; lives for one transaction."""
+    """A view that can write; lives for one transaction, and must be told its end by :meth:`finish`."""
+
+    def __init__(self, txn: Txn) -> None:
+        super().__init__(txn)
+        self._touched = False
+        self._numbers: dict[str, int] = {}
+
+    def finish(self) -> None:
+        """Write the counters, once for all that the transaction did."""
+        for counter, number in self._numbers.items():
+            self.txn.put("meta", f"next/{counter}".encode(), _big_endian(number))
+        if self._touched:
+            self.txn.put("meta", b"changes", _big_endian(self.change_counter() + 1))
 
     def put_flow(self, record: FlowRecord) -> None:
         """Write a flow."""
         self.txn.put("flows", record.name.encode(), _encode(record))
-        self._changed()
+        self._touched = True
 
     def delete_flow(self, name: str) -> None:
         """Remove a flow; its jobs must have gone before."""
         self.txn.delete("flows", name.encode())
-        self._changed()
+        self._touched = True
 
     def put_job(self, record: JobRecord) -> None:
         """Write a job and keep the indexes right."""
-        key = record.id.encode()
-        old = self.txn.get("jobs", key)
-        if old is not None:
-            before = _job(old)
-            if _state_key(before) != _state_key(record):
-                self.txn.delete("by_state", _state_key(before))
-            if before.flow != record.flow:
-                self.txn.delete("by_flow", _pair(before.flow, record.id))
-            for parent in set(before.parents) - set(record.parents):
-                self.txn.delete("children", _pair(parent, record.id))
-        self.txn.put("jobs", key, _encode(record))
-        self.txn.put("by_state", _state_key(record))
-        self.txn.put("by_flow", _pair(record.flow, record.id))
-        for parent in record.parents:
-            self.txn.put("children", _pair(parent, record.id))
-        self._changed()
+        raw = self.txn.get("jobs", record.id.encode())
+        new = _index_entries(record)
+        old = _index_entries(_job(raw)) if raw is not None else set()
+        for table, key in old - new:
+            self.txn.delete(table, key)
+        for table, key in new - old:
+            self.txn.put(table, key)
+        self.txn.put("jobs", record.id.encode(), _encode(record))
+        self._touched = True
 
     def delete_job(self, record: JobRecord) -> None:
         """Remove a job with its payload and index entries; its output stays."""
         self.txn.delete("jobs", record.id.encode())
         self.txn.delete("payloads", record.id.encode())
-        self.txn.delete("by_state", _state_key(record))
-        self.txn.delete("by_flow", _pair(record.flow, record.id))
-        for parent in record.parents:
-            self.txn.delete("children", _pair(parent, record.id))
-        self._changed()
+        for table, key in _index_entries(record):
+            self.txn.delete(table, key)
+        self._touched = True
 
     def put_payload(self, job_id: str, payload: bytes) -> None:
         """Write the jobflow Job of a record."""
@@ -250,7 +265,9 @@ class Writer(View):
 
     def add_event(self, event: Event) -> None:
         """Append an event."""
-        self.txn.put("events", _big_endian(self.next_number("event")), _encode(event))
+        number = _big_endian(self.next_number("event"))
+        self.txn.put("events", number, _encode(event))
+        self.txn.put("events_about", _about_key(event.about) + number)
 
     def add_revision(self, revision: AppliedRevision) -> None:
         """Append an applied revision."""
@@ -258,13 +275,11 @@ class Writer(View):
 
     def next_number(self, counter: str) -> int:
         """Return the next number of a counter, from 1."""
-        key = f"next/{counter}".encode()
-        number = _number(self.txn.get("meta", key)) + 1
-        self.txn.put("meta", key, _big_endian(number))
-        return number
-
-    def _changed(self) -> None:
-        self.txn.put("meta", b"changes", _big_endian(self.change_counter() + 1))
+        known = self._numbers.get(counter)
+        if known is None:
+            known = _number(self.txn.get("meta", f"next/{counter}".encode()))
+        self._numbers[counter] = known + 1
+        return known + 1
 
 
 class Store:
@@ -289,7 +304,14 @@ class Store:
 
     def write(self, change: Callable[[Writer], T]) -> T:
         """Run ``change`` in one durable transaction; it may be run again, so it must have no other effect."""
-        return self._database.write(lambda txn: change(Writer(txn)))
+
+        def run(txn: Txn) -> T:
+            writer = Writer(txn)
+            result = change(writer)
+            writer.finish()
+            return result
+
+        return self._database.write(run)
 
     def close(self) -> None:
         """Give the environment back."""
@@ -326,6 +348,13 @@ class Store:
             )
 
 
+def _index_entries(job: JobRecord) -> set[tuple[str, bytes]]:
+    """Return (table, key) of all that leads to a job."""
+    job_id = job.id
+    children = {("children", _pair(parent, job_id)) for parent in job.parents}
+    return {("by_state", _state_key(job)), ("by_flow", _pair(job.flow, job_id)), *children}
+
+
 def _state_key(job: JobRecord) -> bytes:
     rank = struct.pack(">q", -job.config.priority_value)
     flipped = bytes([rank[0] ^ 0x80]) + rank[1:]  # so that negative numbers sort before positive ones
@@ -339,6 +368,12 @@ def _id_of(state_key: bytes) -> bytes:
     after_state = state_key.index(b"\0") + 1
     after_worker = state_key.index(b"\0", after_state) + 1
     return state_key[after_worker + 16 :]
+
+
+def _about_key(about: str) -> bytes:
+    """Names of jobs may be longer than a key of LMDB."""
+    raw = about.encode()
+    return (raw if len(raw) <= 400 else hashlib.sha256(raw).digest()) + b"\0"
 
 
 def _pair(first: str, second: str) -> bytes:

@@ -7,16 +7,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from reconciler.actual.state_dir import default_state_dir
-from reconciler.actual.store import Store
-from reconciler.desired.git import Source, open_source
+from reconciler.cli.views.words import some
 from reconciler.errors import InputError
-from reconciler.model.desired import Revision
+
+if TYPE_CHECKING:  # the shell asks for completions at every key: source and store are imported when used
+    from reconciler.actual.store import Store
+    from reconciler.desired.git import Source
+    from reconciler.model.desired import Revision
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
 
@@ -65,19 +67,31 @@ class Context:
 
     # source and store ---------------------------------------------------------------------------------
 
-    def source(self) -> Source:
-        """Open the repository that --repo, --branch and --path name."""
+    def source(self, *, fetch: bool = True) -> Source:
+        """Open the repository that --repo, --branch and --path name; a remote one as it is now."""
+        from reconciler.desired.git import open_source
+
         options = self.options
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reconciler"
-        return open_source(options.repo, options.branch, options.path, cache / "mirrors")
+        return open_source(options.repo, options.branch, options.path, cache / "mirrors", fetch=fetch)
+
+    def notice_uncommitted(self, source: Source) -> None:
+        """Say on stderr which manifests are not committed, so not part of the revision."""
+        if self.options.quiet or not source.reads_head():
+            return
+        changed = [path for path in source.uncommitted([""]) if path.endswith((".yaml", ".yml"))]
+        if changed:
+            self.say(f"note: not committed, so not part of this revision: {some(changed, 3)}")
 
     def state_dir(self, source: Source | None = None, revision: Revision | None = None) -> Path:
         """Return the state directory: as given, else by the name of the project."""
+        from reconciler.actual.state_dir import default_state_dir
+
         if self.options.state_dir:
             return Path(self.options.state_dir).expanduser().absolute()
         if os.environ.get("RECONCILER_STATE_DIR"):
             return default_state_dir("")
-        source = source or self.source()
+        source = source or self.source(fetch=False)
         return default_state_dir(_project_name(source, revision or source.revision()))
 
     @contextmanager
@@ -89,6 +103,8 @@ class Context:
         InputError
             Nothing was ever applied there.
         """
+        from reconciler.actual.store import Store
+
         state_dir = self.state_dir()
         if must_exist and not Store.exists(state_dir):
             raise InputError(
@@ -102,6 +118,8 @@ class Context:
 @contextmanager
 def opened(state_dir: Path) -> Iterator[Store]:
     """Open a store and give it back."""
+    from reconciler.actual.store import Store
+
     store = Store(state_dir)
     try:
         yield store
@@ -111,7 +129,8 @@ def opened(state_dir: Path) -> Iterator[Store]:
 
 def _project_name(source: Source, revision: Revision) -> str:
     """Return the project's name; remembered by blob id, so that nothing is parsed twice."""
-    from reconciler.desired.state import PROJECT_FILES, project_name
+    from reconciler.desired.documents import PROJECT_FILES
+    from reconciler.desired.state import project_name
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reconciler" / "projects"
     for name in PROJECT_FILES:

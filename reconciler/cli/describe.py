@@ -13,11 +13,10 @@ from reconciler.actual.store import Store, View
 from reconciler.cli.context import Context
 from reconciler.cli.get import find_jobs
 from reconciler.cli.options import global_options
-from reconciler.cli.views.data import flow_data, job_data, resource_data
+from reconciler.cli.views.data import event_data, flow_data, job_data, resource_data
 from reconciler.cli.views.listing import as_json, as_yaml
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
-from reconciler.model.desired import DesiredState
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.run_config import FIELDS
 from reconciler.model.settings import Resources, Setting
@@ -25,7 +24,7 @@ from reconciler.model.settings import Resources, Setting
 _EVENTS = 12
 
 
-@click.group(name="describe", help="Show everything about one flow or job.")
+@click.group(name="describe", no_args_is_help=False, help="Show everything about one flow or job.")
 @global_options
 def command(context: Context) -> None:
     """Take the global options also between `describe` and the kind."""
@@ -47,7 +46,7 @@ def flow(context: Context, name: str) -> None:
     if context.options.output in ("json", "yaml"):
         keys = {job.uuid: job.path for job in jobs}
         facts |= {"members": [job_data(job, keys) for job in jobs if job.current]}
-        _structured(context, facts | {"events": [msgspec.to_builtins(event) for event in events]})
+        _structured(context, facts | {"events": [event_data(event) for event in events]})
         return
     for field in ("name", "sync", "health", "reason", "revision", "labels"):
         click.echo(f"{field + ':':<10} {facts[field]}")
@@ -65,9 +64,11 @@ def flow(context: Context, name: str) -> None:
 def job(context: Context, key: str) -> None:
     """Show one job, or every generation of it."""
     with context.store(must_exist=True) as store:
-        desired = _applied_state(context, store)
         with store.read() as view:
-            found = [_facts(view, record, desired) for record in find_jobs(view, key)]
+            records = find_jobs(view, key)
+        origins = _Origins(context, store)
+        with store.read() as view:
+            found = [_facts(view, record, origins) for record in records]
     if context.options.output in ("json", "yaml"):
         _structured(context, found[0] if len(found) == 1 else found)
         return
@@ -76,39 +77,52 @@ def job(context: Context, key: str) -> None:
         _echo_job(facts)
 
 
-def _applied_state(context: Context, store: Store) -> DesiredState | None:
-    """Return the desired state that was applied last: it knows file and line of every value."""
-    from reconciler.loop import Session
+class _Origins:
+    """Who set a value: looked up in the revision that was applied last, and in its history."""
 
-    with store.read() as view:
-        config = view.config()
-    if config is None:
-        return None
-    source = context.source()
-    return Session(source, store, source.revision(config.commit)).load().state
+    def __init__(self, context: Context, store: Store) -> None:
+        from reconciler.loop import Session
+
+        with store.read() as view:
+            config = view.config()
+        assert config is not None, "there is a job, so something was applied"
+        self.source = context.source(fetch=False)
+        self.commit = config.commit
+        self.desired = Session(self.source, store, self.source.revision(config.commit)).load().state
+
+    def of(self, setting: Setting) -> dict[str, Any]:
+        """Return value, level, kind, name, file, line, commit, author and time of a setting."""
+        value = setting.value
+        shown = resource_data(value) if isinstance(value, Resources) else value
+        found = {"value": shown} | self.desired.provenance(setting.origin)
+        return found | self._person(found)
+
+    def _person(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The last good version of a broken document stands in an older commit: its lines are not these."""
+        stale = f"{found['kind']}/{found['name']}" in self.desired.stale
+        who = (
+            None
+            if stale or not found["file"]
+            else self.source.blame(self.commit, found["file"], found["line"])
+        )
+        if who is None:
+            return {"commit": None, "author": None, "time": None}
+        return {"commit": who.commit, "author": who.author, "time": who.time}
 
 
-def _facts(view: View, record: JobRecord, desired: DesiredState | None) -> dict[str, Any]:
+def _facts(view: View, record: JobRecord, origins: _Origins) -> dict[str, Any]:
     keys = {other.uuid: other.path for other in view.jobs_of(record.flow)}
     for parent in record.parents:
         if parent not in keys and (found := view.generations(parent)):
             keys[parent] = found[-1].path
     facts = job_data(record, keys)
     facts["provenance"] = {
-        field: _origin(setting, desired)
+        field: origins.of(setting)
         for field in FIELDS
         if (setting := record.config.setting(field)) is not None
     }
-    facts["events"] = [msgspec.to_builtins(e) for e in view.events(f"job/{record.path}", limit=_EVENTS)]
+    facts["events"] = [event_data(e) for e in view.events(f"job/{record.path}", limit=_EVENTS)]
     return facts
-
-
-def _origin(setting: Setting, desired: DesiredState | None) -> dict[str, Any]:
-    value = setting.value
-    shown = resource_data(value) if isinstance(value, Resources) else value
-    if desired is None:
-        return {"value": shown} | msgspec.structs.asdict(setting.origin)
-    return {"value": shown} | desired.provenance(setting.origin)
 
 
 def _echo_job(facts: dict[str, Any]) -> None:
@@ -135,8 +149,9 @@ def _config_lines(provenance: dict[str, dict[str, Any]]) -> Iterator[str]:
         if origin is None:
             yield f"  {field + ':':<12} (none)"
             continue
-        place = f"{origin['file']}:{origin['line']}" if origin.get("file") else "no longer in the revision"
-        yield f"  {field + ':':<12} {origin['value']}   # {origin['level']} {origin['name']}, {place}"
+        place = f"{origin['file']}:{origin['line']}" if origin["file"] else "no longer in the revision"
+        who = f", {origin['commit'][:7]} by {origin['author']}" if origin["commit"] else ""
+        yield f"  {field + ':':<12} {origin['value']}   # {origin['level']} {origin['name']}, {place}{who}"
 
 
 def _echo_events(events: list[Event]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import click
-import msgspec
 
 from reconciler.cli.context import Context
 from reconciler.cli.describe import time_text
 from reconciler.cli.options import global_options
+from reconciler.cli.views.data import event_data
 from reconciler.cli.views.listing import as_json, as_yaml
 from reconciler.errors import InputError
 from reconciler.model.records import Event
@@ -24,7 +24,7 @@ def command(context: Context, *, about: str | None, limit: int) -> None:
     with context.store(must_exist=True) as store, store.read() as view:
         events = view.events(about, limit=limit)
     if context.options.output in ("json", "yaml"):
-        data = [msgspec.to_builtins(event) for event in events]
+        data = [event_data(event) for event in events]
         click.echo(as_json(data) if context.options.output == "json" else as_yaml(data).rstrip())
         return
     for event in events:

@@ -10,7 +10,7 @@ import click
 from reconciler.actual.store import View
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
-from reconciler.cli.views.data import flows_data, job_data, worker_data
+from reconciler.cli.views.data import flows_data, job_data, rule_data, worker_data
 from reconciler.cli.views.listing import show
 from reconciler.errors import InputError
 
@@ -29,7 +29,7 @@ RULE_COLUMNS = (
 )
 
 
-@click.group(name="get", help="List flows, jobs, workers or rules.")
+@click.group(name="get", no_args_is_help=False, help="List flows, jobs, workers or rules.")
 @global_options
 def command(context: Context) -> None:
     """Take the global options also between `get` and the kind."""
@@ -110,21 +110,7 @@ def rules(context: Context) -> None:
         from reconciler.loop import Session
 
         state = Session(source, store).load().state
-    rows = []
-    for rule in state.rules:
-        spec = state.manifests[f"OverrideRule/{rule.name}"].spec
-        rows.append(
-            {
-                "name": rule.name,
-                "order": spec.get("order", 100),
-                "flows": rule.flows,
-                "labels": rule.labels,
-                "name_filter": rule.name_filter,
-                "function_filter": rule.function_filter,
-                "dynamic": rule.dynamic,
-                "sets": spec["set"],
-            }
-        )
+    rows = [rule_data(state, rule) for rule in state.rules]
     show(context, rows, *RULE_COLUMNS, name="name")
 
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import platform
 import sys
-import tempfile
-import traceback
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -16,7 +12,7 @@ import click
 from reconciler import __version__
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
-from reconciler.errors import ExitCode, ReconcilerError
+from reconciler.errors import ExitCode, InputError, ReconcilerError
 
 VERBS = {
     "validate": "Check the manifests of a revision.",
@@ -57,8 +53,8 @@ class LazyGroup(click.Group):
         if args and args[0] not in VERBS:
             from reconciler.diagnostics import did_you_mean
 
-            hint = did_you_mean(args[0], VERBS) or ""
-            raise click.UsageError(f"there is no verb '{args[0]}'. {hint}", ctx)
+            hint = did_you_mean(args[0], VERBS) or "see `reconcile --help`"
+            raise InputError(f"there is no verb '{args[0]}'", hint=hint)
         return super().resolve_command(ctx, args)
 
 
@@ -87,11 +83,16 @@ def cli(context: Context, **flags: Any) -> None:
     click_context = click.get_current_context()
     if click_context.invoked_subcommand is not None:
         if any(flags.values()):
-            raise click.UsageError("--once, --wait, --timeout, --dry-run and --allow-prune stand alone")
+            raise InputError(
+                "--once, --wait, --timeout, --dry-run and --allow-prune go with no verb",
+                hint="write `reconcile --once`, or the verb without them",
+            )
         return
     if not flags["once"] and not flags["dry_run"]:
         if any(flags.values()):
-            raise click.UsageError("--wait, --timeout and --allow-prune go with --once")
+            raise InputError(
+                "--wait, --timeout and --allow-prune go with --once", hint="write `reconcile --once --wait`"
+            )
         click.echo(click_context.get_help())
         return
     from reconciler.cli.once import run
@@ -102,12 +103,12 @@ def cli(context: Context, **flags: Any) -> None:
 def main() -> NoReturn:
     """Run the command line; every error ends here, with the exit code that its kind has."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="reconcile", standalone_mode=False)
         code: int = ExitCode.OK
     except click.exceptions.Exit as leaving:
         code = leaving.exit_code
     except click.ClickException as error:
-        error.show()
+        _show(_as_ours(error))
         code = ExitCode.USAGE
     except ReconcilerError as error:
         _show(error)
@@ -124,6 +125,14 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+def _as_ours(error: click.ClickException) -> InputError:
+    """Return an error of the option parser in the form that all errors have."""
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    hint = f"see `{context.command_path} --help`" if context is not None else None
+    return InputError(message[:1].lower() + message[1:], hint=hint)
+
+
 def _show(error: ReconcilerError) -> None:
     click.echo(f"error: {error.message}", err=True)
     if error.hint:
@@ -131,10 +140,14 @@ def _show(error: ReconcilerError) -> None:
 
 
 def _report_bug(error: Exception) -> None:
+    import platform
+    import tempfile
+    import traceback
+
     trace = "".join(traceback.format_exception(error))
     facts = f"reconciler {__version__}, Python {platform.python_version()}, {platform.platform()}"
     with tempfile.NamedTemporaryFile("w", prefix="reconcile-bug-", suffix=".txt", delete=False) as report:
         report.write(f"{facts}\n{' '.join(sys.argv)}\n\n{trace}")
     last = f"{type(error).__name__}: {error}"
     click.echo(f"error: this is a bug in reconciler, not your mistake: {last}", err=True)
-    click.echo(f"  help: please report it with the contents of {Path(report.name)}", err=True)
+    click.echo(f"  help: please report it with the contents of {report.name}", err=True)

@@ -30,6 +30,7 @@ def show_plan(context: Context, *, exit_code: bool, allow_prune: bool) -> int:
 
     source = context.source()
     revision = source.revision()
+    context.notice_uncommitted(source)
     with opened(context.state_dir(source, revision)) as store:
         session = Session(source, store, revision)
         plan = session.plan(session.load(), allow_prune=allow_prune)

@@ -12,7 +12,9 @@ from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
 from reconciler.cli.views.diagnostics import show_diagnostics
 from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.words import many
 from reconciler.errors import ExitCode
+from reconciler.model.desired import DesiredState
 
 
 @click.command(name="validate", help="Check the manifests of a revision, without any state.")
@@ -26,6 +28,7 @@ def command(context: Context) -> None:
     from reconciler.plan.planner import make_plan
 
     source = context.source()
+    context.notice_uncommitted(source)
     with tempfile.TemporaryDirectory(prefix="reconcile-validate-") as scratch, opened(Path(scratch)) as store:
         loaded = Session(source, store).load()
         plan = make_plan(loaded.state, ActualState())
@@ -35,7 +38,16 @@ def command(context: Context) -> None:
     else:
         show_diagnostics(context, plan.diagnostics)
         state = loaded.state
-        counts = f"{len(state.flows)} flows, {len(state.rules)} rules, {len(state.workers)} workers"
         verdict = "invalid" if plan.has_errors else "valid"
-        click.echo(f"{state.revision}: {verdict}; {counts}, {len(state.exec_configs)} exec_configs")
+        click.echo(f"{state.revision}: {verdict}; {_counts(state)}")
     sys.exit(ExitCode.USAGE if plan.has_errors else ExitCode.OK)
+
+
+def _counts(state: DesiredState) -> str:
+    found = {
+        "flow": state.flows,
+        "rule": state.rules,
+        "worker": state.workers,
+        "exec_config": state.exec_configs,
+    }
+    return ", ".join(many(len(several), what) for what, several in found.items())

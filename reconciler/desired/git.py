@@ -1,18 +1,14 @@
 """The source: a git repository, read from its object database and never from a checkout.
 
-The only module that talks to git. Plumbing that a reconcile needs every time runs the ``git`` command
-directly (2 ms); GitPython, whose import costs more than that, does what is rare: cloning and fetching
-mirrors of remote sources, and reading who made a commit.
+What every reconcile needs of git goes through the ``git`` command (2 ms a call). GitPython, whose import costs
+more than all of that, keeps the mirrors of remote sources; see :mod:`reconciler.desired.mirror`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import shutil
 import subprocess
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,11 +17,9 @@ import msgspec
 from reconciler.errors import InputError, TransientError, WorldError
 from reconciler.model.desired import Revision
 
-FETCH_TIMEOUT = 120.0
-"""Seconds that cloning or fetching a remote source may take."""
-
 _COMMAND_TIMEOUT = 60.0
 _SYMLINK, _SUBMODULE = "120000", "160000"
+_OBJECT_TYPES = frozenset(("commit", "tree", "blob", "tag"))
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -47,12 +41,12 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class CommitInfo(msgspec.Struct, frozen=True):
-    """Who made a commit, and when (ISO 8601)."""
+    """Who made a commit, and when (seconds since the epoch)."""
 
     commit: str
     author: str
-    date: str
-    subject: str
+    time: float
+    summary: str
 
 
 class Source:
@@ -73,17 +67,25 @@ class Source:
             The branch or the subdirectory does not exist.
         """
         wanted = commit or self.branch or "HEAD"
-        names = [f"{wanted}^{{commit}}", f"{wanted}^{{commit}}:{self.path}"]
-        result = self._run("rev-parse", "--verify", "-q", names[0], check=False)
-        if result.returncode != 0:
+        if "\n" in wanted or "\n" in self.path:
+            raise InputError("the name of a branch or folder has no line break")
+        found, tree = self._objects(f"{wanted}^{{commit}}", f"{wanted}^{{commit}}:{self.path}")
+        if found is None:
             raise self._no_such_revision(wanted)
-        commit_id = result.stdout.decode().strip()
-        tree = self.tree_id(commit_id, "")
-        if tree is None:
+        if tree is None or tree[1] != "tree":
             raise InputError(
                 f"{wanted} has no directory '{self.path}'", hint="check --path; it is relative to --repo"
             )
-        return Revision(self._branch_name(commit), commit_id, self.path, tree)
+        return Revision(self._branch_name(commit), found[0], self.path, tree[0])
+
+    def _objects(self, *names: str) -> list[tuple[str, str] | None]:
+        """Return (object id, type) of each name, None where there is none; one command for all."""
+        raw = self._run(
+            "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin="\n".join(names).encode()
+        )
+        lines = raw.stdout.decode(errors="replace").splitlines()
+        fields = (line.rpartition(" ") for line in lines)
+        return [(head, kind) if kind in _OBJECT_TYPES else None for head, _, kind in fields]
 
     def _no_such_revision(self, wanted: str) -> InputError:
         if wanted == "HEAD":
@@ -98,19 +100,20 @@ class Source:
         )
 
     def _branch_name(self, commit: str | None) -> str:
-        if self.branch and not commit:
-            return self.branch
+        return self.branch if self.branch and not commit else self._checked_out()
+
+    def _checked_out(self) -> str:
         result = self._run("symbolic-ref", "-q", "--short", "HEAD", check=False)
         return result.stdout.decode().strip() or "HEAD"
 
+    def reads_head(self) -> bool:
+        """Whether what is read is what the work tree was checked out from."""
+        return self.branch is None or self.branch in ("HEAD", self._checked_out())
+
     def tree_id(self, commit: str, directory: str) -> str | None:
         """Return the tree id of a directory (relative to ``path``), or None if there is none."""
-        result = self._run("rev-parse", "--verify", "-q", f"{commit}:{self._inside(directory)}", check=False)
-        found = result.stdout.decode().strip()
-        if result.returncode != 0 or not found:
-            return None
-        kind = self._run("cat-file", "-t", found).stdout.decode().strip()
-        return found if kind == "tree" else None
+        (found,) = self._objects(f"{commit}:{self._inside(directory)}")
+        return found[0] if found is not None and found[1] == "tree" else None
 
     def entry(self, commit: str, path: str) -> Entry | None:
         """Return one file or directory of the revision, or None."""
@@ -125,6 +128,17 @@ class Source:
             return []
         raw = self._run("ls-tree", "-r", "-z", tree).stdout
         return list(_parse_listing(raw, f"{directory.strip('/')}/" if directory.strip("/") else ""))
+
+    def earlier_versions(self, commit: str, path: str, limit: int) -> Iterator[str]:
+        """Yield the blob ids that a file had before, the newest first; at most ``limit`` of them."""
+        place = f":(literal){self._inside(path)}"
+        raw = self._run(
+            "log", "--raw", "--no-abbrev", "--format=", f"--max-count={limit}", commit, "--", place
+        )
+        for line in raw.stdout.decode(errors="replace").splitlines():
+            blob = line.split()[2]
+            if blob.strip("0"):
+                yield blob
 
     def top_level_names(self, tree: str) -> set[str]:
         """Return the names directly below a tree."""
@@ -153,6 +167,9 @@ class Source:
         InputError
             The tree has a symlink or submodule.
         """
+        import shutil
+        import tarfile
+
         if target.exists():
             return
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
@@ -190,13 +207,19 @@ class Source:
         fields = raw.stdout.decode(errors="replace").split("\0")
         return [field[3:] for field in fields if len(field) > 3 and field[2] == " "]
 
-    def commit_info(self, commit: str) -> CommitInfo:
-        """Return who made a commit."""
-        import git
-
-        found = git.Repo(self.git_dir).commit(commit)
-        author = f"{found.author.name} <{found.author.email}>"
-        return CommitInfo(found.hexsha, author, found.authored_datetime.isoformat(), str(found.summary))
+    def blame(self, commit: str, file: str, line: int) -> CommitInfo | None:
+        """Return who last wrote a line of a file, as of ``commit``; also if the file was moved since."""
+        where = f"{line},{line}"
+        arguments = ("blame", "--porcelain", "-M", "-C", "-L", where, commit, "--", self._inside(file))
+        result = self._run(*arguments, check=False)
+        if result.returncode != 0:
+            return None
+        header, *fields = result.stdout.decode(errors="replace").splitlines()
+        facts = dict(field.partition(" ")[::2] for field in fields if not field.startswith("\t"))
+        author = f"{facts.get('author', '')} {facts.get('author-mail', '')}".strip()
+        return CommitInfo(
+            header.split()[0], author, float(facts.get("author-time", 0)), facts.get("summary", "")
+        )
 
     def _inside(self, directory: str) -> str:
         return "/".join(part for part in (self.path, directory.strip("/")) if part)
@@ -208,8 +231,10 @@ class Source:
         return _git([*where, *arguments], stdin=stdin, check=check)
 
 
-def open_source(location: str, branch: str | None, path: str, mirrors: Path) -> Source:
+def open_source(location: str, branch: str | None, path: str, mirrors: Path, *, fetch: bool = True) -> Source:
     """Open a local repository, or the mirror of a remote one after fetching it.
+
+    Without ``fetch`` a mirror that exists is used as it is, for those who only want to know which it was.
 
     Raises
     ------
@@ -219,61 +244,32 @@ def open_source(location: str, branch: str | None, path: str, mirrors: Path) -> 
         The remote cannot be reached in time; a mirror that exists is left as it was.
     """
     if _is_remote(location):
-        return Source(_fetch_mirror(location, mirrors), None, branch, path)
+        from reconciler.desired.mirror import mirror_of
+
+        return Source(mirror_of(location, mirrors, fetch=fetch), None, branch, path)
     directory = Path(location).expanduser()
     if not directory.is_dir():
         raise InputError(f"there is no directory {location}", hint="--repo takes a git repository or a URL")
-    result = _git(
-        ["-C", str(directory), "rev-parse", "--absolute-git-dir", "--is-bare-repository", "--show-prefix"],
-        check=False,
-    )
+    questions = ("--absolute-git-dir", "--is-bare-repository", "--show-cdup", "--show-prefix")
+    result = _git(["-C", str(directory), "rev-parse", *questions], check=False)
     if result.returncode != 0:
-        raise InputError(
-            f"{directory.resolve()} is not inside a git repository: {_first_line(result.stderr)}",
-            hint="run `git init` and commit your manifests, or give --repo",
-        )
-    git_dir, bare, *prefix = result.stdout.decode().splitlines()
-    inside = "/".join(part.strip("/") for part in (prefix[0] if prefix else "", path) if part.strip("/"))
-    work_tree = None if bare == "true" else _work_tree(directory)
+        raise _not_a_repository(directory, result)
+    git_dir, bare, *tree = result.stdout.decode(errors="surrogateescape").splitlines()
+    up, prefix = tree if len(tree) == 2 else (None, "")  # none of both inside of the .git directory
+    inside = "/".join(part.strip("/") for part in (prefix, path) if part.strip("/"))
+    work_tree = None if bare == "true" or up is None else (directory / up).resolve()
     return Source(Path(git_dir), work_tree, branch, inside)
 
 
-def _work_tree(directory: Path) -> Path:
-    return Path(_git(["-C", str(directory), "rev-parse", "--show-toplevel"]).stdout.decode().strip())
+def _not_a_repository(directory: Path, result: subprocess.CompletedProcess[bytes]) -> InputError:
+    return InputError(
+        f"{directory.resolve()} is not inside a git repository: {first_line(result.stderr)}",
+        hint="run `git init` and commit your manifests, or give --repo",
+    )
 
 
 def _is_remote(location: str) -> bool:
     return "://" in location or (":" in location.split("/")[0] and not Path(location).exists())
-
-
-def _fetch_mirror(url: str, mirrors: Path) -> Path:
-    """Clone the remote once as a bare mirror, then fetch what is new. Both have a deadline."""
-    import git
-
-    target = mirrors / f"{hashlib.sha256(url.encode()).hexdigest()[:24]}.git"
-    environment = {"GIT_TERMINAL_PROMPT": "0"}
-    try:
-        if target.exists():
-            mirror = git.Repo(target)
-            with mirror.git.custom_environment(**environment):
-                mirror.git.fetch(
-                    "--prune", "--quiet", "origin", "+refs/*:refs/*", kill_after_timeout=FETCH_TIMEOUT
-                )
-            return target
-        mirrors.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        runner = git.Git(str(mirrors))
-        runner.update_environment(**environment)
-        runner.clone("--mirror", "--quiet", "--", url, str(partial), kill_after_timeout=FETCH_TIMEOUT)
-        partial.rename(target)
-        return target
-    except git.exc.GitCommandError as error:
-        reason = _first_line(str(error.stderr).encode()) or str(error)
-        raise TransientError(
-            f"cannot fetch {url}: {reason.strip()}",
-            hint="check the URL, the network and your credentials; nothing has changed",
-        ) from error
 
 
 _UNWANTED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
@@ -301,11 +297,12 @@ def _git(
         raise TransientError(f"git {arguments[1]} gave no answer in {_COMMAND_TIMEOUT:.0f} s") from error
     if check and result.returncode != 0:
         command = " ".join(arguments[1:3])
-        raise WorldError(f"git {command} failed: {_first_line(result.stderr)}")
+        raise WorldError(f"git {command} failed: {first_line(result.stderr)}")
     return result
 
 
-def _first_line(text: bytes) -> str:
+def first_line(text: bytes) -> str:
+    """Return the first line of what git says on stderr."""
     lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
     return lines[0].strip().removeprefix("stderr: ").strip("'") if lines else ""
 

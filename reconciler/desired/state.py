@@ -11,10 +11,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from reconciler.desired.documents import Collection, collect
+from reconciler.desired.documents import PROJECT_FILES, Collection, collect, no_plain_file
 from reconciler.desired.flows import FlowReader
 from reconciler.desired.git import Entry, Source
-from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
 from reconciler.model.desired import DesiredFlow, DesiredState, Hold, Revision
 from reconciler.model.manifests import (
@@ -31,7 +30,8 @@ from reconciler.model.rules import Rule
 from reconciler.model.run_config import layer_of
 from reconciler.model.settings import Layer, Level, Origin
 
-PROJECT_FILES = ("reconciler.yaml", "reconciler.yml")
+_LOOK_BACK = 20
+"""How many earlier versions of an unreadable reconciler.yaml are looked at for the name of its Project."""
 
 
 class ParseCache(Protocol):
@@ -70,8 +70,8 @@ def load_desired(
     manifests = _manifest_directories(project_files, good, reader)
     entries = _manifest_entries(source, revision, manifests)
     files = project_files | reader.parse([entry for entry in entries if entry.is_file])
+    files |= {e.path: (e.object_id, no_plain_file(e.what)) for e in entries if not e.is_file}
     collection = collect(files, good, reader.parsed_blob)
-    collection.diagnostics += [_not_a_file(entry) for entry in entries if not entry.is_file]
     state = _assemble(source, revision, collection)
     for name in state.invalid:  # a flow whose references are wrong is not good either
         key = f"{Kind.FLOW}/{name}"
@@ -129,25 +129,35 @@ class _Reader:
 
 
 def project_name(source: Source, revision: Revision) -> str:
-    """Return ``metadata.name`` of the Project; used once a blob, to find the default state directory.
+    """Return ``metadata.name`` of the Project, to find the default state directory.
+
+    While the Project of the revision cannot be read, that of the last commit in which it could counts.
 
     Raises
     ------
     InputError
-        There is no readable Project document.
+        There is no ``reconciler.yaml``, or never was a readable Project document in it.
     """
+    entry = _Reader(source, revision, _NoCache()).project_file()
+    found = _project_name_in(source, [entry.object_id])
+    if found is None:
+        found = _project_name_in(source, source.earlier_versions(revision.commit, entry.path, _LOOK_BACK))
+    if found is not None:
+        return found
+    raise InputError(
+        f"{entry.path} of {revision} has no readable `kind: Project` document with metadata.name",
+        hint="run `reconcile validate` to see what is wrong with it",
+    )
+
+
+def _project_name_in(source: Source, blobs: Iterable[str]) -> str | None:
     from reconciler.desired.yaml_reader import parse_file
 
-    reader = _Reader(source, revision, _NoCache())
-    entry = reader.project_file()
-    for _, data in source.blobs([entry.object_id]):
+    for _, data in source.blobs(blobs):
         for document in parse_file(data).documents:
             if document.kind == Kind.PROJECT and document.name:
                 return document.name
-    raise InputError(
-        f"{entry.path} of {revision} has no readable `kind: Project` document with metadata.name",
-        hint="run `reconcile validate --state-dir DIR` to see what is wrong with it",
-    )
+    return None
 
 
 class _NoCache:
@@ -180,14 +190,6 @@ def _manifest_entries(source: Source, revision: Revision, directories: Iterable[
         if entry.path.endswith((".yaml", ".yml")) or not entry.is_file
     }
     return [found[path] for path in sorted(found)]
-
-
-def _not_a_file(entry: Entry) -> Diagnostic:
-    return Diagnostic(
-        code=f"source/{entry.what}",
-        message=f"'{entry.path}' is a {entry.what}; manifests are plain files",
-        hint="commit the file itself",
-    )
 
 
 def _assemble(source: Source, revision: Revision, collection: Collection) -> DesiredState:

@@ -19,7 +19,7 @@ from reconciler.model.actions import Action, JobPlan, Plan, Subject, Verb
 from reconciler.model.flows import BuiltFlow, flow_identity
 from reconciler.model.manifests import Prune
 from reconciler.model.records import FlowRecord, JobRecord
-from reconciler.model.states import ACTIVE, BROKEN, PENDING, JobState
+from reconciler.model.states import ACTIVE, PENDING, JobState
 
 
 class Application:
@@ -83,7 +83,7 @@ class Application:
         if old is not None and old.suspended != record.suspended:
             self._suspend(record)
         if old is not None and old.build_key != record.build_key:
-            self._refresh_payloads(flow.name)
+            self._refresh_jobs(old.build_key, self.built[flow.name])
 
     def _suspend(self, flow: FlowRecord) -> None:
         for job in self.writer.jobs_of(flow.name):
@@ -92,14 +92,27 @@ class Application:
             elif not flow.suspended and job.state is JobState.PAUSED:
                 move(self.writer, job, initial_state(self.writer, job), self.now, "spec.suspend ended")
 
-    def _refresh_payloads(self, flow: str) -> None:
-        """What does not count as content (metadata, code that is kept) still reaches jobs yet to run."""
-        built = self.built[flow]
+    def _refresh_jobs(self, old_build: str, built: BuiltFlow) -> None:
+        """What does not count as content still reaches the jobs that stay.
+
+        The names reach every job. Metadata, code that is kept, and the order of a linear flow reach those
+        that have yet to run; who waits for a detour goes on waiting for it.
+        """
+        before = self.writer.build(old_build)
+        known = {job.uuid: job.parents for job in before.jobs} if before is not None else {}
         for job in built.jobs:
             record = self.writer.job(f"{job.uuid}_{job.index}")
-            if record is not None and (record.state in PENDING or record.state in BROKEN):
+            if record is None:
+                continue
+            record = msgspec.structs.replace(record, key=job.key, name=job.name)
+            if record.state not in ACTIVE and record.state is not JobState.COMPLETED:
+                detours = [p for p in record.parents if p not in known.get(job.uuid, record.parents)]
+                record = msgspec.structs.replace(
+                    record, code=built.code, files=job.files, parents=[*job.parents, *detours]
+                )
                 self.writer.put_payload(record.id, job.payload)
-                self.writer.put_job(msgspec.structs.replace(record, code=built.code, files=job.files))
+                self.touched.append(record.id)
+            self.writer.put_job(record)
 
     def _mark_removed(self, name: str) -> None:
         flow = self.writer.flow(name)
@@ -165,7 +178,7 @@ class Application:
             state = JobState.WAITING
         return msgspec.structs.replace(
             old, state=state, current=True, cancel=None, config=plan.config, own=plan.own, key=plan.job.key,
-            name=plan.job.name, error=None, updated=self.now,
+            name=plan.job.name, error=None, updated=self.now, parents=plan.job.parents,
             code=self.built[old.flow].code if state is JobState.WAITING else old.code,
         )  # fmt: skip
 

@@ -2,38 +2,33 @@
 
 Intent is written before every effect and the outcome after it, so a pass that dies anywhere is continued
 by the next one: a CHECKED_OUT job is uploaded again, an UPLOADED one is looked up by its claim before it
-is started again, a finished one is taken in again, which then changes nothing.
+is started again, a finished one is taken in again, which then changes nothing. The work of a pass is
+proportional to the jobs that are active, however many wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from reconciler.actual.store import Store, Writer
-from reconciler.errors import ReconcilerError, TransientError
+from reconciler.errors import InputError, TransientError
 from reconciler.execution.lifecycle import Observation, Step, next_step
 from reconciler.execution.outputs import Outputs
-from reconciler.execution.queues import Submission
-from reconciler.execution.responses import Result, fail, take_in
+from reconciler.execution.responses import fail, take_in
+from reconciler.execution.starting import Starter
 from reconciler.execution.transitions import move
 from reconciler.execution.worker import Ended, WorkerAccess
-from reconciler.model.keys import run_dir
 from reconciler.model.records import AppliedConfig, JobRecord, WorkerStatus
-from reconciler.model.states import ACTIVE, JobState
+from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
 QUEUE_INTERVAL = 2.0
 """Seconds between two looks at a worker's queue; the outbox is looked at in every pass."""
 
-BATCH = 200
-"""Jobs that leave the store at once."""
-
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 2.0, 300.0
 
-Extract = Callable[[str, Path], None]
-ReadBlobs = Callable[[Sequence[str]], Iterator[tuple[str, bytes]]]
+Steps = Mapping[Step, Sequence[JobRecord]]
 
 
 class Executor:
@@ -72,18 +67,20 @@ class Lane:
         self.config = config
         self.outputs = outputs
         self.name = name
-        self.spec = config.workers[name]
         self._access = access
+        self._starter = Starter(store, config, outputs, name, access)
         self._queue_asked = 0.0
-        self._starting: set[str] = set()
 
     def advance(self, now: float) -> bool:
         """Move the jobs of this worker; an outage changes no job and makes the next try later."""
         with self.store.read() as view:
             active = [job for state in ACTIVE for job in view.in_state(state, self.name)]
-            ready = view.count_in_state(JobState.READY, self.name)
+            work = bool(active) or view.any_in_state([JobState.READY], self.name)
             status = view.worker_status(self.name)
-        if not (active or ready) or (status is not None and now < status.next_try):
+        if not work:
+            return False
+        active = self._starter.drop(active, now)
+        if status is not None and now < status.next_try:
             return False
         try:
             moved = self._pass(active, now)
@@ -101,29 +98,29 @@ class Lane:
         """The files and the queue of this worker."""
         return self._access(self.name)
 
-    def _pass(self, active: list[JobRecord], now: float) -> bool:
+    def _pass(self, active: Sequence[JobRecord], now: float) -> bool:
         steps = self._decide(active, now)
         moved = self._take_in(steps, now)
         moved |= self._note(steps, now)
-        self._kill([job for job, step in steps if step is Step.KILL])
-        upload = [job for job, step in steps if step is Step.UPLOAD]
-        start = [job for job, step in steps if step is Step.START]
-        upload += self._check_out(now)
-        start += self._upload(upload, now)
-        self._start(start, now)
-        return moved or bool(upload or start)
+        self._kill(steps[Step.KILL])
+        moved |= self._starter.withdraw(steps[Step.WITHDRAW], now)
+        uploaded = self._starter.upload([*steps[Step.UPLOAD], *self._starter.check_out(now)], now)
+        started = self._starter.start([*steps[Step.START], *uploaded], now)
+        if started:
+            self._queue_asked = 0.0
+        return moved or started
 
     # observing ----------------------------------------------------------------------------------------
 
-    def _decide(self, active: Sequence[JobRecord], now: float) -> list[tuple[JobRecord, Step]]:
-        on_worker = [job for job in active if job.state in (JobState.SUBMITTED, JobState.RUNNING)]
+    def _decide(self, active: Sequence[JobRecord], now: float) -> Steps:
+        on_worker = [job for job in active if job.state in ON_WORKER]
         markers = self.access.markers() if on_worker else set()
         alive = self._alive([job for job in on_worker if self.access.marker(job) not in markers], now)
-        decided = []
+        decided: dict[Step, list[JobRecord]] = {step: [] for step in Step}
         for job in active:
             in_queue = None if alive is None else job.queue_id in alive
             seen = Observation(marker=self.access.marker(job) in markers, in_queue=in_queue)
-            decided.append((job, next_step(job, seen, now)))
+            decided[next_step(job, seen, now)].append(job)
         return decided
 
     def _alive(self, jobs: Sequence[JobRecord], now: float) -> set[str] | None:
@@ -136,16 +133,39 @@ class Lane:
 
     # taking in ----------------------------------------------------------------------------------------
 
-    def _take_in(self, steps: Sequence[tuple[JobRecord, Step]], now: float) -> bool:
-        ended = [(job, step) for job, step in steps if step in (Step.TAKE_IN, Step.TAKE_IN_LOST)]
-        read = [(job, self.access.ending(job, lost=step is Step.TAKE_IN_LOST)) for job, step in ended]
-        for _, ending in read:
-            if ending.result is not None and ending.result["ok"]:
-                self.outputs.save_before(ending.result["documents"], ending.result["blobs"])
-        if read:
-            self.store.write(lambda writer: self._record_endings(writer, read, now))
-            self.access.clear([job for job, ending in read if not ending.still_runs_as])
-        return bool(read)
+    def _take_in(self, steps: Steps, now: float) -> bool:
+        read = [(job, self.access.ending(job, lost=False)) for job in steps[Step.TAKE_IN]]
+        read += [(job, self.access.ending(job, lost=True)) for job in steps[Step.TAKE_IN_LOST]]
+        saved = [(job, self._saved(ending)) for job, ending in read]
+        self._record(saved, now)
+        self.access.clear([job for job, ending in saved if not ending.still_runs_as])
+        return bool(saved)
+
+    def _saved(self, ending: Ended) -> Ended:
+        """Write the outputs where they must be before the job counts as completed."""
+        result = ending.result
+        if result is None or not result.ok:
+            return ending
+        try:
+            self.outputs.save_before(result.documents, result.blobs)
+        except InputError as error:
+            return _not_kept(error)
+        return ending
+
+    def _record(self, endings: Sequence[tuple[JobRecord, Ended]], now: float) -> None:
+        """Record all endings at once; if one holds what cannot be kept, that job alone fails."""
+        if not endings:
+            return
+        try:
+            self.store.write(lambda writer: self._record_endings(writer, endings, now))
+        except (ValueError, TypeError, KeyError) as error:
+            if len(endings) > 1:
+                for one in endings:
+                    self._record([one], now)
+            elif endings[0][1].result is not None:
+                self._record([(endings[0][0], _not_kept(error))], now)
+            else:
+                raise
 
     def _record_endings(self, writer: Writer, read: Sequence[tuple[JobRecord, Ended]], now: float) -> None:
         for job, ending in read:
@@ -167,115 +187,31 @@ class Lane:
                 queue_id=queue_id, missing_since=None, submitted=current.submitted or now,
             )  # fmt: skip
 
-    def _note(self, steps: Sequence[tuple[JobRecord, Step]], now: float) -> bool:
-        noted = [(job.id, step) for job, step in steps if step in _NOTES]
-        if not noted:
-            return False
+    def _note(self, steps: Steps, now: float) -> bool:
+        noted: list[tuple[JobRecord, float | None]] = [
+            *((job, None) for job in steps[Step.NOTE_RUNNING]),
+            *((job, now) for job in steps[Step.NOTE_MISSING]),
+            *((job, None) for job in steps[Step.NOTE_FOUND]),
+        ]
+        running = {job.id for job in steps[Step.NOTE_RUNNING]}
 
         def write(writer: Writer) -> None:
-            for job_id, step in noted:
-                job = writer.job(job_id)
-                if job is None or job.state not in (JobState.SUBMITTED, JobState.RUNNING):
+            for known, missing_since in noted:
+                job = writer.job(known.id)
+                if job is None or job.state not in ON_WORKER:
                     continue
-                if step is Step.NOTE_RUNNING:
+                if job.id in running:
                     move(writer, job, JobState.RUNNING, now, missing_since=None)
                 else:
-                    missing = now if step is Step.NOTE_MISSING else None
-                    writer.put_job(msgspec.structs.replace(job, missing_since=missing))
+                    writer.put_job(msgspec.structs.replace(job, missing_since=missing_since))
 
-        self.store.write(write)
-        return True
+        if noted:
+            self.store.write(write)
+        return bool(noted)
 
     def _kill(self, jobs: Sequence[JobRecord]) -> None:
         if jobs:
             self.access.queue.cancel([job.queue_id for job in jobs if job.queue_id])
-            self._queue_asked = 0.0
-
-    # starting -----------------------------------------------------------------------------------------
-
-    def _check_out(self, now: float) -> list[JobRecord]:
-        """Take the most urgent READY jobs, as many as the worker's limit allows. This is the intent."""
-
-        def take(writer: Writer) -> list[JobRecord]:
-            used = sum(writer.count_in_state(state, self.name) for state in ACTIVE)
-            free = BATCH if self.spec.max_jobs is None else min(BATCH, self.spec.max_jobs - used)
-            chosen: list[JobRecord] = []
-            for job in writer.in_state(JobState.READY, self.name):
-                if len(chosen) >= free:
-                    break
-                chosen.append(job)
-            return [self._claim_attempt(writer, job, now) for job in chosen]
-
-        with self.store.read() as view:
-            if view.count_in_state(JobState.READY, self.name) == 0:
-                return []
-            if self.spec.max_jobs is not None:
-                used = sum(view.count_in_state(state, self.name) for state in ACTIVE)
-                if used >= self.spec.max_jobs:
-                    return []
-        return self.store.write(take)
-
-    def _claim_attempt(self, writer: Writer, job: JobRecord, now: float) -> JobRecord:
-        attempt = job.attempt + 1
-        directory = run_dir(self.access.work_dir, job.uuid, job.index, attempt)
-        return move(
-            writer, job, JobState.CHECKED_OUT, now, f"worker {self.name}",
-            attempt=attempt, run_dir=directory, queue_id=None, submitted=None, error=None,
-        )  # fmt: skip
-
-    def _upload(self, jobs: Sequence[JobRecord], now: float) -> list[JobRecord]:
-        """Write the run directories; a job whose files cannot be made fails alone."""
-        impossible: dict[str, str] = {}
-        for job in jobs:
-            try:
-                with self.store.read() as view:
-                    payload = view.payload(job.id)
-                self.access.upload(job, payload or b"{}", self.config, self.outputs)
-            except TransientError:
-                raise
-            except (ReconcilerError, ValueError, KeyError) as error:
-                impossible[job.id] = str(error)
-
-        def write(writer: Writer) -> list[JobRecord]:
-            done = []
-            for known in jobs:
-                job = writer.job(known.id)
-                if job is None or job.state is not JobState.CHECKED_OUT:
-                    continue
-                if job.cancel is not None:
-                    move(writer, job, JobState.USER_STOPPED, now, job.cancel, cancel=None)
-                elif job.id in impossible:
-                    fail(writer, job, impossible[job.id], now, JobState.REMOTE_ERROR)
-                else:
-                    done.append(move(writer, job, JobState.UPLOADED, now))
-            return done
-
-        return self.store.write(write) if jobs else []
-
-    def _start(self, jobs: Sequence[JobRecord], now: float) -> None:
-        """Start what was uploaded, unless its claim shows that an interrupted pass has started it."""
-        started = {job.id: pid for job in jobs if (pid := self.access.claimed_by(job)) is not None}
-        fresh = [job for job in jobs if job.id not in started and job.cancel is None]
-        started |= self.access.queue.submit([Submission(job.id, job.run_dir or "") for job in fresh])
-
-        def write(writer: Writer) -> None:
-            for known in jobs:
-                job = writer.job(known.id)
-                if job is None or job.state is not JobState.UPLOADED:
-                    continue
-                if job.id in started:
-                    queue_id = started[job.id]
-                    move(
-                        writer, job, JobState.SUBMITTED, now, f"process {queue_id}",
-                        queue_id=queue_id, submitted=now,
-                    )  # fmt: skip
-                elif job.cancel is not None:
-                    move(writer, job, JobState.USER_STOPPED, now, job.cancel, cancel=None)
-                else:
-                    fail(writer, job, "its script could not be started", now, JobState.REMOTE_ERROR)
-
-        if jobs:
-            self.store.write(write)
             self._queue_asked = 0.0
 
     def _note_failure(self, status: WorkerStatus | None, reason: str, now: float) -> None:
@@ -288,6 +224,5 @@ class Lane:
         self.store.write(lambda writer: writer.put_worker_status(self.name, worse))
 
 
-_NOTES = frozenset({Step.NOTE_RUNNING, Step.NOTE_MISSING, Step.NOTE_FOUND})
-
-__all__ = ["Executor", "Result"]
+def _not_kept(error: Exception) -> Ended:
+    return Ended(error=f"its output cannot be kept: {error}", state=JobState.REMOTE_ERROR)

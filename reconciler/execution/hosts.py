@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -40,21 +41,23 @@ class LocalHost:
         Raises
         ------
         TransientError
-            It gave no answer within ``timeout`` seconds.
+            It cannot be started, or gave no answer within ``timeout`` seconds.
         """
-        process = subprocess.Popen(
-            ["/bin/bash", "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=clean_environment(os.environ),
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                ["/bin/bash", "-c", command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=clean_environment(os.environ),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise TransientError(f"{self.name} cannot run a command: {error.strerror}") from error
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as error:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            _end(process)
             raise TransientError(f"{self.name} gave no answer in {timeout:g} s") from error
         return CommandResult(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
@@ -81,11 +84,48 @@ class LocalHost:
                 raise TransientError(f"cannot write {path}: {error.strerror}") from error
 
     def read(self, path: str) -> bytes | None:
-        """Return the content of a file; None if it does not exist."""
+        """Return the content of a file; None if it does not exist.
+
+        Raises
+        ------
+        TransientError
+            It exists, or may exist, but cannot be read now.
+        """
         try:
             return Path(path).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise TransientError(f"cannot read {path}: {error.strerror}") from error
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or directory of this name.
+
+        Raises
+        ------
+        TransientError
+            It cannot be told now.
+        """
+        try:
+            return Path(path).exists()
+        except OSError as error:
+            raise TransientError(f"cannot look at {path}: {error.strerror}") from error
+
+    def make_directory(self, path: str) -> bool:
+        """Make a directory whose parent exists; False if it is there already. Of two callers one gets True.
+
+        Raises
+        ------
+        TransientError
+            It cannot be made now.
+        """
+        try:
+            Path(path).mkdir()
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise TransientError(f"cannot make {path}: {error.strerror}") from error
+        return True
 
     def tail(self, path: str, size: int) -> str:
         """Return the last ``size`` bytes of a file as text; empty if it does not exist."""
@@ -98,16 +138,43 @@ class LocalHost:
             return ""
 
     def listing(self, directory: str) -> list[str]:
-        """Return the names in a directory; empty if it does not exist."""
+        """Return the names in a directory; empty if it does not exist.
+
+        Raises
+        ------
+        TransientError
+            It cannot be read now: that is no proof that it is empty.
+        """
         try:
             return [path.name for path in Path(directory).iterdir()]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise TransientError(f"cannot list {directory}: {error.strerror}") from error
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files; those that are gone already are no error."""
+        """Remove files; those that are gone already are no error.
+
+        Raises
+        ------
+        TransientError
+            One cannot be removed now.
+        """
         for path in paths:
-            Path(path).unlink(missing_ok=True)
+            try:
+                Path(path).unlink(missing_ok=True)
+            except OSError as error:
+                raise TransientError(f"cannot remove {path}: {error.strerror}") from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command and its process group, without waiting for what has left the group but holds a pipe."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -16,8 +16,9 @@ from typing import Any
 from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
 from reconciler.model.records import JobRecord
 
-SCRIPT, INPUT, RESULT = "submit.sh", "job.json", "result.json"
+SCRIPT, INPUT = "submit.sh", "job.json"
 CLAIM = "claim"
+RESULT = f"{CLAIM}/result.json"
 OUTBOX = ".outbox"
 LAUNCHERS = ".launchers"
 CODE = ".code"
@@ -73,8 +74,8 @@ def submission_script(
         *([f"export PYTHONPATH={shlex.quote(code)}${{PYTHONPATH:+:$PYTHONPATH}}"] if code else []),
         f"{shlex.quote(python)} {shlex.quote(launcher)}",
         "job_code=$?",
-        *_commands(exec_config.post_run),
         *_commands(worker.post_run),
+        *_commands(exec_config.post_run),
         "exit $job_code",
     ]
     return "\n".join(parts) + "\n"

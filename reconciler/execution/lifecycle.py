@@ -21,11 +21,17 @@ class Observation(msgspec.Struct, frozen=True):
 
 
 class Step(StrEnum):
-    """How a job moves on."""
+    """How a job moves on.
+
+    A cancelled job is dropped while it was certainly never started, and withdrawn when an interrupted pass
+    may have started it.
+    """
 
     WAIT = "wait"
     UPLOAD = "upload"
     START = "start"
+    DROP = "drop"
+    WITHDRAW = "withdraw"
     NOTE_RUNNING = "note running"
     NOTE_MISSING = "note missing"
     NOTE_FOUND = "note found"
@@ -42,9 +48,9 @@ def next_step(job: JobRecord, seen: Observation, now: float) -> Step:
     """
     match job.state:
         case JobState.CHECKED_OUT:
-            return Step.UPLOAD
+            return Step.UPLOAD if job.cancel is None else Step.DROP
         case JobState.UPLOADED:
-            return Step.START
+            return Step.START if job.cancel is None else Step.WITHDRAW
         case JobState.SUBMITTED | JobState.RUNNING:
             return _on_worker(job, seen, now)
         case JobState.RUN_FINISHED | JobState.DOWNLOADED:
@@ -59,11 +65,14 @@ def _on_worker(job: JobRecord, seen: Observation, now: float) -> Step:
         if job.missing_since is None:
             return Step.NOTE_MISSING
         return Step.TAKE_IN_LOST if now - job.missing_since >= LOST_AFTER else Step.WAIT
-    if job.cancel is not None:
-        return Step.KILL
     if seen.in_queue:
-        if job.missing_since is not None:
-            return Step.NOTE_FOUND
-        if job.state is JobState.SUBMITTED:
-            return Step.NOTE_RUNNING
+        return _in_queue(job)
     return Step.WAIT
+
+
+def _in_queue(job: JobRecord) -> Step:
+    if job.cancel is not None:  # only now: an id that is not in the queue may be a stranger's
+        return Step.KILL
+    if job.missing_since is not None:
+        return Step.NOTE_FOUND
+    return Step.NOTE_RUNNING if job.state is JobState.SUBMITTED else Step.WAIT

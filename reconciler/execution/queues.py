@@ -17,6 +17,9 @@ from reconciler.errors import TransientError
 from reconciler.execution.hosts import LocalHost
 from reconciler.model.settings import Resources
 
+_GRACE = 2
+"""Seconds between asking a process group to end and killing it."""
+
 
 class Submission(msgspec.Struct, frozen=True):
     """One script to start. ``run_dir`` is absolute."""
@@ -91,13 +94,13 @@ class ShellQueue:
         command = self._io.get_jobs_list_cmd(list(queue_ids), None)
         result = self.host.run(f"{command}; date +%s", self.timeout)
         *listing, now = result.stdout.splitlines() or [""]
-        if not listing or not now.isdigit():
+        if not listing or "PID" not in listing[0] or not now.isdigit():
             raise TransientError(f"cannot list processes: {result.stderr.strip()[:300]}")
         jobs = self._io.parse_jobs_list_output(0, "\n".join(listing), "")
         return {job.job_id for job in jobs if _is_ours(job, int(now), queue_ids)}
 
     def cancel(self, queue_ids: Sequence[str]) -> None:
-        """End whole process groups: politely first, by force half a second later.
+        """End whole process groups: politely at once, by force some seconds later; does not wait for it.
 
         Raises
         ------
@@ -106,8 +109,10 @@ class ShellQueue:
         """
         groups = " ".join(f"-{queue_id}" for queue_id in queue_ids if self._io.is_valid_job_id(queue_id))
         if groups:
+            by_force = shlex.quote(f"sleep {_GRACE}; kill -KILL -- {groups}")
             self.host.run(
-                f"kill -TERM -- {groups} 2>/dev/null; sleep 0.5; kill -KILL -- {groups} 2>/dev/null; true",
+                f"kill -TERM -- {groups} 2>/dev/null; "
+                f"setsid nohup bash -c {by_force} </dev/null >/dev/null 2>&1 &",
                 self.timeout,
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -12,23 +13,21 @@ from reconciler.actual.store import Writer
 from reconciler.execution.job_json import own_run_config, references
 from reconciler.execution.outputs import Outputs
 from reconciler.execution.ready import initial_state, release_dependants
+from reconciler.execution.result import JobResponse, JobResult, NewJob
 from reconciler.execution.transitions import move, note
 from reconciler.model.flows import digest
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
 from reconciler.model.rules import JobFacts
 from reconciler.model.run_config import inherited, layer_of, layers_for, resolve
 from reconciler.model.settings import Layer, Level, Origin
-from reconciler.model.states import ACTIVE, JobState
-
-Result = dict[str, Any]
-NewJob = tuple[dict[str, Any], list[str]]
+from reconciler.model.states import ACTIVE, PENDING, JobState
 
 
 def take_in(
     writer: Writer,
     job_id: str,
     attempt: int,
-    result: Result,
+    result: JobResult,
     outputs: Outputs,
     config: AppliedConfig,
     now: float,
@@ -37,16 +36,15 @@ def take_in(
     job = writer.job(job_id)
     if job is None or job.attempt != attempt or job.state not in ACTIVE:
         return
-    if not result["ok"]:
-        fail(writer, job, result["error"]["traceback"], now)
+    if not result.ok:
+        fail(writer, job, result.error.traceback if result.error is not None else "unknown error", now)
         return
-    outputs.save_inside(writer, result["documents"], result["blobs"])
-    response = result["response"]
+    outputs.save_inside(writer, result.documents, result.blobs)
     done = move(
-        writer, job, JobState.COMPLETED, now, _timing(result), error=None, cancel=None, missing_since=None,
-        stored_data=response.get("stored_data"),
+        writer, job, JobState.COMPLETED, now, f"ran {result.ended - result.started:.1f} s",
+        error=None, cancel=None, missing_since=None, stored_data=result.response.stored_data,
     )  # fmt: skip
-    _Response(writer, done, config, now).carry_out(response)
+    _Response(writer, done, config, now, cancelled=job.cancel).carry_out(result.response)
     release_dependants(writer, done.uuid, now)
 
 
@@ -60,31 +58,33 @@ def fail(writer: Writer, job: JobRecord, error: str, now: float, state: JobState
     release_dependants(writer, job.uuid, now)
 
 
-def _timing(result: Result) -> str:
-    return f"ran {result['ended'] - result['started']:.1f} s"
-
-
 class _Response:
-    """Carries out what a completed job asks for next."""
+    """Carries out what a completed job asks for next.
 
-    def __init__(self, writer: Writer, job: JobRecord, config: AppliedConfig, now: float) -> None:
+    ``cancelled`` is why the job was being cancelled if it completed before that: then nothing of what it
+    asks for is run.
+    """
+
+    def __init__(
+        self, writer: Writer, job: JobRecord, config: AppliedConfig, now: float, cancelled: str | None
+    ) -> None:
         self.writer = writer
         self.job = job
         self.config = config
         self.now = now
+        self.cancelled = cancelled
         self.flow = writer.flow(job.flow) or FlowRecord(name=job.flow, identity="", build_key="")
         self.keys: set[str] | None = None
 
-    def carry_out(self, response: dict[str, Any]) -> None:
-        replace = self._add(response.get("replace") or [], "replace")
-        if replace and all(record.uuid != self.job.uuid for record in replace):
+    def carry_out(self, response: JobResponse) -> None:
+        replace = self._add(response.replace, "replace")
+        if all(record.uuid != self.job.uuid for record in replace):
             self._make_dependants_wait_for(replace)
-        detour = self._add(response.get("detour") or [], "detour")
-        self._make_dependants_wait_for(detour)
-        self._add(response.get("addition") or [], "addition")
-        if response.get("stop_children"):
+        self._make_dependants_wait_for(self._add(response.detour, "detour"))
+        self._add(response.addition, "addition")
+        if response.stop_children:
             self._stop_descendants()
-        if response.get("stop_jobflow"):
+        if response.stop_jobflow:
             self._stop_flow()
 
     # new jobs -----------------------------------------------------------------------------------------
@@ -99,10 +99,19 @@ class _Response:
             self.writer.put_job(record)
             note(self.writer, record, "Generated", f"{kind} by {self.job.path}", self.now)
         for record in records:
-            state = JobState.STOPPED if self.flow.stopped else initial_state(self.writer, record)
+            state, reason = self._first_state(record)
             if state is not record.state:
-                move(self.writer, record, state, self.now)
+                move(self.writer, record, state, self.now, reason)
         return records
+
+    def _first_state(self, record: JobRecord) -> tuple[JobState, str]:
+        if self.flow.stopped:
+            return JobState.STOPPED, "stop_jobflow"
+        if self.cancelled is not None or not self.job.current:
+            return JobState.USER_STOPPED, self.cancelled or f"{self.job.path} is history"
+        if self.flow.suspended:
+            return JobState.PAUSED, "spec.suspend"
+        return initial_state(self.writer, record), ""
 
     def _record(self, payload: dict[str, Any], parents: Sequence[str], inside: set[str]) -> JobRecord:
         function = payload["function"]
@@ -116,7 +125,7 @@ class _Response:
             facts,
             rules=self.config.rules,
             own=own,
-            generator=self._inherited(),
+            generator=inherited(self.job.config) if self._passes_on else {},
             flow=self.flow.layer,
             project=self.config.project_layer,
         )
@@ -125,25 +134,31 @@ class _Response:
             uuid=uuid, index=index, flow=self.flow.name, key=key, name=name, function=path,
             state=JobState.WAITING, config=resolve(layers, self.config.worker_defaults),
             content=digest([self.job.content, key]), own=own,
-            parents=[parent for parent in needs if parent in inside or self.writer.generations(parent)],
+            parents=[parent for parent in needs if self._is_known(parent, inside)],
             on_missing=config.get("on_missing_references") or "error",
             sequence=self.writer.next_number("sequence"), created=self.now, updated=self.now,
-            generated_by=self.job.uuid, files=self.job.files, code=self.job.code,
+            current=self.job.current, generated_by=self.job.uuid, inherits=self._passes_on,
+            files=self.job.files, code=self.job.code,
         )  # fmt: skip
+
+    def _is_known(self, uuid: str, inside: set[str]) -> bool:
+        return uuid in inside or bool(self.writer.generations(uuid))
 
     def _own(self, config: dict[str, Any]) -> Layer:
         """The child's own config; what jobflow merely passed on from the generator is not its own."""
-        generator = self._payload_config()
-        if generator.get("manager_config") and not generator.get("response_manager_config"):
+        given = self._generator_config
+        if self._passes_on and given.get("manager_config") and not given.get("response_manager_config"):
             return {}
         origin = Origin(Level.JOB, "Flow", self.flow.name, "/spec")
         return layer_of(own_run_config(config.get("manager_config") or {}), origin, "/spec")
 
-    def _inherited(self) -> Layer:
-        passes = self._payload_config().get("pass_manager_config", True)
-        return inherited(self.job.config) if passes else {}
+    @property
+    def _passes_on(self) -> bool:
+        return bool(self._generator_config.get("pass_manager_config", True))
 
-    def _payload_config(self) -> dict[str, Any]:
+    @cached_property
+    def _generator_config(self) -> dict[str, Any]:
+        """The JobConfig of the generator; read only when it generates something."""
         raw = self.writer.payload(self.job.id)
         found: dict[str, Any] = json.loads(raw).get("config") or {} if raw is not None else {}
         return found
@@ -165,6 +180,8 @@ class _Response:
 
     def _make_dependants_wait_for(self, new: Sequence[JobRecord]) -> None:
         """Who waits for this job waits for the leaves of what it put in between, too."""
+        if not new:
+            return
         referred = {parent for record in new for parent in record.parents}
         leaves = [record.uuid for record in new if record.uuid not in referred]
         inside = {record.id for record in new}
@@ -177,7 +194,7 @@ class _Response:
         open_uuids, seen = [self.job.uuid], {self.job.uuid}
         while open_uuids:
             for child in self.writer.dependants(open_uuids.pop()):
-                if child.uuid in seen or child.state not in (JobState.WAITING, JobState.READY):
+                if child.uuid in seen or child.state not in PENDING:
                     continue
                 seen.add(child.uuid)
                 open_uuids.append(child.uuid)
@@ -186,7 +203,7 @@ class _Response:
     def _stop_flow(self) -> None:
         self.writer.put_flow(msgspec.structs.replace(self.flow, stopped=True))
         for job in self.writer.jobs_of(self.flow.name):
-            if job.current and job.state in (JobState.WAITING, JobState.READY):
+            if job.current and job.state in PENDING:
                 move(self.writer, job, JobState.STOPPED, self.now, f"stop_jobflow of {self.job.path}")
 
 

@@ -7,14 +7,15 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from reconciler.errors import TransientError
 from reconciler.execution import launch
 from reconciler.execution.hosts import LocalHost
 from reconciler.execution.outputs import Outputs, needed_outputs
 from reconciler.execution.queues import ShellQueue
+from reconciler.execution.result import JobResult, read_result
 from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
 from reconciler.model.records import AppliedConfig, JobRecord
 from reconciler.model.states import JobState
@@ -29,7 +30,7 @@ class Ended(msgspec.Struct, frozen=True):
     ``still_runs_as`` is the queue id under which it is running after all.
     """
 
-    result: dict[str, Any] | None = None
+    result: JobResult | None = None
     error: str = ""
     state: JobState = JobState.FAILED
     still_runs_as: str | None = None
@@ -53,7 +54,6 @@ class WorkerAccess:
         self.queue = ShellQueue(self.host, spec.timeout_execute)
         self.work_dir = self.host.expand(spec.work_dir)
         self._outbox = f"{self.work_dir}/{launch.OUTBOX}"
-        self._prepared: set[str] = set()
 
     # the outbox ---------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class WorkerAccess:
             The resources do not fit the scheduler.
         """
         for tree in job.code:
-            self._once(tree, lambda tree=tree: self._extract(tree))  # type: ignore[misc]
+            self._extract(tree)
         launcher = self._launcher()
         documents, blobs = needed_outputs(json.loads(payload), outputs)
         files = [
@@ -107,23 +107,36 @@ class WorkerAccess:
     def _launcher(self) -> str:
         source = launch.launcher_source()
         path = f"{self.work_dir}/{launch.LAUNCHERS}/{hashlib.sha256(source).hexdigest()[:16]}.py"
-        self._once(path, lambda: self.host.write([(path, source), (f"{self._outbox}/.keep", b"")]))
+        if not self.host.exists(path):
+            self.host.write([(f"{self._outbox}/.keep", b""), (path, source)])
         return path
 
-    def _once(self, name: str, prepare: Callable[[], None]) -> None:
-        if name not in self._prepared:
-            prepare()
-            self._prepared.add(name)
-
     def _extract(self, tree: str) -> None:
-        self.repository.extract(tree, Path(self.work_dir) / launch.CODE / tree)
+        try:
+            self.repository.extract(tree, Path(self.work_dir) / launch.CODE / tree)
+        except OSError as error:
+            raise TransientError(f"cannot write to {self.work_dir}: {error.strerror}") from error
 
     def _repository_files(self, job: JobRecord) -> Iterator[tuple[str, bytes]]:
         for blob, name in job.files:
             for _, data in self.repository.blobs([blob]):
                 yield f"files/{blob}/{name}", data
 
-    # after the start ----------------------------------------------------------------------------------
+    # around the start ---------------------------------------------------------------------------------
+
+    def is_claimed(self, job: JobRecord) -> bool:
+        """Whether the run directory of the current attempt has been used before."""
+        return self.host.exists(f"{job.run_dir}/{launch.CLAIM}")
+
+    def withdraw(self, job: JobRecord) -> bool:
+        """Take the claim of an attempt before its script does; False if the script was faster.
+
+        Raises
+        ------
+        TransientError
+            The claim cannot be made.
+        """
+        return self.host.make_directory(f"{job.run_dir}/{launch.CLAIM}")
 
     def claimed_by(self, job: JobRecord) -> str | None:
         """Return the process that has claimed the current attempt, or None if none has."""
@@ -135,9 +148,9 @@ class WorkerAccess:
         raw = self.host.read(f"{job.run_dir}/{launch.RESULT}")
         if raw is not None:
             try:
-                return Ended(result=json.loads(raw))
-            except ValueError:
-                return Ended(error=f"its {launch.RESULT} is damaged", state=JobState.REMOTE_ERROR)
+                return Ended(result=read_result(raw))
+            except ValueError as error:
+                return Ended(error=f"its {launch.RESULT} is damaged: {error}", state=JobState.REMOTE_ERROR)
         if lost:
             claimed = self.claimed_by(job)
             if claimed is None:
@@ -147,12 +160,14 @@ class WorkerAccess:
         return Ended(error=self._explain(job, self._exit_text(job)))
 
     def _exit_text(self, job: JobRecord) -> str:
+        if not self.is_claimed(job):
+            return "its run directory is gone: removed by the job itself, or by somebody else"
         raw = self.host.read(f"{job.run_dir}/{launch.CLAIM}/exit_code")
         if raw is None:
             return (
                 "its process vanished without an exit code: killed, out of memory, or the machine restarted"
             )
-        code = int(raw.strip() or b"1")
+        code = int(raw) if raw.strip().isdigit() else 1
         signal = f" (signal {code - 128})" if code > 128 else ""
         return f"it ended without a result, exit code {code}{signal}"
 

@@ -55,8 +55,9 @@ class JobPlan(msgspec.Struct, frozen=True):
 class Action(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a plan.
 
-    ``build`` tells that the flow's code must run before its jobs are known. The last three fields are what
-    the actor needs: the flow as wanted, the job as wanted, the record as it was when planning.
+    ``build`` tells that the flow's code must run first: of a flow, that its jobs are not known yet; of a
+    job, that it is only foreseen from the manifest. The last three fields are what the actor needs: the flow
+    as wanted, the job as wanted, the record as it was when planning.
     """
 
     verb: Verb
@@ -91,7 +92,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def to_build(self) -> tuple[str, ...]:
         """The flows whose code must run before the plan is complete."""
-        return tuple(action.key for action in self.actions if action.build)
+        return tuple(a.key for a in self.actions if a.build and a.subject is Subject.FLOW)
 
     @property
     def has_errors(self) -> bool:

@@ -20,7 +20,7 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     Times are seconds since the epoch. ``sequence`` orders jobs by age. ``wanted`` is a deferred patch.
     ``current`` is False once a newer content of the flow has no place for the job: it is history then.
     ``cancel`` is the reason why an active job is being cancelled. ``missing_since`` is when the queue was
-    first seen without it.
+    first seen without it. ``inherits`` is False for a generated job whose generator passes nothing on.
     """
 
     uuid: str
@@ -48,6 +48,7 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     cancel: str | None = None
     error: str | None = None
     generated_by: str | None = None
+    inherits: bool = True
     files: list[tuple[str, str]] = []
     code: list[str] = []
     stored_data: Any = None

@@ -40,13 +40,14 @@ class Rule(msgspec.Struct, frozen=True):
     def matches(self, job: JobFacts) -> bool:
         """Whether every part of the selector that is given holds for the job."""
         return (
-            self.matches_flow(job.flow, job.labels)
-            and (self.name_filter is None or (job.name is not None and self.name_filter in job.name))
+            (self.name_filter is None or (job.name is not None and self.name_filter in job.name))
             and (self.function_filter is None or self.function_filter in (job.function, job.alias))
             and (self.dynamic or not job.generated)
+            and self.matches_flow(job.flow, job.labels)
         )
 
     def matches_flow(self, flow: str, labels: Mapping[str, str]) -> bool:
         """Whether the selector lets any job of this flow through."""
-        named = not self.flows or any(fnmatch.fnmatchcase(flow, pattern) for pattern in self.flows)
-        return named and all(labels.get(key) == value for key, value in self.labels.items())
+        if self.flows and not any(fnmatch.fnmatchcase(flow, pattern) for pattern in self.flows):
+            return False
+        return not self.labels or all(labels.get(key) == value for key, value in self.labels.items())

@@ -41,6 +41,16 @@ QRESOURCES_FIELDS = _words(
 )
 """The fields of qtoolkit's generic QResources."""
 
+_NO_PBS_FIELDS = _words("gpus_per_job qos")
+
+QRESOURCES_SUPPORTED: Mapping[str, frozenset[str]] = {
+    "shell": _words("job_name output_filepath error_filepath"),
+    "slurm": QRESOURCES_FIELDS - _words("rerunnable project"),
+    "pbs": QRESOURCES_FIELDS - _NO_PBS_FIELDS,
+    "sge": QRESOURCES_FIELDS - _NO_PBS_FIELDS - _words("account"),
+}
+"""Per scheduler_type the fields of QResources that have a meaning there."""
+
 RESERVED = frozenset(
     {"job_name", "qout_path", "qerr_path", "array", "output_filepath", "error_filepath", "njobs"}
 )

@@ -7,15 +7,13 @@ together, both lines.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from reconciler.diagnostics import Diagnostic, Related, did_you_mean
+from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import Kind, WorkerSpec
-from reconciler.model.rules import JobFacts
-from reconciler.model.run_config import RunConfig, layers_for, resolve
-from reconciler.model.schedulers import KEYWORDS, QRESOURCES_FIELDS, RESERVED, unsafe_values
+from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
+from reconciler.plan.resources import at_origin, check_resources, check_words
 
 SUPPORTED_SCHEDULERS = frozenset({"shell"})
 """What this version can run; the schema already knows the others."""
@@ -38,23 +36,8 @@ def worker_default(name: str, spec: WorkerSpec) -> Setting | None:
 
 
 def check_desired(desired: DesiredState) -> list[Diagnostic]:
-    """Check what holds for the revision as a whole: every name that is given, every worker."""
+    """Check what holds for the revision as a whole: every name and keyword that is given, every worker."""
     return unique([*_check_layers(desired), *_check_workers(desired)])
-
-
-def check_preview(desired: DesiredState, flow: DesiredFlow) -> list[Diagnostic]:
-    """Check the jobs of a flow as far as the manifest shows them; for other forms the flow as a whole."""
-    defaults = worker_defaults(desired)
-    known: list[tuple[str | None, str | None, Layer]]
-    known = [(job.name, job.function, job.own) for job in flow.preview] or [(None, None, {})]
-    found: list[Diagnostic] = []
-    for name, function, own in known:
-        facts = JobFacts(flow.name, flow.labels, name, function)
-        layers = layers_for(
-            facts, rules=desired.rules, own=own, generator={}, flow=flow.layer, project=desired.project_layer
-        )
-        found += check_config(desired, flow, resolve(layers, defaults))
-    return unique(found)
 
 
 def check_config(desired: DesiredState, flow: DesiredFlow, config: RunConfig) -> list[Diagnostic]:
@@ -99,22 +82,22 @@ def check_name(desired: DesiredState, field: str, setting: Setting) -> Iterator[
     )
 
 
-def at_origin(desired: DesiredState, origin: Origin, code: str, message: str, **rest: Any) -> Diagnostic:
-    """Return a diagnostic that points at the value of an origin."""
-    manifest = desired.manifests.get(f"{origin.kind}/{origin.name}")
-    if manifest is None:
-        return Diagnostic(code=code, message=message, **rest)
-    return manifest.diagnostic(code, message, origin.pointer, **rest)
-
-
 def _check_layers(desired: DesiredState) -> Iterator[Diagnostic]:
-    layers = [desired.project_layer, *(rule.layer for rule in desired.rules)]
-    layers += [flow.layer for flow in desired.flows.values()]
-    layers += [job.own for flow in desired.flows.values() for job in flow.preview]
-    for layer in layers:
+    """Whatever it matches, also if that is only a job that will be generated one day."""
+    for layer in _layers(desired):
         for field in ("worker", "exec_config"):
             if field in layer:
                 yield from check_name(desired, field, layer[field])
+        if "resources" in layer:
+            yield from check_words(desired, layer["resources"])
+
+
+def _layers(desired: DesiredState) -> Iterator[Layer]:
+    yield desired.project_layer
+    yield from (rule.layer for rule in desired.rules)
+    for flow in desired.flows.values():
+        yield flow.layer
+        yield from (job.own for job in flow.preview if job.own)
 
 
 def _check_workers(desired: DesiredState) -> Iterator[Diagnostic]:
@@ -145,119 +128,13 @@ def _unsupported(desired: DesiredState, name: str, spec: WorkerSpec) -> Iterator
         )
 
 
-def check_resources(
-    desired: DesiredState, scheduler: str, setting: Setting, worker: Setting | None
-) -> Iterator[Diagnostic]:
-    """Check resources against what the scheduler of the worker understands.
-
-    ``worker`` is the setting that chose the worker, so that a conflict can name both lines.
-    """
-    resources = setting.value
-    assert isinstance(resources, Resources)
-    yield from _check_values(desired, setting, resources)
-    if scheduler == "shell":
-        yield from _check_shell(desired, setting, resources, worker)
-    elif resources.generic:
-        yield from _check_fields(desired, setting, resources.values, QRESOURCES_FIELDS, "QResources field")
-        yield from _check_placement(desired, setting, resources.values)
-    else:
-        yield from _check_fields(
-            desired, setting, resources.values, KEYWORDS[scheduler], f"{scheduler} keyword"
-        )
-
-
-def _check_values(desired: DesiredState, setting: Setting, resources: Resources) -> Iterator[Diagnostic]:
-    for pointer, reason in unsafe_values(resources.values):
-        origin = _below(setting.origin, pointer)
-        yield at_origin(
-            desired, origin, "resources/unsafe-value", f"the value of '{pointer[1:]}' {reason}",
-            hint="give one plain value on one line",
-        )  # fmt: skip
-    for key in sorted(RESERVED & resources.values.keys()):
-        yield _at_key(
-            desired, setting, key, "resources/reserved",
-            f"'{key}' is set by reconciler for every job: it finds a job again by its name and its files",
-            hint=f"remove '{key}'",
-        )  # fmt: skip
-
-
-def _check_shell(
-    desired: DesiredState, setting: Setting, resources: Resources, worker: Setting | None
-) -> Iterator[Diagnostic]:
-    asked = [key for key in resources.values if key not in KEYWORDS["shell"]]
-    if not asked:
-        return
-    known_somewhere = frozenset[str]().union(*KEYWORDS.values(), QRESOURCES_FIELDS)
-    unknown = [key for key in asked if key not in known_somewhere]
-    if unknown:
-        yield from _check_fields(
-            desired, setting, dict.fromkeys(unknown), known_somewhere, "scheduler keyword"
-        )
-        return
-    yield _shell_conflict(desired, setting, asked, worker)
-
-
-def _shell_conflict(
-    desired: DesiredState, setting: Setting, asked: list[str], worker: Setting | None
-) -> Diagnostic:
-    related: tuple[Related, ...] = ()
-    name = setting.origin.name
-    if worker is not None:
-        name = str(worker.value)
-        chosen = desired.locate(worker.origin)
-        if chosen is not None:
-            related = (Related(chosen, f"the shell worker '{name}' is chosen here"),)
-    return at_origin(
-        desired,
-        setting.origin,
-        "resources/shell-worker",
-        f"worker '{name}' runs jobs in a plain shell, which cannot give {', '.join(sorted(asked))}",
-        related=related,
-        hint="set `resources: {}` for these jobs, or give them a worker with a scheduler",
-    )
-
-
-def _check_fields(
-    desired: DesiredState, setting: Setting, values: dict[str, Any], known: frozenset[str], what: str
-) -> Iterator[Diagnostic]:
-    for key in values:
-        if key not in known:
-            yield _at_key(
-                desired, setting, key, "resources/unknown-keyword", f"'{key}' is no {what}",
-                hint=did_you_mean(key, known) or "known: " + ", ".join(sorted(known)),
-            )  # fmt: skip
-
-
-def _check_placement(desired: DesiredState, setting: Setting, values: dict[str, Any]) -> Iterator[Diagnostic]:
-    """Qtoolkit takes QResources with `processes`, or with `nodes` and `processes_per_node`, or empty ones."""
-    if not values or "process_placement" in values:
-        return
-    given = {key for key in ("processes", "nodes", "processes_per_node") if values.get(key)}
-    if given not in ({"processes"}, {"nodes", "processes_per_node"}):
-        yield at_origin(
-            desired, setting.origin, "resources/placement",
-            "qresources need either `processes`, or `nodes` together with `processes_per_node`",
-            hint="or leave qresources empty: {}",
-        )  # fmt: skip
-
-
-def _at_key(
-    desired: DesiredState, setting: Setting, key: str, code: str, message: str, **rest: Any
-) -> Diagnostic:
-    origin = _below(setting.origin, f"/{key}")
-    manifest = desired.manifests.get(f"{origin.kind}/{origin.name}")
-    if manifest is None:
-        return Diagnostic(code=code, message=message, **rest)
-    return manifest.diagnostic(code, message, origin.pointer, key=True, **rest)
-
-
-def _below(origin: Origin, pointer: str) -> Origin:
-    return Origin(origin.level, origin.kind, origin.name, origin.pointer + pointer)
-
-
 def unique(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """Return the diagnostics without repetitions: many jobs share one wrong line."""
+    """Return the diagnostics without repetitions, by place: many jobs share one wrong line.
+
+    Of an unknown keyword the first is kept, since every scheduler has something to say about it.
+    """
     seen: dict[tuple[object, ...], Diagnostic] = {}
     for diagnostic in diagnostics:
-        seen.setdefault((diagnostic.code, diagnostic.location, diagnostic.message), diagnostic)
+        message = "" if diagnostic.code == "resources/unknown-keyword" else diagnostic.message
+        seen.setdefault((diagnostic.code, diagnostic.location, message), diagnostic)
     return sorted(seen.values(), key=Diagnostic.sort_key)

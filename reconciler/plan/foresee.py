@@ -1,15 +1,21 @@
-"""Which jobs of a flow that must be rebuilt will run again, as far as its manifest shows.
+"""What the jobs of a flow that must be built first will be, as far as its manifest shows.
 
-Sure only after the build: the code of the repository may make something else of the same manifest.
+Sure only after the build: the code of the repository may make something else of the same manifest. The
+actions here are for the eye (``build`` is set); nothing carries them out.
 """
 
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from reconciler.model.actions import Action, Subject, Verb
 from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState, PreviewJob
+from reconciler.model.records import Change, JobRecord
+from reconciler.model.run_config import RunConfig
+from reconciler.model.states import FINISHED
+from reconciler.plan.configs import FlowConfigs
 
 
 def affected_jobs(desired: DesiredState, actual: ActualState) -> set[str]:
@@ -34,3 +40,49 @@ def affected_jobs(desired: DesiredState, actual: ActualState) -> set[str]:
 
 def _changed(job: PreviewJob, before: Mapping[str, str]) -> bool:
     return before.get(job.key) != job.digest
+
+
+def new_jobs(configs: FlowConfigs) -> Iterator[Action]:
+    """Yield the jobs of a flow that is new or wanted again."""
+    for job in configs.flow.preview:
+        yield _foreseen(configs, Verb.SUBMIT, job.key, "new flow", _all_of(configs, job))
+
+
+def foreseen_jobs(
+    configs: FlowConfigs, records: Sequence[JobRecord], affected: Collection[str]
+) -> Iterator[Action]:
+    """Yield what is going to happen to the jobs of a flow that was applied before."""
+    if not configs.flow.preview:
+        return
+    known = {job.key: job for job in records if job.current and job.generated_by is None}
+    for job in configs.flow.preview:
+        yield from _one(configs, job, known.pop(job.key, None), affected)
+    for record in known.values():
+        verb = Verb.FORGET if record.state in FINISHED else Verb.CANCEL
+        yield _foreseen(configs, verb, record.key, "no longer part of the flow", ())
+
+
+def _one(
+    configs: FlowConfigs, job: PreviewJob, record: JobRecord | None, affected: Collection[str]
+) -> Iterator[Action]:
+    if record is None:
+        yield _foreseen(configs, Verb.SUBMIT, job.key, "new job", _all_of(configs, job))
+        return
+    changes = configs.changes(record.config, configs.of_preview(job))
+    if f"{configs.flow.name}/{job.key}" in affected:
+        reason = "its content changed, or that of a job it needs"
+        yield _foreseen(configs, Verb.REPLACE, job.key, reason, changes)
+    elif changes:
+        verb = Verb.PATCH if record.editable else Verb.DEFER
+        yield _foreseen(configs, verb, job.key, "its run config changed", changes)
+
+
+def _all_of(configs: FlowConfigs, job: PreviewJob) -> tuple[Change, ...]:
+    return configs.changes(RunConfig(), configs.of_preview(job))
+
+
+def _foreseen(configs: FlowConfigs, verb: Verb, key: str, reason: str, changes: tuple[Change, ...]) -> Action:
+    return Action(
+        verb=verb, subject=Subject.JOB, key=f"{configs.flow.name}/{key}", reason=reason, changes=changes,
+        build=True, flow=configs.flow,
+    )  # fmt: skip

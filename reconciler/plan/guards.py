@@ -11,16 +11,18 @@ from reconciler.model.desired import DesiredState
 
 def refusals(desired: DesiredState, actual: ActualState, actions: Sequence[Action]) -> Iterator[str]:
     """Yield why this plan must not be applied without ``--allow-prune``."""
-    live = sum(1 for flow in actual.flows.values() if not flow.removed)
-    removed = [a.key for a in actions if a.subject is Subject.FLOW and a.verb in (Verb.CANCEL, Verb.FORGET)]
+    live = {name for name, flow in actual.flows.items() if not flow.removed}
+    # What is forgotten after its cancellation was allowed before.
+    gone = [a.key for a in actions if a.subject is Subject.FLOW and a.verb in (Verb.CANCEL, Verb.FORGET)]
+    removed = [name for name in gone if name in live]
     if not removed:
         return
     names = ", ".join(removed[:5]) + (" ..." if len(removed) > 5 else "")
     if not desired.flows and not desired.invalid:
         yield f"{desired.revision} has no flow at all; applying it would cancel all {len(removed)}: {names}"
-    elif live > 2 and len(removed) > desired.project.max_prune * live:
+    elif len(live) > 2 and len(removed) > desired.project.max_prune * len(live):
         limit = f"{desired.project.max_prune:.0%}"
         yield (
-            f"{desired.revision} would cancel {len(removed)} of {live} flows, "
+            f"{desired.revision} would cancel {len(removed)} of {len(live)} flows, "
             f"more than max_prune ({limit}): {names}"
         )

@@ -11,8 +11,9 @@ from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Prune
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import FINISHED
-from reconciler.plan.checks import check_desired, check_preview, unique
+from reconciler.plan.checks import check_desired, unique, worker_defaults
 from reconciler.plan.flow_plan import FlowPlanner
+from reconciler.plan.foresee import affected_jobs
 from reconciler.plan.guards import refusals
 
 
@@ -22,35 +23,24 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
     Flows that ``actual.built`` does not have appear as one action with ``build=True``; build them and plan
     again to see their jobs. An impossible run config makes its flow wait and all others proceed.
     """
-    diagnostics: list[Diagnostic] = [*desired.diagnostics, *check_desired(desired)]
+    defaults = worker_defaults(desired)
+    affected = affected_jobs(desired, actual)
+    problems: list[Diagnostic] = []
     actions: list[Action] = []
     for name in sorted(desired.flows):
-        planned, problems = _plan_flow(desired, actual, name)
-        actions += planned
-        diagnostics += problems
+        planner = FlowPlanner(desired, desired.flows[name], actual, defaults, affected)
+        actions += planner.actions()
+        problems += planner.diagnostics
     actions += _removals(desired, actual)
+    found = [*desired.diagnostics, *problems, *check_desired(desired)]
     return Plan(
         revision=str(desired.revision),
         base=actual.base,
         actions=tuple(actions),
-        diagnostics=tuple(unique(diagnostics)),
+        # Errors first: of the same complaint as error and as warning, the error counts.
+        diagnostics=tuple(unique(sorted(found, key=lambda diagnostic: not diagnostic.is_error))),
         refusals=() if allow_prune else tuple(refusals(desired, actual, actions)),
     )
-
-
-def _plan_flow(
-    desired: DesiredState, actual: ActualState, name: str
-) -> tuple[list[Action], list[Diagnostic]]:
-    flow = desired.flows[name]
-    problems = check_preview(desired, flow)
-    if problems:
-        reason = f"waits: {problems[0].message}"
-        waits = Action(verb=Verb.KEEP, subject=Subject.FLOW, key=name, reason=reason, flow=flow)
-        return [waits], problems
-    planner = FlowPlanner(
-        desired, flow, actual.flows.get(name), actual.jobs.get(name, []), actual.built.get(name)
-    )
-    return planner.actions(), planner.diagnostics
 
 
 def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:

@@ -1,4 +1,4 @@
-"""Opened stores for the tests of job outputs."""
+"""Opened databases, and opened stores of job outputs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,26 @@ from pathlib import Path
 import pytest
 from maggma.stores import MemoryStore
 
+from reconciler.actual import db
+from reconciler.actual.db import Database, close_database, open_database
 from reconciler.actual.jobstore import LMDBStore
+from tests.actual.db_support import SMALL
 from tests.actual.jobstore_support import DOCS
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = open_database(tmp_path / "lmdb")
+    yield opened
+    close_database(opened)
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    monkeypatch.setattr(db, "_FIRST_MAP_SIZE", SMALL)
+    opened = open_database(tmp_path / "small")
+    yield opened
+    close_database(opened)
 
 
 @pytest.fixture

@@ -76,9 +76,14 @@ def summarise(*parts: float) -> Summary:
     return Summary(total=sum(parts), parts=list(parts), origin=Point(x=parts[0]))
 
 
-@job(data="field", graphs=["graph"])
+@job(data="field")
 def heavy(size: int) -> dict[str, Any]:
-    return {"field": list(range(size)), "graph": {"nodes": size}, "light": size}
+    return {"field": list(range(size)), "light": size}
+
+
+@job(graphs=True)
+def wholly_heavy(numbers: list[int]) -> dict[str, Any]:
+    return {"nodes": len(numbers)}
 
 
 @job
@@ -121,6 +126,11 @@ class Maths:
 
     @classmethod
     def plain_scaled(cls, x: float) -> float:
+        return cls.factor * x
+
+    @job
+    @classmethod
+    def scaled(cls, x: float) -> float:
         return cls.factor * x
 
     @job
@@ -178,7 +188,7 @@ def arguments() -> Job:
     made = shapes(
         Point(x=1.5), Line(points=[Point(x=1), Point(x=2, y=3)], colour=Colour.BLUE),
         Cell([1.0, 2.0], Cell([3.0])), Colour.RED, {"deep": [Colour.BLUE]},
-        np.array([[1.0, 2.0], [3.0, 4.0]]), np.arange(3), np.float64(0.5),
+        np.array([[1.0, 2.0], [3.0, 4.0]]), np.arange(3),
         datetime.datetime(2024, 2, 29, 12, 30), Path("/a/b"), None, True, 2**70, "text", 1e300,
         array={"inner": [np.eye(2)]}, empty={}, nothing=[],
     )  # fmt: skip
@@ -213,8 +223,9 @@ def settings() -> Flow:
 
 def stores() -> Flow:
     first = heavy(5)
-    second = use_heavy(first.output, first.output["field"], first.output["graph"]["nodes"])
-    return Flow([first, second])
+    second = wholly_heavy(first.output["field"])
+    third = use_heavy(first.output, first.output["field"], second.output["nodes"])
+    return Flow([first, second, third])
 
 
 @flow
@@ -252,7 +263,7 @@ def several() -> list[Job]:
 def methods() -> Flow:
     calls = [
         Job(Maths.plain_square, function_args=(3,), name="plain static"),
-        Job(Maths.plain_scaled, function_args=(3,), name="plain class"),
+        Maths.scaled(3),
         Maths.square(4),
         Job(Maths.Inner.negate, function_args=(5,), name="inner static"),
     ]

@@ -9,9 +9,11 @@ import msgspec
 
 from reconciler.actual.store import View
 from reconciler.model.actions import Plan
+from reconciler.model.desired import DesiredState
 from reconciler.model.health import flow_status
-from reconciler.model.manifests import WorkerSpec
-from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.manifests import Kind, RuleSpec, WorkerSpec
+from reconciler.model.records import AppliedConfig, Event, FlowRecord, JobRecord
+from reconciler.model.rules import Rule
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Resources
 from reconciler.model.states import ACTIVE, Health, JobState, Sync
@@ -134,6 +136,28 @@ def worker_data(view: View, name: str, spec: WorkerSpec) -> Data:
         "reachable": status.reachable if status is not None else None,
         "reason": status.reason if status is not None else "",
         "next_try": status.next_try or None if status is not None else None,
+    }
+
+
+def rule_data(state: DesiredState, rule: Rule) -> Data:
+    """Return an override rule, with the values that it sets as they are written."""
+    spec = state.manifests[f"{Kind.OVERRIDE_RULE}/{rule.name}"].spec
+    return {
+        "name": rule.name,
+        "order": spec.get("order", RuleSpec(set={}).order),
+        "flows": rule.flows,
+        "labels": rule.labels,
+        "name_filter": rule.name_filter,
+        "function_filter": rule.function_filter,
+        "dynamic": rule.dynamic,
+        "sets": spec["set"],
+    }
+
+
+def event_data(event: Event) -> Data:
+    """Return an event, fields that say nothing included."""
+    return msgspec.structs.asdict(event) | {
+        "changes": [msgspec.to_builtins(change) for change in event.changes]
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from reconciler.cli.context import Context
+from reconciler.cli.views.words import many
 from reconciler.diagnostics import Diagnostic, Severity, render
 
 
@@ -18,12 +19,8 @@ def show_diagnostics(context: Context, diagnostics: Sequence[Diagnostic]) -> Non
     errors = sum(1 for diagnostic in diagnostics if diagnostic.is_error)
     warnings = len(diagnostics) - errors
     if diagnostics:
-        counts = [_count(errors, "error"), _count(warnings, "warning")]
-        click.echo(", ".join(text for text in counts if text), err=True)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}" if number else ""
+        counts = [many(errors, "error")] * bool(errors) + [many(warnings, "warning")] * bool(warnings)
+        click.echo(", ".join(counts), err=True)
 
 
 def _colored(context: Context, diagnostic: Diagnostic) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reconciler.cli.context import Context
+from reconciler.cli.views.words import many
 from reconciler.model.actions import SYMBOLS, Action, Plan, Subject, Verb
 from reconciler.model.records import Change
 
@@ -107,14 +108,10 @@ def summary_line(context: Context, plan: Plan) -> str:
     parts = []
     for verb, words in _WORDS:
         jobs, flows = plan.count(verb, Subject.JOB), plan.count(verb, Subject.FLOW)
-        counted = [_many(flows, "flow")] * bool(flows) + [_many(jobs, "job")] * bool(jobs)
+        counted = [many(flows, "flow")] * bool(flows) + [many(jobs, "job")] * bool(jobs)
         if counted:
             parts.append(f"{' and '.join(counted)} {words}")
     line = f"{plan.revision}: {', '.join(parts)}"
     if plan.to_build:
-        line += f"; {_many(len(plan.to_build), 'flow')} to be built first"
+        line += f"; {many(len(plan.to_build), 'flow')} to be built first"
     return context.style(line, bold=True)
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -73,9 +73,15 @@ class Construction:
             raise BuildError(
                 f"'{entry['function']}' is a Maker", f"{pointer}/function", "use the `maker:` form of a flow"
             )
+        decorated = hasattr(function, "original")
+        if inspect.ismethod(function) and not decorated:
+            raise BuildError(
+                f"'{entry['function']}' is a class method, which jobflow runs only with its decorator",
+                f"{pointer}/function", "put @job above @classmethod, or name a function or static method",
+            )  # fmt: skip
         args = self.value(entry.get("args", []), f"{pointer}/args")
         kwargs = self.value(entry.get("kwargs", {}), f"{pointer}/kwargs")
-        if hasattr(function, "original"):  # made by jobflow's @job: calling it gives a Job
+        if decorated:  # made by jobflow's @job: calling it gives a Job
             job = call(function, args, kwargs, pointer)
         else:
             job = Job(function, function_args=tuple(args), function_kwargs=kwargs)

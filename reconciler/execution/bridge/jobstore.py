@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ class ForeignOutputs:
 
     def latest(self, uuid: str) -> Document | None:
         """Return the document of the highest index of a job."""
-        found: Document | None = self.store.query_one({"uuid": uuid}, sort={"index": -1}, load=False)
+        with _answering():
+            found = self.store.query_one({"uuid": uuid}, sort={"index": -1}, load=False)
         return _without_id(found) if found is not None else None
 
     def blob(self, store: str, blob_uuid: str) -> Document | None:
         """Return a document of an additional store."""
         other = self.store.additional_stores.get(store)
-        found = other.query_one({"blob_uuid": blob_uuid}) if other is not None else None
+        with _answering():
+            found = other.query_one({"blob_uuid": blob_uuid}) if other is not None else None
         return _without_id(found) if found is not None else None
 
     def save_before(self, documents: list[Document], blobs: Mapping[str, list[Document]]) -> None:
@@ -38,29 +41,37 @@ class ForeignOutputs:
 
         Raises
         ------
+        InputError
+            ``spec.jobstore`` lacks an additional store that the job writes to.
         TransientError
-            The store cannot be reached, or lacks an additional store that the job writes to.
+            The store cannot be reached.
         """
-        try:
+        for name, found in blobs.items():
+            if found and name not in self.store.additional_stores:
+                raise InputError(
+                    f"spec.jobstore of the Project has no additional store '{name}', which the job writes to",
+                    hint=f"add it under additional_stores.{name}",
+                )
+        with _answering():
             for name, found in blobs.items():
-                if found and name not in self.store.additional_stores:
-                    raise TransientError(
-                        f"spec.jobstore has no additional store '{name}', which a job writes to",
-                        hint=f"add it under additional_stores.{name}",
-                    )
                 if found:
                     self.store.additional_stores[name].update(found, key="blob_uuid")
             if documents:
                 self.store.docs_store.update(documents, key=["uuid", "index"])
-        except TransientError:
-            raise
-        except Exception as error:
-            raise TransientError(f"the job store does not answer: {error}") from error
 
     def save_inside(
         self, writer: Writer, documents: list[Document], blobs: Mapping[str, list[Document]]
     ) -> None:
         """Nothing to do: the outputs are there already."""
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Whatever a store raises (each has errors of its own), it may answer when asked again later."""
+    try:
+        yield
+    except Exception as error:
+        raise TransientError(f"the job store does not answer: {error}") from error
 
 
 def open_jobstore(spec: Mapping[str, Any]) -> JobStore:

@@ -2,38 +2,42 @@
 
 This file travels to workers and is all of reconciler that they see: it imports nothing but the standard
 library and jobflow. It reads ``job.json``, lets jobflow resolve the references from the documents that
-came along and run the job, and writes ``result.json`` atomically.
+came along and run the job, and writes ``claim/result.json`` atomically.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-INPUT, RESULT = "job.json", "result.json"
+INPUT, RESULT = "job.json", "claim/result.json"
 FILE_MARKER = "reconciler-file:"
 
 
 def main() -> int:
     """Run the job; return 0 if it ended without an error."""
     started = time.time()
-    request = json.loads(Path(INPUT).read_text(encoding="utf-8"))
+    here, process = Path.cwd(), os.getpid()
     result: dict[str, Any] = {"started": started, "python": sys.version.split()[0]}
     try:
-        result |= run(request)
+        request = json.loads((here / INPUT).read_text(encoding="utf-8"))
+        result |= run(request, here)
         text = json.dumps(result | {"ended": time.time()})
     except BaseException as error:
         result |= {"ok": False, "error": describe(error), "ended": time.time()}
         text = json.dumps(result)
-    write_atomically(Path(RESULT), text)
-    return 0 if result.get("ok") else 1
+    if os.getpid() != process:  # a child that the job forked came back from the function, too
+        os._exit(0)
+    write_atomically(here / RESULT, text)
+    return 0 if result["ok"] else 1
 
 
 def describe(error: BaseException) -> dict[str, str]:
@@ -42,12 +46,15 @@ def describe(error: BaseException) -> dict[str, str]:
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     lines = traceback.format_exception(type(error), error, trace)
-    sys.stderr.writelines(lines)
-    return {"type": type(error).__name__, "message": str(error), "traceback": "".join(lines)}
+    with contextlib.suppress(Exception):  # the job may have closed stderr
+        sys.stderr.writelines(lines)
+    message = "".join(traceback.format_exception_only(error)).strip()
+    return {"type": type(error).__name__, "message": message, "traceback": "".join(lines)}
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file that is there completely or not at all, also after a power loss."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # the job may have removed its own directory
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as stream:
         stream.write(text)
@@ -56,7 +63,7 @@ def write_atomically(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
+def run(request: dict[str, Any], here: Path) -> dict[str, Any]:
     """Run the job of a request; return its documents and what it asks for next.
 
     Raises
@@ -67,7 +74,6 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     try:
         import jobflow
         from jobflow import JobStore
-        from monty.json import MontyDecoder
     except ImportError as error:
         raise RuntimeError(
             f"worker '{request['worker']}': {sys.executable} cannot import jobflow ({error}); "
@@ -76,33 +82,46 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     shelf = shelf_class()
     stores = {name: shelf(blobs) for name, blobs in request["blobs"].items()}
     store = JobStore(shelf(request["documents"]), additional_stores=stores)
-    raw = with_files(request["job"], Path.cwd())
-    job = MontyDecoder().process_decoded(raw)
-    check_loaded(job, raw, request["worker"])
-    before = {name: len(other.docs) for name, other in stores.items()}
-    response = job.run(store=store, job_dir=Path.cwd())
-    own = [doc for doc in store.docs_store.docs if (doc["uuid"], doc["index"]) == (job.uuid, job.index)]
+    job = load_job(with_files(request["job"], here), request["worker"])
+    # The documents are kept as well as their ids, since the id of one that is thrown away may be used again.
+    known = {id(doc): doc for shelved in (store.docs_store, *stores.values()) for doc in shelved.docs}
+    response = job.run(store=store, job_dir=here)
     return {
         "ok": True,
         "jobflow": jobflow.__version__,
-        "documents": plain(own),
-        "blobs": {name: plain(other.docs[before[name] :]) for name, other in stores.items()},
+        "documents": plain(written(store.docs_store, known)),
+        "blobs": {name: plain(written(other, known)) for name, other in stores.items()},
         "response": plain_response(response),
     }
 
 
-def check_loaded(job: Any, raw: dict[str, Any], worker: str) -> None:
-    """Say which function could not be imported, where, and why, instead of failing later."""
-    function = raw.get("function", {})
-    if not isinstance(job, dict) and not isinstance(job.function, dict):
-        return
-    name = f"{function.get('@module')}.{function.get('@callable')}"
-    reason = ""
+def written(shelf: Any, known: Container[int]) -> list[dict[str, Any]]:
+    """Return the documents that the job wrote: its output, and what it kept through an exposed store."""
+    return [doc for doc in shelf.docs if id(doc) not in known]
+
+
+def load_job(raw: dict[str, Any], worker: str) -> Any:
+    """Return the Job.
+
+    Raises
+    ------
+    RuntimeError
+        Its function or a class among its arguments cannot be imported; says which, where and why.
+    """
+    from monty.json import MontyDecoder
+
+    name = f"{raw['function'].get('@module')}.{raw['function'].get('@callable')}"
+    reason = "it is not there"
     try:
-        __import__(str(function.get("@module")))
+        job = MontyDecoder().process_decoded(raw)
+        if not isinstance(job, dict) and not isinstance(job.function, dict):
+            return job
     except ImportError as error:
-        reason = f": {error}"
-    raise RuntimeError(f"worker '{worker}': {sys.executable} cannot import {name}{reason}")
+        reason = str(error)
+    raise RuntimeError(
+        f"worker '{worker}': {sys.executable} cannot import {name}: {reason}; install what is missing "
+        "there, set `python:` of the worker, or add its folder to spec.python_path of the Project"
+    )
 
 
 def with_files(value: Any, here: Path) -> Any:

@@ -1,0 +1,85 @@
+"""One transaction on named tables: what a change of the store is written with.
+
+It works on a transaction of LMDB that it is given, and opens none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Rows = Iterator[tuple[bytes, bytes]]
+
+LONGEST_KEY = 511
+"""Bytes; LMDB keeps no longer key, and no empty one."""
+
+
+class Txn:
+    """One transaction: get, put, delete and ordered scans on named tables.
+
+    A scan reads while it is consumed: do not write to its table, and do not delete from it, meanwhile.
+    """
+
+    def __init__(self, raw: Any, tables: dict[str, Any]) -> None:
+        self._raw = raw
+        self._tables = tables
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """Return the value at ``key``, or None."""
+        found: bytes | None = self._raw.get(key, db=self._tables[table]) if key else None
+        return found
+
+    def put(self, table: str, key: bytes, value: bytes = b"") -> None:
+        """Set the value at ``key``.
+
+        Raises
+        ------
+        ValueError
+            The key is empty or longer than 511 bytes.
+        """
+        if not 0 < len(key) <= LONGEST_KEY:
+            raise ValueError(f"a key of table {table!r} has {len(key)} bytes, not 1 to {LONGEST_KEY}")
+        self._raw.put(key, value, db=self._tables[table])
+
+    def delete(self, table: str, key: bytes) -> bool:
+        """Remove ``key``; return whether it was there."""
+        return bool(key and self._raw.delete(key, db=self._tables[table]))
+
+    def scan(self, table: str, prefix: bytes = b"", *, reverse: bool = False) -> Rows:
+        """Yield (key, value) of the keys that begin with ``prefix``, in order. Do not write meanwhile."""
+        with self._raw.cursor(db=self._tables[table]) as cursor:
+            if not _place(cursor, prefix, reverse):
+                return
+            for key, value in cursor.iterprev() if reverse else cursor.iternext():
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+    def keys(self, table: str, prefix: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
+        """Yield the keys that begin with ``prefix``, in order; copies no value. Do not write meanwhile."""
+        with self._raw.cursor(db=self._tables[table]) as cursor:
+            if not _place(cursor, prefix, reverse):
+                return
+            move = cursor.iterprev if reverse else cursor.iternext
+            for key in move(keys=True, values=False):
+                if not key.startswith(prefix):
+                    return
+                yield key
+
+    def count(self, table: str) -> int:
+        """Return the number of entries of a table."""
+        return int(self._raw.stat(db=self._tables[table])["entries"])
+
+
+def _place(cursor: Any, prefix: bytes, reverse: bool) -> bool:
+    """Move to the first key that may begin with ``prefix``, or to the last; return whether there is one."""
+    if not reverse:
+        return bool(cursor.set_range(prefix))
+    end = _successor(prefix)
+    return bool(cursor.prev() if end and cursor.set_range(end) else cursor.last())
+
+
+def _successor(prefix: bytes) -> bytes:
+    """Return the first key after all that begin with ``prefix``; empty if there is no such key."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes([kept[-1] + 1]) if kept else b""

@@ -1,0 +1,27 @@
+"""Recognising a reconcile with nothing to do, at the cost of one look at the store.
+
+Apart from the loop, so that the command line can ask before it imports what does the work.
+"""
+
+from __future__ import annotations
+
+from reconciler import __version__
+from reconciler.actual.store import Store
+from reconciler.model.desired import Revision
+from reconciler.model.records import Outcome
+
+
+def reconcile_key(revision: Revision) -> str:
+    """Return what the result of a reconcile depends on beside the store: the tool and the tree."""
+    return f"{__version__}:{revision.path}:{revision.tree}"
+
+
+def unchanged_outcome(store: Store, revision: Revision) -> Outcome | None:
+    """Return the last outcome if a reconcile would do nothing: same tree, same tool, same store."""
+    with store.read() as view:
+        outcome = view.outcome()
+        counter = view.change_counter()
+    if outcome is None or not outcome.clean:
+        return None
+    same = (outcome.key, outcome.change_counter) == (reconcile_key(revision), counter)
+    return outcome if same else None

@@ -1,0 +1,142 @@
+"""The run configs of the jobs of one flow: resolved, and checked once for each combination of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from reconciler.diagnostics import Diagnostic
+from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
+from reconciler.model.flows import BuiltJob
+from reconciler.model.manifests import Kind
+from reconciler.model.records import Change, JobRecord
+from reconciler.model.rules import JobFacts
+from reconciler.model.run_config import FIELDS, RunConfig, inherited, layer_of, layers_for, resolve
+from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
+from reconciler.plan.checks import check_config
+
+_Known = dict[tuple[int, ...], tuple[RunConfig, list[Diagnostic]]]
+
+
+class FlowConfigs:
+    """Answers what run config each job of a flow has, by the desired state.
+
+    ``defaults`` are the default resources of the workers.
+    """
+
+    def __init__(self, desired: DesiredState, flow: DesiredFlow, defaults: Mapping[str, Setting]) -> None:
+        self.desired = desired
+        self.flow = flow
+        self.defaults = defaults
+        self.rules = [rule for rule in desired.rules if rule.matches_flow(flow.name, flow.labels)]
+        self.written = {job.key: (number, job) for number, job in enumerate(flow.preview)}
+        self._checked: _Known = {}
+
+    # resolving ----------------------------------------------------------------------------------------
+
+    def of_preview(self, job: PreviewJob) -> RunConfig:
+        """Return the run config of a job that only the manifest shows so far."""
+        return self._resolve(JobFacts(self.flow.name, self.flow.labels, job.name, job.function), job.own)
+
+    def of_unknown(self) -> RunConfig:
+        """Return what a job gets that says nothing itself and that no rule picks out of its flow."""
+        return self._resolve(JobFacts(self.flow.name, self.flow.labels, None, None), {})
+
+    def of_built(self, job: BuiltJob) -> tuple[Layer, RunConfig]:
+        """Return what a job says itself, in Python and in the manifest (stronger), and its run config."""
+        own = self._own(job)
+        return own, self._resolve(self.facts(job.key, job.name, job.function), own)
+
+    def of_record(self, record: JobRecord, generator: RunConfig | None = None) -> RunConfig:
+        """Return the run config of a job that exists, from what it said itself when it was made.
+
+        A generated job also gets what its generator has now, unless that passes nothing on.
+        """
+        generated = record.generated_by is not None
+        passed = inherited(generator) if generator is not None and record.inherits else {}
+        facts = self.facts(record.key, record.name, record.function, generated=generated)
+        return self._resolve(facts, record.own, passed)
+
+    def facts(self, key: str, name: str, function: str, *, generated: bool = False) -> JobFacts:
+        """Return what selectors look at.
+
+        A function may be known by two paths: where it is defined, and as the manifest writes it.
+        """
+        written = self.written.get(key) if not generated else None
+        alias = written[1].function if written is not None else None
+        return JobFacts(self.flow.name, self.flow.labels, name, function, generated=generated, alias=alias)
+
+    def _own(self, job: BuiltJob) -> Layer:
+        written = self.written.get(job.key)
+        if written is None:
+            return self._said_by_code(job, f"/spec/{_form(self.flow)}")
+        number, preview = written
+        if not job.own:
+            return preview.own
+        return self._said_by_code(job, f"/spec/jobs/{number}/config") | preview.own
+
+    def _said_by_code(self, job: BuiltJob, pointer: str) -> Layer:
+        """Python has no line in a manifest; the nearest place is the form that made the job."""
+        if not job.own:
+            return {}
+        origin = Origin(Level.JOB, Kind.FLOW, self.flow.name, pointer)
+        return layer_of(job.own, origin, f"{pointer}/manager_config")
+
+    def _resolve(self, facts: JobFacts, own: Layer, generator: Layer | None = None) -> RunConfig:
+        layers = layers_for(
+            facts,
+            rules=self.rules,
+            own=own,
+            generator=generator or {},
+            flow=self.flow.layer,
+            project=self.desired.project_layer,
+        )
+        return resolve(layers, self.defaults)
+
+    # checking and comparing ---------------------------------------------------------------------------
+
+    def problems(self, config: RunConfig) -> list[Diagnostic]:
+        """Return why a run config is impossible. Jobs share settings, so few combinations are checked."""
+        key = (id(config.worker), id(config.exec_config), id(config.resources))
+        known = self._checked.get(key)
+        if known is None:
+            # Keeping the config keeps its settings alive, and so their ids unique.
+            known = self._checked[key] = config, check_config(self.desired, self.flow, config)
+        return known[1]
+
+    def changes(self, old: RunConfig, new: RunConfig) -> tuple[Change, ...]:
+        """Return the fields whose effective value differs, with the provenance of the new one."""
+        if old is new:
+            return ()
+        return tuple(
+            self._change(field, old, new) for field in FIELDS if old.value(field) != new.value(field)
+        )
+
+    def _change(self, field: str, old: RunConfig, new: RunConfig) -> Change:
+        after = new.setting(field)
+        provenance = self.desired.provenance(after.origin) if after is not None else None
+        return Change(field, shown(old.setting(field)), shown(after), provenance)
+
+    def held_by(self, facts: JobFacts, config: RunConfig) -> str | None:
+        """Return why a new submission of such a job waits: a document that touches it is invalid."""
+        for hold in self.desired.holds:
+            if hold.rule is None or hold.rule.matches(facts):
+                return hold.reason
+        for kind, field in ((Kind.WORKER, "worker"), (Kind.EXEC_CONFIG, "exec_config")):
+            name = config.value(field)
+            if isinstance(name, str) and f"{kind}/{name}" in self.desired.stale:
+                return f"{kind} '{name}' is invalid in this revision"
+        return None
+
+
+def _form(flow: DesiredFlow) -> str:
+    forms: Iterable[str] = ("maker", "factory", "file")
+    return next((form for form in forms if getattr(flow.spec, form) is not None), "jobs")
+
+
+def shown(setting: Setting | None) -> object:
+    """Return a setting as a plan shows it: plain data; generic resources say so."""
+    if setting is None:
+        return None
+    if isinstance(setting.value, Resources):
+        return {"qresources": setting.value.values} if setting.value.generic else setting.value.values
+    return setting.value

@@ -1,0 +1,161 @@
+"""What must change job by job in a flow that is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from reconciler.diagnostics import Diagnostic
+from reconciler.model.actions import Action, JobPlan, Subject, Verb
+from reconciler.model.flows import BuiltFlow, BuiltJob
+from reconciler.model.records import Change, JobRecord
+from reconciler.model.run_config import RunConfig
+from reconciler.model.states import FINISHED, JobState
+from reconciler.plan.configs import FlowConfigs
+
+
+class JobPlanner:
+    """Plans the jobs of one flow against their records (``jobs``, history included).
+
+    ``problems`` has, after planning, why some run config is impossible: then nothing must be done.
+    """
+
+    def __init__(self, configs: FlowConfigs, jobs: Sequence[JobRecord]) -> None:
+        self.configs = configs
+        self.flow = configs.flow
+        self.jobs = jobs
+        self.problems: list[Diagnostic] = []
+
+    def plan(self, built: BuiltFlow) -> list[Action]:
+        """Return what must happen so that the jobs become those of the built flow."""
+        wanted = [self._wanted(job) for job in built.jobs]
+        return [*self._built_jobs(wanted), *self._generated({p.job.uuid: p.config for p in wanted})]
+
+    def patches(self) -> list[Action]:
+        """Return what must happen so that the jobs there are follow the rules, and stay otherwise as made."""
+        configs: dict[str, RunConfig] = {}
+        return [*self._submitted(configs), *self._generated(configs)]
+
+    def why_wait(self, actions: Iterable[Action]) -> str | None:
+        """New submissions wait while a document that touches them is invalid: half the rules waste hours."""
+        for action in actions:
+            if action.verb in (Verb.SUBMIT, Verb.REPLACE) and action.wanted is not None:
+                job = action.wanted.job
+                facts = self.configs.facts(job.key, job.name, job.function)
+                reason = self.configs.held_by(facts, action.wanted.config)
+                if reason is not None:
+                    return reason
+        return None
+
+    def _submitted(self, configs: dict[str, RunConfig]) -> Iterator[Action]:
+        for record in self.jobs:
+            if record.current and record.generated_by is None:
+                config = configs[record.uuid] = self.configs.of_record(record)
+                self.problems += self.configs.problems(config)
+                yield from self._diff(record, config)
+
+    # jobs of the built flow ---------------------------------------------------------------------------
+
+    def _wanted(self, job: BuiltJob) -> JobPlan:
+        own, config = self.configs.of_built(job)
+        self.problems += self.configs.problems(config)
+        return JobPlan(job, own, config)
+
+    def _built_jobs(self, wanted: list[JobPlan]) -> Iterator[Action]:
+        records = {(job.uuid, job.index): job for job in self.jobs if job.generated_by is None}
+        leaving = self._leaving(wanted)
+        for plan in wanted:
+            record = records.get((plan.job.uuid, plan.job.index))
+            if record is not None and record.current:
+                yield from self._diff(record, plan.config, plan)
+            else:
+                yield self._submit(plan, record, leaving.pop(plan.job.key, None))
+        for record in leaving.values():
+            yield _leave(record)
+
+    def _leaving(self, wanted: list[JobPlan]) -> dict[str, JobRecord]:
+        keep = {(plan.job.uuid, plan.job.index) for plan in wanted}
+        return {
+            job.key: job
+            for job in self.jobs
+            if job.current and job.generated_by is None and (job.uuid, job.index) not in keep
+        }
+
+    def _submit(self, plan: JobPlan, record: JobRecord | None, replaced: JobRecord | None) -> Action:
+        verb, reason = Verb.SUBMIT, "new job" if self.jobs else "new flow"
+        if replaced is not None:
+            verb, reason = Verb.REPLACE, "its content changed, or that of a job it needs"
+        elif record is not None:
+            still_there = "; its result is still there" if record.state is JobState.COMPLETED else ""
+            reason = f"wanted again{still_there}"
+        old = replaced.config if replaced is not None else RunConfig()
+        return Action(
+            verb=verb, subject=Subject.JOB, key=f"{self.flow.name}/{plan.job.key}", reason=reason,
+            changes=self.configs.changes(old, plan.config), flow=self.flow, wanted=plan, record=replaced,
+        )  # fmt: skip
+
+    # jobs born at run time ----------------------------------------------------------------------------
+
+    def _generated(self, configs: dict[str, RunConfig]) -> Iterator[Action]:
+        """Their run config follows the rules; they leave with their generator.
+
+        ``configs`` has the run config of every job that stays, by uuid; the generated ones are added.
+        """
+        for record in sorted(self.jobs, key=lambda job: job.sequence):
+            if record.generated_by is None or not record.current:
+                continue
+            if record.generated_by not in configs:
+                yield _leave(record)
+                continue
+            config = configs[record.uuid] = self.configs.of_record(record, configs[record.generated_by])
+            self.problems += self.configs.problems(config)
+            yield from self._diff(record, config)
+
+    # run config ---------------------------------------------------------------------------------------
+
+    def _diff(self, record: JobRecord, config: RunConfig, plan: JobPlan | None = None) -> Iterator[Action]:
+        changes = self.configs.changes(record.config, config)
+        if record.editable and plan is not None:
+            changes += _label_changes(record, plan.job)
+        step = _step(record, config, changed=bool(changes))
+        if step is not None:
+            verb, reason = step
+            job, own = (plan.job, plan.own) if plan is not None else (_as_built(record), record.own)
+            yield Action(
+                verb=verb, subject=Subject.JOB, key=record.path, reason=reason, changes=changes,
+                wanted=JobPlan(job, own, config), record=record,
+            )  # fmt: skip
+
+
+def _step(record: JobRecord, config: RunConfig, *, changed: bool) -> tuple[Verb, str] | None:
+    """Return whether a job is patched now, or later, or not at all; and why."""
+    if not changed:
+        return (Verb.PATCH, "the deferred change is undone") if record.wanted is not None else None
+    if record.editable:
+        return Verb.PATCH, "its run config changed"
+    if record.wanted is not None and record.wanted.same_values(config):
+        return None
+    return Verb.DEFER, f"{record.state} is not editable; applied as soon as it is"
+
+
+def _label_changes(record: JobRecord, job: BuiltJob) -> tuple[Change, ...]:
+    """The names that people know a job by; its identity does not depend on them."""
+    return tuple(
+        Change(field, before, after)
+        for field in ("key", "name")
+        if (before := getattr(record, field)) != (after := getattr(job, field))
+    )
+
+
+def _leave(record: JobRecord) -> Action:
+    verb, reason = Verb.CANCEL, "no longer part of the flow"
+    if record.state in FINISHED:
+        verb, reason = Verb.FORGET, f"{reason}; its record and output stay as history"
+    return Action(verb=verb, subject=Subject.JOB, key=record.path, reason=reason, record=record)
+
+
+def _as_built(record: JobRecord) -> BuiltJob:
+    return BuiltJob(
+        key=record.key, uuid=record.uuid, index=record.index, name=record.name, function=record.function,
+        content=record.content, parents=record.parents, on_missing=record.on_missing, own={},
+        files=record.files, hosts=[], payload=b"",
+    )  # fmt: skip

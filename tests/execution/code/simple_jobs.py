@@ -1,0 +1,122 @@
+"""Small jobs for tests of the executor. User code: it runs on workers."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jobflow import Flow, Job, Response, job
+
+
+def append(file: str, line: str) -> None:
+    """Append a line in one system call, so that lines of many processes never mix."""
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, f"{line}\n".encode())
+    os.close(handle)
+
+
+@job
+def log_line(file: str, line: str, after: Any = None) -> str:
+    """Append a line to a file; ``after`` is what must have run before."""
+    append(file, line)
+    return line
+
+
+@job
+def log_span(file: str, name: str, seconds: float, after: Any = None) -> str:
+    """Append when the job begins and when it ends."""
+    append(file, f"begin {name} {time.time():.3f}")
+    time.sleep(seconds)
+    append(file, f"end {name} {time.time():.3f}")
+    return name
+
+
+@job
+def wait_for(path: str, after: Any = None) -> str:
+    """Say that it runs, and go on once a file exists."""
+    Path(f"{path}.runs").touch()
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return path
+
+
+@job
+def fails(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+@job
+def dies(code: int) -> NoReturn:
+    os.write(2, b"last words \xff\n")
+    os._exit(code)
+
+
+@job
+def ignores_the_end(path: str) -> None:
+    """Fork a child that ignores SIGTERM, write its pid, and ignore SIGTERM, too."""
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if (child := os.fork()) == 0:
+        time.sleep(60)
+        os._exit(0)
+    Path(f"{path}.partial").write_text(str(child))
+    Path(f"{path}.partial").rename(path)
+    time.sleep(60)
+
+
+@job
+def removes_its_directory() -> str:
+    import shutil
+
+    shutil.rmtree(Path.cwd())
+    return "homeless"
+
+
+@job
+def prints_bytes() -> str:
+    os.write(1, b"\xff\xfe\n")
+    os.write(2, b"\xff\xfe\n")
+    return "printed"
+
+
+@job
+def leaves_a_child() -> int:
+    """Leave a process behind that lives on with stdout open; return its pid."""
+    if (child := os.fork()) == 0:
+        time.sleep(60)
+        os._exit(0)
+    return child
+
+
+@job(data="heavy")
+def keeps_heavy(n: int) -> dict[str, Any]:
+    return {"light": n, "heavy": list(range(n))}
+
+
+@job
+def give(value: Any) -> Any:
+    return value
+
+
+@job
+def total(values: list[float]) -> float:
+    return sum(values)
+
+
+@job
+def opens_gate_then_generates(gate: str) -> Response:
+    """Wait for a file, then ask for two more jobs."""
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    child = give(1)
+    child.name = "child"
+    return Response(addition=Flow([child]))
+
+
+def one(function: str, **kwargs: Any) -> Job:
+    """Return one job of this module."""
+    made: Job = globals()[function](**kwargs)
+    return made

@@ -1,0 +1,496 @@
+"""Passes of the executor: limits, order, outages, cancelling, deferred patches, jobs that vanish."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.execution.executor import _FIRST_BACK_OFF, _LONGEST_BACK_OFF
+from reconciler.model.keys import job_id
+from reconciler.model.records import JobRecord, WorkerStatus
+from reconciler.model.run_config import RunConfig
+from reconciler.model.settings import Level, Origin, Setting
+from reconciler.model.states import ACTIVE, JobState
+from tests.execution.support import World, eventually, lines, processes_below
+
+pytestmark = pytest.mark.timeout(600)  # for a machine that is busy with other things, too
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
+    """Make a world; its processes are ended and its store closed at the end."""
+    made: list[World] = []
+
+    def make(**options: Any) -> World:
+        made.append(World(tmp_path / f"world{len(made)}", **options))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.close()
+        for pid in processes_below(world.work):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    return make_world()
+
+
+def running(world: World, path: str) -> Callable[[], bool]:
+    return lambda: world.state(path) == "RUNNING"
+
+
+def gate(world: World, name: str) -> Path:
+    return world.root / name
+
+
+# how jobs end -----------------------------------------------------------------------------------------
+
+
+def test_jobs_that_end_in_every_way(world: World) -> None:
+    world.flow(
+        "ends",
+        {"id": "raises", "function": "fails", "args": ["ö went wrong"]},
+        {"id": "dies", "function": "dies", "args": [9]},
+        {"id": "dies-well", "function": "dies", "args": [0]},
+        {"id": "homeless", "function": "removes_its_directory"},
+        {"id": "bytes", "function": "prints_bytes"},
+        {"id": "parent", "function": "leaves_a_child"},
+        {"id": "heavy", "function": "keeps_heavy", "args": [3]},
+        {"id": "uses-heavy", "function": "total", "args": [{"$output": "heavy.heavy"}]},
+    )
+    world.reconcile()
+    world.run()
+    error = {path.partition("/")[2]: job.error or "" for path, job in world.jobs().items()}
+    assert world.states("ends/raises", "ends/dies", "ends/dies-well") == ["FAILED"] * 3
+    assert "ValueError: ö went wrong" in error["raises"]
+    assert "simple_jobs.py" in error["raises"]
+    assert error["dies"].startswith("last words \ufffd")
+    assert error["dies"].endswith("it ended without a result, exit code 9")
+    assert error["dies-well"].endswith("it ended without a result, exit code 0")
+    assert world.output("ends/homeless") == "homeless"
+    assert world.output("ends/bytes") == "printed"
+    assert world.state("ends/parent") == "COMPLETED"
+    os.kill(world.output("ends/parent"), signal.SIGKILL)
+    assert world.output("ends/uses-heavy") == 3
+
+
+def test_a_job_whose_whole_group_vanished_says_so(world: World) -> None:
+    world.flow(
+        "gone",
+        {"id": "group", "function": "wait_for", "args": [str(gate(world, "a"))]},
+        {"id": "python", "function": "wait_for", "args": [str(gate(world, "b"))]},
+        {"id": "after", "function": "give", "args": [{"$output": "group"}]},
+    )
+    world.reconcile()
+    world.until(lambda: gate(world, "a.runs").exists() and gate(world, "b.runs").exists())
+    os.killpg(int(world.job("gone/group").queue_id or 0), signal.SIGKILL)
+    script = int(world.job("gone/python").queue_id or 0)
+    python = next(pid for pid in processes_below(world.work / "w1") if os.getpgid(pid) == script != pid)
+    os.kill(python, signal.SIGKILL)
+    world.run()
+    group, interpreter = world.job("gone/group"), world.job("gone/python")
+    assert (group.state, interpreter.state) == (JobState.FAILED, JobState.FAILED)
+    assert "its process vanished without an exit code: killed, out of memory" in (group.error or "")
+    assert "exit code 137 (signal 9)" in (interpreter.error or "")
+    assert world.state("gone/after") == "WAITING"
+
+
+def test_an_output_that_cannot_be_kept_fails_its_job_alone(world: World) -> None:
+    """The name of its store is no name of a collection."""
+    world.yaml(
+        "lib/odd.py",
+        """
+        from jobflow import job
+
+        @job(**{"x" * 200: "part"})
+        def odd():
+            return {"part": [1]}
+        """,
+    )
+    world.flow("kept", {"id": "odd", "function": "odd.odd"}, {"id": "even", "function": "give", "args": [1]})
+    world.reconcile()
+    world.run()
+    assert world.states("kept/odd", "kept/even") == ["REMOTE_ERROR", "COMPLETED"]
+    assert "its output cannot be kept" in (world.job("kept/odd").error or "")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"ok": "yes"}', '{"ok": true}'])
+def test_a_damaged_result_is_reported(world: World, text: str) -> None:
+    world.flow("f", {"id": "j", "function": "response_flows.writes_a_false_result", "args": [text]})
+    world.reconcile()
+    world.run()
+    assert world.state("f/j") == "REMOTE_ERROR"
+    assert "claim/result.json is damaged" in (world.job("f/j").error or "")
+
+
+# max_jobs and order -----------------------------------------------------------------------------------
+
+
+def test_the_limit_holds_at_every_instant_and_the_worker_stays_full(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.repository.write("workers/workers.yaml", world.worker("w1", max_jobs=3))
+    log = world.root / "log"
+    jobs = [{"id": f"j{n}", "function": "log_span", "args": [str(log), f"j{n}", 0.3]} for n in range(9)]
+    world.flow("many", *jobs)
+    world.reconcile()
+    while not world.is_idle():
+        world.advance()
+        with world.store.read() as view:
+            active = sum(view.count_in_state(state) for state in ACTIVE)
+            ready = view.count_in_state(JobState.READY)
+        assert active == 3 or (ready == 0 and active < 3)
+        time.sleep(0.01)
+    inside, most = 0, 0
+    for line in lines(log):
+        inside += 1 if line.startswith("begin") else -1
+        most = max(most, inside)
+    assert (len(lines(log)), most) == (18, 3)
+
+
+def test_priority_first_then_age(make_world: MakeWorld) -> None:
+    world = make_world()
+    world.repository.write("workers/workers.yaml", world.worker("w1", max_jobs=1))
+    log = str(world.root / "log")
+    priorities = {"a": 0, "b": 5, "c": -3, "d": 5}
+    world.flow(
+        "order",
+        *[
+            {"id": name, "function": "log_line", "args": [log, name], "priority": priority}
+            for name, priority in priorities.items()
+        ],
+    )
+    world.reconcile()
+    world.run()
+    assert lines(Path(log)) == ["b", "d", "a", "c"]
+
+
+def test_a_pass_costs_what_is_active_not_what_waits(world: World) -> None:
+    world.flow("hold", *[
+        {"id": f"j{n}", "function": "wait_for", "args": [str(gate(world, "g"))]} for n in range(4)
+    ])  # fmt: skip
+    world.reconcile()
+    world.until(lambda: all(running(world, f"hold/j{n}")() for n in range(4)))
+
+    def cost(passes: int = 200) -> float:
+        best = float("inf")
+        for _ in range(5):
+            began = time.perf_counter()
+            for _ in range(passes):
+                world.advance()
+            best = min(best, (time.perf_counter() - began) / passes)
+        return best
+
+    few = cost()
+    origin = Origin(Level.PROJECT, "Project", "test", "/spec")
+    template = JobRecord(
+        uuid="u", index=1, flow="waiting", key="k", name="n", function="m.f", state=JobState.READY,
+        config=RunConfig(worker=Setting("w1", origin)), content="c",
+    )  # fmt: skip
+    world.store.write(lambda writer: [writer.put_job(_numbered(template, n)) for n in range(10_000)])
+    assert cost() < 3 * few + 0.001
+    gate(world, "g").touch()
+
+
+def _numbered(template: JobRecord, number: int) -> JobRecord:
+    import msgspec
+
+    return msgspec.structs.replace(template, uuid=f"{number:032x}", key=f"k{number}", sequence=number + 100)
+
+
+# outages ----------------------------------------------------------------------------------------------
+
+
+def test_an_unusable_worker_backs_off_and_the_other_goes_on(make_world: MakeWorld) -> None:
+    world = make_world()
+    blocked = world.root / "blocked"
+    blocked.write_text("a file where the work directory should be")
+    world.repository.write(
+        "workers/workers.yaml", world.worker("w1", max_jobs=2) + world.worker("w2", work_dir=str(blocked))
+    )
+    world.flow("good", {"id": "a", "function": "give", "args": [1]})
+    world.flow("bad", {"id": "b", "function": "give", "args": [2]}, worker="w2")
+    world.reconcile()
+    world.until(lambda: world.state("good/a") == "COMPLETED")
+    assert world.state("bad/b") == "CHECKED_OUT"
+    before = _status(world).failures
+    for failures in range(before + 1, before + 9):
+        world.restart()  # the back-off is no memory of a process
+        tried = _status(world).next_try
+        world.advance(tried - 0.01)
+        assert _status(world).failures == failures - 1, "it must not be tried before its time"
+        world.advance(tried)
+        assert _status(world).failures == failures
+        wait = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (failures - 1))
+        assert _status(world).next_try - tried == pytest.approx(wait)
+    assert not _status(world).reachable
+    assert str(blocked) in _status(world).reason
+    blocked.unlink()
+    world.advance(_status(world).next_try)
+    assert _status(world).reachable
+    world.run()
+    assert world.state("bad/b") == "COMPLETED"
+
+
+def _status(world: World) -> WorkerStatus:
+    found = world.view(lambda view: view.worker_status("w2"))
+    assert isinstance(found, WorkerStatus)
+    return found
+
+
+def test_a_broken_ps_leaves_running_jobs_alone(world: World, tmp_path: Path, monkeypatch: Any) -> None:
+    world.flow("f", {"id": "j", "function": "wait_for", "args": [str(gate(world, "g"))]})
+    world.reconcile()
+    world.until(running(world, "f/j"))
+    fake = tmp_path / "bin" / "ps"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\nexit 1\n")
+    fake.chmod(0o755)
+    good_path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{fake.parent}:{good_path}")
+    now = time.time()
+    for later in (10, 100, 1000):
+        world.restart()
+        world.advance(now + later)
+        assert world.state("f/j") == "RUNNING"
+    status = world.view(lambda view: view.worker_status("w1"))
+    assert "cannot list processes" in status.reason
+    monkeypatch.setenv("PATH", good_path)
+    gate(world, "g").touch()
+    world.until(lambda: world.advance(now + 2000) or world.state("f/j") == "COMPLETED")
+
+
+def test_a_wiped_work_directory_is_made_anew(world: World) -> None:
+    import shutil
+
+    world.flow("first", {"id": "j", "function": "give", "args": [1]})
+    world.reconcile()
+    world.run()
+    shutil.rmtree(world.work)
+    world.flow("second", {"id": "j", "function": "give", "args": [2]})
+    world.reconcile()
+    world.run()
+    assert world.state("second/j") == "COMPLETED"
+
+
+# cancelling -------------------------------------------------------------------------------------------
+
+
+def test_cancel_of_a_running_job_ends_its_grandchildren(world: World) -> None:
+    path = gate(world, "child")
+    world.flow("f", {"id": "j", "function": "ignores_the_end", "args": [str(path)]})
+    world.reconcile()
+    world.until(lambda: path.exists() and running(world, "f/j")())
+    world.edit("f/j", cancel="no longer wanted")
+    world.run()
+    job = world.job("f/j")
+    assert (job.state, job.cancel) == (JobState.USER_STOPPED, None)
+    assert processes_below(world.work) == []
+    assert any("no longer wanted" in event for event in world.events("f/j"))
+
+
+@pytest.mark.parametrize("state", ["CHECKED_OUT", "UPLOADED", "SUBMITTED", "RUNNING"])
+def test_cancel_in_every_active_state(world: World, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.flow("f", {"id": "j", "function": "wait_for", "args": [str(gate(world, "g"))]})
+    world.reconcile()
+    _bring_to(world, state, monkeypatch)
+    world.edit("f/j", cancel="removed")
+    world.run()
+    assert world.state("f/j") == "USER_STOPPED"
+    assert processes_below(world.work) == []
+    assert gate(world, "g.runs").exists() is (state == "RUNNING") or state == "SUBMITTED"
+
+
+def _bring_to(world: World, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make passes that are interrupted just after the job got to a state."""
+    if state == "RUNNING":
+        world.until(lambda: running(world, "f/j")() and gate(world, "g.runs").exists())
+        return
+    step = {"CHECKED_OUT": "upload", "UPLOADED": "start"}.get(state)
+    if step is not None:
+        from reconciler.execution.starting import Starter
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Starter, step, _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                world.advance()
+        world.restart()
+    else:
+        world.advance()
+    assert world.state("f/j") == state
+
+
+def _interrupt(*_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_a_job_that_never_started_is_cancelled_while_its_worker_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.flow("f", {"id": "j", "function": "give", "args": [1]})
+    world.reconcile()
+    _bring_to(world, "CHECKED_OUT", monkeypatch)
+    away = WorkerStatus(reachable=False, reason="away", failures=9, next_try=time.time() + 1000)
+    world.store.write(lambda writer: writer.put_worker_status("w1", away))
+    world.edit("f/j", cancel="removed")
+    world.advance()
+    assert world.state("f/j") == "USER_STOPPED"
+
+
+def test_cancelled_before_its_late_script_claims(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interrupted submission's script comes only after the job was given up: it must not run."""
+    log = world.root / "log"
+    world.flow("f", {"id": "j", "function": "log_line", "args": [str(log), "ran"]})
+    world.reconcile()
+    _bring_to(world, "UPLOADED", monkeypatch)
+    world.edit("f/j", cancel="removed")
+    world.run()
+    assert world.state("f/j") == "USER_STOPPED"
+    assert os.system(f"cd '{world.job('f/j').run_dir}' && bash submit.sh") == 0
+    assert lines(log) == []
+
+
+def _generator_that_has_just_ended(world: World) -> None:
+    """Run a generator up to its marker, which the executor has not seen yet."""
+    world.flow("f", {"id": "j", "function": "opens_gate_then_generates", "args": [str(gate(world, "g"))]})
+    world.reconcile()
+    world.until(running(world, "f/j"))
+    gate(world, "g").touch()
+    assert eventually(lambda: any((world.work / "w1" / ".outbox").glob("*.1")))
+
+
+def test_what_a_cancelled_job_asked_for_is_not_run(world: World) -> None:
+    _generator_that_has_just_ended(world)
+    world.edit("f/j", cancel="removed", current=False)
+    world.run()
+    assert world.states("f/j", "f/child") == ["COMPLETED", "USER_STOPPED"]
+    assert not world.job("f/child").current
+
+
+def test_what_a_suspended_flow_generates_is_paused(world: World) -> None:
+    _generator_that_has_just_ended(world)
+    args = [str(gate(world, "g"))]
+    world.flow("f", {"id": "j", "function": "opens_gate_then_generates", "args": args}, suspend=True)
+    world.reconcile()
+    world.run()
+    assert world.states("f/j", "f/child") == ["COMPLETED", "PAUSED"]
+    world.flow("f", {"id": "j", "function": "opens_gate_then_generates", "args": args})
+    world.reconcile()
+    world.run()
+    assert world.state("f/child") == "COMPLETED"
+
+
+# interrupted submissions ------------------------------------------------------------------------------
+
+
+def test_an_interrupted_submission_is_adopted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the submission and its record: the script has claimed its attempt."""
+    world.flow("f", {"id": "j", "function": "wait_for", "args": [str(gate(world, "g"))]})
+    world.reconcile()
+    _bring_to(world, "UPLOADED", monkeypatch)
+    pid = _start_by_hand(world.job("f/j"))
+    world.until(gate(world, "g.runs").exists)
+    world.until(running(world, "f/j"))
+    assert world.job("f/j").queue_id == str(pid)
+    gate(world, "g").touch()
+    world.run()
+    assert world.state("f/j") == "COMPLETED"
+
+
+def _start_by_hand(job: JobRecord) -> int:
+    """Start the script of a job as an interrupted pass has done; the process is nobody's child."""
+    command = f"cd '{job.run_dir}' && setsid bash submit.sh >queue.out 2>queue.err </dev/null & echo $!"
+    with os.popen(command) as answer:
+        return int(answer.read())
+
+
+def test_a_submission_that_had_not_claimed_yet_runs_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second script finds the claim and ends; the first one is found again under its own id."""
+    log, door = world.root / "log", gate(world, "g")
+    world.flow(
+        "f",
+        {"id": "j", "function": "wait_for", "args": [str(door)]},
+        {"id": "k", "function": "log_line", "args": [str(log), "k", {"$output": "j"}]},
+    )
+    world.reconcile()
+    _bring_to(world, "UPLOADED", monkeypatch)
+    pid = _start_by_hand(world.job("f/j"))
+    claim = Path(world.job("f/j").run_dir or "") / "claim" / "pid"
+    assert eventually(claim.exists)
+    claim.rename(claim.with_name("not yet"))
+    world.advance()
+    assert world.state("f/j") == "SUBMITTED"
+    assert world.job("f/j").queue_id != str(pid)
+    claim.with_name("not yet").rename(claim)
+    world.until(lambda: world.job("f/j").queue_id == str(pid))
+    assert world.state("f/j") == "RUNNING"
+    door.touch()
+    world.run()
+    assert world.states("f/j", "f/k") == ["COMPLETED", "COMPLETED"]
+    assert lines(log) == ["k"]
+
+
+def test_a_run_directory_of_a_forgotten_life_is_not_used(make_world: MakeWorld) -> None:
+    """The state was deleted, the work directory was not: old claims and results do not count."""
+    world = make_world()
+    world.flow("f", {"id": "j", "function": "fails", "args": ["the first time"]})
+    world.reconcile()
+    world.run()
+    old = world.job("f/j")
+    world.store.write(lambda writer: writer.delete_job(old))
+    world.flow("f", {"id": "j", "function": "fails", "args": ["the first time"]}, priority=1)
+    world.reconcile()
+    world.run()
+    new = world.job("f/j")
+    assert job_id(new.uuid, new.index) == old.id
+    assert new.state is JobState.FAILED
+    assert new.run_dir != old.run_dir
+
+
+# deferred patches -------------------------------------------------------------------------------------
+
+
+def test_a_patch_is_deferred_while_the_job_runs_and_applied_when_it_has(world: World) -> None:
+    world.flow("f", {"id": "j", "function": "wait_for", "args": [str(gate(world, "g"))]}, priority=1)
+    world.reconcile()
+    world.until(running(world, "f/j"))
+    world.flow("f", {"id": "j", "function": "wait_for", "args": [str(gate(world, "g"))]}, priority=7)
+    world.reconcile()
+    job = world.job("f/j")
+    assert (job.state.value, job.config.priority_value) == ("RUNNING", 1)
+    assert job.wanted is not None
+    assert job.wanted.priority_value == 7
+    gate(world, "g").touch()
+    world.run()
+    job = world.job("f/j")
+    assert (job.state.value, job.config.priority_value, job.wanted) == ("COMPLETED", 7, None)
+
+
+# speed ------------------------------------------------------------------------------------------------
+
+
+def test_the_next_job_of_a_chain_starts_within_a_second(world: World) -> None:
+    jobs: list[dict[str, Any]] = [{"id": "j0", "function": "give", "args": [0]}]
+    jobs += [{"id": f"j{n}", "function": "give", "args": [{"$output": f"j{n - 1}"}]} for n in range(1, 4)]
+    world.flow("chain", *jobs)
+    world.reconcile()
+    world.run()
+    directories = [Path(world.job(f"chain/j{n}").run_dir or "") for n in range(4)]
+    handovers = [
+        (after / "claim" / "pid").stat().st_mtime - (before / "claim" / "result.json").stat().st_mtime
+        for before, after in pairwise(directories)
+    ]
+    assert min(handovers) < 1.0, handovers
+    assert sorted(handovers)[1] < 1.0, handovers

@@ -1,0 +1,103 @@
+"""``next_step`` for every state, with every observation, cancelled or not, missing or not."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from reconciler.execution.lifecycle import LOST_AFTER, Observation, Step, next_step
+from reconciler.model.records import JobRecord
+from reconciler.model.run_config import RunConfig
+from reconciler.model.states import ACTIVE, ON_WORKER, JobState
+
+NOW = 1000.0
+JUST_NOW, LONG_AGO = NOW - LOST_AFTER / 2, NOW - LOST_AFTER
+
+S = JobState
+
+
+def job(state: JobState, *, cancel: bool = False, missing_since: float | None = None) -> JobRecord:
+    return JobRecord(
+        uuid="u", index=1, flow="f", key="k", name="n", function="m.f", state=state, config=RunConfig(),
+        content="c", cancel="removed" if cancel else None, missing_since=missing_since,
+    )  # fmt: skip
+
+
+def step(record: JobRecord, *, marker: bool = False, in_queue: bool | None = None) -> Step:
+    return next_step(record, Observation(marker=marker, in_queue=in_queue), NOW)
+
+
+OBSERVATIONS = list(product([False, True], [None, False, True]))
+CIRCUMSTANCES = list(product([False, True], [None, JUST_NOW, LONG_AGO]))
+
+
+@pytest.mark.parametrize(("marker", "in_queue"), OBSERVATIONS)
+@pytest.mark.parametrize(("cancel", "missing_since"), CIRCUMSTANCES)
+@pytest.mark.parametrize(
+    ("state", "expected", "cancelled"),
+    [
+        (S.CHECKED_OUT, Step.UPLOAD, Step.DROP),
+        (S.UPLOADED, Step.START, Step.WITHDRAW),
+        (S.RUN_FINISHED, Step.TAKE_IN, Step.TAKE_IN),
+        (S.DOWNLOADED, Step.TAKE_IN, Step.TAKE_IN),
+        *((state, Step.WAIT, Step.WAIT) for state in S if state not in ACTIVE),
+    ],
+)
+def test_off_the_worker_no_observation_matters(
+    state: JobState, expected: Step, cancelled: Step, cancel: bool, missing_since: float | None,
+    marker: bool, in_queue: bool | None,
+) -> None:  # fmt: skip
+    record = job(state, cancel=cancel, missing_since=missing_since)
+    assert step(record, marker=marker, in_queue=in_queue) is (cancelled if cancel else expected)
+
+
+@pytest.mark.parametrize("in_queue", [None, False, True])
+@pytest.mark.parametrize(("cancel", "missing_since"), CIRCUMSTANCES)
+@pytest.mark.parametrize("state", sorted(ON_WORKER))
+def test_a_marker_decides(
+    state: JobState, cancel: bool, missing_since: float | None, in_queue: bool | None
+) -> None:
+    record = job(state, cancel=cancel, missing_since=missing_since)
+    assert step(record, marker=True, in_queue=in_queue) is Step.TAKE_IN
+
+
+@pytest.mark.parametrize(("cancel", "missing_since"), CIRCUMSTANCES)
+@pytest.mark.parametrize("state", sorted(ON_WORKER))
+def test_a_queue_that_was_not_asked_changes_nothing(
+    state: JobState, cancel: bool, missing_since: float | None
+) -> None:
+    assert step(job(state, cancel=cancel, missing_since=missing_since), in_queue=None) is Step.WAIT
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+@pytest.mark.parametrize("state", sorted(ON_WORKER))
+@pytest.mark.parametrize(
+    ("missing_since", "expected"),
+    [(None, Step.NOTE_MISSING), (JUST_NOW, Step.WAIT), (LONG_AGO, Step.TAKE_IN_LOST)],
+)
+def test_missing_counts_only_when_confirmed(
+    state: JobState, cancel: bool, missing_since: float | None, expected: Step
+) -> None:
+    assert step(job(state, cancel=cancel, missing_since=missing_since), in_queue=False) is expected
+
+
+@pytest.mark.parametrize("missing_since", [None, JUST_NOW, LONG_AGO])
+@pytest.mark.parametrize("state", sorted(ON_WORKER))
+def test_a_cancelled_job_is_killed_only_while_the_queue_knows_it(
+    state: JobState, missing_since: float | None
+) -> None:
+    assert step(job(state, cancel=True, missing_since=missing_since), in_queue=True) is Step.KILL
+
+
+@pytest.mark.parametrize(
+    ("state", "missing_since", "expected"),
+    [
+        (S.SUBMITTED, None, Step.NOTE_RUNNING),
+        (S.RUNNING, None, Step.WAIT),
+        (S.SUBMITTED, JUST_NOW, Step.NOTE_FOUND),
+        (S.RUNNING, LONG_AGO, Step.NOTE_FOUND),
+    ],
+)
+def test_in_the_queue(state: JobState, missing_since: float | None, expected: Step) -> None:
+    assert step(job(state, missing_since=missing_since), in_queue=True) is expected

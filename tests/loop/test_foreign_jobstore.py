@@ -1,0 +1,167 @@
+"""``spec.jobstore``: outputs in a maggma JobStore of the user's choice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobflow import JobStore
+
+from reconciler.execution.launch import RESULT
+from tests.support import Reconcile, Repository, minimal_project
+
+HEAVY = """
+import shutil
+from jobflow import job
+
+@job(data="field")
+def heavy(n):
+    return {"field": list(range(n)), "light": n}
+
+@job
+def remove(directory):
+    shutil.rmtree(directory)
+    return 1
+
+@job
+def use(numbers, light):
+    return {"sum": sum(numbers), "light": light}
+"""
+
+FLOW = """
+apiVersion: reconciler/v1
+kind: Flow
+metadata: {name: f}
+spec:
+  jobs:
+    - {id: heavy, function: heavy.heavy, args: [4]}
+    - {id: use, function: heavy.use, args: [{$output: heavy.field}, {$output: heavy.light}]}
+"""
+
+BREAKER = """
+apiVersion: reconciler/v1
+kind: Flow
+metadata: {name: f}
+spec:
+  jobs:
+    - {id: breaker, function: heavy.remove, args: ["PLACE"]}
+"""
+
+SPEC = {
+    "docs_store": {"type": "JSONStore", "paths": {"env": "DOCS_FILE"}, "read_only": False},
+    "additional_stores": {"data": {"type": "JSONStore", "paths": "DATA", "read_only": False}},
+}
+
+
+class Project:
+    """A project with a flow that writes to an additional store."""
+
+    def __init__(self, repository: Repository, reconcile: Reconcile, root: Path) -> None:
+        self.repository = repository
+        self.reconcile = reconcile
+        self.docs, self.data = root / "docs.json", root / "data.json"
+        minimal_project(repository, root / "work")
+        self.project = (repository.path / "reconciler.yaml").read_text()
+        repository.write("lib/heavy.py", HEAVY)
+        repository.write("flows/f.yaml", FLOW)
+        self.choose(SPEC)
+
+    def choose(self, jobstore: dict[str, Any]) -> None:
+        """Commit a Project with this jobstore."""
+        text = json.dumps(jobstore).replace("DATA", str(self.data))
+        spec = f"python_path: [lib]\n  jobstore: {text}\n  defaults: {{worker: w1}}"
+        self.repository.write("reconciler.yaml", self.project.replace("defaults: {worker: w1}", spec))
+        self.repository.commit()
+
+    def run(self, **environment: str) -> Any:
+        given = {"DOCS_FILE": str(self.docs), **environment}
+        return self.reconcile("--once", "--wait", "--timeout", "60", env=given)
+
+    def states(self) -> dict[str, str]:
+        rows = json.loads(self.reconcile("get", "jobs", "-o", "json").stdout)
+        return {row["key"]: row["state"] for row in rows}
+
+    def documents(self) -> JobStore:
+        spec = json.loads(json.dumps(SPEC).replace("DATA", str(self.data)))
+        spec["docs_store"]["paths"] = str(self.docs)
+        store = JobStore.from_dict_spec(spec)
+        store.connect()
+        return store
+
+
+@pytest.fixture
+def project(repository: Repository, reconcile: Reconcile, tmp_path: Path) -> Project:
+    return Project(repository, reconcile, tmp_path)
+
+
+def test_outputs_and_their_heavy_parts_land_in_the_stores_of_the_project(project: Project) -> None:
+    done = project.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = project.documents()
+    light = store.query_one({"name": "heavy"})
+    assert light["output"]["light"] == 4
+    assert light["output"]["field"]["store"] == "data"
+    assert store.query_one({"name": "heavy"}, load=True)["output"]["field"] == [0, 1, 2, 3]
+    assert store.query_one({"name": "use"})["output"] == {"sum": 6, "light": 4}
+    shown = project.reconcile("output", "f/use", "-o", "json", env={"DOCS_FILE": str(project.docs)})
+    assert json.loads(shown.stdout) == {"sum": 6, "light": 4}
+    again = project.run()
+    assert again.returncode == 0
+    assert "nothing to do" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("jobstore", "message"),
+    [
+        ({"docs_store": {"type": "JSONStor", "paths": "x"}}, "JSONStor"),
+        ({"docs_store": {"type": "JSONStore", "path": "x"}}, "paths"),
+        ({"docs_store": {"type": "JSONStore", "paths": {"env": "NOT_SET"}}}, "NOT_SET"),
+    ],
+)
+def test_a_broken_one_is_said_and_nothing_runs_until_it_is_repaired(
+    project: Project, jobstore: dict[str, Any], message: str
+) -> None:
+    project.choose(jobstore)
+    done = project.run()
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "spec.jobstore" in done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "COMPLETED" not in project.states().values()
+    project.choose(SPEC)
+    done = project.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(project.states().values()) == {"COMPLETED"}
+
+
+def test_an_output_that_has_no_store_to_go_to_is_said_and_stays_on_the_worker(project: Project) -> None:
+    project.choose({"docs_store": SPEC["docs_store"]})
+    assert project.run().returncode == 1
+    heavy, use = json.loads(project.reconcile("get", "jobs", "-o", "json").stdout)
+    assert (heavy["state"], use["state"]) == ("REMOTE_ERROR", "WAITING")
+    assert "no additional store 'data'" in heavy["error"]
+    kept = json.loads((Path(heavy["run_dir"]) / RESULT).read_text())
+    assert kept["blobs"]["data"][0]["data"] == [0, 1, 2, 3]
+
+
+def test_results_wait_on_the_worker_while_the_store_does_not_answer(project: Project) -> None:
+    """The job itself takes the store away, so that it is gone when its result is taken in."""
+    place = project.docs.parent / "place"
+    place.mkdir()
+    docs = str(place / "docs.json")
+    project.repository.write("flows/f.yaml", BREAKER.replace("PLACE", str(place)))
+    project.repository.commit()
+    done = project.reconcile("--once", "--wait", "--timeout", "8", env={"DOCS_FILE": docs})
+    assert done.returncode == 1, done.stdout + done.stderr
+    (job,) = json.loads(project.reconcile("get", "jobs", "-o", "json").stdout)
+    assert job["state"] in ("SUBMITTED", "RUNNING", "RUN_FINISHED", "DOWNLOADED")
+    (worker, _) = json.loads(project.reconcile("get", "workers", "-o", "json").stdout)
+    assert "job store" in worker["reason"]
+    finished = (Path(job["run_dir"]) / RESULT).stat().st_mtime_ns
+    place.mkdir()
+    assert project.run(DOCS_FILE=docs).returncode == 0
+    assert project.states() == {"f/breaker": "COMPLETED"}
+    assert json.loads(Path(docs).read_text())[0]["output"] == 1
+    assert (Path(job["run_dir"]) / RESULT).stat().st_mtime_ns == finished, "it ran a second time"

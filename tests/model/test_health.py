@@ -1,0 +1,80 @@
+"""The health of a flow, from the states of its jobs."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.model.health import flow_status
+from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.run_config import RunConfig
+from reconciler.model.states import ACTIVE, PENDING, Health, JobState
+
+FLOW = FlowRecord(name="f", identity="", build_key="")
+S = JobState
+
+
+def job(key: str, state: JobState, *, current: bool = True, error: str | None = None) -> JobRecord:
+    return JobRecord(
+        uuid=key,
+        index=1,
+        flow="f",
+        key=key,
+        name=key,
+        function="m.f",
+        state=state,
+        config=RunConfig(),
+        content=key,
+        current=current,
+        error=error,
+    )
+
+
+def jobs(*states: JobState) -> list[JobRecord]:
+    return [job(f"j{number}", state) for number, state in enumerate(states)]
+
+
+@pytest.mark.parametrize(
+    ("states", "health", "reason"),
+    [
+        ([], Health.HEALTHY, "0 of 0 jobs completed"),
+        ([S.COMPLETED], Health.HEALTHY, "1 of 1 job completed"),
+        ([S.COMPLETED, S.STOPPED], Health.HEALTHY, "1 of 2 jobs completed"),
+        ([S.COMPLETED, S.READY, S.WAITING], Health.PROGRESSING, "1 of 3 jobs completed"),
+        ([S.COMPLETED, S.USER_STOPPED], Health.SUSPENDED, "1 job cancelled"),
+        ([S.PAUSED, S.COMPLETED], Health.SUSPENDED, "1 job paused"),
+        ([S.PAUSED, S.RUNNING], Health.PROGRESSING, "0 of 2 jobs completed"),
+        ([S.FAILED, S.RUNNING], Health.DEGRADED, "j0 FAILED"),
+        ([S.REMOTE_ERROR, S.WAITING, S.WAITING], Health.DEGRADED, "j0 REMOTE_ERROR; 2 jobs waiting"),
+        ([S.FAILED, S.FAILED, S.FAILED], Health.DEGRADED, "j0 FAILED (and 2 more)"),
+    ],
+)
+def test_health(states: list[JobState], health: Health, reason: str) -> None:
+    status = flow_status(FLOW, jobs(*states))
+    assert (status.health, status.reason) == (health, reason)
+
+
+@pytest.mark.parametrize("state", sorted(ACTIVE | PENDING - {S.PAUSED}))
+def test_a_flow_with_a_job_on_its_way_progresses(state: JobState) -> None:
+    assert flow_status(FLOW, jobs(S.COMPLETED, state)).health is Health.PROGRESSING
+
+
+def test_a_suspended_flow_says_so_until_it_has_ended() -> None:
+    suspended = FlowRecord(name="f", identity="", build_key="", suspended=True)
+    assert flow_status(suspended, jobs(S.PAUSED, S.RUNNING)).health is Health.SUSPENDED
+    assert flow_status(suspended, jobs(S.COMPLETED)).health is Health.HEALTHY
+    assert flow_status(suspended, jobs(S.FAILED, S.PAUSED)).health is Health.DEGRADED
+
+
+def test_history_does_not_count() -> None:
+    status = flow_status(FLOW, [job("old", S.FAILED, current=False), job("new", S.COMPLETED)])
+    assert (status.health, status.counts) == (Health.HEALTHY, {"COMPLETED": 1})
+
+
+def test_the_last_line_of_the_error_is_the_reason() -> None:
+    error = "Traceback (most recent call last):\n  ...\nValueError: too big\n"
+    status = flow_status(FLOW, [job("a", S.FAILED, error=error)])
+    assert status.reason == "a FAILED: ValueError: too big"
+
+
+def test_counts_are_by_state() -> None:
+    assert flow_status(FLOW, jobs(S.READY, S.COMPLETED, S.READY)).counts == {"COMPLETED": 1, "READY": 2}

@@ -1,0 +1,230 @@
+"""make_plan for jobs that exist: patches, deferred patches, and jobs that were generated at run time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from reconciler.model.actions import Verb
+from reconciler.model.actual import ActualState
+from reconciler.model.desired import DesiredState
+from reconciler.model.manifests import OnChange
+from reconciler.model.records import JobRecord
+from reconciler.model.rules import Rule
+from reconciler.model.run_config import RunConfig
+from reconciler.model.settings import Level
+from reconciler.model.states import ACTIVE, EDITABLE, JobState
+from reconciler.plan.planner import make_plan
+from tests.plan.plan_support import (
+    applied,
+    before,
+    built,
+    built_job,
+    desired,
+    flow,
+    own_layer,
+    record,
+    rule,
+    shown,
+    with_jobs,
+)
+
+LATE = rule("late", {"worker": "w2", "priority": 7}, name_filter="a")
+
+
+def start(state: DesiredState | None = None, **jobs: Any) -> ActualState:
+    """Return a store with the flow ``f`` applied, and fields of its jobs changed."""
+    state = state or desired(flow())
+    empty = before(*((one, built(one)) for one in state.flows.values()))
+    return with_jobs(applied(make_plan(state, empty), empty), "f", **jobs)
+
+
+def config_of(actual: ActualState, key: str) -> RunConfig:
+    return next(job.config for job in actual.jobs["f"] if job.key == key and job.current)
+
+
+@pytest.mark.parametrize("state", sorted(EDITABLE))
+def test_editable_jobs_are_patched(state: JobState) -> None:
+    actual = start(a={"state": state})
+    plan = make_plan(desired(flow(), rules=[LATE]), actual)
+    assert shown(plan) == ["Patch f/a"]
+    assert [(change.field, change.old, change.new) for change in plan.actions[0].changes] == [
+        ("worker", "w1", "w2"),
+        ("priority", None, 7),
+    ]
+    provenance = plan.actions[0].changes[0].provenance
+    assert provenance is not None
+    assert (provenance["level"], provenance["kind"], provenance["name"]) == ("rule", "OverrideRule", "late")
+    after = applied(plan, actual)
+    assert config_of(after, "a").worker_name == "w2"
+    assert make_plan(desired(flow(), rules=[LATE]), after).actions == ()
+
+
+@pytest.mark.parametrize("state", sorted(ACTIVE | {JobState.STOPPED, JobState.USER_STOPPED}))
+def test_other_jobs_are_patched_later(state: JobState) -> None:
+    wanted = desired(flow(), rules=[LATE])
+    actual = start(a={"state": state})
+    plan = make_plan(wanted, actual)
+    assert shown(plan) == ["Defer f/a"]
+    assert plan.actions[0].reason == f"{state} is not editable; applied as soon as it is"
+    deferred = applied(plan, actual)
+    assert config_of(deferred, "a").worker_name == "w1"
+    assert make_plan(wanted, deferred).actions == (), "it is deferred already"
+    editable = with_jobs(deferred, "f", a={"state": JobState.FAILED})
+    assert shown(make_plan(wanted, editable)) == ["Patch f/a"]
+
+
+def test_a_deferred_patch_may_change_or_go() -> None:
+    actual = start(a={"state": JobState.RUNNING})
+    deferred = applied(make_plan(desired(flow(), rules=[LATE]), actual), actual)
+    other = desired(flow(), rules=[rule("late", {"priority": 8}, name_filter="a")])
+    assert shown(make_plan(other, deferred)) == ["Defer f/a"]
+    undone = make_plan(desired(flow()), deferred)
+    assert shown(undone) == ["Patch f/a"]
+    assert undone.actions[0].reason == "the deferred change is undone"
+    after = applied(undone, deferred)
+    assert after.jobs["f"][0].wanted is None
+    assert make_plan(desired(flow()), after).actions == ()
+
+
+def test_a_rule_that_is_gone_gives_the_job_back_to_the_other_levels() -> None:
+    state = desired(flow(), rules=[LATE])
+    plan = make_plan(desired(flow()), start(state))
+    assert [(change.field, change.old, change.new) for change in plan.actions[0].changes] == [
+        ("worker", "w2", "w1"),
+        ("priority", 7, None),
+    ]
+
+
+@pytest.mark.parametrize("state", [JobState.READY, JobState.RUNNING])
+def test_priority_zero_is_what_a_job_has_without_one(state: JobState) -> None:
+    zero = desired(flow(values={"priority": 0}))
+    plan = make_plan(zero, start(a={"state": state}, b={"state": state}))
+    assert shown(plan) == ["Patch f"], "the flow's own level changes, no job does"
+
+
+def test_the_same_values_from_elsewhere_are_no_change() -> None:
+    actual = start(desired(flow(), rules=[LATE]))
+    renamed = rule("renamed", {"worker": "w2", "priority": 7}, name_filter="a")
+    assert make_plan(desired(flow(), rules=[renamed]), actual).actions == ()
+
+
+def test_resources_of_the_two_forms_are_different() -> None:
+    plain = desired(flow(values={"resources": {}}))
+    generic = desired(flow(values={"qresources": {}}))
+    plan = make_plan(generic, start(plain))
+    assert shown(plan) == ["Patch f", "Patch f/a", "Patch f/b"]
+    assert [(change.old, change.new) for change in plan.actions[1].changes] == [({}, {"qresources": {}})]
+
+
+class TestNames:
+    """Key and name are labels; identity is the content."""
+
+    def renamed(self, actual: ActualState) -> DesiredState:
+        one = flow(jobs=["a2", "b"])
+        jobs = [built_job("a2", "a", function="m.a"), built_job("b", "b")]
+        form = msgspec.structs.replace(built(one), jobs=jobs)
+        actual.built = {"f": form}
+        return desired(one)
+
+    def test_a_renamed_job_keeps_its_record(self) -> None:
+        actual = start()
+        state = self.renamed(actual)
+        plan = make_plan(state, actual)
+        assert shown(plan) == ["Patch f/a"]
+        assert [(change.field, change.new) for change in plan.actions[0].changes] == [
+            ("key", "a2"),
+            ("name", "a2"),
+        ]
+        assert make_plan(state, applied(plan, actual)).actions == ()
+
+    def test_a_running_one_is_renamed_when_it_has_ended(self) -> None:
+        actual = start(a={"state": JobState.RUNNING})
+        state = self.renamed(actual)
+        assert make_plan(state, actual).actions == ()
+        assert shown(make_plan(state, with_jobs(actual, "f", a={"state": JobState.COMPLETED}))) == [
+            "Patch f/a"
+        ]
+
+
+class TestGenerated:
+    """Jobs that were born at run time are never drift; they follow the rules and their generator."""
+
+    def world(self, *rules: Rule, state: DesiredState | None = None, **child: Any) -> ActualState:
+        """Return a store where ``a`` has generated ``child`` and that ``nested``."""
+        actual = start(state or desired(flow(), rules=list(rules)), a={"state": JobState.COMPLETED})
+        config = config_of(actual, "a")
+        actual.jobs["f"] += [
+            self.born("child", "f-a", **({"config": config, "sequence": 10} | child)),
+            self.born("nested", "f-child", config=config, sequence=11),
+        ]
+        return actual
+
+    @staticmethod
+    def born(key: str, by: str, **fields: Any) -> JobRecord:
+        return record(built_job(key, key), generated_by=by, **fields)
+
+    def test_they_are_no_drift(self) -> None:
+        assert make_plan(desired(flow()), self.world()).actions == ()
+
+    def test_they_take_what_their_generator_has_now(self) -> None:
+        wanted = desired(flow(), rules=[LATE])
+        plan = make_plan(wanted, self.world())
+        assert shown(plan) == ["Patch f/a", "Patch f/child", "Patch f/nested"]
+        child = plan.actions[1].wanted
+        assert child is not None and child.config.worker is not None
+        assert child.config.worker.origin.level is Level.GENERATOR
+        assert child.config.worker.origin.name == "late"
+
+    def test_a_generator_that_passes_nothing_on(self) -> None:
+        wanted = desired(flow(), rules=[LATE])
+        plan = make_plan(wanted, self.world(inherits=False))
+        assert shown(plan) == ["Patch f/a"]
+
+    def test_a_rule_of_their_own_beats_their_generator(self) -> None:
+        own = rule("own", {"worker": "w1", "priority": 2}, name_filter="child")
+        wanted = desired(flow(), rules=[LATE, own])
+        actual = self.world(LATE)
+        plan = make_plan(wanted, actual)
+        assert shown(plan) == ["Patch f/child", "Patch f/nested"]
+        assert plan.actions[0].wanted is not None and plan.actions[0].wanted.config.value("priority") == 2
+        assert make_plan(wanted, applied(plan, actual)).actions == ()
+
+    def test_a_static_rule_reaches_them_by_inheritance_only(self) -> None:
+        static = rule("static", {"priority": 9}, dynamic=False)
+        plan = make_plan(desired(flow(), rules=[static]), self.world())
+        assert shown(plan) == ["Patch f/a", "Patch f/b", "Patch f/child", "Patch f/nested"]
+        only_child = rule("static", {"priority": 9}, name_filter="child", dynamic=False)
+        assert make_plan(desired(flow(), rules=[only_child]), self.world()).actions == ()
+
+    def test_their_own_config_beats_their_generator(self) -> None:
+        own = own_layer("f", {"priority": 4})
+        priority = {"own": own, "config": msgspec.structs.replace(RunConfig(), **own)}
+        plan = make_plan(desired(flow(), rules=[LATE]), self.world(**priority))
+        child = next(action for action in plan.actions if action.key == "f/child").wanted
+        assert child is not None
+        assert (child.config.value("priority"), child.config.worker_name) == (4, "w2")
+
+    @pytest.mark.parametrize(("state", "verb"), [(JobState.READY, "Cancel"), (JobState.COMPLETED, "Forget")])
+    def test_they_leave_with_their_generator(self, state: JobState, verb: str) -> None:
+        actual = with_jobs(self.world(), "f", nested={"state": state})
+        actual.built = {"f": built(flow(), a="a2")}
+        plan = make_plan(desired(flow()), actual)
+        assert shown(plan) == ["Patch f", "Replace f/a", "Cancel f/child", f"{verb} f/nested"]
+        assert make_plan(desired(flow()), applied(plan, actual)).actions == ()
+
+    def test_they_stay_on_hold_with_their_flow(self) -> None:
+        one = flow(on_change=OnChange.HOLD)
+        actual = self.world(state=desired(one))
+        actual.built = {}
+        plan = make_plan(desired(one, rules=[LATE]), actual)
+        assert shown(plan) == ["Keep f", "Patch f/a", "Patch f/child", "Patch f/nested"]
+
+    def test_an_impossible_rule_for_them_alone_makes_the_flow_wait(self) -> None:
+        wrong = rule("wrong", {"resources": {"nodes": 2}}, name_filter="child")
+        plan = make_plan(desired(flow(), rules=[wrong]), self.world())
+        assert shown(plan) == ["Keep f"]
+        assert [found.code for found in plan.diagnostics] == ["resources/shell-worker"]
+        assert all(action.verb is Verb.KEEP for action in plan.actions)

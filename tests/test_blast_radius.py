@@ -1,0 +1,183 @@
+"""What was fine and becomes invalid keeps its last good version; only what the mistake touches waits.
+
+The real program on real repositories. Each test ends with the repair: everything converges, nothing has run
+twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.broken import Campaign, flow, job
+from tests.support import Reconcile, Repository
+
+
+@pytest.fixture
+def campaign(repository: Repository, reconcile: Reconcile, tmp_path: Path) -> Campaign:
+    """Two flows that are about to run: ``beside``, and ``victim`` of two jobs in a chain."""
+    made = Campaign(repository, reconcile, tmp_path / "work")
+    repository.write("flows/victim.yaml", VICTIM)
+    repository.commit()
+    return made
+
+
+VICTIM = flow(
+    "victim",
+    "  jobs:\n    - {id: first, function: tally.tally, args: [first]}\n"
+    "    - {id: second, function: tally.tally, args: [second, {$output: first}]}\n",
+)
+
+LINK = object()
+FLOW_MISTAKES: dict[str, tuple[str | bytes | object, str]] = {
+    "unreadable": (VICTIM + "  \t- [", "yaml/"),
+    "binary": (b"\x89PNG\r\n\x1a\n\0\0", "yaml/"),
+    "schema": (VICTIM.replace("jobs", "jbs"), "schema/unknown-field"),
+    "kind": (VICTIM.replace("Flow", "Flwo"), "manifest/kind"),
+    "metadata": (VICTIM.replace("metadata", "metdata"), "schema/"),
+    "invalid new name": (VICTIM.replace("victim", "'my victim'"), "schema/pattern"),
+    "reference": (VICTIM.replace("$output: first", "$output: frist"), "flow/unknown-job"),
+    "other flow": (VICTIM.replace("$output: first", "$output: nowhere/first"), "reference/unknown-flow"),
+    "worker": (VICTIM.replace("spec:", "spec:\n  worker: w9"), "reference/unknown-worker"),
+    "function": (VICTIM.replace("tally.tally, args: [first]", "tally.gone"), "build/failed"),
+    "duplicate": (VICTIM + "---\n" + VICTIM, "manifest/duplicate"),
+    "symlink": (LINK, "source/symlink"),
+}
+
+
+def break_flow(campaign: Campaign, content: str | bytes | object) -> None:
+    file = campaign.repository.path / "flows/victim.yaml"
+    if content is LINK:
+        file.unlink()
+        file.symlink_to("beside.yaml")
+    else:
+        assert isinstance(content, str | bytes)
+        campaign.repository.write("flows/victim.yaml", content)
+    campaign.repository.commit("a mistake")
+
+
+@pytest.mark.parametrize(("content", "code"), FLOW_MISTAKES.values(), ids=FLOW_MISTAKES)
+def test_flow_that_becomes_invalid_runs_on(campaign: Campaign, content: object, code: str) -> None:
+    """Submitted, then broken while its jobs run: they go on, nothing is cancelled or pruned."""
+    assert campaign.run("--once").returncode == 0
+    break_flow(campaign, content)
+    done = campaign.once()
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert f"error[{code}" in done.stderr
+    assert campaign.states() == {
+        "beside/job": "COMPLETED", "victim/first": "COMPLETED", "victim/second": "COMPLETED",
+    }  # fmt: skip
+    status = campaign.flow("victim")
+    assert (status["sync"], status["health"], status["removed"]) == ("OutOfSync", "Healthy", False), status
+    (campaign.repository.path / "flows/victim.yaml").unlink()
+    campaign.repository.write("flows/victim.yaml", VICTIM)
+    campaign.repository.commit("the repair")
+    campaign.assert_converged("beside", "first", "second")
+    assert campaign.flow("victim")["sync"] == "Synced"
+
+
+def test_flow_that_is_moved_and_broken_at_once_is_not_pruned(campaign: Campaign) -> None:
+    campaign.assert_converged("beside", "first", "second")
+    campaign.repository.remove("flows/victim.yaml")
+    campaign.repository.write("flows/deeper/moved.yaml", "\t" + VICTIM)
+    campaign.repository.commit()
+    assert campaign.once().returncode == 2
+    assert campaign.flow("victim")["removed"] is False
+    campaign.repository.write("flows/deeper/moved.yaml", VICTIM)
+    campaign.repository.commit()
+    campaign.assert_converged("beside", "first", "second")
+
+
+def test_flow_that_is_removed_beside_a_broken_one_is_removed(campaign: Campaign) -> None:
+    """A document whose name can be read is known not to be the one that went."""
+    campaign.assert_converged("beside", "first", "second")
+    campaign.repository.remove("flows/victim.yaml")
+    campaign.repository.write("flows/new.yaml", flow("new", "  wroker: w1\n" + job("")))
+    campaign.repository.commit()
+    done = campaign.once()
+    assert done.returncode == 2
+    assert "victim  (removed from git)" in done.stdout
+    assert campaign.run("get", "flows", "-o", "name").stdout.split() == ["beside", "new"]
+
+
+RULE = (
+    "apiVersion: reconciler/v1\nkind: OverrideRule\nmetadata: {name: rule}\n"
+    "spec:\n  flows: ['victim*']\n  set: {priority: 7}\n"
+)
+WORKER = (
+    "apiVersion: reconciler/v1\nkind: Worker\nmetadata: {name: w2}\n"
+    'spec: {type: local, scheduler_type: shell, work_dir: "WORK/w2"}\n'
+)
+EXEC_CONFIG = (
+    "apiVersion: reconciler/v1\nkind: ExecConfig\nmetadata: {name: code}\nspec: {export: {A: '1'}}\n"
+)
+
+SHARED: dict[str, tuple[str, str, Callable[[str], str], str]] = {
+    "rule, unreadable": ("rules/r.yaml", RULE, lambda text: text + "\t- [", ""),
+    "rule, schema": ("rules/r.yaml", RULE, lambda text: text.replace("priority", "prority"), ""),
+    "rule, kind": ("rules/r.yaml", RULE, lambda text: text.replace("OverrideRule", "OverrideRul"), ""),
+    "worker": ("workers/w.yaml", WORKER, lambda text: text.replace("work_dir", "wrk_dir"), "  worker: w2\n"),
+    "exec_config": (
+        "exec_configs/e.yaml",
+        EXEC_CONFIG,
+        lambda text: text.replace("export", "exprt"),
+        "  exec_config: code\n",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "text", "mistake", "use"), SHARED.values(), ids=SHARED)
+def test_shared_document_that_becomes_invalid(
+    campaign: Campaign, file: str, text: str, mistake: Callable[[str], str], use: str
+) -> None:
+    """It keeps its last good version; a new flow that it touches waits, an untouched one proceeds."""
+    repository = campaign.repository
+    text = text.replace("WORK", str(campaign.work))
+    repository.write(file, text)
+    repository.commit()
+    campaign.assert_converged("beside", "first", "second")
+    repository.write(file, mistake(text))
+    for name in ("victim2", "untouched"):
+        spec = (use if name == "victim2" else "") + job("").replace("broken", name)
+        repository.write(f"flows/{name}.yaml", flow(name, spec))
+    repository.commit("a mistake")
+    done = campaign.once()
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "flow victim2  (waits: " in done.stdout
+    assert campaign.ran() == ["beside", "first", "second", "untouched"]
+    assert campaign.flow("victim2")["sync"] == "Unknown"
+    assert campaign.flow("victim")["sync"] == "Synced"
+    repository.write(file, text)
+    repository.commit("the repair")
+    campaign.assert_converged("beside", "first", "second", "untouched", "victim2")
+
+
+PROJECT_MISTAKES = {
+    "schema": lambda text: text.replace("defaults", "defualts"),
+    "unreadable": lambda text: text + "\t: [\n",
+    "kind": lambda text: text.replace("Project", "Projct"),
+}
+
+
+@pytest.mark.parametrize("mistake", PROJECT_MISTAKES.values(), ids=PROJECT_MISTAKES)
+def test_project_that_becomes_invalid(campaign: Campaign, mistake: Callable[[str], str]) -> None:
+    """Running jobs go on, and new submissions wait; without --state-dir too, where its name says which."""
+    state = {"XDG_STATE_HOME": str(campaign.work / "default")}
+    reconcile, repository = campaign.reconcile, campaign.repository
+    assert reconcile("--once", env=state).returncode == 0
+    good = (repository.path / "reconciler.yaml").read_text()
+    repository.write("reconciler.yaml", mistake(good))
+    repository.write("flows/new.yaml", flow("new"))
+    repository.commit("a mistake")
+    done = reconcile("--once", "--wait", env=state)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "flow new  (waits: " in done.stdout
+    assert campaign.ran() == ["beside", "first", "second"]
+    repository.write("reconciler.yaml", good)
+    repository.commit("the repair")
+    done = reconcile("--once", "--wait", env=state)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert campaign.ran() == ["beside", "first", "new", "second"]
