@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 TEST_WORKERS ?= 2
-TEST_SECONDS ?= 900
+TEST_SECONDS ?= 2700
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ demo: bootstrap ## run the example campaign of this repository on this machine
 
 # INT first, so that pytest still prints what it knows when the time is up.
 test: bootstrap ## run all tests (ARGS='-k name' selects)
-	@timeout --foreground -s INT -k 30 $(TEST_SECONDS) $(BIN)/python -m pytest -n $(TEST_WORKERS) $(ARGS)
+	@timeout --foreground -s INT -k 30 $(TEST_SECONDS) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
 
 check: bootstrap ## format, lint, types, import contracts, dependencies, schemas
 	@bash scripts/check

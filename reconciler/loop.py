@@ -30,7 +30,7 @@ from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState, Revision
 from reconciler.model.flows import BuiltFlow, build_key
 from reconciler.model.health import flow_status
-from reconciler.model.manifests import GoodManifest, ParsedFile, WorkerSpec
+from reconciler.model.manifests import GoodManifest, ParsedFile, Prune, WorkerSpec
 from reconciler.model.records import AppliedConfig, AppliedRevision, FlowRecord, Outcome
 from reconciler.model.states import ACTIVE, FINISHED, PENDING, Health, JobState
 from reconciler.plan.checks import worker_defaults
@@ -239,7 +239,7 @@ def reconcile_once(
         return Pass(session.record_outcome(plan), plan, timed_out=not settled)
 
 
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.2
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.05
 _PROGRESS_INTERVAL = 0.2
 
 
@@ -380,6 +380,8 @@ def _summarise(view: View, key: str, revision: str, *, clean: bool) -> Outcome:
     degraded, flows, jobs = [], 0, 0
     for flow in view.flows():
         if flow.removed:
+            # Deleted by the first plan that finds all of its jobs ended: so there must be one.
+            clean = clean and (flow.orphaned or flow.prune is not Prune.DELETE)
             continue
         status = flow_status(flow, view.jobs_of(flow.name))
         flows += 1

@@ -181,3 +181,15 @@ def test_project_that_becomes_invalid(campaign: Campaign, mistake: Callable[[str
     done = reconcile("--once", "--wait", env=state)
     assert done.returncode == 0, done.stdout + done.stderr
     assert campaign.ran() == ["beside", "first", "new", "second"]
+
+
+def test_flows_with_the_same_jobs_share_nothing(campaign: Campaign) -> None:
+    """Equal contents under two names are two flows: what was built for one is not taken for the other."""
+    twin = campaign.repository.path / "flows/twin.yaml"
+    twin.write_text(VICTIM.replace("victim", "twin"))
+    campaign.repository.commit()
+    campaign.assert_converged("beside", "first", "second", "first", "second")
+    campaign.repository.remove("flows/twin.yaml")
+    campaign.repository.commit()
+    assert campaign.run("--once", "--wait", "--allow-prune").returncode == 0
+    assert campaign.flow("victim")["jobs"] == {"COMPLETED": 2}

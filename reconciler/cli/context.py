@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,11 +115,18 @@ class Context:
             yield store
 
 
+def mute_stdout() -> None:
+    """Let what is printed from now on go nowhere, since nobody reads it any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
 def opened(state_dir: Path) -> Iterator[Store]:
-    """Open a store and give it back."""
+    """Open a store and give it back. Nobody else may look into its directory."""
     from reconciler.actual.store import Store
 
+    with suppress(OSError):  # the store says what is wrong with it
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store(state_dir)
     try:
         yield store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +14,8 @@ from reconciler.actual.store import Store, View
 from reconciler.cli.context import Context
 from reconciler.cli.get import find_jobs
 from reconciler.cli.options import global_options
-from reconciler.cli.views.data import event_data, flow_data, job_data, resource_data
-from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.data import event_data, flow_data, flows_data, job_data, job_keys, resource_data
+from reconciler.cli.views.listing import as_json, as_yaml, cell_text, cut, terminal_width
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.records import Event, JobRecord
@@ -36,26 +37,35 @@ def command(context: Context) -> None:
 def flow(context: Context, name: str) -> None:
     """Show one flow."""
     with context.store(must_exist=True) as store, store.read() as view:
-        record = view.flow(name)
-        if record is None:
-            known = [flow.name for flow in view.flows()]
-            raise InputError(f"there is no flow '{name}'", hint=did_you_mean(name, known))
+        facts = _flow_facts(view, name)
         jobs = view.jobs_of(name)
         events = view.events(f"flow/{name}", limit=_EVENTS)
-        facts = flow_data(record, jobs, view.config())
     if context.options.output in ("json", "yaml"):
-        keys = {job.uuid: job.path for job in jobs}
+        keys = job_keys(jobs)
         facts |= {"members": [job_data(job, keys) for job in jobs if job.current]}
         _structured(context, facts | {"events": [event_data(event) for event in events]})
         return
     for field in ("name", "sync", "health", "reason", "revision", "labels"):
-        click.echo(f"{field + ':':<10} {facts[field]}")
-    click.echo("jobs:")
+        click.echo(f"{field + ':':<10} {cell_text(facts[field] or None)}")
+    if jobs:
+        click.echo("jobs:")
     for job in jobs:
         if job.current:
             error = f"  {job.error.strip().splitlines()[-1]}" if job.error else ""
-            click.echo(f"  {job.key:<24} {job.state:<13} {job.config.worker_name}{error}")
+            line = f"  {job.key:<24} {job.state:<13} {job.config.worker_name}{error}"
+            click.echo(cut(line, terminal_width() or len(line)))
     _echo_events(events)
+
+
+def _flow_facts(view: View, name: str) -> dict[str, Any]:
+    """Return a flow; also one that was never submitted, since something is in its way."""
+    record = view.flow(name)
+    if record is not None:
+        return flow_data(record, view.jobs_of(name), view.config())
+    flows = {flow["name"]: flow for flow in flows_data(view)}
+    if name not in flows:
+        raise InputError(f"there is no flow '{name}'", hint=did_you_mean(name, flows))
+    return flows[name]
 
 
 @command.command(name="job", help="Show one job: state, run config with its provenance, error, events.")
@@ -111,7 +121,7 @@ class _Origins:
 
 
 def _facts(view: View, record: JobRecord, origins: _Origins) -> dict[str, Any]:
-    keys = {other.uuid: other.path for other in view.jobs_of(record.flow)}
+    keys = job_keys(view.jobs_of(record.flow))
     for parent in record.parents:
         if parent not in keys and (found := view.generations(parent)):
             keys[parent] = found[-1].path
@@ -135,7 +145,7 @@ def _echo_job(facts: dict[str, Any]) -> None:
     for line in _config_lines(facts["provenance"]):
         click.echo(line)
     if facts["deferred"]:
-        click.echo(f"  ! deferred: {facts['deferred']} (until the job is editable)")
+        click.echo(f"  ! deferred: {cell_text(facts['deferred'])} (until the job is editable)")
     if facts["error"]:
         click.echo("error:")
         for line in facts["error"].rstrip().splitlines():
@@ -151,7 +161,12 @@ def _config_lines(provenance: dict[str, dict[str, Any]]) -> Iterator[str]:
             continue
         place = f"{origin['file']}:{origin['line']}" if origin["file"] else "no longer in the revision"
         who = f", {origin['commit'][:7]} by {origin['author']}" if origin["commit"] else ""
-        yield f"  {field + ':':<12} {origin['value']}   # {origin['level']} {origin['name']}, {place}{who}"
+        value = _shown(origin["value"])
+        yield f"  {field + ':':<12} {value}   # {origin['level']} {origin['name']}, {place}{who}"
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _echo_events(events: list[Event]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import click
 
+from reconciler.actual.store import View
 from reconciler.cli.context import Context
 from reconciler.cli.describe import time_text
+from reconciler.cli.get import find_jobs
 from reconciler.cli.options import global_options
 from reconciler.cli.views.data import event_data
 from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.records import Event
 
@@ -23,6 +26,8 @@ def command(context: Context, *, about: str | None, limit: int) -> None:
         raise InputError(f"'{about}' is neither a job nor a flow", hint=f"write job/{about} or flow/{about}")
     with context.store(must_exist=True) as store, store.read() as view:
         events = view.events(about, limit=limit)
+        if about is not None and not events:
+            _require(view, about)
     if context.options.output in ("json", "yaml"):
         data = [event_data(event) for event in events]
         click.echo(as_json(data) if context.options.output == "json" else as_yaml(data).rstrip())
@@ -31,6 +36,17 @@ def command(context: Context, *, about: str | None, limit: int) -> None:
         click.echo(_line(event))
         for change in event.changes:
             click.echo(f"    {change.field}: {change.old} -> {change.new}")
+
+
+def _require(view: View, about: str) -> None:
+    """Say so if nothing has this name; InputError with the nearest one."""
+    kind, _, name = about.partition("/")
+    if kind == "job":
+        find_jobs(view, name)
+    elif view.flow(name) is None:
+        raise InputError(
+            f"there is no flow '{name}'", hint=did_you_mean(name, [f.name for f in view.flows()])
+        )
 
 
 def _line(event: Event) -> str:

@@ -8,6 +8,7 @@ import click
 
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
+from reconciler.cli.views.listing import terminal_width
 from reconciler.desired.schemas import load_schema, resolve
 from reconciler.diagnostics import did_you_mean, nearest
 from reconciler.errors import InputError
@@ -48,7 +49,7 @@ def _fields(schema: dict[str, Any], part: dict[str, Any]) -> dict[str, dict[str,
 def _echo(schema: dict[str, Any], part: dict[str, Any], name: str) -> None:
     part = resolve(schema, part)
     click.echo(f"{name}  <{_type(part)}>")
-    click.echo(f"  {part.get('description') or part.get('title', '')}")
+    click.echo(_wrapped(part.get("description") or part.get("title", ""), "  "))
     if "default" in part:
         click.echo(f"  default: {part['default']}")
     for example in part.get("examples", [])[:2]:
@@ -59,7 +60,13 @@ def _echo(schema: dict[str, Any], part: dict[str, Any], name: str) -> None:
         click.echo("fields:")
     for field, inner in fields.items():
         star = " (required)" if field in required else ""
-        click.echo(f"  {field} <{_type(inner)}>{star}\n      {inner.get('description', '')}")
+        click.echo(f"  {field} <{_type(inner)}>{star}")
+        click.echo(_wrapped(inner.get("description", ""), "      "))
+
+
+def _wrapped(text: str, indent: str) -> str:
+    width = terminal_width() or 100
+    return click.wrap_text(text, width, initial_indent=indent, subsequent_indent=indent)
 
 
 def _type(part: dict[str, Any]) -> str:

@@ -10,8 +10,9 @@ import click
 from reconciler.actual.store import View
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
-from reconciler.cli.views.data import flows_data, job_data, rule_data, worker_data
+from reconciler.cli.views.data import flows_data, job_data, job_keys, rule_data, worker_data
 from reconciler.cli.views.listing import show
+from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 
 FLOW_COLUMNS = (("name", "sync", "health", "jobs", "reason"), ("revision", "labels"))
@@ -44,7 +45,7 @@ def flows(context: Context, patterns: tuple[str, ...]) -> None:
         rows = [row for row in flows_data(view) if _matches(str(row["name"]), patterns)]
     _none_found(context, rows, patterns, "flow")
     if context.options.output in ("table", "wide"):
-        rows = [row | {"jobs": _counts(row["jobs"])} for row in rows]
+        rows = [row | {"jobs": _counts(row["jobs"]), "labels": row["labels"] or None} for row in rows]
     show(context, rows, *FLOW_COLUMNS, name="name")
 
 
@@ -69,12 +70,13 @@ def jobs(
     """List jobs in the order of their flows and ages."""
     wanted = _states(states)
     with context.store(must_exist=True) as store, store.read() as view:
+        _check_filters(view, flow, worker)
         rows: list[dict[str, Any]] = []
         for name in [flow] if flow else [record.name for record in view.flows()]:
             if len(rows) == limit:
                 break
             records = view.jobs_of(name)
-            keys = {job.uuid: job.path for job in records}
+            keys = job_keys(records)
             rows += [
                 job_data(job, keys)
                 for job in records
@@ -119,7 +121,6 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _states(names: tuple[str, ...]) -> set[str]:
-    from reconciler.diagnostics import did_you_mean
     from reconciler.model.states import JobState
 
     known = {str(state) for state in JobState}
@@ -127,6 +128,17 @@ def _states(names: tuple[str, ...]) -> set[str]:
     for name in sorted(wanted - known):
         raise InputError(f"there is no state '{name}'", hint=did_you_mean(name, known))
     return wanted
+
+
+def _check_filters(view: View, flow: str | None, worker: str | None) -> None:
+    """A filter that names nothing is a slip of the pen, not an empty answer."""
+    if flow is not None and view.flow(flow) is None:
+        raise InputError(
+            f"there is no flow '{flow}'", hint=did_you_mean(flow, [f.name for f in view.flows()])
+        )
+    config = view.config()
+    if worker is not None and config is not None and worker not in config.workers:
+        raise InputError(f"there is no worker '{worker}'", hint=did_you_mean(worker, config.workers))
 
 
 def _none_found(context: Context, rows: list[Any], patterns: tuple[str, ...], what: str) -> None:
@@ -150,8 +162,6 @@ def find_jobs(view: View, key: str) -> list[Any]:
     InputError
         There is none; the hint names the nearest key.
     """
-    from reconciler.diagnostics import did_you_mean
-
     flow, _, job = key.partition("/")
     if job:
         records = view.jobs_of(flow)

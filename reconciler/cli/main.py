@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import Any, NoReturn
 
 import click
 
 from reconciler import __version__
-from reconciler.cli.context import Context
+from reconciler.cli.context import Context, mute_stdout
 from reconciler.cli.options import global_options
 from reconciler.errors import ExitCode, InputError, ReconcilerError
 
@@ -29,6 +28,14 @@ VERBS = {
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called, so that --help costs nothing."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; that nobody reads its output to the end (``| head``) is no failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            mute_stdout()
+            return None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all verbs."""
@@ -105,8 +112,6 @@ def main() -> NoReturn:
     try:
         cli.main(prog_name="reconcile", standalone_mode=False)
         code: int = ExitCode.OK
-    except click.exceptions.Exit as leaving:
-        code = leaving.exit_code
     except click.ClickException as error:
         _show(_as_ours(error))
         code = ExitCode.USAGE
@@ -116,9 +121,6 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; jobs that run go on, the next reconcile takes them in", err=True)
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.OK
     except Exception as error:
         _report_bug(error)
         code = ExitCode.BUG

@@ -35,6 +35,7 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
         given = {name: arguments.pop(name) for name in _NAMES}
         merged = {**(click_context.obj or {}), **{k: v for k, v in given.items() if v is not None}}
         click_context.obj = merged
+        click_context.color = {"always": True, "never": False}.get(merged.get("color", ""))
         return command(Context(Options(**merged)), **arguments)
 
     for option in reversed(_GLOBAL):

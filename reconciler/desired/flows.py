@@ -13,7 +13,7 @@ from reconciler.desired.preview import preview_jobs
 from reconciler.desired.values import iter_directives, parse_output_reference
 from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.model.desired import DesiredFlow, DesiredState
-from reconciler.model.flows import digest
+from reconciler.model.flows import digest, flow_identity
 from reconciler.model.manifests import FlowSpec, Kind, Manifest, OnCodeChange
 from reconciler.model.run_config import layer_of
 from reconciler.model.settings import Level, Origin
@@ -51,6 +51,7 @@ class FlowReader:
         code = self._code_used(manifest, spec)
         on_code_change = spec.on_code_change or project.on_code_change
         recompute = on_code_change is OnCodeChange.RECOMPUTE
+        identity = flow_identity(self.state.project_name, name)
         annotations = manifest.metadata.get("annotations", {})
         return DesiredFlow(
             name=name,
@@ -58,7 +59,7 @@ class FlowReader:
             spec=spec,
             labels=manifest.metadata.get("labels", {}),
             layer=layer_of(manifest.spec, origin, "/spec"),
-            inputs=digest([BUILD_FORMAT, build_form(spec), files, code, on_code_change]),
+            inputs=digest([BUILD_FORMAT, identity, build_form(spec), files, code, on_code_change]),
             code=code,
             files=files,
             externals=externals,

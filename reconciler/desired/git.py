@@ -1,7 +1,7 @@
 """The source: a git repository, read from its object database and never from a checkout.
 
-What every reconcile needs of git goes through the ``git`` command (2 ms a call). GitPython, whose import costs
-more than all of that, keeps the mirrors of remote sources; see :mod:`reconciler.desired.mirror`.
+What every reconcile needs of git goes through the ``git`` command (2 ms a call). GitPython, whose import
+costs more than all of that, keeps the mirrors of remote sources; see :mod:`reconciler.desired.mirror`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, TransientError, WorldError
 from reconciler.model.desired import Revision
 
@@ -92,12 +93,10 @@ class Source:
             return InputError(
                 f"the repository {self.git_dir} has no commit yet", hint="git add and git commit first"
             )
-        branches = (
-            self._run("for-each-ref", "--format=%(refname:short)", "refs/heads").stdout.decode().split()
-        )
-        return InputError(
-            f"there is no branch or commit '{wanted}'", hint="branches: " + (", ".join(branches) or "none")
-        )
+        raw = self._run("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags").stdout
+        known = raw.decode(errors="replace").split()
+        hint = did_you_mean(wanted, known) or "list the branches with `git branch`"
+        return InputError(f"there is no branch or commit '{wanted}'", hint=hint)
 
     def _branch_name(self, commit: str | None) -> str:
         return self.branch if self.branch and not commit else self._checked_out()

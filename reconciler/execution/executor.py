@@ -70,6 +70,7 @@ class Lane:
         self._access = access
         self._starter = Starter(store, config, outputs, name, access)
         self._queue_asked = 0.0
+        self._strays: set[str] = set()
 
     def advance(self, now: float) -> bool:
         """Move the jobs of this worker; an outage changes no job and makes the next try later."""
@@ -115,6 +116,7 @@ class Lane:
     def _decide(self, active: Sequence[JobRecord], now: float) -> Steps:
         on_worker = [job for job in active if job.state in ON_WORKER]
         markers = self.access.markers() if on_worker else set()
+        self._clear_strays(markers - {self.access.marker(job) for job in on_worker})
         alive = self._alive([job for job in on_worker if self.access.marker(job) not in markers], now)
         decided: dict[Step, list[JobRecord]] = {step: [] for step in Step}
         for job in active:
@@ -122,6 +124,20 @@ class Lane:
             seen = Observation(marker=self.access.marker(job) in markers, in_queue=in_queue)
             decided[next_step(job, seen, now)].append(job)
         return decided
+
+    def _clear_strays(self, names: set[str]) -> None:
+        """Remove markers that an interrupted pass has left behind.
+
+        Only those of jobs that this store knows: another project may share the directory.
+        """
+        fresh = names - self._strays
+        self._strays |= fresh
+        if fresh:
+            with self.store.read() as view:
+                known = [(name, view.job(name.rpartition(".")[0])) for name in fresh]
+            self.access.clear_markers(
+                [name for name, job in known if job is not None and job.state not in ACTIVE]
+            )
 
     def _alive(self, jobs: Sequence[JobRecord], now: float) -> set[str] | None:
         urgent = any(job.cancel is not None or job.state is JobState.SUBMITTED for job in jobs)

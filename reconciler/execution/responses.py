@@ -16,6 +16,7 @@ from reconciler.execution.ready import initial_state, release_dependants
 from reconciler.execution.result import JobResponse, JobResult, NewJob
 from reconciler.execution.transitions import move, note
 from reconciler.model.flows import digest
+from reconciler.model.keys import Keys
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
 from reconciler.model.rules import JobFacts
 from reconciler.model.run_config import inherited, layer_of, layers_for, resolve
@@ -74,7 +75,7 @@ class _Response:
         self.now = now
         self.cancelled = cancelled
         self.flow = writer.flow(job.flow) or FlowRecord(name=job.flow, identity="", build_key="")
-        self.keys: set[str] | None = None
+        self.keys: Keys | None = None
 
     def carry_out(self, response: JobResponse) -> None:
         replace = self._add(response.replace, "replace")
@@ -168,13 +169,8 @@ class _Response:
 
     def _free_key(self, name: str) -> str:
         if self.keys is None:
-            self.keys = {job.key for job in self.writer.jobs_of(self.flow.name)}
-        key, count = name, 1
-        while key in self.keys:
-            count += 1
-            key = f"{name}#{count}"
-        self.keys.add(key)
-        return key
+            self.keys = Keys(job.key for job in self.writer.jobs_of(self.flow.name))
+        return self.keys.free(name)
 
     # dependants ---------------------------------------------------------------------------------------
 

@@ -67,7 +67,11 @@ class WorkerAccess:
 
     def clear(self, jobs: Sequence[JobRecord]) -> None:
         """Remove the markers of jobs that were taken in."""
-        self.host.remove(f"{self._outbox}/{self.marker(job)}" for job in jobs)
+        self.clear_markers([self.marker(job) for job in jobs])
+
+    def clear_markers(self, names: Sequence[str]) -> None:
+        """Remove markers by name."""
+        self.host.remove(f"{self._outbox}/{name}" for name in names)
 
     # uploading ----------------------------------------------------------------------------------------
 
@@ -99,10 +103,17 @@ class WorkerAccess:
             header=self.queue.header(job.config.resources_value),
             work_dir=self.work_dir,
             launcher=launcher,
-            python=self.spec.python or sys.executable,
+            python=self._python(),
             worker=self.spec,
             exec_config=_exec_config(job, config),
         )
+
+    def _python(self) -> str:
+        """Return the Python of the worker: as given (a path or a name on the PATH), else this one."""
+        given = self.spec.python
+        if given is None:
+            return sys.executable
+        return self.host.expand(given) if given.startswith("~") else given
 
     def _launcher(self) -> str:
         source = launch.launcher_source()

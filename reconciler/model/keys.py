@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 
@@ -19,13 +20,22 @@ def run_dir(work_dir: str, uuid: str, index: int, attempt: int) -> str:
 
 def unique_keys(names: Iterable[str]) -> list[str]:
     """Return one key a name, in order: a name that repeats gets ``#2``, ``#3`` ... from its second use on."""
-    taken: set[str] = set()
-    keys = []
-    for name in names:
-        key, count = name, 1
-        while key in taken:
-            count += 1
-            key = f"{name}#{count}"
-        taken.add(key)
-        keys.append(key)
-    return keys
+    keys = Keys()
+    return [keys.free(name) for name in names]
+
+
+class Keys:
+    """The keys that are taken in one flow. Handing out a free one costs the same however many there are."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
+        self._used: Counter[str] = Counter()
+
+    def free(self, name: str) -> str:
+        """Return a key for a name that no other job of the flow has, and take it."""
+        key = name
+        while key in self._taken:
+            self._used[name] += 1
+            key = f"{name}#{self._used[name] + 1}"
+        self._taken.add(key)
+        return key

@@ -14,7 +14,7 @@ from reconciler.model.manifests import OnChange
 from reconciler.model.records import Change, FlowRecord
 from reconciler.model.settings import Layer, Setting
 from reconciler.plan.configs import FlowConfigs, shown
-from reconciler.plan.foresee import foreseen_jobs, new_jobs
+from reconciler.plan.foresee import foreseen_jobs, new_flow_held_by, new_jobs
 from reconciler.plan.job_plan import JobPlanner
 
 
@@ -103,6 +103,9 @@ class FlowPlanner:
             return self._impossible(problems)
         self.diagnostics += self._suspicions()
         if self._live is None:
+            held = new_flow_held_by(self.configs)
+            if held is not None:
+                return [self._waits(held)]
             reason = "new flow" if self.record is None else "the flow is wanted again"
             return [self._action(Verb.SUBMIT, reason, build=True), *new_jobs(self.configs)]
         reason = "its content, code or files changed: to be rebuilt, then job by job"

@@ -13,6 +13,7 @@ from reconciler.model.actions import Action, Subject, Verb
 from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState, PreviewJob
 from reconciler.model.records import Change, JobRecord
+from reconciler.model.rules import JobFacts
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import FINISHED
 from reconciler.plan.configs import FlowConfigs
@@ -48,6 +49,18 @@ def new_jobs(configs: FlowConfigs) -> Iterator[Action]:
         yield _foreseen(configs, Verb.SUBMIT, job.key, "new flow", _all_of(configs, job))
 
 
+def new_flow_held_by(configs: FlowConfigs) -> str | None:
+    """Return why a new flow is going to wait, as far as its jobs are known."""
+    flow = configs.flow
+    if not flow.preview:
+        return configs.held_by(JobFacts(flow.name, flow.labels, None, None), configs.of_unknown())
+    for job in flow.preview:
+        reason = configs.held_by(configs.facts(job.key, job.name, job.function), configs.of_preview(job))
+        if reason is not None:
+            return reason
+    return None
+
+
 def foreseen_jobs(
     configs: FlowConfigs, records: Sequence[JobRecord], affected: Collection[str]
 ) -> Iterator[Action]:
@@ -72,7 +85,10 @@ def _one(
     if f"{configs.flow.name}/{job.key}" in affected:
         reason = "its content changed, or that of a job it needs"
         yield _foreseen(configs, Verb.REPLACE, job.key, reason, changes)
-    elif changes:
+        return
+    if record.editable and record.name != job.name:
+        changes += (Change("name", record.name, job.name),)
+    if changes:
         verb = Verb.PATCH if record.editable else Verb.DEFER
         yield _foreseen(configs, verb, job.key, "its run config changed", changes)
 

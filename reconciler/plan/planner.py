@@ -10,7 +10,7 @@ from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Prune
 from reconciler.model.records import FlowRecord, JobRecord
-from reconciler.model.states import FINISHED
+from reconciler.model.states import ACTIVE, FINISHED
 from reconciler.plan.checks import check_desired, unique, worker_defaults
 from reconciler.plan.flow_plan import FlowPlanner
 from reconciler.plan.foresee import affected_jobs
@@ -61,14 +61,14 @@ def _remove(record: FlowRecord, jobs: list[JobRecord]) -> Iterator[Action]:
     if record.prune is Prune.ORPHAN:
         yield _flow_action(Verb.FORGET, record.name, "removed from git; prune: orphan leaves its jobs alone")
         return
-    if not record.removed:
+    if record.prune is Prune.DELETE and not any(job.state in ACTIVE for job in jobs):
+        yield _flow_action(Verb.FORGET, record.name, "removed from git; prune: delete")
+    elif not record.removed:
         yield _flow_action(Verb.CANCEL, record.name, "removed from git")
         for job in unfinished:
             yield Action(
                 verb=Verb.CANCEL, subject=Subject.JOB, key=job.path, reason="its flow was removed", record=job
             )
-    elif record.prune is Prune.DELETE and all(job.state in FINISHED for job in jobs):
-        yield _flow_action(Verb.FORGET, record.name, "removed from git; prune: delete")
 
 
 def _flow_action(verb: Verb, name: str, reason: str) -> Action:

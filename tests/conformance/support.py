@@ -72,17 +72,16 @@ class Table:
 
     def workers(self, scheduler: str, extra: str = "") -> None:
         """Write the three workers; ``extra`` is more of w1's spec."""
-        specs = {"w1": (scheduler, extra), "w2": (scheduler, ""), "shelldef": ("shell", "")}
-        self.repository.write(
-            "workers/all.yaml",
-            "---\n".join(
-                _manifest("Worker", name, self._worker(name, kind, more))
-                for name, (kind, more) in specs.items()
-            ),
-        )
+        documents = [
+            self._worker("w1", scheduler, extra),
+            self._worker("w2", scheduler, ""),
+            self._worker("shelldef", "shell", ""),
+        ]
+        self.repository.write("workers/all.yaml", "---\n".join(documents))
 
     def _worker(self, name: str, scheduler: str, extra: str) -> str:
-        return f"\n  type: local\n  scheduler_type: {scheduler}\n  work_dir: {self.root / name}\n{extra}"
+        spec = f"\n  type: local\n  scheduler_type: {scheduler}\n  work_dir: {self.root / name}\n{extra}"
+        return _manifest("Worker", name, spec)
 
     def flow(self, spec: str, jobs: str = JOBS, name: str = "arithmetic") -> None:
         """Write a flow; its spec begins on line 5."""

@@ -215,3 +215,13 @@ def processes_below(directory: Path) -> list[int]:
 def lines(path: Path) -> Sequence[str]:
     """Return the lines of a file; none if it does not exist."""
     return path.read_text().splitlines() if path.exists() else []
+
+
+def running(world: World, path: str) -> Callable[[], bool]:
+    """Return a question: does this job run?"""
+    return lambda: world.state(path) == "RUNNING"
+
+
+def gate(world: World, name: str) -> Path:
+    """Return a path that a job of ``wait_for`` waits for."""
+    return world.root / name

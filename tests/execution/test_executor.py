@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,45 +13,15 @@ from typing import Any
 import pytest
 
 from reconciler.execution.executor import _FIRST_BACK_OFF, _LONGEST_BACK_OFF
-from reconciler.model.keys import job_id
 from reconciler.model.records import JobRecord, WorkerStatus
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import ACTIVE, JobState
-from tests.execution.support import World, eventually, lines, processes_below
+from tests.execution.support import World, gate, lines, processes_below, running
 
 pytestmark = pytest.mark.timeout(600)  # for a machine that is busy with other things, too
 
 MakeWorld = Callable[..., World]
-
-
-@pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[MakeWorld]:
-    """Make a world; its processes are ended and its store closed at the end."""
-    made: list[World] = []
-
-    def make(**options: Any) -> World:
-        made.append(World(tmp_path / f"world{len(made)}", **options))
-        return made[-1]
-
-    yield make
-    for world in made:
-        world.close()
-        for pid in processes_below(world.work):
-            os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def world(make_world: MakeWorld) -> World:
-    return make_world()
-
-
-def running(world: World, path: str) -> Callable[[], bool]:
-    return lambda: world.state(path) == "RUNNING"
-
-
-def gate(world: World, name: str) -> Path:
-    return world.root / name
 
 
 # how jobs end -----------------------------------------------------------------------------------------
@@ -281,182 +251,6 @@ def test_a_wiped_work_directory_is_made_anew(world: World) -> None:
     world.reconcile()
     world.run()
     assert world.state("second/j") == "COMPLETED"
-
-
-# cancelling -------------------------------------------------------------------------------------------
-
-
-def test_cancel_of_a_running_job_ends_its_grandchildren(world: World) -> None:
-    path = gate(world, "child")
-    world.flow("f", {"id": "j", "function": "ignores_the_end", "args": [str(path)]})
-    world.reconcile()
-    world.until(lambda: path.exists() and running(world, "f/j")())
-    world.edit("f/j", cancel="no longer wanted")
-    world.run()
-    job = world.job("f/j")
-    assert (job.state, job.cancel) == (JobState.USER_STOPPED, None)
-    assert processes_below(world.work) == []
-    assert any("no longer wanted" in event for event in world.events("f/j"))
-
-
-@pytest.mark.parametrize("state", ["CHECKED_OUT", "UPLOADED", "SUBMITTED", "RUNNING"])
-def test_cancel_in_every_active_state(world: World, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.flow("f", {"id": "j", "function": "wait_for", "args": [str(gate(world, "g"))]})
-    world.reconcile()
-    _bring_to(world, state, monkeypatch)
-    world.edit("f/j", cancel="removed")
-    world.run()
-    assert world.state("f/j") == "USER_STOPPED"
-    assert processes_below(world.work) == []
-    assert gate(world, "g.runs").exists() is (state == "RUNNING") or state == "SUBMITTED"
-
-
-def _bring_to(world: World, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make passes that are interrupted just after the job got to a state."""
-    if state == "RUNNING":
-        world.until(lambda: running(world, "f/j")() and gate(world, "g.runs").exists())
-        return
-    step = {"CHECKED_OUT": "upload", "UPLOADED": "start"}.get(state)
-    if step is not None:
-        from reconciler.execution.starting import Starter
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Starter, step, _interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                world.advance()
-        world.restart()
-    else:
-        world.advance()
-    assert world.state("f/j") == state
-
-
-def _interrupt(*_: Any) -> Any:
-    raise KeyboardInterrupt
-
-
-def test_a_job_that_never_started_is_cancelled_while_its_worker_is_away(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.flow("f", {"id": "j", "function": "give", "args": [1]})
-    world.reconcile()
-    _bring_to(world, "CHECKED_OUT", monkeypatch)
-    away = WorkerStatus(reachable=False, reason="away", failures=9, next_try=time.time() + 1000)
-    world.store.write(lambda writer: writer.put_worker_status("w1", away))
-    world.edit("f/j", cancel="removed")
-    world.advance()
-    assert world.state("f/j") == "USER_STOPPED"
-
-
-def test_cancelled_before_its_late_script_claims(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interrupted submission's script comes only after the job was given up: it must not run."""
-    log = world.root / "log"
-    world.flow("f", {"id": "j", "function": "log_line", "args": [str(log), "ran"]})
-    world.reconcile()
-    _bring_to(world, "UPLOADED", monkeypatch)
-    world.edit("f/j", cancel="removed")
-    world.run()
-    assert world.state("f/j") == "USER_STOPPED"
-    assert os.system(f"cd '{world.job('f/j').run_dir}' && bash submit.sh") == 0
-    assert lines(log) == []
-
-
-def _generator_that_has_just_ended(world: World) -> None:
-    """Run a generator up to its marker, which the executor has not seen yet."""
-    world.flow("f", {"id": "j", "function": "opens_gate_then_generates", "args": [str(gate(world, "g"))]})
-    world.reconcile()
-    world.until(running(world, "f/j"))
-    gate(world, "g").touch()
-    assert eventually(lambda: any((world.work / "w1" / ".outbox").glob("*.1")))
-
-
-def test_what_a_cancelled_job_asked_for_is_not_run(world: World) -> None:
-    _generator_that_has_just_ended(world)
-    world.edit("f/j", cancel="removed", current=False)
-    world.run()
-    assert world.states("f/j", "f/child") == ["COMPLETED", "USER_STOPPED"]
-    assert not world.job("f/child").current
-
-
-def test_what_a_suspended_flow_generates_is_paused(world: World) -> None:
-    _generator_that_has_just_ended(world)
-    args = [str(gate(world, "g"))]
-    world.flow("f", {"id": "j", "function": "opens_gate_then_generates", "args": args}, suspend=True)
-    world.reconcile()
-    world.run()
-    assert world.states("f/j", "f/child") == ["COMPLETED", "PAUSED"]
-    world.flow("f", {"id": "j", "function": "opens_gate_then_generates", "args": args})
-    world.reconcile()
-    world.run()
-    assert world.state("f/child") == "COMPLETED"
-
-
-# interrupted submissions ------------------------------------------------------------------------------
-
-
-def test_an_interrupted_submission_is_adopted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed between the submission and its record: the script has claimed its attempt."""
-    world.flow("f", {"id": "j", "function": "wait_for", "args": [str(gate(world, "g"))]})
-    world.reconcile()
-    _bring_to(world, "UPLOADED", monkeypatch)
-    pid = _start_by_hand(world.job("f/j"))
-    world.until(gate(world, "g.runs").exists)
-    world.until(running(world, "f/j"))
-    assert world.job("f/j").queue_id == str(pid)
-    gate(world, "g").touch()
-    world.run()
-    assert world.state("f/j") == "COMPLETED"
-
-
-def _start_by_hand(job: JobRecord) -> int:
-    """Start the script of a job as an interrupted pass has done; the process is nobody's child."""
-    command = f"cd '{job.run_dir}' && setsid bash submit.sh >queue.out 2>queue.err </dev/null & echo $!"
-    with os.popen(command) as answer:
-        return int(answer.read())
-
-
-def test_a_submission_that_had_not_claimed_yet_runs_once(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second script finds the claim and ends; the first one is found again under its own id."""
-    log, door = world.root / "log", gate(world, "g")
-    world.flow(
-        "f",
-        {"id": "j", "function": "wait_for", "args": [str(door)]},
-        {"id": "k", "function": "log_line", "args": [str(log), "k", {"$output": "j"}]},
-    )
-    world.reconcile()
-    _bring_to(world, "UPLOADED", monkeypatch)
-    pid = _start_by_hand(world.job("f/j"))
-    claim = Path(world.job("f/j").run_dir or "") / "claim" / "pid"
-    assert eventually(claim.exists)
-    claim.rename(claim.with_name("not yet"))
-    world.advance()
-    assert world.state("f/j") == "SUBMITTED"
-    assert world.job("f/j").queue_id != str(pid)
-    claim.with_name("not yet").rename(claim)
-    world.until(lambda: world.job("f/j").queue_id == str(pid))
-    assert world.state("f/j") == "RUNNING"
-    door.touch()
-    world.run()
-    assert world.states("f/j", "f/k") == ["COMPLETED", "COMPLETED"]
-    assert lines(log) == ["k"]
-
-
-def test_a_run_directory_of_a_forgotten_life_is_not_used(make_world: MakeWorld) -> None:
-    """The state was deleted, the work directory was not: old claims and results do not count."""
-    world = make_world()
-    world.flow("f", {"id": "j", "function": "fails", "args": ["the first time"]})
-    world.reconcile()
-    world.run()
-    old = world.job("f/j")
-    world.store.write(lambda writer: writer.delete_job(old))
-    world.flow("f", {"id": "j", "function": "fails", "args": ["the first time"]}, priority=1)
-    world.reconcile()
-    world.run()
-    new = world.job("f/j")
-    assert job_id(new.uuid, new.index) == old.id
-    assert new.state is JobState.FAILED
-    assert new.run_dir != old.run_dir
 
 
 # deferred patches -------------------------------------------------------------------------------------

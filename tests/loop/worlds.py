@@ -127,8 +127,10 @@ class World:
             release_dependants(writer, done.uuid, self.clock)
 
     def left_to_do(self) -> list[Action]:
-        """What a reconcile would change now, but for flows to delete once their last job has ended."""
-        return [action for action in self.plan().effective if action.verb is not Verb.FORGET]
+        """What a reconcile would change now, but for removed flows whose last job has just ended."""
+        with self.store.read() as view:
+            removed = {flow.name for flow in view.flows() if flow.removed}
+        return [a for a in self.plan().effective if not (a.verb is Verb.FORGET and a.key in removed)]
 
     def check_sound(self) -> None:
         """Nothing waits for what is there, nothing may start without what it needs, nobody is forgotten."""

@@ -6,7 +6,7 @@ import msgspec
 
 from reconciler.diagnostics import Severity
 from reconciler.model.actual import ActualState
-from reconciler.model.desired import DesiredFlow
+from reconciler.model.desired import DesiredFlow, Hold
 from reconciler.model.manifests import FlowSpec
 from reconciler.model.states import JobState
 from reconciler.plan.planner import make_plan
@@ -66,6 +66,14 @@ def test_jobs_that_come_go_and_change_their_run_config() -> None:
     ]
 
 
+def test_a_job_with_another_name_is_patched() -> None:
+    renamed = [msgspec.structs.replace(job, name=f"new {job.name}") for job in CHAIN.preview[:1]]
+    other = msgspec.structs.replace(CHAIN, preview=[*renamed, *CHAIN.preview[1:]], inputs="other")
+    plan = make_plan(desired(other), to_rebuild(CHAIN))
+    assert shown(plan) == ["Replace f", "Patch f/a"]
+    assert [(change.field, change.new) for change in plan.actions[1].changes] == [("name", "new a")]
+
+
 def test_a_change_travels_into_other_flows() -> None:
     other = flow("g", jobs=["x", "y"], needs={"x": ["f/b"]}, externals=["f/b"])
     actual = to_rebuild(CHAIN, other)
@@ -87,6 +95,14 @@ def test_an_impossible_job_makes_the_flow_wait_before_anything_is_built() -> Non
     assert shown(plan) == ["Keep f", "Submit g", "Submit g/a", "Submit g/b"]
     assert plan.to_build == ("g",)
     assert [found.code for found in plan.diagnostics] == ["resources/shell-worker"]
+
+
+def test_a_new_flow_that_an_invalid_document_holds_is_not_announced() -> None:
+    held = [Hold("OverrideRule 'r' is invalid", rule("r", {}, name_filter="b"))]
+    state = desired(flow(), flow("g", jobs=["x"]), flow("made", jobs=[]), holds=held)
+    assert shown(make_plan(state, ActualState())) == ["Keep f", "Submit g", "Submit g/x", "Submit made"]
+    all_held = desired(flow(), flow("made", jobs=[]), holds=[Hold("the Project is invalid")])
+    assert shown(make_plan(all_held, ActualState())) == ["Keep f", "Keep made"]
 
 
 class TestJobsThatOnlyCodeKnows:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from reconciler.cli.context import Context
+from reconciler.cli.context import Context, mute_stdout
 from reconciler.cli.views.diagnostics import show_diagnostics
 from reconciler.cli.views.plan_text import plan_lines, summary_line
 from reconciler.model.actions import Plan
@@ -34,11 +34,14 @@ class Narrator:
             self.context.say(line)
 
     def planned(self, plan: Plan) -> None:
-        """Show the plan that is about to be applied."""
+        """Show the plan that is about to be applied; it is applied also if nobody reads on."""
         show_diagnostics(self.context, plan.diagnostics)
-        for line in plan_lines(self.context, plan):
-            click.echo(line)
-        click.echo(summary_line(self.context, plan))
+        try:
+            for line in plan_lines(self.context, plan):
+                click.echo(line)
+            click.echo(summary_line(self.context, plan))
+        except BrokenPipeError:
+            mute_stdout()
 
     def progress(self, done: int, total: int, running: int) -> None:
         """Take how far the jobs are."""

@@ -8,25 +8,20 @@ the same uuids, and an edit changes exactly those of the jobs it touches and of 
 
 from __future__ import annotations
 
-import json
 import uuid as uuidlib
 from collections import Counter
 from collections.abc import Mapping
-from enum import Enum
 from typing import Any
 
 from jobflow import Flow, Job
 from jobflow.core.flow import get_flow
-from monty.json import MontyEncoder, MSONable
 
+from reconciler.execution.bridge.launcher import FILE_MARKER, job_json
 from reconciler.execution.job_json import JOB_FIELDS
 from reconciler.model.flows import digest, job_uuid
 
 RESULT_CONFIG = ("resolve_references", "on_missing_references", "expose_store")
 """The keys of JobConfig that change what a job returns."""
-
-FILE_MARKER = "reconciler-file:"
-"""Begins an argument that stands for a file of the repository: ``reconciler-file:<blob id>/<name>``."""
 
 Files = Mapping[str, tuple[str, str]]
 """{path where a repository file lies now: (blob id, file name)}"""
@@ -38,33 +33,11 @@ class IdentifiedJob:
     def __init__(self, job: Job, parents: list[str]) -> None:
         self.job = job
         self.parents = parents
-        self.raw = _serialised(job)
+        self.raw = job_json(job)
         self.content = ""
         self.uuid = ""
         self.payload: dict[str, Any] = {}
         self.files: list[tuple[str, str]] = []
-
-
-def _serialised(job: Job) -> dict[str, Any]:
-    """Return the JSON of a job. Its own would turn enums and arrays among the arguments into plain values."""
-    raw: dict[str, Any] = json.loads(json.dumps(job.as_dict(), cls=MontyEncoder))
-    raw["function_args"] = _encoded(job.function_args)
-    raw["function_kwargs"] = _encoded(job.function_kwargs)
-    return raw
-
-
-def _encoded(value: Any) -> Any:
-    """Return a value as JSON that monty's decoder turns into the same value, of the same type."""
-    if value is None or type(value) in (str, int, float, bool):
-        return value
-    if isinstance(value, dict):
-        return {str(key): _encoded(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_encoded(inner) for inner in value]
-    if isinstance(value, Enum) and not isinstance(value, MSONable):
-        kind = type(value)
-        return {"@module": kind.__module__, "@class": kind.__name__, "value": _encoded(value.value)}
-    return json.loads(json.dumps(value, cls=MontyEncoder))
 
 
 def identify(

@@ -14,12 +14,14 @@ import sys
 import time
 import traceback
 from collections.abc import Container, Iterator
+from enum import Enum
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 INPUT, RESULT = "job.json", "claim/result.json"
 FILE_MARKER = "reconciler-file:"
+"""Begins an argument that stands for a file of the repository: ``reconciler-file:<blob id>/<name>``."""
 
 
 def main() -> int:
@@ -152,8 +154,30 @@ def plain_response(response: Any) -> dict[str, Any]:
     for kind in ("replace", "detour", "addition"):
         flow = getattr(response, kind)
         if flow is not None:
-            asked[kind] = [[plain(job.as_dict()), parents] for job, parents in flow.iterflow()]
+            asked[kind] = [[job_json(job), parents] for job, parents in flow.iterflow()]
     return asked
+
+
+def job_json(job: Any) -> dict[str, Any]:
+    """Return a jobflow Job as JSON; its arguments come back as what they are, enums and arrays too."""
+    raw: dict[str, Any] = plain(job.as_dict())
+    raw["function_args"] = encoded(job.function_args)
+    raw["function_kwargs"] = encoded(job.function_kwargs)
+    return raw
+
+
+def encoded(value: Any) -> Any:
+    """Return a value as JSON that monty's decoder turns into the same value, of the same type."""
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, dict):
+        return {str(key): encoded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [encoded(inner) for inner in value]
+    if isinstance(value, Enum) and not hasattr(value, "as_dict"):
+        kind = type(value)
+        return {"@module": kind.__module__, "@class": kind.__name__, "value": encoded(value.value)}
+    return plain(value)
 
 
 def shelf_class() -> Any:
