@@ -8,7 +8,7 @@ from typing import Any
 from reconciler.desired.values import iter_directives, parse_output_reference
 from reconciler.model.desired import PreviewJob
 from reconciler.model.flows import digest
-from reconciler.model.manifests import FlowSpec, Kind
+from reconciler.model.manifests import JOB_BY_ID, FlowSpec, Kind
 from reconciler.model.run_config import layer_of
 from reconciler.model.settings import Level, Origin
 
@@ -24,18 +24,16 @@ def preview_jobs(
     ``blobs`` maps the repository's files that the flow names to their blob ids; ``code`` are the trees
     that count as content.
     """
-    return [_preview(flow, number, job, blobs, code) for number, job in enumerate(spec.jobs or [])]
+    return [_preview(flow, job, blobs, code) for job in spec.jobs or []]
 
 
-def _preview(
-    flow: str, number: int, job: Mapping[str, Any], blobs: Mapping[str, str], code: Sequence[str]
-) -> PreviewJob:
+def _preview(flow: str, job: Mapping[str, Any], blobs: Mapping[str, str], code: Sequence[str]) -> PreviewJob:
     origin = Origin(Level.JOB, Kind.FLOW, flow, "")
     return PreviewJob(
         key=job["id"],
         name=job.get("name", job["id"]),
         function=job["function"],
-        own=layer_of(job, origin, f"/spec/jobs/{number}"),
+        own=layer_of(job, origin, f"{JOB_BY_ID}{job['id']}"),
         digest=digest([{key: _named(job.get(key), blobs) for key in _CONTENT}, list(code)]),
         needs=_needs(flow, job),
     )

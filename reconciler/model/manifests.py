@@ -94,12 +94,25 @@ class Manifest(msgspec.Struct, frozen=True):
         return found
 
     def location(self, pointer: str = "", *, key: bool = False) -> Location:
-        """Return the place of the value (or of its key) at ``pointer``, or of its nearest parent."""
+        """Return the place of the value (or of its key) at ``pointer``, or of its nearest parent.
+
+        ``/spec/jobs/id=relax/...`` is the job with that id, wherever it stands in the list by now.
+        """
+        pointer = self._numbered(pointer)
         while pointer and pointer not in self.document.marks:
             pointer = pointer.rpartition("/")[0]
         mark = self.document.marks.get(pointer, Mark(1, 1, 1, 1))
         line, column = (mark.key_line, mark.key_column) if key else (mark.line, mark.column)
         return Location(self.file, line, column)
+
+    def _numbered(self, pointer: str) -> str:
+        head, found, rest = pointer.partition(JOB_BY_ID)
+        if not found:
+            return pointer
+        job_id, _, below = rest.partition("/")
+        ids = [job.get("id") for job in self.spec.get("jobs", [])]
+        number = ids.index(job_id) if job_id in ids else ""
+        return f"{head}/spec/jobs/{number}/{below}".rstrip("/")
 
     def excerpt(self, line: int) -> str | None:
         """Return the source line with that number."""
@@ -115,6 +128,10 @@ class Manifest(msgspec.Struct, frozen=True):
         if "width" not in rest:
             rest["width"] = _token_width(excerpt, location.column)
         return Diagnostic(code=code, message=message, location=location, excerpt=excerpt, **rest)
+
+
+JOB_BY_ID = "/spec/jobs/id="
+"""Begins the pointer to a job of a flow by its id: unlike its number, that stays when jobs are added."""
 
 
 class GoodManifest(msgspec.Struct, frozen=True, array_like=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
 from reconciler.model.flows import BuiltJob
-from reconciler.model.manifests import Kind
+from reconciler.model.manifests import JOB_BY_ID, Kind
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.rules import JobFacts
 from reconciler.model.run_config import FIELDS, RunConfig, inherited, layer_of, layers_for, resolve
@@ -28,7 +28,7 @@ class FlowConfigs:
         self.flow = flow
         self.defaults = defaults
         self.rules = [rule for rule in desired.rules if rule.matches_flow(flow.name, flow.labels)]
-        self.written = {job.key: (number, job) for number, job in enumerate(flow.preview)}
+        self.written = {job.key: job for job in flow.preview}
         self._checked: _Known = {}
 
     # resolving ----------------------------------------------------------------------------------------
@@ -62,17 +62,16 @@ class FlowConfigs:
         A function may be known by two paths: where it is defined, and as the manifest writes it.
         """
         written = self.written.get(key) if not generated else None
-        alias = written[1].function if written is not None else None
+        alias = written.function if written is not None else None
         return JobFacts(self.flow.name, self.flow.labels, name, function, generated=generated, alias=alias)
 
     def _own(self, job: BuiltJob) -> Layer:
         written = self.written.get(job.key)
         if written is None:
             return self._said_by_code(job, f"/spec/{_form(self.flow)}")
-        number, preview = written
         if not job.own:
-            return preview.own
-        return self._said_by_code(job, f"/spec/jobs/{number}/config") | preview.own
+            return written.own
+        return self._said_by_code(job, f"{JOB_BY_ID}{job.key}/config") | written.own
 
     def _said_by_code(self, job: BuiltJob, pointer: str) -> Layer:
         """Python has no line in a manifest; the nearest place is the form that made the job."""

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.desired.documents import Collection, collect, no_plain_file
 from reconciler.desired.yaml_reader import parse_file
-from reconciler.model.manifests import GoodManifest, ParsedFile
+from reconciler.model.manifests import GoodManifest, Manifest, ParsedFile
 
 PROJECT = "apiVersion: reconciler/v1\nkind: Project\nmetadata: {name: p}\nspec: {}\n"
 HEAD = "apiVersion: reconciler/v1\nkind: KIND\nmetadata: {name: NAME}\n"
@@ -210,3 +210,19 @@ def test_unreadable_flow_never_holds_others(revisions: Revisions) -> None:
     assert revisions.commit({"flows/new.yaml": flow("a") + "\t["}).hold_reasons == []
     assert revisions.commit({"flows/new.yaml": b"\xff\xfe\x00"}).hold_reasons == []
     assert revisions.commit({"flows/new.yaml": "a: 1\n"}).hold_reasons == []
+
+
+def test_a_job_is_found_by_its_id_wherever_it_stands() -> None:
+    text = b"""apiVersion: reconciler/v1
+kind: Flow
+metadata: {name: f}
+spec:
+  jobs:
+    - {id: new, function: m.f}
+    - id: relax
+      function: m.f
+      priority: 3
+"""
+    manifest = Manifest("flows/f.yaml", parse_file(text).documents[0])
+    assert str(manifest.location("/spec/jobs/id=relax/priority")) == "flows/f.yaml:9:17"
+    assert str(manifest.location("/spec/jobs/id=gone/priority")) == "flows/f.yaml:6:5"

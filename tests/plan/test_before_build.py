@@ -158,4 +158,5 @@ class TestJobsThatOnlyCodeKnows:
         wanted = plan.actions[1].wanted
         assert wanted is not None and wanted.config.priority is not None
         assert (wanted.config.worker_name, wanted.config.priority_value) == ("w1", 5)
-        assert wanted.config.priority.origin.pointer == "/spec/jobs/0/config/manager_config/priority"
+        job = f"/spec/jobs/id={wanted.job.key}"
+        assert wanted.config.priority.origin.pointer == f"{job}/config/manager_config/priority"

@@ -74,6 +74,13 @@ def test_delete_cancels_first_and_forgets_when_all_has_ended() -> None:
     assert make_plan(state, after).actions == ()
 
 
+def test_delete_forgets_at_once_what_does_not_run() -> None:
+    state, actual = campaign(Prune.DELETE)
+    plan = make_plan(state, actual)
+    assert shown(plan) == ["Forget f"]
+    assert make_plan(state, applied(plan, actual)).actions == ()
+
+
 def test_a_protected_flow_stays() -> None:
     state, actual = campaign(protected=True)
     plan = make_plan(state, actual)
@@ -133,7 +140,11 @@ class TestGuards:
 
     def test_what_was_allowed_is_not_asked_again(self) -> None:
         _, actual = campaign(Prune.DELETE)
+        for name in NAMES:
+            actual = with_jobs(actual, name, a={"state": JobState.RUNNING})
         cancelled = applied(make_plan(desired(), actual, allow_prune=True), actual)
+        for name in NAMES:
+            cancelled = with_jobs(cancelled, name, a={"state": JobState.USER_STOPPED})
         plan = make_plan(desired(), cancelled)
         assert shown(plan) == ["Forget f", "Forget g", "Forget h", "Forget i"]
         assert plan.refusals == ()
