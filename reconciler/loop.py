@@ -7,33 +7,33 @@ Together with the command line the only place that reads the clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from reconciler import __version__
 from reconciler.actual.state_dir import Lease
-from reconciler.actual.store import Store, View, Writer
+from reconciler.actual.store import Store, Writer
 from reconciler.actual.unchanged import reconcile_key, unchanged_outcome
 from reconciler.desired.git import Source
 from reconciler.desired.state import Loaded, flows_in_build_order, load_desired
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, RefusedError
+from reconciler.execution.aftermath import applied_config, remember_good, summarise
 from reconciler.execution.apply import Application
 from reconciler.execution.builds import Builder, BuildFailedError
 from reconciler.execution.executor import Executor
+from reconciler.execution.known_builds import external_jobs, known_builds, previous_previews
 from reconciler.execution.outputs import EmbeddedOutputs, Outputs
 from reconciler.execution.worker import Repository, WorkerAccess
 from reconciler.model.actions import Action, Plan, Subject, Verb
 from reconciler.model.actual import ActualState
-from reconciler.model.desired import DesiredFlow, DesiredState, Revision
-from reconciler.model.flows import BuiltFlow, build_key
-from reconciler.model.health import flow_status
-from reconciler.model.manifests import GoodManifest, ParsedFile, Prune, WorkerSpec
-from reconciler.model.records import AppliedConfig, AppliedRevision, FlowRecord, Outcome
-from reconciler.model.states import ACTIVE, FINISHED, PENDING, Health, JobState
-from reconciler.plan.checks import worker_defaults
+from reconciler.model.desired import DesiredState, Revision
+from reconciler.model.flows import BuiltFlow
+from reconciler.model.manifests import ParsedFile
+from reconciler.model.records import AppliedConfig, AppliedRevision, Outcome
+from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.plan.planner import make_plan
 
 
@@ -79,10 +79,10 @@ class Session:
     def _actual(self, desired: DesiredState) -> ActualState:
         """Return the store as the planner sees it."""
         with self.store.read() as view:
-            built = _known_builds(view, desired)
+            built = known_builds(view, desired)
             flows = {flow.name: flow for flow in view.flows()}
             jobs = {name: view.jobs_of(name) for name in flows}
-            previous = _previous_previews(view, flows, built)
+            previous = previous_previews(view, flows, built)
             config = view.config()
         base = config.revision if config is not None else None
         return ActualState(base=base, flows=flows, jobs=jobs, built=built, previous=previous)
@@ -117,11 +117,11 @@ class Session:
         """Build flows in the order of their references; one that fails blocks itself and what needs it."""
         failures: list[Diagnostic] = []
         with self.store.read() as view:
-            built = _known_builds(view, desired)
+            built = known_builds(view, desired)
         builder = Builder(self.source, desired, self.store.path)
         try:
             for flow in flows_in_build_order(desired.flows):
-                externals = _externals(flow, built)
+                externals = external_jobs(flow, built)
                 if flow.name in built or externals is None:
                     continue
                 watcher.say(f"building {flow.name}")
@@ -140,8 +140,8 @@ class Session:
     ) -> None:
         desired = loaded.state
         Application(writer, plan, desired.project_name, built, now).carry_out()
-        writer.put_config(_applied_config(writer, desired, plan))
-        _remember_good(writer, loaded.good)
+        writer.put_config(applied_config(writer, desired, plan))
+        remember_good(writer, loaded.good)
         revision = self.revision
         writer.add_revision(
             AppliedRevision(
@@ -177,7 +177,7 @@ class Session:
         """Write down how things stand, so that the next reconcile may find that nothing has changed."""
         with self.store.read() as view:
             clean = plan is None or not (plan.diagnostics or plan.refusals)
-            outcome = _summarise(view, reconcile_key(self.revision), str(self.revision), clean=clean)
+            outcome = summarise(view, reconcile_key(self.revision), str(self.revision), clean=clean)
         self.store.write(lambda writer: writer.put_outcome(outcome))
         return outcome
 
@@ -248,15 +248,15 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: 
 
     The pause between two looks grows while nothing happens and is short again after something did.
     """
-    pause, shown = _SHORTEST_PAUSE, 0.0
+    pause, shown, told = _SHORTEST_PAUSE, 0.0, set[str]()
     while True:
         now = time.monotonic()
-        counts = None
-        if now - shown >= _PROGRESS_INTERVAL:
-            shown, counts = now, _count(store)
-            watcher.progress(*counts)
-        if _is_idle(store):
+        idle = _is_idle(store)
+        if idle or now - shown >= _PROGRESS_INTERVAL:
+            shown = now
             watcher.progress(*_count(store))
+            told |= _tell_outages(executor, watcher, told)
+        if idle:
             return True
         if now > deadline:
             return False
@@ -265,6 +265,14 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: 
         else:
             time.sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 1.5)
+
+
+def _tell_outages(executor: Executor, watcher: Watcher, told: Collection[str]) -> set[str]:
+    """Say once why a worker cannot be used; its jobs wait until it can."""
+    outages = {f"worker {name}: {reason}" for name, reason in executor.outages().items()}
+    for line in sorted(outages.difference(told)):
+        watcher.say(f"{line}; it is tried again, its jobs stay as they are")
+    return outages
 
 
 def _is_idle(store: Store) -> bool:
@@ -289,37 +297,6 @@ def open_outputs(store: Store, config: AppliedConfig) -> Outputs:
     return ForeignOutputs(config.jobstore)
 
 
-def _known_builds(view: View, desired: DesiredState) -> dict[str, BuiltFlow]:
-    """Return the flows that were built before with exactly these inputs."""
-    built: dict[str, BuiltFlow] = {}
-    for flow in flows_in_build_order(desired.flows):
-        externals = _externals(flow, built)
-        known = view.build(build_key(flow.inputs, externals)) if externals is not None else None
-        if known is not None:
-            built[flow.name] = known
-    return built
-
-
-def _previous_previews(
-    view: View, flows: Mapping[str, FlowRecord], built: Mapping[str, BuiltFlow]
-) -> dict[str, dict[str, str]]:
-    """Return how the manifests of flows looked when they were last applied, for those to be rebuilt."""
-    old = {name: view.build(flow.build_key) for name, flow in flows.items() if name not in built}
-    return {name: found.preview for name, found in old.items() if found is not None}
-
-
-def _externals(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> dict[str, tuple[str, str]] | None:
-    """Return uuid and content of the jobs of other flows it refers to; None if one is not built yet."""
-    found = {}
-    for reference in flow.externals:
-        other, _, job = reference.partition("/")
-        exported = built[other].exports.get(job) if other in built else None
-        if exported is None:
-            return None
-        found[reference] = exported
-    return found
-
-
 def _without_unbuilt(plan: Plan, failures: Sequence[Diagnostic]) -> Plan:
     """Turn flows that could not be built into flows that wait, so that the others proceed."""
     actions = tuple(
@@ -330,72 +307,3 @@ def _without_unbuilt(plan: Plan, failures: Sequence[Diagnostic]) -> Plan:
         if action.subject is Subject.FLOW or action.wanted is not None or action.record is not None
     )
     return msgspec.structs.replace(plan, actions=actions, diagnostics=(*plan.diagnostics, *failures))
-
-
-def _applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConfig:
-    old = view.config()
-    kept = _workers_in_use(view, old.workers if old is not None else {}, desired)
-    return AppliedConfig(
-        revision=str(desired.revision),
-        commit=desired.revision.commit,
-        project_name=desired.project_name,
-        jobstore=desired.project.jobstore,
-        workers=kept | desired.workers,
-        exec_configs=(old.exec_configs if old is not None else {}) | desired.exec_configs,
-        rules=desired.rules,
-        project_layer=desired.project_layer,
-        worker_defaults=worker_defaults(desired),
-        out_of_sync=_out_of_sync(desired, plan),
-    )
-
-
-def _out_of_sync(desired: DesiredState, plan: Plan) -> dict[str, str]:
-    """Return why flows are not what the revision wants."""
-    kept = {a.key: a.reason for a in plan.actions if a.verb is Verb.KEEP and a.subject is Subject.FLOW}
-    return kept | {name: f"last good version kept: {reason}" for name, reason in desired.invalid.items()}
-
-
-def _workers_in_use(
-    view: View, old: Mapping[str, WorkerSpec], desired: DesiredState
-) -> dict[str, WorkerSpec]:
-    """A worker that was removed from git serves on until its last job has ended."""
-    unfinished = (*ACTIVE, *PENDING)
-    return {
-        name: spec
-        for name, spec in old.items()
-        if name not in desired.workers and view.any_in_state(unfinished, name)
-    }
-
-
-def _remember_good(writer: Writer, good: Mapping[str, GoodManifest]) -> None:
-    known = writer.good_manifests()
-    for key, pointer in good.items():
-        if known.get(key) != pointer:
-            writer.put_good(key, pointer)
-    for key in known.keys() - good.keys():
-        writer.delete_good(key)
-
-
-def _summarise(view: View, key: str, revision: str, *, clean: bool) -> Outcome:
-    degraded, flows, jobs = [], 0, 0
-    for flow in view.flows():
-        if flow.removed:
-            # Deleted by the first plan that finds all of its jobs ended: so there must be one.
-            clean = clean and (flow.orphaned or flow.prune is not Prune.DELETE)
-            continue
-        status = flow_status(flow, view.jobs_of(flow.name))
-        flows += 1
-        jobs += sum(status.counts.values())
-        if status.health is Health.DEGRADED:
-            degraded.append(flow.name)
-    idle = not view.any_in_state((*ACTIVE, JobState.READY))
-    return Outcome(
-        key=key,
-        change_counter=view.change_counter(),
-        idle=idle,
-        clean=clean,
-        degraded=degraded,
-        revision=revision,
-        flows=flows,
-        jobs=jobs,
-    )

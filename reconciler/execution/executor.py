@@ -51,6 +51,10 @@ class Executor:
         moved = [lane.advance(now) for lane in self.lanes]
         return any(moved)
 
+    def outages(self) -> dict[str, str]:
+        """Return why workers cannot be used now, by name."""
+        return {lane.name: reason for lane in self.lanes if (reason := lane.outage()) is not None}
+
 
 class Lane:
     """The jobs of one worker. What fails here leaves the other workers alone."""
@@ -93,6 +97,12 @@ class Lane:
                 lambda w: w.put_worker_status(self.name, WorkerStatus(reachable=True, last_seen=now))
             )
         return moved
+
+    def outage(self) -> str | None:
+        """Return why this worker cannot be used now, if so."""
+        with self.store.read() as view:
+            status = view.worker_status(self.name)
+        return None if status is None or status.reachable else status.reason
 
     @property
     def access(self) -> WorkerAccess:

@@ -150,8 +150,9 @@ class _Response:
         given = self._generator_config
         if self._passes_on and given.get("manager_config") and not given.get("response_manager_config"):
             return {}
-        origin = Origin(Level.JOB, "Flow", self.flow.name, "/spec")
-        return layer_of(own_run_config(config.get("manager_config") or {}), origin, "/spec")
+        # Python has no line in a manifest: the pointer leads to the spec of the flow, not to a value in it.
+        origin = Origin(Level.JOB, "Flow", self.flow.name, "/spec/(code)")
+        return layer_of(own_run_config(config.get("manager_config") or {}), origin, "/spec/(code)")
 
     @property
     def _passes_on(self) -> bool:
