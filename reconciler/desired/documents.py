@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
+from reconciler.desired.places import diagnostic_with_file
 from reconciler.diagnostics import Diagnostic, Location, Related, nearest
 from reconciler.model.manifests import Document, GoodManifest, Kind, Manifest, ParsedFile
 
@@ -58,7 +59,9 @@ def collect(
     """
     collection = Collection()
     for file, (_, parsed) in files.items():
-        collection.diagnostics += [placed(diagnostic, file) for diagnostic in parsed.diagnostics]
+        collection.diagnostics += [
+            diagnostic_with_file(diagnostic, file) for diagnostic in parsed.diagnostics
+        ]
     by_key: dict[str, list[_Found]] = {}
     for found in _documents(files):
         by_key.setdefault(f"{found.manifest.kind}/{found.manifest.name}", []).append(found)
@@ -226,17 +229,3 @@ def no_plain_file(what: str) -> ParsedFile:
         hint="commit the file itself",
     )
     return ParsedFile([], [problem], readable=False, suspected_kinds=[])
-
-
-def placed(diagnostic: Diagnostic, file: str) -> Diagnostic:
-    """Return the diagnostic with the file's name filled in."""
-    location = diagnostic.location
-    return msgspec.structs.replace(
-        diagnostic,
-        location=_in(file, location) if location is not None else Location(file, 1, 1),
-        related=tuple(Related(_in(file, note.location), note.label) for note in diagnostic.related),
-    )
-
-
-def _in(file: str, location: Location) -> Location:
-    return Location(file, location.line, location.column)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from reconciler.diagnostics import Diagnostic, Location, Related
-from reconciler.model.manifests import Manifest, ParsedFile
+from reconciler.model.manifests import Manifest
 
 _LINE_BREAK = re.compile(r"\r\n|\n|\r")  # not str.splitlines: YAML breaks lines at these only
 _WORD_END = re.compile(r"[\s,\]}#]|:(?=\s|$)")
@@ -70,19 +70,12 @@ def related(manifest: Manifest, pointer: str, label: str, *, key: bool = False) 
 
 
 def diagnostic_with_file(diagnostic: Diagnostic, file: str) -> Diagnostic:
-    """Return the diagnostic with ``file`` in each of its locations that has none."""
-    location = diagnostic.location
+    """Return the diagnostic with ``file`` in each of its locations that has none; without any, its top."""
     return msgspec.structs.replace(
         diagnostic,
-        location=None if location is None else _in_file(location, file),
+        location=_in_file(diagnostic.location or Location("", 1, 1), file),
         related=tuple(Related(_in_file(note.location, file), note.label) for note in diagnostic.related),
     )
-
-
-def with_file(parsed: ParsedFile, file: str) -> ParsedFile:
-    """Return the parsed file with ``file`` in all locations of its diagnostics."""
-    named = [diagnostic_with_file(diagnostic, file) for diagnostic in parsed.diagnostics]
-    return msgspec.structs.replace(parsed, diagnostics=named)
 
 
 def _in_file(location: Location, file: str) -> Location:

@@ -28,7 +28,7 @@ except ImportError:  # the extension is not built for every platform
 def parse_file(data: bytes) -> ParsedFile:
     """Return all documents and all problems of a blob. Never raises, whatever the bytes are.
 
-    The locations have no file name: see :func:`reconciler.desired.places.with_file`. A document is
+    The locations have no file name: see :func:`reconciler.desired.places.diagnostic_with_file`. A document is
     ``valid`` when it can be used; the others are there for their kind, name and marks. ``readable`` is
     False when the YAML of the file, or of its end, cannot be read.
     """

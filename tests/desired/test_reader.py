@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from reconciler.desired.guard import INVISIBLE, MAX_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES
-from reconciler.desired.places import escape, with_file
+from reconciler.desired.places import diagnostic_with_file, escape
 from reconciler.desired.scalars import resolve_plain
 from reconciler.desired.yaml_reader import ReadResult, parse_file, read_documents
 from reconciler.diagnostics import Diagnostic
@@ -291,8 +291,9 @@ def test_an_unreadable_file_is_searched_for_kinds(text: str, kinds: list[str]) -
 
 
 def test_the_file_name_is_filled_in_everywhere() -> None:
-    parsed = with_file(parse_file(b"a: 1\na: 2\n"), "flows/x.yaml")
-    duplicate = next(problem for problem in parsed.diagnostics if problem.code == "yaml/duplicate-key")
+    problems = parse_file(b"a: 1\na: 2\n").diagnostics
+    duplicate = next(problem for problem in problems if problem.code == "yaml/duplicate-key")
+    duplicate = diagnostic_with_file(duplicate, "flows/x.yaml")
     assert str(duplicate.location) == "flows/x.yaml:2:1"
     assert str(duplicate.related[0].location) == "flows/x.yaml:1:1"
 
