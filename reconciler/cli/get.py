@@ -25,7 +25,7 @@ WORKER_COLUMNS = (
     ("work_dir",),
 )
 RULE_COLUMNS = (
-    ("name", "order", "flows", "name_filter", "function_filter", "sets"),
+    ("name", "order", "flows", "name_filter", "name_glob", "function_filter", "sets"),
     ("labels", "dynamic"),
 )
 

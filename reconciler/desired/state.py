@@ -238,7 +238,8 @@ def make_rule(manifest: Manifest, spec: RuleSpec) -> Rule:
     origin = Origin(Level.RULE, Kind.OVERRIDE_RULE, name, "")
     layer: Layer = layer_of(spec.set, origin, "/spec/set")
     return Rule(
-        name, spec.flows, spec.labels, spec.name_filter, spec.function_filter, spec.dynamic, layer
+        name, spec.flows, spec.labels, spec.name_filter, spec.name_glob, spec.function_filter, spec.dynamic,
+        layer,
     )  # fmt: skip
 
 

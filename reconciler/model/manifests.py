@@ -225,6 +225,7 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
     flows: list[str] = []
     labels: dict[str, str] = {}
     name_filter: str | None = None
+    name_glob: str | None = None
     function_filter: str | None = None
     dynamic: bool = True
 

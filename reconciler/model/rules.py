@@ -33,6 +33,7 @@ class Rule(msgspec.Struct, frozen=True):
     flows: list[str]
     labels: dict[str, str]
     name_filter: str | None
+    name_glob: str | None
     function_filter: str | None
     dynamic: bool
     layer: Layer
@@ -40,10 +41,20 @@ class Rule(msgspec.Struct, frozen=True):
     def matches(self, job: JobFacts) -> bool:
         """Whether every part of the selector that is given holds for the job."""
         return (
-            (self.name_filter is None or (job.name is not None and self.name_filter in job.name))
+            self.matches_name(job.name)
             and (self.function_filter is None or self.function_filter in (job.function, job.alias))
             and (self.dynamic or not job.generated)
             and self.matches_flow(job.flow, job.labels)
+        )
+
+    def matches_name(self, name: str | None) -> bool:
+        """Whether ``name_filter`` (a substring) and ``name_glob`` (the whole name) hold, as far as given."""
+        if self.name_filter is None and self.name_glob is None:
+            return True
+        return (
+            name is not None
+            and (self.name_filter is None or self.name_filter in name)
+            and (self.name_glob is None or fnmatch.fnmatchcase(name, self.name_glob))
         )
 
     def matches_flow(self, flow: str, labels: Mapping[str, str]) -> bool:

@@ -49,6 +49,7 @@ def rule(name: str, values: Mapping[str, Any], **selector: Any) -> Rule:
         "flows": [],
         "labels": {},
         "name_filter": None,
+        "name_glob": None,
         "function_filter": None,
         "dynamic": True,
     }

@@ -167,6 +167,7 @@ def rule_data(state: DesiredState, rule: Rule) -> Data:
         "flows": rule.flows,
         "labels": rule.labels,
         "name_filter": rule.name_filter,
+        "name_glob": rule.name_glob,
         "function_filter": rule.function_filter,
         "dynamic": rule.dynamic,
         "sets": spec["set"],
