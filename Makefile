@@ -5,10 +5,11 @@ BIN := .venv/bin
 TEST_WORKERS ?= 2
 TEST_SECONDS ?= 2700
 ARGS ?=
+EXAMPLES ?= 60
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check services bench clean bootstrap
+.PHONY: help demo test campaign check services bench clean bootstrap
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -19,9 +20,13 @@ bootstrap: ## make .venv with everything (the targets below do it by themselves)
 demo: bootstrap ## run the example campaign of this repository on this machine
 	@bash scripts/demo
 
-# INT first, so that pytest still prints what it knows when the time is up.
+# INT first, so that pytest still prints what it knows when the time is up. Bytecode is kept, whatever the
+# shell says: hundreds of processes would compile all modules anew.
 test: bootstrap ## run all tests (ARGS='-k name' selects)
-	@timeout --foreground -s INT -k 30 $(TEST_SECONDS) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= timeout --foreground -s INT -k 30 $(TEST_SECONDS) $(BIN)/python -m pytest -n $(TEST_WORKERS) $(ARGS)
+
+campaign: bootstrap ## random commits against the reference of the levels (EXAMPLES=60: five minutes)
+	@RECONCILER_TEST_EDITS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/conformance/test_edits_state_machine.py
 
 check: bootstrap ## format, lint, types, import contracts, dependencies, schemas
 	@bash scripts/check

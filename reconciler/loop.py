@@ -7,7 +7,7 @@ Together with the command line the only place that reads the clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -16,12 +16,15 @@ from reconciler import __version__
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store, Writer
 from reconciler.actual.unchanged import reconcile_key, unchanged_outcome
+from reconciler.desired.authorship import Authors
+from reconciler.desired.causes import Causes
 from reconciler.desired.git import Source
-from reconciler.desired.state import Loaded, flows_in_build_order, load_desired
+from reconciler.desired.state import Loaded, flows_in_build_order, load_desired, parsed_blob
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, RefusedError
 from reconciler.execution.aftermath import applied_config, remember_good, summarise
 from reconciler.execution.apply import Application
+from reconciler.execution.attribution import attributed
 from reconciler.execution.builds import Builder, BuildFailedError
 from reconciler.execution.executor import Executor
 from reconciler.execution.known_builds import external_jobs, known_builds, previous_previews
@@ -61,6 +64,7 @@ class Session:
         self.store = store
         self.revision = revision or source.revision()
         self.parsed_files = 0
+        self._applied_at = -1
 
     # desired state and plan ---------------------------------------------------------------------------
 
@@ -74,12 +78,12 @@ class Session:
 
     def plan(self, loaded: Loaded, *, allow_prune: bool = False) -> Plan:
         """Compare with the store; imports no user code, so flows that are new are planned as a whole."""
-        return make_plan(loaded.state, self._actual(loaded.state), allow_prune=allow_prune)
+        return make_plan(loaded.state, self.actual(loaded.state), allow_prune=allow_prune)
 
-    def _actual(self, desired: DesiredState) -> ActualState:
-        """Return the store as the planner sees it."""
+    def actual(self, desired: DesiredState, built: dict[str, BuiltFlow] | None = None) -> ActualState:
+        """Return the store as the planner sees it; ``built`` are the known builds, if read before."""
         with self.store.read() as view:
-            built = known_builds(view, desired)
+            built = known_builds(view, desired) if built is None else built
             flows = {flow.name: flow for flow in view.flows()}
             jobs = {name: view.jobs_of(name) for name in flows}
             previous = previous_previews(view, flows, built)
@@ -100,8 +104,8 @@ class Session:
         loaded = self.load()
         if loaded.state.project_known:
             self.store.check_lineage(loaded.state.project_name, self.source.root_commit())
-        failures = self._build_missing(loaded.state, watcher)
-        actual = self._actual(loaded.state)
+        built, failures = self._build_missing(loaded.state, watcher)
+        actual = self.actual(loaded.state, built)
         plan = _without_unbuilt(make_plan(loaded.state, actual, allow_prune=allow_prune), failures)
         watcher.planned(plan)
         if plan.refusals:
@@ -109,11 +113,29 @@ class Session:
                 "refused: " + "; ".join(plan.refusals),
                 hint="look at `reconcile plan`; if this is meant, add --allow-prune",
             )
+        plan = self._attributed(plan, loaded.state)
         now = time.time()
         self.store.write(lambda writer: self._apply(writer, loaded, actual.built, plan, now))
+        with self.store.read() as view:
+            self._applied_at = view.change_counter()
         return plan
 
-    def _build_missing(self, desired: DesiredState, watcher: Watcher) -> list[Diagnostic]:
+    def authors(self) -> Authors:
+        """Return who answers which commit set a value."""
+        cache = StoreCache(self.store)
+        return Authors(self.source, lambda blob: parsed_blob(self.source, cache, blob))
+
+    def _attributed(self, plan: Plan, desired: DesiredState) -> Plan:
+        """Write down who made each change to jobs that exist."""
+        with self.store.read() as view:
+            config = view.config()
+            files = {key: good.file for key, good in view.good_manifests().items()}
+        base = config.commit if config is not None else ""
+        return attributed(plan, Causes(self.authors(), desired, base, files))
+
+    def _build_missing(
+        self, desired: DesiredState, watcher: Watcher
+    ) -> tuple[dict[str, BuiltFlow], list[Diagnostic]]:
         """Build flows in the order of their references; one that fails blocks itself and what needs it."""
         failures: list[Diagnostic] = []
         with self.store.read() as view:
@@ -133,7 +155,7 @@ class Session:
                     self.store.write(lambda writer, fresh=fresh: writer.put_build(fresh))  # type: ignore[misc]
         finally:
             builder.close()
-        return failures
+        return built, failures
 
     def _apply(
         self, writer: Writer, loaded: Loaded, built: Mapping[str, BuiltFlow], plan: Plan, now: float
@@ -174,10 +196,18 @@ class Session:
     # the outcome --------------------------------------------------------------------------------------
 
     def record_outcome(self, plan: Plan | None) -> Outcome:
-        """Write down how things stand, so that the next reconcile may find that nothing has changed."""
+        """Write down how things stand, so that the next reconcile may find that nothing has changed.
+
+        A warning may stop to be true when jobs move on: then the next one plans again.
+        """
         with self.store.read() as view:
-            clean = plan is None or not (plan.diagnostics or plan.refusals)
-            outcome = summarise(view, reconcile_key(self.revision), str(self.revision), clean=clean)
+            if plan is not None:
+                warnings, clean = plan.diagnostics, not (plan.has_errors or plan.refusals)
+            else:
+                old = view.outcome()
+                warnings, clean = (tuple(old.warnings), True) if old is not None else ((), True)
+            clean = clean and (not warnings or view.change_counter() == self._applied_at)
+            outcome = summarise(view, reconcile_key(self.revision), str(self.revision), warnings, clean=clean)
         self.store.write(lambda writer: writer.put_outcome(outcome))
         return outcome
 
@@ -215,11 +245,17 @@ class Pass(msgspec.Struct, frozen=True):
 
 
 def reconcile_once(
-    session: Session, watcher: Watcher, *, allow_prune: bool = False, wait: float | None = None
+    session: Session,
+    watcher: Watcher,
+    *,
+    allow_prune: bool = False,
+    wait: float | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Pass:
     """Make one pass: plan, apply, and advance everything that can advance now.
 
-    With ``wait`` (seconds; ``inf`` for ever) go on until nothing is running.
+    With ``wait`` (seconds; ``inf`` for ever) go on until nothing is running. ``check`` is called while the
+    lease is held and nothing was written yet; what it raises ends the pass.
 
     Raises
     ------
@@ -227,10 +263,12 @@ def reconcile_once(
         A guard forbids the plan, or another process is at work on this state.
     """
     outcome = unchanged_outcome(session.store, session.revision)
-    if outcome is not None and outcome.idle:
+    if check is None and outcome is not None and outcome.idle:
         return Pass(outcome, None)
     with Lease(session.store.path) as lease:
         lease.acquire(time.time())
+        if check is not None:
+            check()
         plan = session.reconcile(watcher, allow_prune=allow_prune) if outcome is None else None
         executor = session.executor()
         while executor.advance(time.time()):

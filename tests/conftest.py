@@ -1,13 +1,53 @@
-"""Light fixtures for every test: an isolated environment, a git repository, the program as a process."""
+"""Light fixtures for every test: an isolated environment, a git repository, the program as a process.
+
+How tests are dealt out to the processes of pytest-xdist: a module is never split (``--dist loadfile``), so
+what it makes once for its tests is made once, and the modules that take longest begin. A fixture of session
+scope is made in each process, so it must be cheap.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import Reconcile, Repository, isolate
+from tests.warm_python import warm_python as start_warm_python
+
+# What takes longest, about the longest first; all others follow in their own order. The campaign keeps the
+# processors busy, and the kills take thrice as long where they are: not both at once.
+LONGEST = (
+    "tests/example_repo/test_campaign.py",
+    "tests/execution/test_executor.py",
+    "tests/execution/test_interrupted.py",
+    "tests/execution/test_responses.py",
+    "tests/conformance/",
+    "tests/execution/test_kills.py",
+    "tests/cli/test_exit_codes.py",
+    "tests/test_broken_repositories.py",
+    "tests/loop/",
+    "tests/test_blast_radius.py",
+    "tests/cli/",
+    "tests/execution/",
+)
+
+
+def pytest_configure() -> None:
+    """Started in the background, a shell lets all its children ignore Ctrl-C; the tests of it need it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest modules begin, so that no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: _place(item.nodeid))
+
+
+def _place(nodeid: str) -> int:
+    return next((place for place, start in enumerate(LONGEST) if nodeid.startswith(start)), len(LONGEST))
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +58,19 @@ def _isolated(
     isolate(monkeypatch, tmp_path / "home")
     # One for all tests: a fresh one costs matplotlib a scan of all fonts.
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp() / "matplotlib"))
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[Path]:
+    """A command like Python that has imported everything already; see :mod:`tests.warm_python`."""
+    with start_warm_python() as command:
+        yield command
+
+
+@pytest.fixture
+def warm(warm_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs and jobs of this test run by ``warm_python``: it is not about how they start or are killed."""
+    monkeypatch.setattr(sys, "executable", str(warm_python))
 
 
 @pytest.fixture

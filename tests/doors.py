@@ -11,10 +11,14 @@ Doors = Mapping[str, tuple[str, ...]]
 ONE_DOOR: Doors = {
     "lmdb": ("reconciler.actual.db",),
     "git": ("reconciler.desired.mirror",),
-    "ruamel": ("reconciler.desired.yaml_reader", "reconciler.desired.yaml_writer"),
+    "ruamel": (
+        "reconciler.desired.yaml_nodes",
+        "reconciler.desired.yaml_reader",
+        "reconciler.desired.yaml_writer",
+    ),
     "jsonschema": ("reconciler.desired.validation",),
     "jobflow": ("reconciler.execution.bridge", "reconciler.examples"),
-    "qtoolkit": ("reconciler.execution.queues",),
+    "qtoolkit": ("reconciler.execution.qtk",),
     "maggma": ("reconciler.actual.jobstore", "reconciler.execution.bridge"),
     "fabric": (),
     "watchdog": (),

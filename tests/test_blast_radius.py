@@ -15,6 +15,8 @@ import pytest
 from tests.broken import Campaign, flow, job
 from tests.support import Reconcile, Repository
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 
 @pytest.fixture
 def campaign(repository: Repository, reconcile: Reconcile, tmp_path: Path) -> Campaign:

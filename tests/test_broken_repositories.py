@@ -16,6 +16,8 @@ import pytest
 from tests.broken import Campaign, flow, job
 from tests.support import Reconcile, Repository
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 FACTORIES = """\
 import os, sys, time
 

@@ -27,6 +27,7 @@ from reconciler.model.records import (
     AppliedRevision,
     Event,
     FlowRecord,
+    JobGlance,
     JobRecord,
     Outcome,
     WorkerStatus,
@@ -39,6 +40,7 @@ SCHEMA_VERSION = 1
 
 _encode = msgspec.msgpack.Encoder().encode
 _job = msgspec.msgpack.Decoder(JobRecord).decode
+_glance = msgspec.msgpack.Decoder(JobGlance).decode
 _flow = msgspec.msgpack.Decoder(FlowRecord).decode
 _event = msgspec.msgpack.Decoder(Event).decode
 _build = msgspec.msgpack.Decoder(BuiltFlow).decode
@@ -84,6 +86,13 @@ class View:
         prefix = flow.encode() + b"\0"
         ids = [key[len(prefix) :] for key in self.txn.keys("by_flow", prefix)]
         found = [_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
+        return sorted(found, key=lambda job: job.sequence)
+
+    def glances_of(self, flow: str) -> list[JobGlance]:
+        """Return what the status of a flow depends on of each of its jobs, oldest first."""
+        prefix = flow.encode() + b"\0"
+        ids = [key[len(prefix) :] for key in self.txn.keys("by_flow", prefix)]
+        found = [_glance(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
         return sorted(found, key=lambda job: job.sequence)
 
     def generations(self, uuid: str) -> list[JobRecord]:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import click
 import msgspec
 
-from reconciler.actual.store import Store, View
+from reconciler.actual.store import View
 from reconciler.cli.context import Context
 from reconciler.cli.get import find_jobs
 from reconciler.cli.options import global_options
-from reconciler.cli.views.data import event_data, flow_data, flows_data, job_data, job_keys, resource_data
+from reconciler.cli.views.data import event_data, flow_data, flows_data, job_data, job_keys
 from reconciler.cli.views.listing import as_json, as_yaml, cell_text, cut, terminal_width
+from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.run_config import FIELDS
-from reconciler.model.settings import Resources, Setting
 
 _EVENTS = 12
 
@@ -76,7 +75,7 @@ def job(context: Context, key: str) -> None:
     with context.store(must_exist=True) as store:
         with store.read() as view:
             records = find_jobs(view, key)
-        origins = _Origins(context, store)
+        origins = Provenance(context, store)
         with store.read() as view:
             found = [_facts(view, record, origins) for record in records]
     if context.options.output in ("json", "yaml"):
@@ -87,49 +86,18 @@ def job(context: Context, key: str) -> None:
         _echo_job(facts)
 
 
-class _Origins:
-    """Who set a value: looked up in the revision that was applied last, and in its history."""
-
-    def __init__(self, context: Context, store: Store) -> None:
-        from reconciler.loop import Session
-
-        with store.read() as view:
-            config = view.config()
-        assert config is not None, "there is a job, so something was applied"
-        self.source = context.source(fetch=False)
-        self.commit = config.commit
-        self.desired = Session(self.source, store, self.source.revision(config.commit)).load().state
-
-    def of(self, setting: Setting) -> dict[str, Any]:
-        """Return value, level, kind, name, file, line, commit, author and time of a setting."""
-        value = setting.value
-        shown = resource_data(value) if isinstance(value, Resources) else value
-        found = {"value": shown} | self.desired.provenance(setting.origin)
-        return found | self._person(found)
-
-    def _person(self, found: dict[str, Any]) -> dict[str, Any]:
-        """The last good version of a broken document stands in an older commit: its lines are not these."""
-        stale = f"{found['kind']}/{found['name']}" in self.desired.stale
-        who = (
-            None
-            if stale or not found["file"]
-            else self.source.blame(self.commit, found["file"], found["line"])
-        )
-        if who is None:
-            return {"commit": None, "author": None, "time": None}
-        return {"commit": who.commit, "author": who.author, "time": who.time}
-
-
-def _facts(view: View, record: JobRecord, origins: _Origins) -> dict[str, Any]:
-    keys = job_keys(view.jobs_of(record.flow))
+def _facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, Any]:
+    members = view.jobs_of(record.flow)
+    keys = job_keys(members)
     for parent in record.parents:
         if parent not in keys and (found := view.generations(parent)):
             keys[parent] = found[-1].path
     facts = job_data(record, keys)
     facts["provenance"] = {
-        field: origins.of(setting)
-        for field in FIELDS
-        if (setting := record.config.setting(field)) is not None
+        decision.field: origins.of_setting(decision.in_effect)
+        | {"beats": [origins.of_setting(setting) for setting in decision.beaten]}
+        for decision in origins.decisions(record, members)
+        if decision.in_effect is not None
     }
     facts["events"] = [event_data(e) for e in view.events(f"job/{record.path}", limit=_EVENTS)]
     return facts
@@ -155,18 +123,17 @@ def _echo_job(facts: dict[str, Any]) -> None:
 
 def _config_lines(provenance: dict[str, dict[str, Any]]) -> Iterator[str]:
     for field in FIELDS:
-        origin = provenance.get(field)
-        if origin is None:
+        found = provenance.get(field)
+        if found is None:
             yield f"  {field + ':':<12} (none)"
             continue
-        place = f"{origin['file']}:{origin['line']}" if origin["file"] else "no longer in the revision"
-        who = f", {origin['commit'][:7]} by {origin['author']}" if origin["commit"] else ""
-        value = _shown(origin["value"])
-        yield f"  {field + ':':<12} {value}   # {origin['level']} {origin['name']}, {place}{who}"
+        yield f"  {field + ':':<12} {value_text(found['value'])}   # {_who(found)}"
+        for beaten in found["beats"]:
+            yield f"  {'':<12}   beats {value_text(beaten['value'])}   # {_who(beaten)}"
 
 
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _who(found: dict[str, Any]) -> str:
+    return ", ".join(filter(None, (level_text(found), place_text(found), person_text(found))))
 
 
 def _echo_events(events: list[Event]) -> None:

@@ -11,9 +11,10 @@ from reconciler.cli.get import find_jobs
 from reconciler.cli.options import global_options
 from reconciler.cli.views.data import event_data
 from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.provenance import level_text, person_text, place_text, value_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
-from reconciler.model.records import Event
+from reconciler.model.records import Change, Event
 
 
 @click.command(name="events", help="Print what happened, oldest first.")
@@ -35,7 +36,7 @@ def command(context: Context, *, about: str | None, limit: int) -> None:
     for event in events:
         click.echo(_line(event))
         for change in event.changes:
-            click.echo(f"    {change.field}: {change.old} -> {change.new}")
+            click.echo(f"    {change_text(change)}")
 
 
 def _require(view: View, about: str) -> None:
@@ -52,3 +53,13 @@ def _require(view: View, about: str) -> None:
 def _line(event: Event) -> str:
     revision = f"  [{event.revision}]" if event.revision else ""
     return f"{time_text(event.time)}  {event.about:<32} {event.type:<10} {event.message}{revision}"
+
+
+def change_text(change: Change) -> str:
+    """Return ``priority: 5 -> 10   # rule urgent, rules/urgent.yaml:7, 1a2b3c4 2026-11-24 Ada <ada@x>``."""
+    found = change.provenance
+    where = (level_text(found), place_text(found)) if found is not None else ()
+    person = {"commit": change.commit, "author": change.author, "time": change.time}
+    why = ", ".join(filter(None, (*where, person_text(person))))
+    text = f"{change.field}: {value_text(change.old)} -> {value_text(change.new)}"
+    return f"{text}   # {why}" if why else text

@@ -1,78 +1,41 @@
-"""``reconcile explain KIND.field``: the documentation of the manifests, from their schemas."""
+"""``reconcile explain``: why a job has its run config, what a rule does, what a field of a manifest means."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import click
 
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
-from reconciler.cli.views.listing import terminal_width
-from reconciler.desired.schemas import load_schema, resolve
-from reconciler.diagnostics import did_you_mean, nearest
 from reconciler.errors import InputError
-from reconciler.model.manifests import Kind
 
 
-@click.command(name="explain", help="Document a kind or one of its fields, e.g. Worker.spec.max_jobs.")
-@click.argument("what", metavar="KIND[.FIELD...]")
+@click.command(
+    name="explain",
+    help="Explain a job's run config (job KEY [FIELD]), a rule (rule NAME) or a field of a manifest "
+    "(Worker.spec.max_jobs).",
+)
+@click.argument("what", metavar="job|rule|KIND[.FIELD...]")
+@click.argument("name", required=False, metavar="[KEY|NAME]")
+@click.argument("field", required=False, metavar="[FIELD]")
 @global_options
-def command(context: Context, what: str) -> None:
-    """Print title, description, default and the fields below."""
-    kind_name, *fields = what.split(".")
-    kind = nearest(kind_name, [str(kind) for kind in Kind])
-    if kind is None or kind.lower() != kind_name.lower():
-        raise InputError(f"there is no kind '{kind_name}'", hint=did_you_mean(kind_name, list(Kind)))
-    schema = load_schema(Kind(kind))
-    part = schema
-    for field in fields:
-        known = _fields(schema, part)
-        if field not in known:
-            raise InputError(f"{what}: there is no field '{field}'", hint=did_you_mean(field, known))
-        part = known[field]
-    _echo(schema, part, ".".join([kind, *fields]))
+def command(context: Context, what: str, name: str | None, field: str | None) -> None:
+    """Print who set what and what it beat; or the documentation that the schemas give."""
+    if name is None:
+        if what in ("job", "rule"):
+            raise InputError(f"which {what}?", hint=f"write `reconcile explain {what} NAME`")
+        from reconciler.cli.views.schema_text import echo_kind
 
+        echo_kind(what)
+    elif what == "job":
+        from reconciler.cli.views.explain_job import explain_job
 
-def _fields(schema: dict[str, Any], part: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the fields below a part of a schema; those of the entries of a list count as its own."""
-    part = resolve(schema, part)
-    if "items" in part:
-        part = resolve(schema, part["items"])
-    found = dict(part.get("properties", {}))
-    for other in (*part.get("anyOf", ()), *part.get("oneOf", ()), *part.get("allOf", ())):
-        if isinstance(other, dict) and "properties" in resolve(schema, other):
-            found = resolve(schema, other)["properties"] | found
-    return {name: resolve(schema, inner) for name, inner in found.items() if isinstance(inner, dict)}
+        explain_job(context, name, field)
+    elif what == "rule" and field is None:
+        from reconciler.cli.views.explain_rule import explain_rule
 
-
-def _echo(schema: dict[str, Any], part: dict[str, Any], name: str) -> None:
-    part = resolve(schema, part)
-    click.echo(f"{name}  <{_type(part)}>")
-    click.echo(_wrapped(part.get("description") or part.get("title", ""), "  "))
-    if "default" in part:
-        click.echo(f"  default: {part['default']}")
-    for example in part.get("examples", [])[:2]:
-        click.echo(f"  example: {example}")
-    fields = _fields(schema, part)
-    required = set(part.get("required", []))
-    if fields:
-        click.echo("fields:")
-    for field, inner in fields.items():
-        star = " (required)" if field in required else ""
-        click.echo(f"  {field} <{_type(inner)}>{star}")
-        click.echo(_wrapped(inner.get("description", ""), "      "))
-
-
-def _wrapped(text: str, indent: str) -> str:
-    width = terminal_width() or 100
-    return click.wrap_text(text, width, initial_indent=indent, subsequent_indent=indent)
-
-
-def _type(part: dict[str, Any]) -> str:
-    if "enum" in part:
-        return "|".join(str(value) for value in part["enum"])
-    if "const" in part:
-        return str(part["const"])
-    found = part.get("type", "any")
-    return "|".join(found) if isinstance(found, list) else str(found)
+        explain_rule(context, name)
+    else:
+        raise InputError(
+            f"`explain {what}` takes no further argument",
+            hint="write `explain job KEY [FIELD]`, `explain rule NAME` or `explain KIND.field`",
+        )

@@ -89,7 +89,7 @@ def jobs(
     _none_found(context, rows, patterns, "job")
     if context.options.output in ("table", "wide"):
         rows = [row | {"error": _last_line(row["error"])} for row in rows]
-    show(context, rows, *JOB_COLUMNS, name="key")
+    show(context, rows, *_job_columns(context, rows), name="key")
 
 
 @command.command(name="workers", help="List workers with how many jobs they have.")
@@ -118,6 +118,14 @@ def rules(context: Context) -> None:
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _job_columns(context: Context, rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A change that waits must not go unseen: its column appears as soon as there is one."""
+    narrow, wide = JOB_COLUMNS
+    if context.options.output == "wide" or not any(row["deferred"] for row in rows):
+        return narrow, wide
+    return (*narrow[:-1], "deferred", narrow[-1]), wide
 
 
 def _states(names: tuple[str, ...]) -> set[str]:

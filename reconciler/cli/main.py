@@ -16,11 +16,14 @@ from reconciler.errors import ExitCode, InputError, ReconcilerError
 VERBS = {
     "validate": "Check the manifests of a revision.",
     "plan": "Show what a reconcile would change.",
+    "apply": "Apply a saved plan, unless it is stale.",
+    "set": "Commit a value for jobs, or suspend a flow.",
     "get": "List flows, jobs, workers or rules.",
     "describe": "Show everything about one flow or job.",
     "output": "Print the output of a finished job.",
     "logs": "Print what a job wrote to stdout and stderr.",
     "events": "Print what happened, oldest first.",
+    "render": "Print the submission script of a job.",
     "explain": "Document a kind or one of its fields.",
 }
 """Each verb has a file of its name in this package, imported only when it is used."""

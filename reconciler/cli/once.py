@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.actual.store import Store
 from reconciler.actual.unchanged import unchanged_outcome
 from reconciler.cli.context import Context, opened
 from reconciler.cli.views.words import many, some
-from reconciler.desired.git import Source
 from reconciler.errors import ExitCode, InputError
-from reconciler.model.desired import Revision
 from reconciler.model.records import Outcome
+
+if TYPE_CHECKING:
+    from reconciler.loop import Session
 
 
 def run(
@@ -39,28 +41,39 @@ def run(
     with opened(context.state_dir(source, revision)) as store:
         outcome = unchanged_outcome(store, revision)
         if outcome is None or not outcome.idle:
-            return _reconcile(context, source, revision, store, limit, allow_prune)
+            from reconciler.loop import Session
+
+            return reconcile_pass(context, Session(source, store, revision), limit, allow_prune=allow_prune)
+    if outcome.warnings:
+        from reconciler.cli.views.diagnostics import show_diagnostics
+
+        show_diagnostics(context, outcome.warnings)
     context.detail("0 files parsed")
     click.echo(f"{revision}: nothing to do")
     click.echo(_standing(context, outcome))
     return ExitCode.NO if wait and outcome.degraded else ExitCode.OK
 
 
-def _reconcile(
+def reconcile_pass(
     context: Context,
-    source: Source,
-    revision: Revision,
-    store: Store,
+    session: Session,
     limit: float | None,
+    *,
     allow_prune: bool,
+    check: Callable[[], None] | None = None,
 ) -> int:
-    """Do what there is to do. What that takes is imported only here: see the test of the no-op."""
-    from reconciler.cli.views.narrator import Narrator
-    from reconciler.loop import Session, reconcile_once
+    """Do what there is to do, unless ``check`` objects, and show how things stand; return the exit code.
 
-    session = Session(source, store, revision)
+    ``limit`` is for how many seconds to wait for the jobs. What all that takes is imported only here: see
+    the test of the no-op.
+    """
+    from reconciler.cli.views.narrator import Narrator
+    from reconciler.loop import reconcile_once
+
     with Narrator(context) as narrator:
-        done = reconcile_once(session, narrator, allow_prune=allow_prune, wait=limit)
+        done = reconcile_once(session, narrator, allow_prune=allow_prune, wait=limit, check=check)
+    if done.plan is None and check is not None:
+        click.echo(f"{session.revision}: nothing to do")
     context.detail(f"{many(session.parsed_files, 'file')} parsed")
     click.echo(_standing(context, done.outcome))
     if done.timed_out:

@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from reconciler.cli.context import FORMATS, Context, Options
+from reconciler.errors import InputError
 
 _GLOBAL = (
     click.option("--repo", metavar="PATH|URL", help="Git repository of the campaign.  [default: .]"),
     click.option("--branch", metavar="NAME", help="Branch or commit to read.  [default: what HEAD is]"),
     click.option("--path", metavar="DIR", help="Folder of reconciler.yaml inside the repository."),
     click.option("--state-dir", metavar="DIR", help="Where the state is kept."),
-    click.option("-o", "--output", type=click.Choice(FORMATS), help="Format of the answer."),
+    click.option("-o", "--output", type=click.Choice(FORMATS), help="Format of the answer; markdown: plan."),
     click.option("-q", "--quiet", is_flag=True, default=None, help="No narration on stderr."),
     click.option("-v", "--verbose", count=True, default=None, help="More narration on stderr."),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), help="Colours."),
@@ -35,9 +36,20 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
         given = {name: arguments.pop(name) for name in _NAMES}
         merged = {**(click_context.obj or {}), **{k: v for k, v in given.items() if v is not None}}
         click_context.obj = merged
+        if merged.get("output") == "markdown":
+            _check_markdown(click_context.command)
         click_context.color = {"always": True, "never": False}.get(merged.get("color", ""))
         return command(Context(Options(**merged)), **arguments)
 
     for option in reversed(_GLOBAL):
         wrapper = option(wrapper)
     return wrapper
+
+
+def _check_markdown(command: click.Command) -> None:
+    """Only a plan has this form; the group stands before any verb, and has --dry-run."""
+    if command.name != "plan" and not isinstance(command, click.Group):
+        raise InputError(
+            "-o markdown is for plans",
+            hint=f"give `reconcile {command.name}` another -o, or `reconcile plan`",
+        )

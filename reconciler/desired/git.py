@@ -41,15 +41,6 @@ class Entry(msgspec.Struct, frozen=True):
         return {_SYMLINK: "symlink", _SUBMODULE: "submodule"}.get(self.mode, "file")
 
 
-class CommitInfo(msgspec.Struct, frozen=True):
-    """Who made a commit, and when (seconds since the epoch)."""
-
-    commit: str
-    author: str
-    time: float
-    summary: str
-
-
 class Source:
     """A repository, a branch and a subdirectory of it."""
 
@@ -81,7 +72,7 @@ class Source:
 
     def _objects(self, *names: str) -> list[tuple[str, str] | None]:
         """Return (object id, type) of each name, None where there is none; one command for all."""
-        raw = self._run(
+        raw = self.run(
             "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin="\n".join(names).encode()
         )
         lines = raw.stdout.decode(errors="replace").splitlines()
@@ -93,7 +84,9 @@ class Source:
             return InputError(
                 f"the repository {self.git_dir} has no commit yet", hint="git add and git commit first"
             )
-        raw = self._run("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags").stdout
+        raw = self.run(
+            "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes"
+        ).stdout
         known = raw.decode(errors="replace").split()
         hint = did_you_mean(wanted, known) or "list the branches with `git branch`"
         return InputError(f"there is no branch or commit '{wanted}'", hint=hint)
@@ -102,7 +95,7 @@ class Source:
         return self.branch if self.branch and not commit else self._checked_out()
 
     def _checked_out(self) -> str:
-        result = self._run("symbolic-ref", "-q", "--short", "HEAD", check=False)
+        result = self.run("symbolic-ref", "-q", "--short", "HEAD", check=False)
         return result.stdout.decode().strip() or "HEAD"
 
     def reads_head(self) -> bool:
@@ -111,12 +104,12 @@ class Source:
 
     def tree_id(self, commit: str, directory: str) -> str | None:
         """Return the tree id of a directory (relative to ``path``), or None if there is none."""
-        (found,) = self._objects(f"{commit}:{self._inside(directory)}")
+        (found,) = self._objects(f"{commit}:{self.inside(directory)}")
         return found[0] if found is not None and found[1] == "tree" else None
 
     def entry(self, commit: str, path: str) -> Entry | None:
         """Return one file or directory of the revision, or None."""
-        raw = self._run("ls-tree", "-z", commit, "--", f":(literal){self._inside(path)}", check=False)
+        raw = self.run("ls-tree", "-z", commit, "--", f":(literal){self.inside(path)}", check=False)
         entries = list(_parse_listing(raw.stdout, ""))
         return Entry(path, entries[0].mode, entries[0].object_id) if entries else None
 
@@ -125,13 +118,25 @@ class Source:
         tree = self.tree_id(commit, directory)
         if tree is None:
             return []
-        raw = self._run("ls-tree", "-r", "-z", tree).stdout
+        raw = self.run("ls-tree", "-r", "-z", tree).stdout
         return list(_parse_listing(raw, f"{directory.strip('/')}/" if directory.strip("/") else ""))
+
+    def files_below(self, commit: str, directories: Iterable[str]) -> list[Entry]:
+        """Return everything below some directories, with one command; see :meth:`files`."""
+        names = {directory.strip("/") for directory in directories}
+        if "" in names:
+            return self.files(commit, "")
+        places = [f":(literal){self.inside(name)}" for name in sorted(names)]
+        raw = self.run("ls-tree", "-r", "-z", commit, "--", *places).stdout if places else b""
+        root = f"{self.path}/" if self.path else ""
+        found = (Entry(e.path.removeprefix(root), e.mode, e.object_id) for e in _parse_listing(raw, ""))
+        below = tuple(f"{name}/" for name in names)
+        return [entry for entry in found if entry.path.startswith(below)]
 
     def earlier_versions(self, commit: str, path: str, limit: int) -> Iterator[str]:
         """Yield the blob ids that a file had before, the newest first; at most ``limit`` of them."""
-        place = f":(literal){self._inside(path)}"
-        raw = self._run(
+        place = f":(literal){self.inside(path)}"
+        raw = self.run(
             "log", "--raw", "--no-abbrev", "--format=", f"--max-count={limit}", commit, "--", place
         )
         for line in raw.stdout.decode(errors="replace").splitlines():
@@ -141,7 +146,7 @@ class Source:
 
     def top_level_names(self, tree: str) -> set[str]:
         """Return the names directly below a tree."""
-        raw = self._run("ls-tree", "--name-only", "-z", tree).stdout.decode(errors="surrogateescape")
+        raw = self.run("ls-tree", "--name-only", "-z", tree).stdout.decode(errors="surrogateescape")
         return {name for name in raw.split("\0") if name}
 
     def blobs(self, object_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
@@ -149,7 +154,7 @@ class Source:
         wanted = list(object_ids)
         if not wanted:
             return
-        raw = self._run("cat-file", "--batch", stdin="\n".join(wanted).encode() + b"\n").stdout
+        raw = self.run("cat-file", "--batch", stdin="\n".join(wanted).encode() + b"\n").stdout
         stream = io.BytesIO(raw)
         for object_id in wanted:
             header = stream.readline().split()
@@ -174,7 +179,7 @@ class Source:
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        raw = self._run("archive", "--format=tar", tree).stdout
+        raw = self.run("archive", "--format=tar", tree).stdout
         with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
             for member in archive:
                 if not (member.isfile() or member.isdir()):
@@ -192,40 +197,41 @@ class Source:
         if (self.git_dir / "shallow").exists():
             return ""
         wanted = self.branch or "HEAD"
-        roots = self._run("rev-list", "--max-parents=0", wanted).stdout.decode().split()
+        roots = self.run("rev-list", "--max-parents=0", wanted).stdout.decode().split()
         return roots[-1] if roots else ""
+
+    def missing_commits(self, commit: str, branch: str) -> int:
+        """Return how many commits of ``branch`` are no part of the history of ``commit``."""
+        raw = self.run("rev-list", "--count", branch, f"^{commit}", "--").stdout
+        return int(raw)
 
     def uncommitted(self, directories: Iterable[str]) -> list[str]:
         """Return the files in these places whose changes are not part of any commit."""
         if self.work_tree is None:
             return []
-        places = [f":(literal){self._inside(directory)}" for directory in directories]
-        raw = self._run(
+        places = [f":(literal){self.inside(directory)}" for directory in directories]
+        raw = self.run(
             "status", "--porcelain", "-z", "--untracked-files=all", "--", *places, cwd=self.work_tree
         )
         fields = raw.stdout.decode(errors="replace").split("\0")
         return [field[3:] for field in fields if len(field) > 3 and field[2] == " "]
 
-    def blame(self, commit: str, file: str, line: int) -> CommitInfo | None:
-        """Return who last wrote a line of a file, as of ``commit``; also if the file was moved since."""
-        where = f"{line},{line}"
-        arguments = ("blame", "--porcelain", "-M", "-C", "-L", where, commit, "--", self._inside(file))
-        result = self._run(*arguments, check=False)
-        if result.returncode != 0:
-            return None
-        header, *fields = result.stdout.decode(errors="replace").splitlines()
-        facts = dict(field.partition(" ")[::2] for field in fields if not field.startswith("\t"))
-        author = f"{facts.get('author', '')} {facts.get('author-mail', '')}".strip()
-        return CommitInfo(
-            header.split()[0], author, float(facts.get("author-time", 0)), facts.get("summary", "")
-        )
-
-    def _inside(self, directory: str) -> str:
+    def inside(self, directory: str) -> str:
+        """Return a path below ``path`` as git counts it, from the root of the repository."""
         return "/".join(part for part in (self.path, directory.strip("/")) if part)
 
-    def _run(
+    def run(
         self, *arguments: str, stdin: bytes | None = None, check: bool = True, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[bytes]:
+        """Run git on this repository; its answer as bytes.
+
+        Raises
+        ------
+        WorldError
+            git failed, and ``check`` is set.
+        TransientError
+            git gave no answer in time.
+        """
         where = ["-C", str(cwd)] if cwd is not None else [f"--git-dir={self.git_dir}"]
         return _git([*where, *arguments], stdin=stdin, check=check)
 
@@ -271,14 +277,15 @@ def _is_remote(location: str) -> bool:
     return "://" in location or (":" in location.split("/")[0] and not Path(location).exists())
 
 
-_UNWANTED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
+UNWANTED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
+"""Variables that lead git to another repository than the one that was asked for."""
 
 
 def _git(
     arguments: list[str], *, stdin: bytes | None = None, check: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
     # Inside a git hook these variables name another repository than the one that the user gave.
-    environment = {key: value for key, value in os.environ.items() if key not in _UNWANTED}
+    environment = {key: value for key, value in os.environ.items() if key not in UNWANTED}
     environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         result = subprocess.run(

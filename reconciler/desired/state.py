@@ -117,15 +117,20 @@ class _Reader:
         return {entry.path: (entry.object_id, found[entry.path]) for entry in entries}
 
     def parsed_blob(self, blob: str) -> ParsedFile | None:
-        """Return an older blob that a last good version refers to; from the cache, else from git."""
-        known = self.cache.get(blob)
-        if known is not None:
-            return known
-        from reconciler.desired.yaml_reader import parse_file
+        """Return an older blob that a last good version refers to."""
+        return parsed_blob(self.source, self.cache, blob)
 
-        for _, data in self.source.blobs([blob]):
-            return parse_file(data)
-        return None
+
+def parsed_blob(source: Source, cache: ParseCache, blob: str) -> ParsedFile | None:
+    """Return what a blob of any revision was parsed to; from the cache, else from git."""
+    known = cache.get(blob)
+    if known is not None:
+        return known
+    from reconciler.desired.yaml_reader import parse_file
+
+    for _, data in source.blobs([blob]):
+        return parse_file(data)
+    return None
 
 
 def project_name(source: Source, revision: Revision) -> str:
@@ -185,8 +190,7 @@ def _manifest_directories(
 def _manifest_entries(source: Source, revision: Revision, directories: Iterable[str]) -> list[Entry]:
     found = {
         entry.path: entry
-        for directory in directories
-        for entry in source.files(revision.commit, directory)
+        for entry in source.files_below(revision.commit, directories)
         if entry.path.endswith((".yaml", ".yml")) or not entry.is_file
     }
     return [found[path] for path in sorted(found)]

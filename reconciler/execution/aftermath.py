@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from reconciler.actual.store import View, Writer
+from reconciler.diagnostics import Diagnostic
 from reconciler.model.actions import Plan, Subject, Verb
 from reconciler.model.desired import DesiredState
 from reconciler.model.health import flow_status
-from reconciler.model.manifests import GoodManifest, Prune, WorkerSpec
+from reconciler.model.manifests import ExecConfigSpec, GoodManifest, Prune, WorkerSpec
 from reconciler.model.records import AppliedConfig, Outcome
-from reconciler.model.states import ACTIVE, PENDING, Health, JobState
+from reconciler.model.states import ACTIVE, BROKEN, PENDING, Health, JobState
 from reconciler.plan.checks import worker_defaults
 
 
@@ -24,7 +25,8 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
         project_name=desired.project_name,
         jobstore=desired.project.jobstore,
         workers=kept | desired.workers,
-        exec_configs=(old.exec_configs if old is not None else {}) | desired.exec_configs,
+        exec_configs=desired.exec_configs,
+        commands=_commands(view, old.commands if old is not None else {}, desired),
         rules=desired.rules,
         project_layer=desired.project_layer,
         worker_defaults=worker_defaults(desired),
@@ -50,6 +52,17 @@ def _workers_in_use(
     }
 
 
+def _commands(
+    view: View, old: Mapping[str, ExecConfigSpec], desired: DesiredState
+) -> dict[str, ExecConfigSpec]:
+    """A job runs with the ExecConfig that it was given, also if that was edited or removed meanwhile."""
+    new = {spec.digest: spec for spec in desired.exec_configs.values()}
+    gone = old.keys() - new.keys()
+    unfinished = (*ACTIVE, *PENDING, *BROKEN) if gone else ()
+    used = {job.config.commands for state in unfinished for job in view.in_state(state)}
+    return {digest: old[digest] for digest in gone & used} | new
+
+
 def remember_good(writer: Writer, good: Mapping[str, GoodManifest]) -> None:
     """Remember where the last good version of every manifest stands; forget those that are gone."""
     known = writer.good_manifests()
@@ -60,7 +73,7 @@ def remember_good(writer: Writer, good: Mapping[str, GoodManifest]) -> None:
         writer.delete_good(key)
 
 
-def summarise(view: View, key: str, revision: str, *, clean: bool) -> Outcome:
+def summarise(view: View, key: str, revision: str, warnings: Sequence[Diagnostic], *, clean: bool) -> Outcome:
     """Return how things stand. Not ``clean``: the same revision must be planned again next time."""
     degraded, flows, jobs = [], 0, 0
     for flow in view.flows():
@@ -68,7 +81,7 @@ def summarise(view: View, key: str, revision: str, *, clean: bool) -> Outcome:
             # Deleted by the first plan that finds all of its jobs ended: so there must be one.
             clean = clean and (flow.orphaned or flow.prune is not Prune.DELETE)
             continue
-        status = flow_status(flow, view.jobs_of(flow.name))
+        status = flow_status(flow, view.glances_of(flow.name))
         flows += 1
         jobs += sum(status.counts.values())
         if status.health is Health.DEGRADED:
@@ -83,4 +96,5 @@ def summarise(view: View, key: str, revision: str, *, clean: bool) -> Outcome:
         revision=revision,
         flows=flows,
         jobs=jobs,
+        warnings=list(warnings),
     )

@@ -6,7 +6,7 @@ job has become active meanwhile is deferred).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -14,11 +14,11 @@ from reconciler.actual.outputs import delete_documents
 from reconciler.actual.store import Writer
 from reconciler.execution.outputs import COLLECTION
 from reconciler.execution.ready import initial_state, recheck, release_dependants
-from reconciler.execution.transitions import apply_config, move, note, note_flow
+from reconciler.execution.transitions import apply_config, deferred, move, note, note_flow
 from reconciler.model.actions import Action, JobPlan, Plan, Subject, Verb
 from reconciler.model.flows import BuiltFlow, flow_identity
 from reconciler.model.manifests import Prune
-from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.records import Change, FlowRecord, JobRecord
 from reconciler.model.states import ACTIVE, PENDING, JobState
 
 
@@ -44,6 +44,8 @@ class Application:
                 self._flow(action)
             else:
                 self._job(action)
+        for action in self.plan.restated:
+            self._restate(action)
         fresh = [job for job_id in self.touched if (job := self.writer.job(job_id)) is not None]
         recheck(self.writer, fresh, self.now)
 
@@ -74,6 +76,7 @@ class Application:
             layer=flow.layer,
             revision=self.plan.revision,
             suspended=flow.spec.suspend,
+            suspend_reason=flow.spec.suspend_reason,
             protected=flow.protected or (old.protected if old is not None else False),
             prune=flow.prune,
             created=old.created if old is not None else self.now,
@@ -149,7 +152,11 @@ class Application:
         assert action.wanted is not None and action.flow is not None
         plan = action.wanted
         old = self.writer.job(f"{plan.job.uuid}_{plan.job.index}")
-        record = self._new_record(action.flow.name, plan) if old is None else self._revived(old, plan)
+        record = (
+            self._new_record(action.flow.name, plan)
+            if old is None
+            else self._revived(old, plan, action.changes)
+        )
         self.writer.put_payload(record.id, plan.job.payload)
         self.writer.put_job(record)
         self.touched.append(record.id)
@@ -171,23 +178,31 @@ class Application:
             created=self.now, updated=self.now, files=job.files, code=self.built[flow].code,
         )  # fmt: skip
 
-    def _revived(self, old: JobRecord, plan: JobPlan) -> JobRecord:
-        """A job that was history is wanted again: a result is kept, anything else starts anew."""
-        state = old.state
-        if state is not JobState.COMPLETED and state not in ACTIVE:
-            state = JobState.WAITING
-        return msgspec.structs.replace(
-            old, state=state, current=True, cancel=None, config=plan.config, own=plan.own, key=plan.job.key,
-            name=plan.job.name, error=None, updated=self.now, parents=plan.job.parents,
-            code=self.built[old.flow].code if state is JobState.WAITING else old.code,
+    def _revived(self, old: JobRecord, plan: JobPlan, changes: Sequence[Change]) -> JobRecord:
+        """A job that was history is wanted again: a result is kept, anything else starts anew.
+
+        One that has not stopped yet goes on; like any other on its way it waits for a new run config.
+        """
+        revived = msgspec.structs.replace(
+            old, current=True, cancel=None, own=plan.own, key=plan.job.key, name=plan.job.name, error=None,
+            updated=self.now, parents=plan.job.parents,
         )  # fmt: skip
+        if old.state in ACTIVE:
+            if old.config.same_values(plan.config):
+                return revived
+            return deferred(revived, plan.config, changes, self.plan.revision)
+        if old.state is JobState.COMPLETED:
+            return msgspec.structs.replace(revived, config=plan.config)
+        return msgspec.structs.replace(
+            revived, state=JobState.WAITING, config=plan.config, code=self.built[old.flow].code
+        )
 
     def _leave(self, known: JobRecord, reason: str) -> None:
         """A job has no place any more: it becomes history; what has not finished is cancelled."""
         job = self.writer.job(known.id)
         if job is None:
             return
-        left = msgspec.structs.replace(job, current=False, wanted=None)
+        left = deferred(msgspec.structs.replace(job, current=False), None)
         if job.state in PENDING:
             move(self.writer, left, JobState.USER_STOPPED, self.now, reason)
         elif job.state in ACTIVE:
@@ -197,20 +212,37 @@ class Application:
             self.writer.put_job(left)
 
     def _patch(self, action: Action) -> None:
+        """Patch the job as it is now: one that has become active since planning waits with its patch."""
         assert action.wanted is not None and action.record is not None
         plan = action.wanted
         job = self.writer.job(action.record.id)
         if job is None:
             return
+        event = {"revision": self.plan.revision, "changes": list(action.changes)}
         if job.editable:
             renamed = msgspec.structs.replace(job, key=plan.job.key, name=plan.job.name, own=plan.own)
-            apply_config(
-                self.writer, renamed, plan.config, self.now, action.reason, revision=self.plan.revision
-            )
+            apply_config(self.writer, renamed, plan.config, self.now, action.reason, **event)
+        elif job.config.same_values(plan.config):
+            as_before = msgspec.structs.replace(job, config=plan.config, own=plan.own)
+            self.writer.put_job(deferred(as_before, None))
+            note(self.writer, job, "Deferred", action.reason, self.now, **event)
+        else:
+            left = msgspec.structs.replace(job, own=plan.own)
+            self.writer.put_job(deferred(left, plan.config, action.changes, self.plan.revision))
+            note(self.writer, job, "Deferred", _why_deferred(job), self.now, **event)
+
+    def _restate(self, action: Action) -> None:
+        """The values of a job stay, so this is no event and no patch."""
+        assert action.wanted is not None and action.record is not None
+        config = action.wanted.config
+        job = self.writer.job(action.record.id)
+        if job is None:
             return
-        wanted = None if job.config.same_values(plan.config) else plan.config
-        self.writer.put_job(msgspec.structs.replace(job, wanted=wanted))
-        note(
-            self.writer, job, "Deferred", action.reason, self.now,
-            revision=self.plan.revision, changes=list(action.changes),
-        )  # fmt: skip
+        if job.wanted is not None and job.wanted.same_values(config):
+            self.writer.put_job(msgspec.structs.replace(job, wanted=config, own=action.wanted.own))
+        elif job.wanted is None and job.config.same_values(config):
+            self.writer.put_job(msgspec.structs.replace(job, config=config, own=action.wanted.own))
+
+
+def _why_deferred(job: JobRecord) -> str:
+    return f"{job.state} is not editable; applied as soon as it is"

@@ -33,10 +33,15 @@ def previous_previews(
 def external_jobs(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> dict[str, tuple[str, str]] | None:
     """Return uuid and content of the jobs of other flows it refers to; None if one is not built yet."""
     found = {}
+    exports = {other: built[other].exports for other in _others(flow) if other in built}
     for reference in flow.externals:
         other, _, job = reference.partition("/")
-        exported = built[other].exports.get(job) if other in built else None
+        exported = exports.get(other, {}).get(job)
         if exported is None:
             return None
         found[reference] = exported
     return found
+
+
+def _others(flow: DesiredFlow) -> set[str]:
+    return {reference.partition("/")[0] for reference in flow.externals}

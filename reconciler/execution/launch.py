@@ -1,18 +1,24 @@
 """What a job gets into its run directory: the submission script, its input, its files, the launcher.
 
-The script claims its attempt by an atomic ``mkdir``, so that a job started twice runs once; and drops its
-marker into the outbox when it ends, however it ends.
+All of it is known without asking the worker. The script claims its attempt by an atomic ``mkdir``, so that a
+job started twice runs once; and drops its marker into the outbox when it ends, however it ends.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from reconciler.execution.headers import queue_name, submission_header
+from reconciler.model.keys import run_dir
 from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
 from reconciler.model.records import JobRecord
 
@@ -23,7 +29,48 @@ OUTBOX = ".outbox"
 LAUNCHERS = ".launchers"
 CODE = ".code"
 
-Environment = Mapping[str, str]
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a worker has its files, as its scripts say it: absolute, or beginning with ``~/``.
+
+    ``python`` is a path or a name on the PATH there.
+    """
+
+    work_dir: str
+    python: str
+
+    @property
+    def outbox(self) -> str:
+        """The directory of the markers."""
+        return f"{self.work_dir}/{OUTBOX}"
+
+    @property
+    def launcher(self) -> str:
+        """The file of the launcher."""
+        return f"{self.work_dir}/{LAUNCHERS}/{_launcher_name()}"
+
+    def code(self, tree: str) -> str:
+        """The directory of a code tree."""
+        return f"{self.work_dir}/{CODE}/{tree}"
+
+
+def place_of(worker: WorkerSpec, expand: Callable[[str], str]) -> Place:
+    """Return the place of a worker. ``expand`` makes paths of this machine absolute.
+
+    Another machine knows itself where its ``~`` is, so there it stays in the script. Python is that which
+    runs this program, and ``python3`` on another machine, unless the worker names one.
+    """
+    if worker.type != "local":
+        return Place(worker.work_dir.rstrip("/") or "/", worker.python or "python3")
+    python = worker.python or sys.executable
+    return Place(expand(worker.work_dir), expand(python) if python.startswith("~") else python)
+
+
+def next_attempt(job: JobRecord, work_dir: str) -> JobRecord:
+    """Return the record of a job as its next attempt would begin: with its number and directory."""
+    attempt = job.attempt + 1
+    directory = run_dir(work_dir, job.uuid, job.index, attempt)
+    return msgspec.structs.replace(job, attempt=attempt, run_dir=directory)
 
 
 def marker_name(job: JobRecord) -> str:
@@ -37,27 +84,31 @@ def launcher_source() -> bytes:
     return (Path(__file__).parent / "bridge" / "launcher.py").read_bytes()
 
 
-def submission_script(
-    job: JobRecord,
-    *,
-    header: str,
-    work_dir: str,
-    launcher: str,
-    python: str,
-    worker: WorkerSpec,
-    exec_config: ExecConfigSpec,
-) -> str:
-    """Return the script of one attempt. All paths are absolute on the worker.
+@cache
+def _launcher_name() -> str:
+    """By its content: launchers of several versions may be in use at once."""
+    return f"{hashlib.sha256(launcher_source()).hexdigest()[:16]}.py"
+
+
+def submission_script(job: JobRecord, worker: WorkerSpec, place: Place, exec_config: ExecConfigSpec) -> str:
+    """Return the script of one attempt.
 
     The worker's commands come first, then those of the exec_config, before and after the job.
+
+    Raises
+    ------
+    InputError
+        The worker's scheduler cannot be asked for the job's resources.
     """
     assert job.run_dir is not None
-    code = ":".join(f"{work_dir}/{CODE}/{tree}" for tree in job.code)
-    outbox = shlex.quote(f"{work_dir}/{OUTBOX}/{marker_name(job)}")
+    name = queue_name(job.key, marker_name(job))
+    header = submission_header(worker.scheduler_type, job.config.resources_value, name)
+    code = ":".join(shell_path(place.code(tree)) for tree in job.code)
+    outbox = shell_path(f"{place.outbox}/{marker_name(job)}")
     parts = [
         header.rstrip("\n"),
-        f"# {job.path}  {job.id}  attempt {job.attempt}",
-        f"cd {shlex.quote(job.run_dir)} || exit 1",
+        f"# {_one_line(job.path)}  {job.id}  attempt {job.attempt}",
+        f"cd {shell_path(job.run_dir)} || exit 1",
         f"mkdir {CLAIM} 2>/dev/null || exit 0",
         f"echo $$ > {CLAIM}/pid",
         "finish() {",
@@ -71,14 +122,26 @@ def submission_script(
         *[f"module load {shlex.quote(module)}" for module in exec_config.modules],
         *[_export(name, value, exec_config.expand) for name, value in exec_config.export.items()],
         *_commands(exec_config.pre_run),
-        *([f"export PYTHONPATH={shlex.quote(code)}${{PYTHONPATH:+:$PYTHONPATH}}"] if code else []),
-        f"{shlex.quote(python)} {shlex.quote(launcher)}",
+        *([f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"] if code else []),
+        f"{shell_path(place.python)} {shell_path(place.launcher)}",
         "job_code=$?",
         *_commands(worker.post_run),
         *_commands(exec_config.post_run),
         "exit $job_code",
     ]
     return "\n".join(parts) + "\n"
+
+
+def shell_path(path: str) -> str:
+    """Return a path for a script: quoted, with ``~`` where the shell that reads it has its home."""
+    if path == "~":
+        return '"$HOME"'
+    return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
+
+
+def _one_line(text: str) -> str:
+    """The name of a job may hold anything; in a comment it must not end the line."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _commands(text: str) -> list[str]:

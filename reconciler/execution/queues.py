@@ -1,21 +1,20 @@
-"""Queues: how a worker's scheduler is asked. The one door to qtoolkit.
+"""Queues: how a worker's scheduler is asked.
 
-qtoolkit writes the header of the script and the commands, and reads their answers. Running them, and
-judging exit code and stderr, is ours. This version has the plain shell.
+qtoolkit writes the commands and reads their answers. Running them, and judging exit code and stderr, is ours.
+This version has the plain shell.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from reconciler.errors import TransientError
 from reconciler.execution.hosts import LocalHost
-from reconciler.model.settings import Resources
+from reconciler.execution.qtk import is_over, scheduler_io
 
 _GRACE = 2
 """Seconds between asking a process group to end and killing it."""
@@ -38,23 +37,9 @@ class ShellQueue:
         self.host = host
         self.timeout = timeout
 
-    @cached_property
+    @property
     def _io(self) -> Any:
-        from qtoolkit.io.shell import ShellIO
-
-        return ShellIO(stdout_path="queue.out", stderr_path="queue.err")
-
-    def header(self, resources: Resources | None) -> str:
-        """Return the top of a submission script: shebang and what the resources ask for.
-
-        Raises
-        ------
-        ValueError
-            qtoolkit does not take these resources.
-        """
-        values: dict[str, Any] = dict(resources.values) if resources is not None else {}
-        script: str = self._io.get_submission_script([], values)
-        return script.rstrip("\n") + "\n"
+        return scheduler_io("shell")
 
     def submit(self, submissions: Sequence[Submission]) -> dict[str, str]:
         """Start all scripts with one command; return the queue id of each job that was started.
@@ -118,9 +103,7 @@ class ShellQueue:
 
 
 def _is_ours(job: Any, now: int, submitted: Mapping[str, float]) -> bool:
-    from qtoolkit.core.data_objects import QState
-
-    if job.job_id not in submitted or job.state is QState.DONE:
+    if job.job_id not in submitted or is_over(job):
         return False
     began = now - (job.runtime or 0)
     return bool(began <= submitted[job.job_id] + 60.0)

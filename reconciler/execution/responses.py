@@ -133,13 +133,13 @@ class _Response:
         needs = list(dict.fromkeys([*parents, *references(_arguments(payload))]))
         return JobRecord(
             uuid=uuid, index=index, flow=self.flow.name, key=key, name=name, function=path,
-            state=JobState.WAITING, config=resolve(layers, self.config.worker_defaults),
+            state=JobState.WAITING, config=resolve(layers, self.config.worker_defaults, self.config.digests),
             content=digest([self.job.content, key]), own=own,
             parents=[parent for parent in needs if self._is_known(parent, inside)],
             on_missing=config.get("on_missing_references") or "error",
             sequence=self.writer.next_number("sequence"), created=self.now, updated=self.now,
-            current=self.job.current, generated_by=self.job.uuid, inherits=self._passes_on,
-            files=self.job.files, code=self.job.code,
+            current=self.job.current, generated_by=self.job.uuid, generator_index=self.job.index,
+            inherits=self._passes_on, files=self.job.files, code=self.job.code,
         )  # fmt: skip
 
     def _is_known(self, uuid: str, inside: set[str]) -> bool:

@@ -10,12 +10,12 @@ from itertools import islice
 
 from reconciler.actual.store import Store, View, Writer
 from reconciler.errors import ReconcilerError, TransientError
+from reconciler.execution.launch import next_attempt
 from reconciler.execution.outputs import Outputs
 from reconciler.execution.queues import Submission
 from reconciler.execution.responses import fail
 from reconciler.execution.transitions import move
 from reconciler.execution.worker import WorkerAccess
-from reconciler.model.keys import run_dir
 from reconciler.model.records import AppliedConfig, JobRecord
 from reconciler.model.states import ACTIVE, JobState
 
@@ -64,11 +64,9 @@ class Starter:
         return max(0, min(BATCH, self.max_jobs - used))
 
     def _next_attempt(self, writer: Writer, job: JobRecord, now: float) -> JobRecord:
-        attempt = job.attempt + 1
-        directory = run_dir(self.access.work_dir, job.uuid, job.index, attempt)
         return move(
-            writer, job, JobState.CHECKED_OUT, now, f"worker {self.name}",
-            attempt=attempt, run_dir=directory, queue_id=None, submitted=None, missing_since=None, error=None,
+            writer, next_attempt(job, self.access.work_dir), JobState.CHECKED_OUT, now, f"worker {self.name}",
+            queue_id=None, submitted=None, missing_since=None, error=None,
         )  # fmt: skip
 
     def upload(self, jobs: Sequence[JobRecord], now: float) -> list[JobRecord]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from reconciler.actual.store import Writer
 from reconciler.model.records import Change, Event, JobRecord
-from reconciler.model.run_config import FIELDS, RunConfig
-from reconciler.model.settings import Resources, Setting
+from reconciler.model.run_config import RunConfig
 from reconciler.model.states import EDITABLE, JobState
 
 
@@ -24,25 +24,34 @@ def move(
     text = f"{job.state} -> {state}" + (f": {message}" if message else "")
     note(writer, moved, "State", text, now, attempt=moved.attempt or None)
     if state in EDITABLE and moved.wanted is not None:
-        moved = apply_config(writer, moved, moved.wanted, now, "the deferred change is applied")
-    else:
-        writer.put_job(moved)
+        return _apply_deferred(writer, moved, now)
+    writer.put_job(moved)
     return moved
 
 
+def _apply_deferred(writer: Writer, job: JobRecord, now: float) -> JobRecord:
+    assert job.wanted is not None
+    return apply_config(
+        writer, job, job.wanted, now, "the deferred change is applied",
+        revision=job.wanted_by, changes=job.wanted_changes,
+    )  # fmt: skip
+
+
 def apply_config(
-    writer: Writer, job: JobRecord, config: RunConfig, now: float, message: str, revision: str | None = None
+    writer: Writer, job: JobRecord, config: RunConfig, now: float, message: str, **event: Any
 ) -> JobRecord:
-    """Give a job a new run config, with an event of old and new values."""
-    changes = [
-        Change(field, plain(job.config.setting(field)), plain(config.setting(field)), _origin(config, field))
-        for field in FIELDS
-        if job.config.value(field) != config.value(field)
-    ]
-    patched = msgspec.structs.replace(job, config=config, wanted=None, updated=now)
-    note(writer, patched, "Patched", message, now, changes=changes, revision=revision)
+    """Give a job a new run config; ``event`` is the revision that wants it, and the changes."""
+    patched = deferred(msgspec.structs.replace(job, config=config, updated=now), None)
+    note(writer, patched, "Patched", message, now, **event)
     writer.put_job(patched)
     return patched
+
+
+def deferred(
+    job: JobRecord, config: RunConfig | None, changes: Sequence[Change] = (), revision: str | None = None
+) -> JobRecord:
+    """Return the job with another deferred patch, or with none."""
+    return msgspec.structs.replace(job, wanted=config, wanted_changes=list(changes), wanted_by=revision)
 
 
 def note(writer: Writer, job: JobRecord, kind: str, message: str, now: float, **fields: Any) -> None:
@@ -53,17 +62,3 @@ def note(writer: Writer, job: JobRecord, kind: str, message: str, now: float, **
 def note_flow(writer: Writer, flow: str, kind: str, message: str, now: float, **fields: Any) -> None:
     """Append an event about a flow."""
     writer.add_event(Event(time=now, type=kind, about=f"flow/{flow}", message=message, **fields))
-
-
-def plain(setting: Setting | None) -> Any:
-    """Return the value of a setting as plain data."""
-    if setting is None:
-        return None
-    if isinstance(setting.value, Resources):
-        return {"qresources": setting.value.values} if setting.value.generic else setting.value.values
-    return setting.value
-
-
-def _origin(config: RunConfig, field: str) -> dict[str, Any] | None:
-    setting = config.setting(field)
-    return msgspec.structs.asdict(setting.origin) if setting is not None else None

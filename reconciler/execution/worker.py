@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -52,8 +50,9 @@ class WorkerAccess:
         self.repository = repository
         self.host = LocalHost()
         self.queue = ShellQueue(self.host, spec.timeout_execute)
-        self.work_dir = self.host.expand(spec.work_dir)
-        self._outbox = f"{self.work_dir}/{launch.OUTBOX}"
+        self.place = launch.place_of(spec, self.host.expand)
+        self.work_dir = self.place.work_dir
+        self._outbox = self.place.outbox
 
     # the outbox ---------------------------------------------------------------------------------------
 
@@ -83,48 +82,29 @@ class WorkerAccess:
         TransientError
             The disk is full or not writable.
         ValueError
+            There is no exec_config of the name that the job has.
+        InputError
             The resources do not fit the scheduler.
         """
         for tree in job.code:
             self._extract(tree)
-        launcher = self._launcher()
+        self._provide_launcher()
         documents, blobs = needed_outputs(json.loads(payload), outputs)
         files = [
             *self._repository_files(job),
             (launch.INPUT, launch.job_input(job, payload, documents, blobs)),
-            (launch.SCRIPT, self.script(job, config, launcher).encode()),
+            (launch.SCRIPT, script_of(job, config, self.spec, self.place).encode()),
         ]
         self.host.write((f"{job.run_dir}/{name}", data) for name, data in files)
 
-    def script(self, job: JobRecord, config: AppliedConfig, launcher: str) -> str:
-        """Return the submission script of the current attempt of a job."""
-        return launch.submission_script(
-            job,
-            header=self.queue.header(job.config.resources_value),
-            work_dir=self.work_dir,
-            launcher=launcher,
-            python=self._python(),
-            worker=self.spec,
-            exec_config=_exec_config(job, config),
-        )
-
-    def _python(self) -> str:
-        """Return the Python of the worker: as given (a path or a name on the PATH), else this one."""
-        given = self.spec.python
-        if given is None:
-            return sys.executable
-        return self.host.expand(given) if given.startswith("~") else given
-
-    def _launcher(self) -> str:
-        source = launch.launcher_source()
-        path = f"{self.work_dir}/{launch.LAUNCHERS}/{hashlib.sha256(source).hexdigest()[:16]}.py"
+    def _provide_launcher(self) -> None:
+        path = self.place.launcher
         if not self.host.exists(path):
-            self.host.write([(f"{self._outbox}/.keep", b""), (path, source)])
-        return path
+            self.host.write([(f"{self._outbox}/.keep", b""), (path, launch.launcher_source())])
 
     def _extract(self, tree: str) -> None:
         try:
-            self.repository.extract(tree, Path(self.work_dir) / launch.CODE / tree)
+            self.repository.extract(tree, Path(self.place.code(tree)))
         except OSError as error:
             raise TransientError(f"cannot write to {self.work_dir}: {error.strerror}") from error
 
@@ -187,6 +167,19 @@ class WorkerAccess:
         return f"{tail}\n{headline}" if tail else headline
 
 
+def script_of(job: JobRecord, config: AppliedConfig, worker: WorkerSpec, place: launch.Place) -> str:
+    """Return the submission script of an attempt; asks neither the worker nor the store.
+
+    Raises
+    ------
+    ValueError
+        There is no exec_config of the name that the job has.
+    InputError
+        The resources do not fit the scheduler.
+    """
+    return launch.submission_script(job, worker, place, _exec_config(job, config))
+
+
 def _exec_config(job: JobRecord, config: AppliedConfig) -> ExecConfigSpec:
     """Return the exec_config of a job: a named one, an inline one, or none."""
     value = job.config.value("exec_config")
@@ -194,6 +187,7 @@ def _exec_config(job: JobRecord, config: AppliedConfig) -> ExecConfigSpec:
         return msgspec.convert(value, ExecConfigSpec)
     if value is None:
         return ExecConfigSpec()
-    if value not in config.exec_configs:
+    found = config.commands.get(job.config.commands or "")
+    if found is None:
         raise ValueError(f"there is no ExecConfig named '{value}' any more")
-    return config.exec_configs[value]
+    return found

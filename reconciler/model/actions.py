@@ -44,7 +44,7 @@ class Subject(StrEnum):
     JOB = "Job"
 
 
-class JobPlan(msgspec.Struct, frozen=True):
+class JobPlan(msgspec.Struct, frozen=True, gc=False):
     """A job as the plan wants it."""
 
     job: BuiltJob
@@ -52,7 +52,7 @@ class JobPlan(msgspec.Struct, frozen=True):
     config: RunConfig
 
 
-class Action(msgspec.Struct, frozen=True, kw_only=True):
+class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One step of a plan.
 
     ``build`` tells that the flow's code must run first: of a flow, that its jobs are not known yet; of a
@@ -76,6 +76,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The ordered difference between desired and actual state.
 
     ``base`` is the revision that was applied last. ``refusals`` are guards that forbid to apply it.
+    ``restated`` are jobs whose values stay and only come from elsewhere now: that is written down in passing,
+    since it decides what they pass on to the jobs that they generate.
     """
 
     revision: str
@@ -83,6 +85,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     actions: tuple[Action, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
     refusals: tuple[str, ...] = ()
+    restated: tuple[Action, ...] = ()
 
     @property
     def effective(self) -> tuple[Action, ...]:

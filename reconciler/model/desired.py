@@ -105,6 +105,11 @@ class DesiredState(msgspec.Struct, kw_only=True):
     diagnostics: list[Diagnostic] = []
 
     @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each ExecConfig, by its name."""
+        return {name: spec.digest for name, spec in self.exec_configs.items()}
+
+    @property
     def project_known(self) -> bool:
         """Whether there is a Project, of this revision or the last good one."""
         return f"{Kind.PROJECT}/{self.project_name}" in self.manifests

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 
-class BuiltJob(msgspec.Struct, frozen=True, kw_only=True):
+class BuiltJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job of a built flow.
 
     ``key`` is unique in the flow (the id of the manifest, or the name, with ``#2`` for repeated ones);

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.records import FlowRecord, JobGlance, JobRecord
 from reconciler.model.states import BROKEN, FINISHED, Health, JobState
 
 
@@ -19,7 +19,7 @@ class FlowStatus(msgspec.Struct, frozen=True):
     counts: dict[str, int]
 
 
-def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord]) -> FlowStatus:
+def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> FlowStatus:
     """Return the health of a flow; ``jobs`` are all its records, history included."""
     current = [job for job in jobs if job.current]
     counts = Counter(str(job.state) for job in current)
@@ -27,7 +27,9 @@ def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord]) -> FlowStatus:
     return FlowStatus(health, reason, dict(sorted(counts.items())))
 
 
-def _judge(flow: FlowRecord, jobs: Sequence[JobRecord], counts: Counter[str]) -> tuple[Health, str]:
+def _judge(
+    flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance], counts: Counter[str]
+) -> tuple[Health, str]:
     broken = [job for job in jobs if job.state in BROKEN]
     if broken:
         return Health.DEGRADED, _explain_broken(broken, counts[JobState.WAITING])
@@ -37,14 +39,15 @@ def _judge(flow: FlowRecord, jobs: Sequence[JobRecord], counts: Counter[str]) ->
             return Health.SUSPENDED, f"{_jobs(cancelled)} cancelled"
         return Health.HEALTHY, f"{counts[JobState.COMPLETED]} of {_jobs(len(jobs))} completed"
     if flow.suspended:
-        return Health.SUSPENDED, "spec.suspend is true"
+        why = f"suspended: {flow.suspend_reason}" if flow.suspend_reason else "spec.suspend is true"
+        return Health.SUSPENDED, why
     moving = [job for job in jobs if job.state not in FINISHED and job.state is not JobState.PAUSED]
     if not moving:
         return Health.SUSPENDED, f"{_jobs(counts[JobState.PAUSED])} paused"
     return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {_jobs(len(jobs))} completed"
 
 
-def _explain_broken(broken: Sequence[JobRecord], waiting: int) -> str:
+def _explain_broken(broken: Sequence[JobRecord | JobGlance], waiting: int) -> str:
     first = broken[0]
     text = f"{first.key} {first.state}"
     if first.error:

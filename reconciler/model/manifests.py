@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 from typing import Any
 
@@ -24,7 +25,7 @@ class Kind(StrEnum):
 API_VERSION = "reconciler/v1"
 
 
-class Mark(msgspec.Struct, frozen=True, array_like=True):
+class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where one value of a document stands; lines and columns count from 1.
 
     For an entry of a mapping ``key_line, key_column`` is the place of its key, else that of the value.
@@ -105,6 +106,23 @@ class Manifest(msgspec.Struct, frozen=True):
         line, column = (mark.key_line, mark.key_column) if key else (mark.line, mark.column)
         return Location(self.file, line, column)
 
+    def value(self, pointer: str) -> Any:
+        """Return the value at ``pointer``, or at its nearest parent; see :meth:`location`."""
+        found: Any = self.document.content
+        for step in self._numbered(pointer).split("/")[1:]:
+            below = _below(found, step.replace("~1", "/").replace("~0", "~"))
+            if below is None:
+                break
+            (found,) = below
+        return found
+
+    def lines(self, pointer: str) -> tuple[int, int]:
+        """Return the first and the last line of the value at ``pointer``, its key included."""
+        start = self.location(pointer, key=True).line
+        prefix = self._numbered(pointer)
+        below = (mark.line for at, mark in self.document.marks.items() if f"{at}/".startswith(f"{prefix}/"))
+        return start, max(below, default=start)
+
     def _numbered(self, pointer: str) -> str:
         head, found, rest = pointer.partition(JOB_BY_ID)
         if not found:
@@ -142,6 +160,15 @@ class GoodManifest(msgspec.Struct, frozen=True, array_like=True):
     position: int
 
 
+def _below(value: Any, step: str) -> tuple[Any] | None:
+    """Return the entry of a mapping or list, in a tuple since it may be None; None if there is none."""
+    if isinstance(value, dict) and step in value:
+        return (value[step],)
+    if isinstance(value, list) and step.isdigit() and int(step) < len(value):
+        return (value[int(step)],)
+    return None
+
+
 def _token_width(line: str | None, column: int) -> int:
     """Return the length of the word that begins at ``column``."""
     if line is None:
@@ -168,7 +195,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     python: str | None = None
 
 
-class ExecConfigSpec(msgspec.Struct, frozen=True, kw_only=True):
+class ExecConfigSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Commands around a job. ``expand`` lets the shell expand variables in the values of ``export``."""
 
     modules: list[str] = []
@@ -176,6 +203,11 @@ class ExecConfigSpec(msgspec.Struct, frozen=True, kw_only=True):
     expand: bool = False
     pre_run: str = ""
     post_run: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What tells one content from another: the first 12 digits of a sha256."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:12]
 
 
 class OnChange(StrEnum):
@@ -245,3 +277,4 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     on_code_change: OnCodeChange | None = None
     prune: Prune | None = None
     suspend: bool = False
+    suspend_reason: str | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.diagnostics import Diagnostic
 from reconciler.model.keys import job_id
 from reconciler.model.manifests import ExecConfigSpec, Prune, WorkerSpec
 from reconciler.model.rules import Rule
@@ -14,13 +15,31 @@ from reconciler.model.settings import Layer, Setting
 from reconciler.model.states import EDITABLE, JobState
 
 
-class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One field that changes, with the provenance of the new value.
+
+    ``commit``, ``author`` and ``time`` (seconds since the epoch) tell who made it change: the commit that
+    wrote the new value or, where that had stood before, the one that took away what was stronger.
+    """
+
+    field: str
+    old: Any
+    new: Any
+    provenance: dict[str, Any] | None = None
+    commit: str | None = None
+    author: str | None = None
+    time: float | None = None
+
+
+class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One job, small and hot; its arguments lie in the payload table.
 
-    Times are seconds since the epoch. ``sequence`` orders jobs by age. ``wanted`` is a deferred patch.
+    Times are seconds since the epoch. ``sequence`` orders jobs by age. ``wanted`` is a deferred patch,
+    ``wanted_changes`` what it changes, ``wanted_by`` the revision that asked for it.
     ``current`` is False once a newer content of the flow has no place for the job: it is history then.
     ``cancel`` is the reason why an active job is being cancelled. ``missing_since`` is when the queue was
-    first seen without it. ``inherits`` is False for a generated job whose generator passes nothing on.
+    first seen without it. ``generated_by`` and ``generator_index`` are the job that generated it;
+    ``inherits`` is False if that passes nothing on.
     """
 
     uuid: str
@@ -34,6 +53,8 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     content: str
     own: Layer = {}
     wanted: RunConfig | None = None
+    wanted_changes: list[Change] = []
+    wanted_by: str | None = None
     parents: list[str] = []
     on_missing: str = "error"
     sequence: int = 0
@@ -48,6 +69,7 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     cancel: str | None = None
     error: str | None = None
     generated_by: str | None = None
+    generator_index: int = 1
     inherits: bool = True
     files: list[tuple[str, str]] = []
     code: list[str] = []
@@ -59,6 +81,11 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
         return job_id(self.uuid, self.index)
 
     @property
+    def generator(self) -> str | None:
+        """``<uuid>_<index>`` of the job that generated it; None for a job of the built flow."""
+        return job_id(self.generated_by, self.generator_index) if self.generated_by is not None else None
+
+    @property
     def path(self) -> str:
         """``flow/job``, the name that users type."""
         return f"{self.flow}/{self.key}"
@@ -67,6 +94,16 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     def editable(self) -> bool:
         """Whether a patch may reach it now."""
         return self.state in EDITABLE
+
+
+class JobGlance(msgspec.Struct, kw_only=True, gc=False):
+    """The part of a :class:`JobRecord` that the status of its flow depends on; quick to read."""
+
+    key: str
+    state: JobState
+    sequence: int = 0
+    current: bool = True
+    error: str | None = None
 
 
 class FlowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -83,6 +120,7 @@ class FlowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     layer: Layer = {}
     revision: str = ""
     suspended: bool = False
+    suspend_reason: str | None = None
     removed: bool = False
     orphaned: bool = False
     protected: bool = False
@@ -101,16 +139,7 @@ class WorkerStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
     next_try: float = 0.0
 
 
-class Change(msgspec.Struct, frozen=True):
-    """One field that changes, with the provenance of the new value."""
-
-    field: str
-    old: Any
-    new: Any
-    provenance: dict[str, Any] | None = None
-
-
-class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One thing that happened; append-only."""
 
     time: float
@@ -125,8 +154,9 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
 class AppliedConfig(msgspec.Struct, kw_only=True):
     """What the executor needs of the last applied revision, so that it never has to read manifests.
 
-    A worker that was removed from git stays here until its last job has ended. ``out_of_sync``
-    tells, by its name, why a flow is not what the revision wants.
+    A worker that was removed from git stays here until its last job has ended. ``commands`` maps the digests
+    of ExecConfigs to their content: of those in this revision, and of those that jobs on their way were given
+    by an earlier one. ``out_of_sync`` tells, by its name, why a flow is not what the revision wants.
     """
 
     revision: str
@@ -135,10 +165,16 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
     jobstore: dict[str, Any] | None = None
     workers: dict[str, WorkerSpec] = {}
     exec_configs: dict[str, ExecConfigSpec] = {}
+    commands: dict[str, ExecConfigSpec] = {}
     rules: list[Rule] = []
     project_layer: Layer = {}
     worker_defaults: dict[str, Setting] = {}
     out_of_sync: dict[str, str] = {}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of each ExecConfig of the revision, by its name."""
+        return {name: spec.digest for name, spec in self.exec_configs.items()}
 
 
 class AppliedRevision(msgspec.Struct, kw_only=True):
@@ -152,7 +188,10 @@ class AppliedRevision(msgspec.Struct, kw_only=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """How the last reconcile ended, and the key under which it need not be repeated."""
+    """How the last reconcile ended, and the key under which it need not be repeated.
+
+    ``warnings`` of the revision do not block anything; they are shown again each time.
+    """
 
     key: str
     change_counter: int
@@ -162,3 +201,4 @@ class Outcome(msgspec.Struct, kw_only=True):
     revision: str
     flows: int
     jobs: int
+    warnings: list[Diagnostic] = []

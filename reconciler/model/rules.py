@@ -10,7 +10,7 @@ import msgspec
 from reconciler.model.settings import Layer
 
 
-class JobFacts(msgspec.Struct, frozen=True):
+class JobFacts(msgspec.Struct, frozen=True, gc=False):
     """All that a selector may look at.
 
     ``function`` is the dotted path of the callable, ``alias`` the path that the manifest gives if it is
@@ -42,7 +42,7 @@ class Rule(msgspec.Struct, frozen=True):
         """Whether every part of the selector that is given holds for the job."""
         return (
             self.matches_name(job.name)
-            and (self.function_filter is None or self.function_filter in (job.function, job.alias))
+            and self.matches_function(job)
             and (self.dynamic or not job.generated)
             and self.matches_flow(job.flow, job.labels)
         )
@@ -56,6 +56,10 @@ class Rule(msgspec.Struct, frozen=True):
             and (self.name_filter is None or self.name_filter in name)
             and (self.name_glob is None or fnmatch.fnmatchcase(name, self.name_glob))
         )
+
+    def matches_function(self, job: JobFacts) -> bool:
+        """Whether ``function_filter``, if given, is one of the paths that the job's function has."""
+        return self.function_filter is None or self.function_filter in (job.function, job.alias)
 
     def matches_flow(self, flow: str, labels: Mapping[str, str]) -> bool:
         """Whether the selector lets any job of this flow through."""

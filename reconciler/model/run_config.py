@@ -17,16 +17,19 @@ from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
 FIELDS = ("worker", "exec_config", "resources", "priority")
 
 
-class RunConfig(msgspec.Struct, frozen=True, array_like=True):
+class RunConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The four settings of one job; None where no level gives the field.
 
     ``exec_config`` is the name of an ExecConfig or an inline one (a dict; ``{}`` is explicitly none).
+    ``commands`` is the digest of the ExecConfig that the name stands for: a name stays when its content is
+    edited, and then the job must be patched all the same.
     """
 
     worker: Setting | None = None
     exec_config: Setting | None = None
     resources: Setting | None = None
     priority: Setting | None = None
+    commands: str | None = None
 
     def setting(self, field: str) -> Setting | None:
         """Return the setting of one of :data:`FIELDS`."""
@@ -56,8 +59,20 @@ class RunConfig(msgspec.Struct, frozen=True, array_like=True):
         return cast(Resources, self.resources.value) if self.resources is not None else None
 
     def same_values(self, other: RunConfig) -> bool:
-        """Whether all four values are equal, wherever they came from."""
-        return all(self.value(field) == other.value(field) for field in FIELDS)
+        """Whether all values are equal, wherever they came from."""
+        return self.commands == other.commands and all(
+            self.value(field) == other.value(field) for field in FIELDS
+        )
+
+    def shown(self, field: str) -> Any:
+        """Return one of :data:`FIELDS` as plain data; None where no level gives it."""
+        setting = self.setting(field)
+        return setting.shown if setting is not None else None
+
+    @property
+    def content_shown(self) -> str:
+        """The exec_config with the digest of its content, as ``vasp@1a2b3c4``."""
+        return f"{self.value('exec_config')}@{(self.commands or '?')[:7]}"
 
 
 def layer_of(values: Mapping[str, Any], origin: Origin, pointer: str) -> Layer:
@@ -100,11 +115,13 @@ def layers_for(
     return [*matching, own, generator, flow, project]
 
 
-def resolve(layers: Sequence[Layer], worker_defaults: Mapping[str, Setting]) -> RunConfig:
+def resolve(
+    layers: Sequence[Layer], worker_defaults: Mapping[str, Setting], commands: Mapping[str, str]
+) -> RunConfig:
     """Return the effective run config: per field the first layer that has it.
 
-    ``worker_defaults`` maps a worker's name to its default resources, the weakest level of that field.
-    Resources are replaced, never merged.
+    ``worker_defaults`` maps a worker's name to its default resources, the weakest level of that field;
+    ``commands`` the name of each ExecConfig to its digest. Resources are replaced, never merged.
     """
     chosen: dict[str, Setting] = {}
     for layer in layers:
@@ -114,4 +131,5 @@ def resolve(layers: Sequence[Layer], worker_defaults: Mapping[str, Setting]) -> 
         default = worker_defaults.get(cast(str, chosen["worker"].value))
         if default is not None:
             chosen["resources"] = default
-    return RunConfig(**chosen)
+    exec_config = chosen["exec_config"].value if "exec_config" in chosen else None
+    return RunConfig(**chosen, commands=commands.get(exec_config) if isinstance(exec_config, str) else None)

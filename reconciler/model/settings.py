@@ -19,7 +19,7 @@ class Level(StrEnum):
     WORKER = "worker"
 
 
-class Origin(msgspec.Struct, frozen=True, array_like=True):
+class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Which value of which manifest set something: its level, identity and JSON pointer.
 
     File and line are looked up when shown, so that moving a file never makes an origin wrong.
@@ -31,18 +31,25 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
     pointer: str
 
 
-class Resources(msgspec.Struct, frozen=True, array_like=True):
+class Resources(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A scheduler request: the scheduler's own keywords, or (``generic``) fields of qtoolkit's QResources."""
 
     values: dict[str, Any]
     generic: bool = False
 
 
-class Setting(msgspec.Struct, frozen=True, array_like=True):
+class Setting(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One value of a run config and its origin."""
 
     value: str | int | dict[str, Any] | Resources
     origin: Origin
+
+    @property
+    def shown(self) -> Any:
+        """The value as plain data; generic resources say so."""
+        if isinstance(self.value, Resources):
+            return {"qresources": self.value.values} if self.value.generic else self.value.values
+        return self.value
 
 
 Layer = dict[str, Setting]

@@ -11,7 +11,7 @@ from reconciler.model.manifests import JOB_BY_ID, Kind
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.rules import JobFacts
 from reconciler.model.run_config import FIELDS, RunConfig, inherited, layer_of, layers_for, resolve
-from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
+from reconciler.model.settings import Layer, Level, Origin, Setting
 from reconciler.plan.checks import check_config
 
 _Known = dict[tuple[int, ...], tuple[RunConfig, list[Diagnostic]]]
@@ -27,9 +27,11 @@ class FlowConfigs:
         self.desired = desired
         self.flow = flow
         self.defaults = defaults
+        self.digests = desired.digests
         self.rules = [rule for rule in desired.rules if rule.matches_flow(flow.name, flow.labels)]
         self.written = {job.key: job for job in flow.preview}
         self._checked: _Known = {}
+        self._provenance: dict[Origin, dict[str, object]] = {}
 
     # resolving ----------------------------------------------------------------------------------------
 
@@ -51,10 +53,14 @@ class FlowConfigs:
 
         A generated job also gets what its generator has now, unless that passes nothing on.
         """
+        return resolve(self.layers_of_record(record, generator), self.defaults, self.digests)
+
+    def layers_of_record(self, record: JobRecord, generator: RunConfig | None = None) -> list[Layer]:
+        """Return what every level says of a job that exists, strongest first; see :meth:`of_record`."""
         generated = record.generated_by is not None
         passed = inherited(generator) if generator is not None and record.inherits else {}
         facts = self.facts(record.key, record.name, record.function, generated=generated)
-        return self._resolve(facts, record.own, passed)
+        return self._layers(facts, record.own, passed)
 
     def facts(self, key: str, name: str, function: str, *, generated: bool = False) -> JobFacts:
         """Return what selectors look at.
@@ -81,15 +87,17 @@ class FlowConfigs:
         return layer_of(job.own, origin, f"{pointer}/manager_config")
 
     def _resolve(self, facts: JobFacts, own: Layer, generator: Layer | None = None) -> RunConfig:
-        layers = layers_for(
+        return resolve(self._layers(facts, own, generator or {}), self.defaults, self.digests)
+
+    def _layers(self, facts: JobFacts, own: Layer, generator: Layer) -> list[Layer]:
+        return layers_for(
             facts,
             rules=self.rules,
             own=own,
-            generator=generator or {},
+            generator=generator,
             flow=self.flow.layer,
             project=self.desired.project_layer,
         )
-        return resolve(layers, self.defaults)
 
     # checking and comparing ---------------------------------------------------------------------------
 
@@ -104,16 +112,29 @@ class FlowConfigs:
 
     def changes(self, old: RunConfig, new: RunConfig) -> tuple[Change, ...]:
         """Return the fields whose effective value differs, with the provenance of the new one."""
-        if old is new:
+        if old is new or old == new:
             return ()
-        return tuple(
-            self._change(field, old, new) for field in FIELDS if old.value(field) != new.value(field)
-        )
+        found = [self._change(field, old, new) for field in FIELDS if old.value(field) != new.value(field)]
+        if old.commands != new.commands and old.value("exec_config") == new.value("exec_config"):
+            found.append(self._new_commands(old, new))
+        return tuple(found)
 
     def _change(self, field: str, old: RunConfig, new: RunConfig) -> Change:
         after = new.setting(field)
-        provenance = self.desired.provenance(after.origin) if after is not None else None
-        return Change(field, shown(old.setting(field)), shown(after), provenance)
+        provenance = self._place(after.origin) if after is not None else None
+        return Change(field, old.shown(field), new.shown(field), provenance)
+
+    def _place(self, origin: Origin) -> dict[str, object]:
+        """Many jobs have their value from one line."""
+        if origin not in self._provenance:
+            self._provenance[origin] = self.desired.provenance(origin)
+        return self._provenance[origin]
+
+    def _new_commands(self, old: RunConfig, new: RunConfig) -> Change:
+        """The name stays, and what it stands for changes: the place is that of the ExecConfig."""
+        assert new.exec_config is not None
+        origin = content_origin(new.exec_config)
+        return Change("exec_config", old.content_shown, new.content_shown, self._place(origin))
 
     def held_by(self, facts: JobFacts, config: RunConfig) -> str | None:
         """Return why a new submission of such a job waits: a document that touches it is invalid."""
@@ -132,10 +153,6 @@ def _form(flow: DesiredFlow) -> str:
     return next((form for form in forms if getattr(flow.spec, form) is not None), "jobs")
 
 
-def shown(setting: Setting | None) -> object:
-    """Return a setting as a plan shows it: plain data; generic resources say so."""
-    if setting is None:
-        return None
-    if isinstance(setting.value, Resources):
-        return {"qresources": setting.value.values} if setting.value.generic else setting.value.values
-    return setting.value
+def content_origin(exec_config: Setting) -> Origin:
+    """Return the place of the ExecConfig that a setting names."""
+    return Origin(exec_config.origin.level, Kind.EXEC_CONFIG, str(exec_config.value), "/spec")

@@ -13,7 +13,7 @@ from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import OnChange
 from reconciler.model.records import Change, FlowRecord
 from reconciler.model.settings import Layer, Setting
-from reconciler.plan.configs import FlowConfigs, shown
+from reconciler.plan.configs import FlowConfigs
 from reconciler.plan.foresee import foreseen_jobs, new_flow_held_by, new_jobs
 from reconciler.plan.job_plan import JobPlanner
 
@@ -43,6 +43,7 @@ class FlowPlanner:
         self.configs = FlowConfigs(desired, flow, defaults)
         self.jobs = JobPlanner(self.configs, self.records)
         self.diagnostics: list[Diagnostic] = []
+        self.restated: list[Action] = []
 
     def actions(self) -> list[Action]:
         """Return what must happen to this flow and its jobs, in order."""
@@ -53,9 +54,12 @@ class FlowPlanner:
         jobs = self.jobs.plan(self.built)
         if self.jobs.problems:
             return self._impossible(self.jobs.problems)
+        self.diagnostics += self.jobs.warnings
+        self.restated = self.jobs.restated
         waiting = self.jobs.why_wait(jobs)
         if waiting is not None:
-            return [self._waits(waiting), *(a for a in jobs if a.verb in (Verb.PATCH, Verb.DEFER))]
+            patches = (action for action in jobs if action.verb in (Verb.PATCH, Verb.DEFER))
+            return [self._waits(waiting), *self._all_but_content(), *patches]
         return [*self._flow_action(), *jobs]
 
     @property
@@ -88,8 +92,10 @@ class FlowPlanner:
         patches = self.jobs.patches()
         if self.jobs.problems:
             return self._impossible(self.jobs.problems)
+        self.diagnostics += self.jobs.warnings
+        self.restated = self.jobs.restated
         reason = "the flow changed, and on_change is hold: it keeps running as submitted"
-        return [self._action(Verb.KEEP, reason), *patches]
+        return [self._action(Verb.KEEP, reason), *self._all_but_content(), *patches]
 
     # flows to be built --------------------------------------------------------------------------------
 
@@ -129,15 +135,25 @@ class FlowPlanner:
         if changes:
             yield self._action(Verb.PATCH, "the flow's manifest changed", changes)
 
+    def _all_but_content(self) -> Iterator[Action]:
+        """The jobs of a flow that stays as submitted follow its run config; so do those they generate."""
+        record = self._live
+        changes = tuple(self._flow_changes(record)) if record is not None else ()
+        changes = tuple(change for change in changes if change.field != "content")
+        if record is not None and changes:
+            action = self._action(Verb.PATCH, "the flow's manifest changed", changes)
+            yield msgspec.structs.replace(action, build_key=record.build_key)
+
     def _flow_changes(self, record: FlowRecord) -> Iterator[Change]:
-        assert self.built is not None
         flow, spec = self.flow, self.flow.spec
-        if record.build_key != self.built.build_key:
+        if self.built is not None and record.build_key != self.built.build_key:
             yield Change("content", record.build_key[:12], self.built.build_key[:12])
         if record.labels != flow.labels:
             yield Change("labels", record.labels, flow.labels)
         if record.suspended != spec.suspend:
             yield Change("suspend", record.suspended, spec.suspend)
+        if record.suspend_reason != spec.suspend_reason:
+            yield Change("suspend_reason", record.suspend_reason, spec.suspend_reason)
         if record.prune != flow.prune:
             yield Change("prune", record.prune, flow.prune)
         if _values(record.layer) != _values(flow.layer):
@@ -147,4 +163,4 @@ class FlowPlanner:
 
 
 def _values(layer: Layer) -> dict[str, object]:
-    return {field: shown(setting) for field, setting in sorted(layer.items())}
+    return {field: setting.shown for field, setting in sorted(layer.items())}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from reconciler.diagnostics import Diagnostic
+from msgspec.structs import replace
+
+from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.actions import Action, JobPlan, Subject, Verb
 from reconciler.model.flows import BuiltFlow, BuiltJob
+from reconciler.model.keys import job_id
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import FINISHED, JobState
@@ -16,7 +19,8 @@ from reconciler.plan.configs import FlowConfigs
 class JobPlanner:
     """Plans the jobs of one flow against their records (``jobs``, history included).
 
-    ``problems`` has, after planning, why some run config is impossible: then nothing must be done.
+    After planning, ``problems`` has why some run config is impossible: then nothing must be done;
+    ``warnings`` has that of jobs which need none any more; ``restated`` see :class:`Plan`.
     """
 
     def __init__(self, configs: FlowConfigs, jobs: Sequence[JobRecord]) -> None:
@@ -24,11 +28,14 @@ class JobPlanner:
         self.flow = configs.flow
         self.jobs = jobs
         self.problems: list[Diagnostic] = []
+        self.warnings: list[Diagnostic] = []
+        self.restated: list[Action] = []
 
     def plan(self, built: BuiltFlow) -> list[Action]:
         """Return what must happen so that the jobs become those of the built flow."""
         wanted = [self._wanted(job) for job in built.jobs]
-        return [*self._built_jobs(wanted), *self._generated({p.job.uuid: p.config for p in wanted})]
+        configs = {job_id(one.job.uuid, one.job.index): one.config for one in wanted}
+        return [*self._built_jobs(wanted), *self._generated(configs)]
 
     def patches(self) -> list[Action]:
         """Return what must happen so that the jobs there are follow the rules, and stay otherwise as made."""
@@ -49,7 +56,7 @@ class JobPlanner:
     def _submitted(self, configs: dict[str, RunConfig]) -> Iterator[Action]:
         for record in self.jobs:
             if record.current and record.generated_by is None:
-                config = configs[record.uuid] = self.configs.of_record(record)
+                config = configs[record.id] = self.configs.of_record(record)
                 self.problems += self.configs.problems(config)
                 yield from self._diff(record, config)
 
@@ -87,7 +94,8 @@ class JobPlanner:
         elif record is not None:
             still_there = "; its result is still there" if record.state is JobState.COMPLETED else ""
             reason = f"wanted again{still_there}"
-        old = replaced.config if replaced is not None else RunConfig()
+        before = record if record is not None else replaced
+        old = before.config if before is not None else RunConfig()
         return Action(
             verb=verb, subject=Subject.JOB, key=f"{self.flow.name}/{plan.job.key}", reason=reason,
             changes=self.configs.changes(old, plan.config), flow=self.flow, wanted=plan, record=replaced,
@@ -98,16 +106,21 @@ class JobPlanner:
     def _generated(self, configs: dict[str, RunConfig]) -> Iterator[Action]:
         """Their run config follows the rules; they leave with their generator.
 
-        ``configs`` has the run config of every job that stays, by uuid; the generated ones are added.
+        ``configs`` has the run config of every job that stays, by its id; the generated ones are added.
         """
         for record in sorted(self.jobs, key=lambda job: job.sequence):
-            if record.generated_by is None or not record.current:
+            if record.generator is None or not record.current:
                 continue
-            if record.generated_by not in configs:
+            if record.generator not in configs:
                 yield _leave(record)
                 continue
-            config = configs[record.uuid] = self.configs.of_record(record, configs[record.generated_by])
-            self.problems += self.configs.problems(config)
+            config = configs[record.id] = self.configs.of_record(record, configs[record.generator])
+            problems = self.configs.problems(config)
+            if problems and record.state in FINISHED:
+                # What it said of itself at birth cannot be edited: it must not block its flow for ever.
+                self.warnings += (replace(found, severity=Severity.WARNING) for found in problems)
+                continue
+            self.problems += problems
             yield from self._diff(record, config)
 
     # run config ---------------------------------------------------------------------------------------
@@ -117,13 +130,19 @@ class JobPlanner:
         if record.editable and plan is not None:
             changes += _label_changes(record, plan.job)
         step = _step(record, config, changed=bool(changes))
+        own = plan.own if plan is not None else record.own
+        if step is None and (record.wanted or record.config) == config and record.own == own:
+            return
+        verb, reason = step if step is not None else (Verb.KEEP, "the same values, from elsewhere")
+        job = plan.job if plan is not None else as_built(record)
+        action = Action(
+            verb=verb, subject=Subject.JOB, key=record.path, reason=reason, changes=changes,
+            wanted=JobPlan(job, own, config), record=record,
+        )  # fmt: skip
         if step is not None:
-            verb, reason = step
-            job, own = (plan.job, plan.own) if plan is not None else (_as_built(record), record.own)
-            yield Action(
-                verb=verb, subject=Subject.JOB, key=record.path, reason=reason, changes=changes,
-                wanted=JobPlan(job, own, config), record=record,
-            )  # fmt: skip
+            yield action
+        else:
+            self.restated.append(action)
 
 
 def _step(record: JobRecord, config: RunConfig, *, changed: bool) -> tuple[Verb, str] | None:
@@ -153,7 +172,8 @@ def _leave(record: JobRecord) -> Action:
     return Action(verb=verb, subject=Subject.JOB, key=record.path, reason=reason, record=record)
 
 
-def _as_built(record: JobRecord) -> BuiltJob:
+def as_built(record: JobRecord) -> BuiltJob:
+    """Return the job of a record in its built form, without its payload."""
     return BuiltJob(
         key=record.key, uuid=record.uuid, index=record.index, name=record.name, function=record.function,
         content=record.content, parents=record.parents, on_missing=record.on_missing, own={},

@@ -15,6 +15,7 @@ from reconciler.plan.checks import check_desired, unique, worker_defaults
 from reconciler.plan.flow_plan import FlowPlanner
 from reconciler.plan.foresee import affected_jobs
 from reconciler.plan.guards import refusals
+from reconciler.plan.unmatched import unmatched_rules
 
 
 def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool = False) -> Plan:
@@ -27,12 +28,16 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
     affected = affected_jobs(desired, actual)
     problems: list[Diagnostic] = []
     actions: list[Action] = []
+    restated: list[Action] = []
     for name in sorted(desired.flows):
         planner = FlowPlanner(desired, desired.flows[name], actual, defaults, affected)
         actions += planner.actions()
         problems += planner.diagnostics
+        restated += planner.restated
     actions += _removals(desired, actual)
-    found = [*desired.diagnostics, *problems, *check_desired(desired)]
+    found = [
+        *desired.diagnostics, *problems, *check_desired(desired), *unmatched_rules(desired, actual),
+    ]  # fmt: skip
     return Plan(
         revision=str(desired.revision),
         base=actual.base,
@@ -40,6 +45,7 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
         # Errors first: of the same complaint as error and as warning, the error counts.
         diagnostics=tuple(unique(sorted(found, key=lambda diagnostic: not diagnostic.is_error))),
         refusals=() if allow_prune else tuple(refusals(desired, actual, actions)),
+        restated=tuple(restated),
     )
 
 

@@ -100,6 +100,7 @@ class TestTheAnswerIsNo:
         ready.commit()
         assert reconcile("--once", "--wait", "--allow-prune").returncode == 0
 
+    @pytest.mark.usefixtures("warm")
     def test_degraded_counts_only_with_wait(
         self, world: World, ready: Repository, reconcile: Reconcile
     ) -> None:
@@ -184,6 +185,7 @@ class TestTheWorld:
         assert f"git has lost the object {blob}" in done.stderr
 
 
+@pytest.mark.usefixtures("warm")
 class TestRefused:
     def test_lease_is_held(self, ready: Repository, reconcile: Reconcile, state_dir: Path) -> None:
         lease = Lease(state_dir)

@@ -15,6 +15,8 @@ from reconciler.model.states import Health, JobState, Sync
 from tests.cli.world import World
 from tests.support import ROOT
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 SCHEMAS = {file.name.partition(".")[0]: file for file in (ROOT / "schemas/output").glob("*.schema.json")}
 
 VERBS = {
@@ -27,6 +29,8 @@ VERBS = {
     "events": ["events"],
     "diagnostics": ["validate"],
     "plan": ["plan"],
+    "explain-job": ["explain", "job", "arithmetic/add"],
+    "explain-rule": ["explain", "rule", "hurry"],
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -22,12 +23,20 @@ NOT_NEEDED = {*HEAVY, "ruamel", "git", "maggma", "monty", "pymongo"}
 
 
 @pytest.fixture
-def done(repository: Repository, reconcile: Reconcile, tmp_path: Path) -> Repository:
+def done(
+    repository: Repository,
+    reconcile: Reconcile,
+    tmp_path: Path,
+    warm_python: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Repository:
     """A repository in which everything has run."""
     minimal_project(repository, tmp_path / "work")
     repository.write_yaml("flows/one.yaml", FLOW)
     repository.commit()
-    assert reconcile("--once", "--wait").returncode == 0
+    with monkeypatch.context() as warm:  # what follows is run as users run it
+        warm.setattr(sys, "executable", str(warm_python))
+        assert reconcile("--once", "--wait").returncode == 0
     return repository
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.cli.world import World
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 ARITHMETIC = ["arithmetic/value", "arithmetic/add", "arithmetic/twin-1", "arithmetic/twin-2"]
 
 
@@ -106,7 +108,7 @@ class TestDescribe:
         text = world.run("describe", "job", "arithmetic/add").stdout
         assert "needs:        arithmetic/value" in text
         assert "  priority:    3   # job arithmetic, flows/flows.yaml:8, " in text
-        assert "by Ada Tester <ada@example.invalid>" in text
+        assert "Ada Tester <ada@example.invalid>" in text
         assert "  resources:   (none)" in text
 
     def test_failed_job_shows_its_traceback(self, world: World) -> None:

@@ -163,6 +163,8 @@ def test_a9_name_filter_is_a_substring_of_the_jobs_name(
     table.rule(f'name_filter: "{name_filter}"', "worker: w2")
     configs = table.run_configs()
     assert {key for key, config in configs.items() if config != OF_FLOW} == matched
+    unmatched = [("rule/matches-nothing", "rules/r1.yaml:5:16")] if not matched else []
+    assert [place[:2] for place in places(table.problems())] == unmatched
 
 
 def test_a9_an_empty_name_filter_is_refused(shell: Table) -> None:
@@ -197,6 +199,9 @@ def test_a11_function_filter_matches_a_renamed_job(table: Table) -> None:
 def test_a12_filters_that_disagree_match_nothing(table: Table) -> None:
     table.rule("name_filter: add\n  function_filter: reconciler.examples.value", "worker: w2")
     assert table.run_configs() == {"value": OF_FLOW, "add": OF_FLOW}
+    assert [place[:2] for place in places(table.problems())] == [
+        ("rule/matches-nothing", "rules/r1.yaml:6:20")
+    ]
 
 
 # A13 - A14: several rules ----------------------------------------------------------------------------------

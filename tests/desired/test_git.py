@@ -172,15 +172,6 @@ def test_shallow_clone_has_no_root(repository: Repository, source: Source, tmp_p
     assert open_source(str(tmp_path / "shallow"), None, "", tmp_path).root_commit() == ""
 
 
-def test_blame(repository: Repository, source: Source) -> None:
-    repository.write("a/one.yaml", "1\nsecond line\n")
-    commit = repository.commit("Add a line", author="Bo Other <bo@example.invalid>")
-    who = source.blame(commit, "a/one.yaml", 2)
-    assert who is not None
-    assert (who.commit, who.author, who.summary) == (commit, "Bo Other <bo@example.invalid>", "Add a line")
-    assert source.blame(commit, "a/one.yaml", 99) is None
-
-
 class TestMirror:
     def test_fetch_false_takes_it_as_it_is(
         self, repository: Repository, source: Source, tmp_path: Path

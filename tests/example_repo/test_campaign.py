@@ -18,7 +18,7 @@ from tests.support import ROOT, Reconcile, Repository, isolate
 sys.path.insert(0, str(ROOT / "example-repo" / "lib"))
 reference = importlib.import_module("eos.reference")
 
-pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600), pytest.mark.xdist_group("campaign")]
+pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]
 
 Jobs = dict[str, dict[str, Any]]
 

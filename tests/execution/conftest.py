@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -29,7 +30,8 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
     for world in made:
         world.close()
         for pid in processes_below(world.work):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it ends with one that was killed before
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -108,7 +108,9 @@ class World:
         listener = Listener()
         session = Session(self.source, self.store)
         plan = session.reconcile(listener)
-        assert not plan.diagnostics, [diagnostic.message for diagnostic in plan.diagnostics]
+        # A rule for jobs that are yet to be generated matches nothing so far.
+        wrong = [found.message for found in plan.diagnostics if found.code != "rule/matches-nothing"]
+        assert not wrong, wrong
         self.executor = session.executor()
         return listener.said
 

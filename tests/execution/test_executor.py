@@ -76,6 +76,7 @@ def test_a_job_whose_whole_group_vanished_says_so(world: World) -> None:
     assert world.state("gone/after") == "WAITING"
 
 
+@pytest.mark.usefixtures("warm")
 def test_an_output_that_cannot_be_kept_fails_its_job_alone(world: World) -> None:
     """The name of its store is no name of a collection."""
     world.yaml(
@@ -95,6 +96,7 @@ def test_an_output_that_cannot_be_kept_fails_its_job_alone(world: World) -> None
     assert "its output cannot be kept" in (world.job("kept/odd").error or "")
 
 
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("text", ["{", "[]", '{"ok": "yes"}', '{"ok": true}'])
 def test_a_damaged_result_is_reported(world: World, text: str) -> None:
     world.flow("f", {"id": "j", "function": "response_flows.writes_a_false_result", "args": [text]})
@@ -107,6 +109,7 @@ def test_a_damaged_result_is_reported(world: World, text: str) -> None:
 # max_jobs and order -----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("warm")
 def test_the_limit_holds_at_every_instant_and_the_worker_stays_full(make_world: MakeWorld) -> None:
     world = make_world()
     world.repository.write("workers/workers.yaml", world.worker("w1", max_jobs=3))
@@ -128,6 +131,7 @@ def test_the_limit_holds_at_every_instant_and_the_worker_stays_full(make_world: 
     assert (len(lines(log)), most) == (18, 3)
 
 
+@pytest.mark.usefixtures("warm")
 def test_priority_first_then_age(make_world: MakeWorld) -> None:
     world = make_world()
     world.repository.write("workers/workers.yaml", world.worker("w1", max_jobs=1))
@@ -145,6 +149,7 @@ def test_priority_first_then_age(make_world: MakeWorld) -> None:
     assert lines(Path(log)) == ["b", "d", "a", "c"]
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_pass_costs_what_is_active_not_what_waits(world: World) -> None:
     world.flow("hold", *[
         {"id": f"j{n}", "function": "wait_for", "args": [str(gate(world, "g"))]} for n in range(4)
@@ -181,6 +186,7 @@ def _numbered(template: JobRecord, number: int) -> JobRecord:
 # outages ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("warm")
 def test_an_unusable_worker_backs_off_and_the_other_goes_on(make_world: MakeWorld) -> None:
     world = make_world()
     blocked = world.root / "blocked"
@@ -240,6 +246,7 @@ def test_a_broken_ps_leaves_running_jobs_alone(world: World, tmp_path: Path, mon
     world.until(lambda: world.advance(now + 2000) or world.state("f/j") == "COMPLETED")
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_wiped_work_directory_is_made_anew(world: World) -> None:
     import shutil
 
@@ -256,6 +263,7 @@ def test_a_wiped_work_directory_is_made_anew(world: World) -> None:
 # deferred patches -------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_patch_is_deferred_while_the_job_runs_and_applied_when_it_has(world: World) -> None:
     world.flow("f", {"id": "j", "function": "wait_for", "args": [str(gate(world, "g"))]}, priority=1)
     world.reconcile()
@@ -275,6 +283,7 @@ def test_a_patch_is_deferred_while_the_job_runs_and_applied_when_it_has(world: W
 # speed ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("warm")
 def test_the_next_job_of_a_chain_starts_within_a_second(world: World) -> None:
     jobs: list[dict[str, Any]] = [{"id": "j0", "function": "give", "args": [0]}]
     jobs += [{"id": f"j{n}", "function": "give", "args": [{"$output": f"j{n - 1}"}]} for n in range(1, 4)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +19,12 @@ Seen = tuple[str, Any, int]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Iterator[World]:
     """All flows, run once; two of them are changed while their generator runs."""
     root = tmp_path_factory.mktemp("inheritance")
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, root / "home")
+        patch.setattr(sys, "executable", str(warm_python))
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp() / "matplotlib"))
         world = World(root)
         _write(world)

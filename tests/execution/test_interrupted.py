@@ -69,6 +69,7 @@ def _interrupt(*_: Any) -> Any:
     raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_job_that_never_started_is_cancelled_while_its_worker_is_away(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_job_that_never_started_is_cancelled_while_its_worker_is_away(
     assert world.state("f/j") == "USER_STOPPED"
 
 
+@pytest.mark.usefixtures("warm")
 def test_cancelled_before_its_late_script_claims(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The interrupted submission's script comes only after the job was given up: it must not run."""
     log = world.root / "log"
@@ -104,6 +106,7 @@ def _generator_that_has_just_ended(world: World) -> None:
     assert eventually(lambda: any((world.work / "w1" / ".outbox").glob("*.1")))
 
 
+@pytest.mark.usefixtures("warm")
 def test_what_a_cancelled_job_asked_for_is_not_run(world: World) -> None:
     _generator_that_has_just_ended(world)
     world.edit("f/j", cancel="removed", current=False)
@@ -112,6 +115,7 @@ def test_what_a_cancelled_job_asked_for_is_not_run(world: World) -> None:
     assert not world.job("f/child").current
 
 
+@pytest.mark.usefixtures("warm")
 def test_what_a_suspended_flow_generates_is_paused(world: World) -> None:
     _generator_that_has_just_ended(world)
     args = [str(gate(world, "g"))]
@@ -128,6 +132,7 @@ def test_what_a_suspended_flow_generates_is_paused(world: World) -> None:
 # interrupted submissions ------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("warm")
 def test_an_interrupted_submission_is_adopted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between the submission and its record: the script has claimed its attempt."""
     world.flow("f", {"id": "j", "function": "wait_for", "args": [str(gate(world, "g"))]})
@@ -149,6 +154,7 @@ def _start_by_hand(job: JobRecord) -> int:
         return int(answer.read())
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_submission_that_had_not_claimed_yet_runs_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +183,7 @@ def test_a_submission_that_had_not_claimed_yet_runs_once(
     assert lines(log) == ["k"]
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_run_directory_of_a_forgotten_life_is_not_used(make_world: MakeWorld) -> None:
     """The state was deleted, the work directory was not: old claims and results do not count."""
     world = make_world()
@@ -197,6 +204,7 @@ def test_a_run_directory_of_a_forgotten_life_is_not_used(make_world: MakeWorld) 
 # markers ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("warm")
 def test_a_marker_that_an_interrupted_pass_left_is_removed_later(world: World) -> None:
     one = {"id": "first", "function": "give", "args": [1]}
     world.flow("f", dict(one))

@@ -15,7 +15,6 @@ from reconciler.errors import TransientError
 from reconciler.execution.hosts import LocalHost
 from reconciler.execution.queues import ShellQueue, Submission
 from reconciler.execution.starting import BATCH
-from reconciler.model.settings import Resources
 from tests.execution.support import eventually, is_running
 
 
@@ -125,12 +124,6 @@ def test_submitting_nothing_runs_nothing(queue: ShellQueue) -> None:
     assert queue.submit([]) == {}
     assert queue.alive({}) == set()
     queue.cancel([])
-
-
-def test_a_header_takes_no_resources_of_a_scheduler(queue: ShellQueue) -> None:
-    assert queue.header(None).startswith("#!/bin/bash\n")
-    with pytest.raises(ValueError, match="nodes"):
-        queue.header(Resources({"nodes": 1}))
 
 
 # the clean environment --------------------------------------------------------------------------------

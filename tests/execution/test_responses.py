@@ -6,6 +6,7 @@ All flows run in one reconcile; ``jobflow.run_locally`` of the same flow is the 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,12 @@ def make(kind: str) -> Flow:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Iterator[World]:
     """Everything, run once."""
     root = tmp_path_factory.mktemp("responses")
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, root / "home")
+        patch.setattr(sys, "executable", str(warm_python))
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp() / "matplotlib"))
         world = World(root)
         for kind in response_flows.SIMPLE:

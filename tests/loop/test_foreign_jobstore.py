@@ -12,6 +12,8 @@ from jobflow import JobStore
 from reconciler.execution.launch import RESULT
 from tests.support import Reconcile, Repository, minimal_project
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 HEAVY = """
 import shutil
 from jobflow import job
@@ -153,7 +155,7 @@ def test_results_wait_on_the_worker_while_the_store_does_not_answer(project: Pro
     docs = str(place / "docs.json")
     project.repository.write("flows/f.yaml", BREAKER.replace("PLACE", str(place)))
     project.repository.commit()
-    done = project.reconcile("--once", "--wait", "--timeout", "8", env={"DOCS_FILE": docs})
+    done = project.reconcile("--once", "--wait", "--timeout", "5", env={"DOCS_FILE": docs})
     assert done.returncode == 1, done.stdout + done.stderr
     (job,) = json.loads(project.reconcile("get", "jobs", "-o", "json").stdout)
     assert job["state"] in ("SUBMITTED", "RUNNING", "RUN_FINISHED", "DOWNLOADED")

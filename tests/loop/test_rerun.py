@@ -10,6 +10,8 @@ import pytest
 
 from tests.support import Reconcile, Repository, minimal_project
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 CODE = """
 def start(x):
     return {"x": x}

@@ -22,9 +22,6 @@ from monty.json import MontyEncoder
 from reconciler.actual.jobstore import LMDBStore
 from tests.support import Reconcile, Repository, isolate, minimal_project
 
-# The one run that all tests look at must not be made once a worker of pytest-xdist.
-pytestmark = pytest.mark.xdist_group("round trip")
-
 CODE = Path(__file__).with_name("trip_code.py")
 
 WRITTEN = """
@@ -156,11 +153,12 @@ def comparable(output: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def trip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trip]:
+def trip(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Iterator[Trip]:
     root = tmp_path_factory.mktemp("trip")
     patch = pytest.MonkeyPatch()
     with patch.context() as monkeypatch:
         isolate(monkeypatch, root / "home")
+        monkeypatch.setattr(sys, "executable", str(warm_python))
         lib = root / "import"
         lib.mkdir()
         (lib / "trip.py").write_text(CODE.read_text())

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.usefixtures("warm")
+
 TWIN = """\
     apiVersion: reconciler/v1
     kind: Flow

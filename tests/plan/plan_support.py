@@ -182,6 +182,7 @@ def _apply_to_flow(
             labels=action.flow.labels,
             layer=action.flow.layer,
             suspended=action.flow.spec.suspend,
+            suspend_reason=action.flow.spec.suspend_reason,
             prune=action.flow.prune,
             protected=action.flow.protected or (old is not None and old.protected),
         )

@@ -149,7 +149,7 @@ class TestRevision:
     def test_keywords_of_a_rule_for_jobs_to_come(self) -> None:
         state = desired(flow(), rules=[rule("r", {"resources": {"ntask": 1}}, name_filter="relax")])
         plan = make_plan(state, ActualState())
-        assert codes(list(plan.diagnostics)) == ["resources/unknown-keyword"]
+        assert codes(list(plan.diagnostics)) == ["resources/unknown-keyword", "rule/matches-nothing"]
         assert plan.actions[0].reason == "new flow", "a rule that matches nothing holds nothing"
 
     def test_one_place_is_reported_once_with_the_best_words(self) -> None:

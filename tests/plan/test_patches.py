@@ -111,6 +111,48 @@ def test_the_same_values_from_elsewhere_are_no_change() -> None:
     assert make_plan(desired(flow(), rules=[renamed]), actual).actions == ()
 
 
+def test_where_they_come_from_now_is_written_down_all_the_same() -> None:
+    """A generated job inherits no default of a worker: so it counts where a value comes from."""
+    state = desired(flow(), rules=[LATE])
+    renamed = desired(flow(), rules=[rule("renamed", {"worker": "w2", "priority": 7}, name_filter="a")])
+    for actual in (start(state), start(state, a={"state": JobState.RUNNING})):
+        plan = make_plan(renamed, actual)
+        assert [(action.verb, action.key) for action in plan.restated] == [(Verb.KEEP, "f/a")]
+        wanted = plan.restated[0].wanted
+        assert wanted is not None and wanted.config.worker is not None
+        assert wanted.config.worker.origin.name == "renamed"
+        assert make_plan(state, actual).restated == ()
+
+
+def test_also_for_a_deferred_patch() -> None:
+    actual = start(a={"state": JobState.RUNNING})
+    deferred = applied(make_plan(desired(flow(), rules=[LATE]), actual), actual)
+    renamed = desired(flow(), rules=[rule("renamed", {"worker": "w2", "priority": 7}, name_filter="a")])
+    assert make_plan(desired(flow(), rules=[LATE]), deferred).restated == ()
+    plan = make_plan(renamed, deferred)
+    assert (plan.actions, [action.key for action in plan.restated]) == ((), ["f/a"])
+
+
+def test_an_impossible_flow_is_left_alone_altogether() -> None:
+    wrong = rule("wrong", {"worker": "w9"}, name_filter="b")
+    renamed = rule("renamed", {"worker": "w2", "priority": 7}, name_filter="a")
+    plan = make_plan(desired(flow(), rules=[renamed, wrong]), start(desired(flow(), rules=[LATE])))
+    assert (shown(plan), plan.restated) == (["Keep f"], ())
+
+
+def test_a_held_flow_follows_its_run_config_but_not_its_content() -> None:
+    held = flow(on_change=OnChange.HOLD)
+    actual = start(desired(held))
+    build = actual.built["f"]
+    edited = flow(on_change=OnChange.HOLD, values={"priority": 4})
+    actual.built = {"f": built(edited, a="other content")}
+    plan = make_plan(desired(edited), actual)
+    assert shown(plan) == ["Keep f", "Patch f", "Patch f/a", "Patch f/b"]
+    assert [change.field for change in plan.actions[1].changes] == ["run config"]
+    assert plan.actions[1].build_key == build.build_key
+    assert shown(make_plan(desired(edited), applied(plan, actual))) == ["Keep f"]
+
+
 def test_resources_of_the_two_forms_are_different() -> None:
     plain = desired(flow(values={"resources": {}}))
     generic = desired(flow(values={"qresources": {}}))
@@ -198,6 +240,42 @@ class TestGenerated:
         assert shown(plan) == ["Patch f/a", "Patch f/b", "Patch f/child", "Patch f/nested"]
         only_child = rule("static", {"priority": 9}, name_filter="child", dynamic=False)
         assert make_plan(desired(flow(), rules=[only_child]), self.world()).actions == ()
+
+    @pytest.mark.parametrize(
+        ("state", "expected"),
+        [
+            (JobState.READY, ["Keep f"]),
+            (JobState.RUNNING, ["Keep f"]),
+            (JobState.COMPLETED, ["Patch f/b"]),
+            (JobState.FAILED, ["Patch f/b"]),
+        ],
+    )
+    def test_what_an_ended_one_said_itself_is_in_nobodys_way(
+        self, state: JobState, expected: list[str]
+    ) -> None:
+        """The worker that it named is gone, and no edit can change what it said."""
+        own = own_layer("f", {"worker": "gone"})
+        ended = {"state": JobState.COMPLETED}
+        actual = with_jobs(self.world(), "f", child={"own": own, "state": state}, nested=ended)
+        plan = make_plan(desired(flow(), rules=[rule("b", {"priority": 1}, name_filter="b")]), actual)
+        assert shown(plan) == expected
+        (found,) = plan.diagnostics
+        assert (found.code, found.is_error) == ("reference/unknown-worker", expected == ["Keep f"])
+
+    def test_a_job_that_replaced_itself_and_what_both_generated(self) -> None:
+        """All generations have one uuid; each passes on its own values."""
+        own = own_layer("f", {"priority": 4})
+        actual = self.world()
+        child = actual.jobs["f"][2]
+        again = msgspec.structs.replace(child, uuid="f-a", index=2, key="a@2", own=own, sequence=9)
+        late = msgspec.structs.replace(child, uuid="f-late", key="late", generator_index=2, sequence=20)
+        actual.jobs["f"] = [*actual.jobs["f"][:2], again, child, late]
+        plan = make_plan(desired(flow(), rules=[LATE]), actual)
+        values = {action.key: action.wanted.config.priority_value for action in plan.actions if action.wanted}
+        assert values == {"f/a": 7, "f/a@2": 4, "f/child": 7, "f/late": 4}
+        plan = make_plan(desired(flow()), actual)
+        values = {action.key: action.wanted.config.priority_value for action in plan.actions if action.wanted}
+        assert values == {"f/a@2": 4, "f/late": 4}
 
     def test_their_own_config_beats_their_generator(self) -> None:
         own = own_layer("f", {"priority": 4})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from reconciler.cli.context import Context
 from reconciler.cli.views.words import many
 from reconciler.model.actions import SYMBOLS, Action, Plan, Subject, Verb
 from reconciler.model.records import Change
+from reconciler.plan.cost import Cost
 
 _COLORS = {
     Verb.SUBMIT: "green",
@@ -28,7 +29,7 @@ def plan_lines(context: Context, plan: Plan) -> Iterator[str]:
     for refusal in plan.refusals:
         yield context.style(f"  ! refused: {refusal}", fg="red", bold=True)
     shorten = len(plan.effective) > _FEW and not context.options.verbose
-    for action in _grouped(plan) if shorten else plan.actions:
+    for action in grouped(plan.actions) if shorten else plan.actions:
         yield _action_line(context, action)
         if action.verb in _SHOWN_CHANGES or context.options.verbose:
             yield from (_change_line(change) for change in action.changes)
@@ -47,17 +48,18 @@ def _change_line(change: Change) -> str:
         found = change.provenance
         place = f"{found['file']}:{found['line']}" if found["file"] else f"{found['kind']} {found['name']}"
         where = f"   # {found['level']}: {place}"
-    return f"            {change.field}: {_short(change.old)} -> {_short(change.new)}{where}"
+    return f"            {change.field}: {plan_value(change.old)} -> {plan_value(change.new)}{where}"
 
 
-def _short(value: Any) -> str:
+def plan_value(value: Any) -> str:
+    """Return a value of a change on one line."""
     return "(none)" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def _grouped(plan: Plan) -> Iterator[Action]:
+def grouped(actions: Iterable[Action]) -> Iterator[Action]:
     """Join runs of the same verb on jobs of the same flow for the same reason into one action."""
     run: list[Action] = []
-    for action in plan.actions:
+    for action in actions:
         if run and not _alike(run[-1], action):
             yield _joined(run)
             run = []
@@ -101,17 +103,60 @@ _WORDS = (
 )
 
 
-def summary_line(context: Context, plan: Plan) -> str:
-    """Return the one line that sums a plan up."""
+def summary_line(context: Context, plan: Plan, *, compared: bool = False) -> str:
+    """Return the one line that sums a plan up; ``compared`` with its base, not with the store."""
+    name = f"{plan.base}..{plan.revision}" if compared else plan.revision
+    line = f"{name}: {summary_text(plan)}"
+    return context.style(line, bold=True) if plan.effective else line
+
+
+def summary_text(plan: Plan) -> str:
+    """Return how many flows and jobs a plan changes, by what is done to them."""
     if not plan.effective:
-        return f"{plan.revision}: no changes"
+        return "no changes"
     parts = []
     for verb, words in _WORDS:
         jobs, flows = plan.count(verb, Subject.JOB), plan.count(verb, Subject.FLOW)
         counted = [many(flows, "flow")] * bool(flows) + [many(jobs, "job")] * bool(jobs)
         if counted:
             parts.append(f"{' and '.join(counted)} {words}")
-    line = f"{plan.revision}: {', '.join(parts)}"
+    line = ", ".join(parts)
     if plan.to_build:
         line += f"; {many(len(plan.to_build), 'flow')} to be built first"
-    return context.style(line, bold=True)
+    return line
+
+
+# cost -----------------------------------------------------------------------------------------------------
+
+
+def cost_line(cost: Cost) -> str | None:
+    """Return the one line that sums a cost up; None if nothing is known of it."""
+    if not cost.known:
+        return None
+    parts = []
+    if cost.jobs:
+        gpus = f" and {hours(cost.gpu_hours)} GPU-h" if cost.gpu_hours else ""
+        parts.append(f"at most {hours(cost.core_hours)} core-h{gpus} for {many(cost.jobs, 'job')}")
+    if cost.unknown:
+        parts.append(f"unknown for {many(cost.unknown, 'job')}")
+    if cost.patched:
+        parts.append(_patched_text(cost))
+    if cost.patched_unknown:
+        parts.append(f"unknown for {many(cost.patched_unknown, 'patched job')}")
+    return f"cost: {', '.join(parts)}"
+
+
+def _patched_text(cost: Cost) -> str:
+    difference = cost.after - cost.before
+    sign = "+" if difference >= 0 else "-"
+    return (
+        f"{hours(cost.before)} -> {hours(cost.after)} core-h ({sign}{hours(abs(difference))}) "
+        f"for {many(cost.patched, 'patched job')}"
+    )
+
+
+def hours(value: float) -> str:
+    """Return hours as people read them: few digits for few, no fractions for many."""
+    if value >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"

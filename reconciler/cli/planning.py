@@ -1,0 +1,126 @@
+"""Plans for the command line: of a revision against the store, and of one revision against another."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from reconciler.actual.store import Store
+from reconciler.cli.context import Context, opened
+from reconciler.cli.views.words import many
+from reconciler.desired.documents import PROJECT_FILES
+from reconciler.desired.git import Source
+from reconciler.desired.state import load_desired
+from reconciler.errors import InputError
+from reconciler.execution.known_builds import known_builds
+from reconciler.loop import Session, StoreCache
+from reconciler.model.actions import Plan
+from reconciler.model.desired import DesiredState, Revision
+from reconciler.model.manifests import GoodManifest, ProjectSpec
+from reconciler.plan.compare import compare
+from reconciler.plan.cost import Cost, plan_cost
+from reconciler.plan.planner import make_plan
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """A plan of a project and what it costs. ``notes`` tell what to keep in mind when reading it."""
+
+    project: str
+    plan: Plan
+    cost: Cost
+    notes: tuple[str, ...] = ()
+
+
+def plan_revision(session: Session, *, allow_prune: bool) -> Planned:
+    """Return what a reconcile of a revision would change now."""
+    loaded = session.load()
+    actual = session.actual(loaded.state)
+    with session.store.read() as view:
+        config = view.config()
+    plan = make_plan(loaded.state, actual, allow_prune=allow_prune)
+    workers = config.workers if config is not None else {}
+    cost = plan_cost(plan, loaded.state, actual.jobs, workers)
+    return Planned(loaded.state.project_name, plan, cost)
+
+
+def plan_comparison(
+    context: Context, source: Source, base_name: str, head_name: str | None, *, allow_prune: bool
+) -> Planned:
+    """Return what one revision would change, once another one is fully applied.
+
+    Raises
+    ------
+    InputError
+        A revision does not exist, or ``head`` has no Project.
+    """
+    head = source.revision() if head_name is None else named_revision(source, head_name)
+    base = named_revision(Source(source.git_dir, None, None, ""), base_name)
+    with _store(context, source, base if _has_project(source, base) else head) as store:
+        with store.read() as view:
+            good = view.good_manifests()
+        before, good = _base(source, base, head, StoreCache(store), good)
+        after = load_desired(source, head, StoreCache(store), good).state
+        actual = Session(source, store, head).actual(before)
+        with store.read() as view:
+            built = known_builds(view, after)
+    found = compare(before, after, actual, built, allow_prune=allow_prune)
+    cost = plan_cost(found.plan, after, found.actual.jobs, before.workers)
+    return Planned(after.project_name, found.plan, cost, tuple(_notes(source, base, head)))
+
+
+def named_revision(source: Source, name: str) -> Revision:
+    """Resolve a branch, tag or commit; the result carries the name that the user gave.
+
+    Raises
+    ------
+    InputError
+        There is no such revision, or the name is empty, as that of a variable that is not set.
+    """
+    if not name.strip():
+        raise InputError("the revision to compare is empty", hint="give a branch, tag or commit")
+    found = source.revision(name)
+    return msgspec.structs.replace(found, branch="commit" if found.commit.startswith(name.lower()) else name)
+
+
+def _has_project(source: Source, revision: Revision) -> bool:
+    return any(source.entry(revision.commit, name) is not None for name in PROJECT_FILES)
+
+
+def _base(
+    source: Source, base: Revision, head: Revision, cache: StoreCache, good: dict[str, GoodManifest]
+) -> tuple[DesiredState, dict[str, GoodManifest]]:
+    """Return the desired state of the base and its good manifests; one without a Project wants nothing."""
+    if _has_project(source, base):
+        inside = source.revision(base.commit)
+        loaded = load_desired(source, msgspec.structs.replace(inside, branch=base.branch), cache, good)
+        return loaded.state, loaded.good
+    nothing = DesiredState(
+        revision=base, project_name="", project=ProjectSpec(), project_layer={}, workers={},
+        exec_configs={}, rules=[], flows={}, manifests={},
+    )  # fmt: skip
+    return nothing, {}
+
+
+@contextmanager
+def _store(context: Context, source: Source, revision: Revision) -> Iterator[Store]:
+    """Open the state if there is one; a service that runs checks has none, and gets none."""
+    state_dir = context.state_dir(source, revision)
+    if Store.exists(state_dir):
+        with opened(state_dir) as store:
+            yield store
+        return
+    with tempfile.TemporaryDirectory(prefix="reconcile-plan-") as scratch, opened(Path(scratch)) as store:
+        yield store
+
+
+def _notes(source: Source, base: Revision, head: Revision) -> Iterator[str]:
+    missing = source.missing_commits(head.commit, base.commit)
+    if missing:
+        yield (
+            f"{head.branch} lacks {many(missing, 'commit')} of {base.branch}, and what they did shows here "
+            f"as undone: merge {base.branch} into it, or compare with their common ancestor"
+        )

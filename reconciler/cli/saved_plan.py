@@ -1,0 +1,208 @@
+"""A plan in a file: what ``plan --out`` writes and ``apply`` reads, and whether it still holds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reconciler import __version__
+from reconciler.cli.planning import Planned, plan_revision
+from reconciler.cli.views.data import plan_data
+from reconciler.desired.git import Source
+from reconciler.errors import InputError, RefusedError, WorldError
+from reconciler.loop import Session
+from reconciler.model.desired import Revision
+from reconciler.model.flows import digest
+
+FILE_VERSION = 1
+_WHAT = "reconciler/saved-plan"
+_AGAIN = "look at it again: reconcile plan --out FILE"
+
+
+class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan, and all that must still be as it was when it is applied.
+
+    ``lineage`` is the root commit of the repository, empty for a shallow clone; ``path`` the folder of
+    reconciler.yaml in it; ``changes`` the change counter of the store; ``digest`` that of all other fields.
+    """
+
+    what: str
+    schema_version: int
+    tool: str
+    project: str
+    lineage: str
+    branch: str
+    path: str
+    commit: str
+    tree: str
+    changes: int
+    allow_prune: bool
+    plan: dict[str, Any]
+    digest: str = ""
+
+    @property
+    def revision(self) -> Revision:
+        """The revision that was planned."""
+        return Revision(self.branch, self.commit, self.path, self.tree)
+
+    def sealed(self) -> SavedPlan:
+        """Return the same with its digest."""
+        content = msgspec.to_builtins(msgspec.structs.replace(self, digest=""))
+        return msgspec.structs.replace(self, digest=digest(content))
+
+
+# writing --------------------------------------------------------------------------------------------------
+
+
+def save(file: Path, session: Session, planned: Planned, changes: int, *, allow_prune: bool) -> None:
+    """Write the plan of a session, readable by its owner only; ``changes`` is the store's counter before it.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written there.
+    """
+    revision = session.revision
+    saved = SavedPlan(
+        what=_WHAT,
+        schema_version=FILE_VERSION,
+        tool=__version__,
+        project=planned.project,
+        lineage=session.source.root_commit(),
+        branch=revision.branch,
+        path=revision.path,
+        commit=revision.commit,
+        tree=revision.tree,
+        changes=changes,
+        allow_prune=allow_prune,
+        plan=_plain(planned),
+    )
+    data = msgspec.json.format(msgspec.json.encode(saved.sealed()), indent=2)
+    try:
+        _replace(file, data + b"\n")
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}", hint="give another --out FILE") from error
+
+
+def _plain(planned: Planned) -> dict[str, Any]:
+    """Return the plan as it is once it has been through a file."""
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(plan_data(planned.plan, planned.cost)))
+    return found
+
+
+def _replace(file: Path, data: bytes) -> None:
+    """Write a whole file or none: under another name first, and on the disk before it gets its own."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+# reading --------------------------------------------------------------------------------------------------
+
+
+def read(file: Path) -> SavedPlan:
+    """Return the plan of a file.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is no saved plan of this version, or it was changed.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {file}: {error.strerror}", hint="save a plan with: reconcile plan --out FILE"
+        ) from error
+    _check_header(file, data)
+    try:
+        saved = msgspec.json.decode(data, type=SavedPlan)
+    except msgspec.MsgspecError as error:
+        raise InputError(f"{file} is damaged: {error}", hint=_AGAIN) from error
+    if saved != saved.sealed():
+        raise InputError(f"{file} was changed after it was saved, or is damaged", hint=_AGAIN)
+    return saved
+
+
+class _Header(msgspec.Struct):
+    what: str
+    schema_version: int
+    tool: str
+
+
+def _check_header(file: Path, data: bytes) -> None:
+    """Say whose file it is before complaining about what is in it."""
+    try:
+        header = msgspec.json.decode(data, type=_Header)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is no saved plan: {error}", hint=_AGAIN) from error
+    if header.what != _WHAT:
+        raise InputError(f"{file} is no saved plan, but '{header.what}'", hint=_AGAIN)
+    if header.schema_version != FILE_VERSION:
+        raise InputError(
+            f"{file} was saved by reconciler {header.tool} in format {header.schema_version}; "
+            f"this is {__version__}, which knows format {FILE_VERSION}",
+            hint=_AGAIN,
+        )
+
+
+# does it still hold? --------------------------------------------------------------------------------------
+
+
+def check_source(saved: SavedPlan, source: Source) -> None:
+    """Refuse another repository, and a branch that has moved on.
+
+    Raises
+    ------
+    RefusedError
+        Something is not as it was; the message names both.
+    """
+    try:
+        tip = source.revision().commit
+        root = source.root_commit()
+    except (InputError, WorldError) as error:
+        raise RefusedError(f"the plan is for {saved.revision}: {error.message}", hint=_AGAIN) from error
+    if root != saved.lineage:
+        raise RefusedError(
+            f"the plan is for project '{saved.project}' (repository with root {saved.lineage[:7]}), "
+            f"not for this repository (root {root[:7]})",
+            hint="give the repository with --repo",
+        )
+    if tip != saved.commit:
+        raise RefusedError(
+            f"the plan is stale: it is for {saved.revision}, and {saved.branch} is at {tip[:7]} now",
+            hint=_AGAIN,
+        )
+
+
+def check_holds(saved: SavedPlan, session: Session) -> None:
+    """Refuse a plan that is no longer what a reconcile of its revision would do. Call it with the lease held.
+
+    Raises
+    ------
+    RefusedError
+        Branch or store have moved, or the plan would be another one now.
+    """
+    check_source(saved, session.source)
+    with session.store.read() as view:
+        changes = view.change_counter()
+    if changes != saved.changes:
+        raise RefusedError(
+            f"the plan is stale: the state in {session.store.path} has moved since it was saved "
+            f"(change {saved.changes}, now {changes})",
+            hint=_AGAIN,
+        )
+    if _plain(plan_revision(session, allow_prune=saved.allow_prune)) != saved.plan:
+        by = "" if saved.tool == __version__ else f" by reconciler {saved.tool}, this is {__version__}"
+        raise RefusedError(f"the plan is stale: it would be another one now; it was saved{by}", hint=_AGAIN)

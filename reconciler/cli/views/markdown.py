@@ -1,0 +1,195 @@
+"""A plan as Markdown, for the discussion of a pull request: what needs a decision comes first.
+
+What users wrote (names, values, messages) is never read as Markdown: it stands in code spans, or with every
+special character escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from reconciler.cli.views.markdown_text import cell, code, details, plain, table
+from reconciler.cli.views.plan_text import cost_line, grouped, hours, plan_value, summary_text
+from reconciler.cli.views.words import many
+from reconciler.diagnostics import Diagnostic
+from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.records import Change
+from reconciler.plan.cost import Cost, CostGroup
+
+MARKER = "<!-- reconciler-plan -->"
+"""First line of the comment, by which a bot finds the one that it wrote before."""
+
+_LONGEST = 60_000
+"""Characters; GitHub takes 65,536 in a comment."""
+_LIMITS = (200, 60, 20, 5, 1)
+_FEW = 10
+
+Lines = list[str]
+T = TypeVar("T")
+
+
+def plan_markdown(plan: Plan, cost: Cost, notes: Sequence[str] = (), *, compared: bool = False) -> str:
+    """Return the plan as one comment; lists that would make it too long for a comment are cut."""
+    text = ""
+    for limit in _LIMITS:
+        text = "\n".join(_comment(plan, cost, notes, limit, compared=compared))
+        if len(text) <= _LONGEST:
+            break
+    return text
+
+
+def _comment(plan: Plan, cost: Cost, notes: Sequence[str], limit: int, *, compared: bool) -> Iterator[str]:
+    yield MARKER
+    yield f"### reconcile plan: {_span(plan, compared=compared)}"
+    yield ""
+    yield f"**{plain(summary_text(plan))}**" + (f" · {cost_line(cost)}" if cost.known else "")
+    yield from (f"\n> **Note** {plain(note)}" for note in notes)
+    for section in _sections(plan, cost, limit):
+        if section:
+            yield ""
+            yield from section
+
+
+def _span(plan: Plan, *, compared: bool) -> str:
+    if not compared:
+        return code(plan.revision) + (f" (applied: {code(plan.base)})" if plan.base else "")
+    return code(f"{plan.base}..{plan.revision}")
+
+
+def _sections(plan: Plan, cost: Cost, limit: int) -> Iterator[Lines]:
+    yield _refusals(plan)
+    yield _diagnostics(plan, limit)
+    yield _changes("Deferred until the job is editable", _of(plan, Verb.DEFER), limit)
+    yield _held(plan, limit)
+    yield _actions("Replaced", _of(plan, Verb.REPLACE), limit)
+    yield _actions("Submitted", _of(plan, Verb.SUBMIT), limit)
+    yield _actions("Cancelled or forgotten", _of(plan, Verb.CANCEL, Verb.FORGET), limit)
+    yield _changes("Patched", _of(plan, Verb.PATCH), limit)
+    yield _cost(cost, limit)
+
+
+def _of(plan: Plan, *verbs: Verb) -> list[Action]:
+    return [action for action in plan.actions if action.verb in verbs]
+
+
+# what needs a decision ------------------------------------------------------------------------------------
+
+
+def _refusals(plan: Plan) -> Lines:
+    if not plan.refusals:
+        return []
+    lines = [f"- {plain(refusal)}" for refusal in plan.refusals]
+    return ["#### Refused by a guard", "", *lines, "", "It is applied only with `--allow-prune`."]
+
+
+def _diagnostics(plan: Plan, limit: int) -> Lines:
+    if not plan.diagnostics:
+        return []
+    errors = sum(1 for diagnostic in plan.diagnostics if diagnostic.is_error)
+    warnings = len(plan.diagnostics) - errors
+    counts = [many(errors, "error")] * bool(errors) + [many(warnings, "warning")] * bool(warnings)
+    ordered = sorted(plan.diagnostics, key=lambda found: (not found.is_error, found.sort_key()))
+    return [f"#### {' and '.join(counts)}", "", *_list(ordered, _diagnostic, limit)]
+
+
+def _diagnostic(found: Diagnostic) -> str:
+    where = f"{code(str(found.location))} " if found.location is not None else ""
+    related = "".join(f"; {plain(note.label)}: {code(str(note.location))}" for note in found.related)
+    hint = f" (help: {plain(found.hint)})" if found.hint else ""
+    return f"- **{found.severity}** {where}{plain(found.message)}{related}{hint} {code(found.code)}"
+
+
+def _held(plan: Plan, limit: int) -> Lines:
+    held = _of(plan, Verb.KEEP)
+    lines = _list(held, lambda action: f"- {code(action.key)}: {plain(action.reason)}", limit)
+    return _titled("Held, or not known yet", held, lines)
+
+
+# what is done ---------------------------------------------------------------------------------------------
+
+
+def _actions(title: str, actions: list[Action], limit: int) -> Lines:
+    shown = list(grouped(actions)) if len(actions) > _FEW else actions
+    return _titled(title, actions, _list(shown, _action, limit))
+
+
+def _action(action: Action) -> str:
+    return f"- {action.subject.lower()} {code(action.key)}: {plain(action.reason)}"
+
+
+def _changes(title: str, actions: list[Action], limit: int) -> Lines:
+    shown = list(grouped(actions)) if len(actions) > _FEW else actions
+    rows = [(action.key, change) for action in shown for change in action.changes]
+    silent = [action for action in shown if not action.changes]
+    lines = (
+        table(("job", "field", "old", "new", "set by"), [_row(*row) for row in rows[:limit]]) if rows else []
+    )
+    lines += _more(len(rows) - limit)
+    lines += [""] * bool(rows and silent) + _list(silent, _action, limit)
+    return _titled(title, actions, lines)
+
+
+def _row(key: str, change: Change) -> tuple[str, ...]:
+    values = (cell(plan_value(value)) for value in (change.old, change.new))
+    return (cell(key), cell(change.field), *values, _place(change))
+
+
+def _place(change: Change) -> str:
+    found = change.provenance
+    if found is None:
+        return ""
+    place = f"{found['file']}:{found['line']}" if found["file"] else f"{found['kind']} {found['name']}"
+    return f"{found['level']} {cell(place)}"
+
+
+def _titled(title: str, actions: Sequence[Action], lines: Lines) -> Lines:
+    """Short lists stand open, long ones are folded."""
+    if not actions:
+        return []
+    flows = sum(1 for action in actions if action.subject is Subject.FLOW)
+    jobs = len(actions) - flows
+    counted = [many(flows, "flow")] * bool(flows) + [many(jobs, "job")] * bool(jobs)
+    heading = f"{title}: {' and '.join(counted)}"
+    return details(heading, lines) if len(lines) > _FEW + 2 else [f"#### {heading}", "", *lines]
+
+
+def _list(entries: Sequence[T], line: Callable[[T], str], limit: int) -> Lines:
+    return [*map(line, entries[:limit]), *_more(len(entries) - limit)]
+
+
+def _more(number: int) -> Lines:
+    return ["", f"… and {number} more; `-o json` has all of them."] if number > 0 else []
+
+
+# cost -----------------------------------------------------------------------------------------------------
+
+
+def _cost(cost: Cost, limit: int) -> Lines:
+    """A cost of which nothing is known is one line: it must not look like none at all."""
+    if not cost.known:
+        jobs = cost.unknown
+        return [f"Cost: unknown for {many(jobs, 'job')}: no cores or no time limit."] if jobs else []
+    lines = ["#### Cost, at most", ""]
+    if cost.groups:
+        header = ("worker", "resources", "jobs", "cores", "GPUs", "time limit", "core-h")
+        lines += table(header, [_group(group) for group in cost.groups[:limit]])
+        lines += [*_more(len(cost.groups) - limit), ""]
+    return [*lines, plain((cost_line(cost) or "").partition(": ")[2])]
+
+
+def _group(group: CostGroup) -> tuple[str, ...]:
+    request = group.request
+    return (
+        cell(group.worker), cell(plan_value(group.resources)), f"{group.jobs}", _known(request.cores),
+        _known(request.gpus), _known(request.seconds, _clock), _known(group.core_hours, hours),
+    )  # fmt: skip
+
+
+def _known(value: T | None, form: Callable[[T], str] = str) -> str:
+    return "unknown" if value is None else form(value)
+
+
+def _clock(seconds: int) -> str:
+    minutes, second = divmod(seconds, 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"

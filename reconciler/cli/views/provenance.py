@@ -1,0 +1,112 @@
+"""Where values come from, as data: level, file, line, commit, author, date."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Any
+
+from reconciler.actual.store import Store
+from reconciler.cli.context import Context
+from reconciler.cli.views.data import Data
+from reconciler.errors import InputError
+from reconciler.model.desired import DesiredState
+from reconciler.model.manifests import Kind, RuleSpec
+from reconciler.model.records import JobRecord
+from reconciler.model.settings import Origin, Setting
+from reconciler.plan.checks import worker_defaults
+from reconciler.plan.configs import FlowConfigs, content_origin
+from reconciler.plan.explain import Decision, decisions, without_revision
+
+_NOBODY: Data = {"commit": None, "author": None, "time": None, "summary": None}
+
+
+class Provenance:
+    """Looks values up in the revision that was applied last, and in its history."""
+
+    def __init__(self, context: Context, store: Store) -> None:
+        from reconciler.loop import Session
+
+        with store.read() as view:
+            config = view.config()
+        assert config is not None, "there is a job, so something was applied"
+        self.revision = config.revision
+        self.session = Session(context.source(fetch=False), store, _revision(context, config.commit))
+        self.desired: DesiredState = self.session.load().state
+        self.authors = self.session.authors()
+        self.defaults = worker_defaults(self.desired)
+
+    def configs(self, flow: str) -> FlowConfigs | None:
+        """Return who resolves the run configs of a flow; None if the revision does not have it."""
+        found = self.desired.flows.get(flow)
+        return FlowConfigs(self.desired, found, self.defaults) if found is not None else None
+
+    def decisions(self, record: JobRecord, records: list[JobRecord]) -> list[Decision]:
+        """Return why a job has its run config; ``records`` are all jobs of its flow."""
+        configs = self.configs(record.flow) if record.current else None
+        return decisions(configs, record, records) if configs is not None else without_revision(record)
+
+    def of_setting(self, setting: Setting) -> Data:
+        """Return value, level, kind, name, order, file, line, commit, author, time, summary of a setting."""
+        return {"value": setting.shown} | self.of_origin(setting.origin)
+
+    def of_content(self, setting: Setting) -> Data:
+        """Return where the ExecConfig stands that a setting names, and who changed it last."""
+        found = self.of_origin(content_origin(setting))
+        return {key: found[key] for key in ("kind", "name", "file", "line", *_NOBODY)}
+
+    def of_origin(self, origin: Origin) -> Data:
+        """Return an origin with its place and its author."""
+        order = None
+        key = f"{origin.kind}/{origin.name}"
+        if origin.kind == Kind.OVERRIDE_RULE and key in self.desired.manifests:
+            order = self.desired.manifests[key].spec.get("order", RuleSpec(set={}).order)
+        return self.desired.provenance(origin) | {"order": order} | self._person(key, origin.pointer)
+
+    def _person(self, key: str, pointer: str) -> Data:
+        """The last good version of a broken document stands in an older commit: its lines are not these."""
+        manifest = self.desired.manifests.get(key)
+        if manifest is None or key in self.desired.stale:
+            return _NOBODY
+        who = self.authors.of(self.desired.revision.commit, manifest, pointer)
+        if who is None:
+            return _NOBODY
+        return {"commit": who.commit, "author": who.author, "time": who.time, "summary": who.summary}
+
+
+def _revision(context: Context, commit: str) -> Any:
+    try:
+        return context.source(fetch=False).revision(commit)
+    except InputError as error:
+        raise InputError(
+            f"the commit that was applied last, {commit[:12]}, is not in this repository",
+            hint="was its history rewritten? give the right --repo, or run `reconcile --once` first",
+        ) from error
+
+
+def place_text(found: Data) -> str:
+    """Return ``rules/a.yaml:7``, or that it has gone."""
+    return f"{found['file']}:{found['line']}" if found["file"] else "no longer in the revision"
+
+
+def person_text(found: Data) -> str:
+    """Return commit, day and author on one line; empty if unknown."""
+    if not found["commit"]:
+        return ""
+    day = datetime.datetime.fromtimestamp(found["time"]).astimezone().strftime("%Y-%m-%d")
+    return f"{found['commit'][:7]} {day} {found['author']}"
+
+
+def level_text(found: Data) -> str:
+    """Return ``rule urgent (order 100)``, ``flow eos-al``; of an ExecConfig's content ``ExecConfig vasp``."""
+    if found["kind"] == Kind.EXEC_CONFIG:
+        return f"{found['kind']} {found['name']}"
+    order = f" (order {found['order']})" if found.get("order") is not None else ""
+    return f"{found['level']} {found['name']}{order}"
+
+
+def value_text(value: Any) -> str:
+    """Return a value as people write it."""
+    if value is None:
+        return "(none)"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,143 @@
+"""The top of a submission script: shebang and directives, as each scheduler wants them.
+
+qtoolkit's templates know the directives. What they get wrong is put right here: they quote nothing, give
+every option a value, and drop a line that holds ``$$`` without a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from reconciler.diagnostics import did_you_mean
+from reconciler.errors import InputError
+from reconciler.execution.generic_resources import keywords_of
+from reconciler.execution.qtk import STDERR, STDOUT, scheduler_io
+from reconciler.model.schedulers import KEYWORDS, RESERVED, unsafe_values
+from reconciler.model.settings import Resources
+
+Keywords = dict[str, Any]
+
+
+def queue_name(key: str, identity: str) -> str:
+    """Return a name for the queue that every scheduler takes: first what people read, then who it is.
+
+    ``identity`` is unique for every attempt, so that an interrupted submission can be found by it.
+    """
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", key)[:40].strip("-")
+    if not readable[:1].isalpha():  # PBS and Grid Engine want a letter first
+        readable = f"j{readable}"
+    return f"{readable}.{identity}"
+
+
+def submission_header(scheduler_type: str, resources: Resources | None, name: str) -> str:
+    """Return the top of a submission script, down to the last directive, ending in one newline.
+
+    Empty resources give a script without request lines, with any scheduler. ``name`` is that of the job in
+    the queue; see :func:`queue_name`.
+
+    Raises
+    ------
+    InputError
+        The scheduler cannot be asked for this; the message says for what.
+    """
+    io = scheduler_io(scheduler_type)
+    keywords = _requested(scheduler_type, resources or Resources({}))
+    verbatim = str(keywords.pop("qverbatim", ""))
+    lines, more = _SPELLED[scheduler_type](keywords | _own(scheduler_type, name))
+    header = str(io.generate_header(lines)).split("\n")
+    # A line of qverbatim may hold anything, also the sign at which qtoolkit would drop it.
+    whole = ["#!/bin/bash", *header, *more, *verbatim.split("\n")]
+    return "\n".join(line.rstrip() for line in whole if line.strip()) + "\n"
+
+
+def _requested(scheduler_type: str, resources: Resources) -> Keywords:
+    """Return what the resources ask for, in keywords of the scheduler."""
+    for pointer, reason in unsafe_values(resources.values):
+        raise InputError(f"the value of '{pointer[1:]}' {reason}", hint="give one plain value on one line")
+    asked = keywords_of(scheduler_type, resources.values) if resources.generic else dict(resources.values)
+    _refuse_unknown(scheduler_type, asked)
+    return asked
+
+
+def _refuse_unknown(scheduler_type: str, keywords: Mapping[str, Any]) -> None:
+    known = KEYWORDS[scheduler_type] - RESERVED
+    for key in sorted(keywords.keys() - known):
+        if key in RESERVED:
+            raise InputError(f"'{key}' is set by reconciler for every job", hint=f"remove '{key}'")
+        if scheduler_type == "shell":
+            raise InputError(
+                f"a plain shell cannot give '{key}'",
+                hint="set `resources: {}`, or use a worker with a scheduler",
+            )
+        hint = did_you_mean(key, known) or f"known: {', '.join(sorted(known))}"
+        raise InputError(f"'{key}' is no {scheduler_type} keyword", hint=hint)
+
+
+def _own(scheduler_type: str, name: str) -> Keywords:
+    """What is the same for every job: its name and where its output goes; a shell has no place for them."""
+    if scheduler_type == "shell":
+        return {}
+    return {"job_name": name, "qout_path": STDOUT, "qerr_path": STDERR}
+
+
+# how each scheduler spells values -------------------------------------------------------------------------
+
+Spelled = tuple[Keywords, list[str]]
+"""Keywords for qtoolkit's template, and lines for which it has no keyword."""
+
+_SLURM_FLAGS: Mapping[str, tuple[str, str | None]] = {
+    "exclusive": ("--exclusive", None),
+    "requeue": ("--requeue", "--no-requeue"),
+}
+"""Options that stand without a value when set to true or false; the template always writes one."""
+
+
+def _slurm(keywords: Keywords) -> Spelled:
+    flags = [key for key in _SLURM_FLAGS if isinstance(keywords.get(key), bool)]
+    options = [_SLURM_FLAGS[key][0 if keywords[key] else 1] for key in flags]
+    values = {key: _quoted(_text(key, value)) for key, value in keywords.items() if key not in flags}
+    return values, [f"#SBATCH {option}" for option in options if option is not None]
+
+
+def _quoted(value: str) -> str:
+    """Sbatch reads a directive as a shell would: blanks and quotes end a value unless they are quoted."""
+    if not re.search(r"[\s\"'\\#]", value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _pbs(keywords: Keywords) -> Spelled:
+    return _yes_no(keywords), ["#PBS -S /bin/bash"]
+
+
+def _sge(keywords: Keywords) -> Spelled:
+    """Without these Grid Engine runs a job in the home directory, often with a C shell."""
+    return _yes_no(keywords) | {"cwd": ""}, ["#$ -S /bin/bash"]
+
+
+def _yes_no(keywords: Keywords) -> Keywords:
+    values = dict(keywords)
+    if isinstance(values.get("rerunnable"), bool):
+        values["rerunnable"] = "y" if values["rerunnable"] else "n"
+    return {key: _text(key, value) for key, value in values.items()}
+
+
+def _shell(keywords: Keywords) -> Spelled:
+    return keywords, []
+
+
+def _text(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        raise InputError(f"'{key}' cannot be {str(value).lower()}", hint="give a text or a number")
+    return str(value)
+
+
+_SPELLED: Mapping[str, Callable[[Keywords], Spelled]] = {
+    "shell": _shell,
+    "slurm": _slurm,
+    "pbs": _pbs,
+    "sge": _sge,
+}

@@ -1,0 +1,69 @@
+"""The one door to qtoolkit: its templates, commands and parsers by scheduler, and its generic resources.
+
+Imported when first used; what it raises becomes an error of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from reconciler.diagnostics import did_you_mean
+from reconciler.errors import InputError
+from reconciler.model.schedulers import KEYWORDS
+
+STDOUT, STDERR = "queue.out", "queue.err"
+"""Where a scheduler writes what a script prints: in the directory in which it is submitted."""
+
+
+@cache
+def scheduler_io(scheduler_type: str) -> Any:
+    """Return qtoolkit's view of a scheduler.
+
+    Raises
+    ------
+    InputError
+        There is no such scheduler.
+    """
+    if scheduler_type not in KEYWORDS:
+        hint = did_you_mean(scheduler_type, KEYWORDS)
+        raise InputError(f"there is no scheduler '{scheduler_type}'", hint=hint)
+    from qtoolkit.io import PBSIO, SGEIO, ShellIO, SlurmIO
+
+    if scheduler_type == "shell":
+        return ShellIO(stdout_path=STDOUT, stderr_path=STDERR)
+    return {"slurm": SlurmIO, "pbs": PBSIO, "sge": SGEIO}[scheduler_type]()
+
+
+def is_over(job: Any) -> bool:
+    """Whether a job of a listing has ended, though it is still listed."""
+    from qtoolkit.core.data_objects import QState
+
+    return job.state is QState.DONE
+
+
+def converted(scheduler_type: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of QResources as keywords of a scheduler.
+
+    Raises
+    ------
+    InputError
+        qtoolkit cannot do that.
+    """
+    from qtoolkit.core.data_objects import ProcessPlacement, QResources
+    from qtoolkit.core.exceptions import QTKError
+
+    values = dict(fields)
+    placement = values.get("process_placement")
+    if placement is not None:
+        known = [str(member.value) for member in ProcessPlacement]
+        if placement not in known:
+            hint = did_you_mean(str(placement), known)
+            raise InputError(f"there is no process_placement '{placement}'", hint=hint)
+        values["process_placement"] = ProcessPlacement(placement)
+    try:
+        found: dict[str, Any] = scheduler_io(scheduler_type).check_convert_qresources(QResources(**values))
+    except (QTKError, TypeError, ValueError) as error:
+        raise InputError(f"these qresources are impossible with {scheduler_type}: {error}") from error
+    return found
