@@ -11,7 +11,7 @@ from reconciler.cli.edits import Desk, Publishing, Trial, decoded, desk
 from reconciler.cli.views.words import many, some
 from reconciler.desired.yaml_edit import EditError, append_document, remove_value, same
 from reconciler.desired.yaml_edit import set_value as set_in_text
-from reconciler.diagnostics import did_you_mean
+from reconciler.diagnostics import nearest
 from reconciler.errors import InputError, RefusedError
 from reconciler.model.manifests import Kind, Manifest
 from reconciler.model.rules import Rule
@@ -143,7 +143,10 @@ class _Setter:
 
     def _check_found(self, trial: Trial) -> None:
         """A selector that matches no job is a slip of the pen; the planner knows what would match."""
-        if self.selection.jobs or self.selection.unknown:
+        if self.selection.jobs:
+            return
+        if self.selection.unknown:
+            self._check_slip()
             return
         for problem in trial.outlook.plan.diagnostics:
             here = problem.location is not None and problem.location.file == trial.edit.file
@@ -152,6 +155,18 @@ class _Setter:
                     f"'{self.selector}' selects no job: {problem.message.partition(': ')[2]}",
                     hint=self._names_instead() or problem.hint,
                 )
+
+    def _check_slip(self) -> None:
+        """There may be such a job in a flow that is not built yet; one that is nearly so is more likely."""
+        names = {facts.name for _, facts, _ in self._by_flow().jobs if facts.name is not None}
+        guess = nearest((self.selector.name_glob or "").strip("*?"), names)
+        meant = self._names_instead() or (f"did you mean '{guess}'?" if guess is not None else None)
+        if meant is not None:
+            unbuilt = some([flow.name for flow in self.selection.unknown], 3)
+            raise InputError(
+                f"'{self.selector}' selects no job that is known so far",
+                hint=f"{meant} To know the jobs of {unbuilt} too, run `reconcile --once` first",
+            )
 
     def _names_instead(self) -> str | None:
         """Users know jobs by flow/id, and rules by name."""
@@ -168,17 +183,12 @@ class _Setter:
         if keys:
             context.say(f"{self.selector}: {many(len(keys), 'job')} of {many(len(flows), 'flow')}")
         else:
-            context.say(f"note: no job that is known so far is selected{self._perhaps()}")
+            context.say("note: no job that is known so far is selected")
         if unknown:
             names = some(unknown, 3)
             context.say(
                 f"note: not built yet, so their jobs are not known; the rule reaches them too: {names}"
             )
-
-    def _perhaps(self) -> str:
-        names = {facts.name for _, facts, _ in self._by_flow().jobs if facts.name is not None}
-        hint = self._names_instead() or did_you_mean((self.selector.name_glob or "").strip("*?"), names)
-        return f"; {hint}" if hint else ""
 
     def _by_flow(self) -> Selection:
         wide = msgspec.structs.replace(self.selector, name_glob=None, function_filter=None)

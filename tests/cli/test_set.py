@@ -481,6 +481,9 @@ def make():
     done = ok(reconcile("set", "priority", "made/Relax*", "1", "--dry-run"))
     assert "no job that is known so far is selected" in done.err
     assert "not built yet, so their jobs are not known; the rule reaches them too: made" in done.err
+    slip = reconcile("set", "priority", "*/relx*", "1")
+    assert slip.code == 2, "some job of the flow that is not built may have that name, but most likely not"
+    assert "did you mean 'relax'? To know the jobs of made too, run `reconcile --once` first" in slip.err
     for name in ("eos-al", "made"):  # suspended: no job runs
         ok(reconcile("set", "suspend", name, "on", "--reason", "a test"))
     for name in ("eos-cu", "other"):
