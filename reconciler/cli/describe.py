@@ -50,10 +50,16 @@ def flow(context: Context, name: str) -> None:
         click.echo("jobs:")
     for job in jobs:
         if job.current:
-            error = f"  {job.error.strip().splitlines()[-1]}" if job.error else ""
-            line = f"  {job.key:<24} {job.state:<13} {job.config.worker_name}{error}"
+            line = f"  {job.key:<24} {job.state:<13} {job.config.worker_name}{_remark(job)}"
             click.echo(cut(line, terminal_width() or len(line)))
     _echo_events(events)
+
+
+def _remark(job: JobRecord) -> str:
+    """Return what is special about a job of a flow: a change that waits, and why it failed."""
+    waits = {change.field: change.new for change in job.wanted_changes}
+    deferred = f"  ! deferred: {cell_text(waits)}" if waits else ""
+    return deferred + (f"  {job.error.strip().splitlines()[-1]}" if job.error else "")
 
 
 def _flow_facts(view: View, name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from itertools import islice
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ import click
 from reconciler.actual.store import View
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
-from reconciler.cli.views.data import flows_data, job_data, job_keys, rule_data, worker_data
+from reconciler.cli.views.data import flows_data, is_gone, job_data, job_keys, rule_data, worker_data
 from reconciler.cli.views.listing import show
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
@@ -55,7 +56,12 @@ def flows(context: Context, patterns: tuple[str, ...]) -> None:
 @click.option("--flow", "flow", metavar="NAME", help="Only jobs of this flow.")
 @click.option("--worker", "worker", metavar="NAME", help="Only jobs of this worker.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many.")
-@click.option("--all", "history", is_flag=True, help="Also jobs that newer content has replaced.")
+@click.option(
+    "--all",
+    "history",
+    is_flag=True,
+    help="Also history: jobs that newer content replaced, or of removed flows.",
+)
 @global_options
 def jobs(
     context: Context,
@@ -72,20 +78,21 @@ def jobs(
     with context.store(must_exist=True) as store, store.read() as view:
         _check_filters(view, flow, worker)
         rows: list[dict[str, Any]] = []
-        for name in [flow] if flow else [record.name for record in view.flows()]:
+        for name in [flow] if flow else _flow_names(view, history):
             if len(rows) == limit:
                 break
             records = view.jobs_of(name)
             keys = job_keys(records)
-            rows += [
-                job_data(job, keys)
+            found = (
+                job
                 for job in records
                 if (history or job.current)
                 and (not wanted or job.state in wanted)
                 and (worker is None or job.config.worker_name == worker)
                 and _matches(job.path, patterns)
-            ]
-            rows = rows[:limit]
+            )
+            room = limit - len(rows) if limit is not None else None
+            rows += [job_data(job, keys) for job in islice(found, room)]
     _none_found(context, rows, patterns, "job")
     if context.options.output in ("table", "wide"):
         rows = [row | {"error": _last_line(row["error"])} for row in rows]
@@ -118,6 +125,11 @@ def rules(context: Context) -> None:
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _flow_names(view: View, history: bool) -> list[str]:
+    """A flow that was removed is history once its last job has ended."""
+    return [flow.name for flow in view.flows() if history or not is_gone(view, flow)]
 
 
 def _job_columns(context: Context, rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:

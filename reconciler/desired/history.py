@@ -67,6 +67,19 @@ class History:
         headers = (line.split(" ") for line in raw.splitlines() if not line.startswith("\t"))
         return sorted({words[0] for words in headers if len(words[0]) >= 40 and len(words) >= 3})
 
+    def last_with(self, commit: str, file: str, blob: str) -> str | None:
+        """Return the newest commit, down from ``commit``, in which a file has this content."""
+        if self._has(commit, file, blob):
+            return commit
+        place = f":(literal){self.source.inside(file)}"
+        changed = self._last("--max-count=1", f"--find-object={blob}", commit, "--", place)
+        parents = changed.parents if changed is not None else ()
+        return next((parent for parent in parents if self._has(parent, file, blob)), None)
+
+    def _has(self, commit: str, file: str, blob: str) -> bool:
+        entry = self.source.entry(commit, file)
+        return entry is not None and entry.object_id == blob
+
     def newest(self, commits: Sequence[str]) -> str:
         """Return the one that is no ancestor of another; clocks may be wrong, descent is not."""
         if len(commits) == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -12,6 +12,8 @@ from reconciler.model.rules import Rule
 from reconciler.model.run_config import FIELDS, RunConfig, resolve
 from reconciler.model.settings import Layer, Level, Setting
 from reconciler.plan.configs import FlowConfigs
+
+Records = Mapping[str, JobRecord]
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -28,8 +30,8 @@ class Decision(msgspec.Struct, frozen=True):
     beaten: tuple[Setting, ...]
 
 
-def decisions(configs: FlowConfigs, record: JobRecord, records: Sequence[JobRecord]) -> list[Decision]:
-    """Explain every field of a job; ``records`` are all jobs of its flow."""
+def decisions(configs: FlowConfigs, record: JobRecord, records: Records) -> list[Decision]:
+    """Explain every field of a job; ``records`` are all jobs of its flow by their ids."""
     layers = _layers(configs, record, records)
     return [_decide(configs, record, field, layers) for field in FIELDS]
 
@@ -51,7 +53,7 @@ def _decide(configs: FlowConfigs, record: JobRecord, field: str, layers: Sequenc
     return Decision(field, has, first, ())
 
 
-def _layers(configs: FlowConfigs, record: JobRecord, records: Sequence[JobRecord]) -> list[Layer]:
+def _layers(configs: FlowConfigs, record: JobRecord, records: Records) -> list[Layer]:
     written = configs.written.get(record.key) if record.generated_by is None else None
     if written is not None:  # the manifest of now; the record has that of its last patch
         said_by_code = {
@@ -63,11 +65,9 @@ def _layers(configs: FlowConfigs, record: JobRecord, records: Sequence[JobRecord
     return configs.layers_of_record(record, _generator_config(configs, record, records))
 
 
-def _generator_config(
-    configs: FlowConfigs, record: JobRecord, records: Sequence[JobRecord]
-) -> RunConfig | None:
+def _generator_config(configs: FlowConfigs, record: JobRecord, records: Records) -> RunConfig | None:
     """Return what the generator of a job has by this revision."""
-    generator = next((older for older in records if older.id == record.generator), None)
+    generator = records.get(record.generator or "")
     if generator is None:
         return None
     return resolve(_layers(configs, generator, records), configs.defaults, configs.digests)
@@ -81,9 +81,7 @@ class Share(msgspec.Struct, frozen=True):
     beaten_by: dict[str, Setting]
 
 
-def share_of_rule(
-    rule: Rule, configs: FlowConfigs, record: JobRecord, records: Sequence[JobRecord]
-) -> Share | None:
+def share_of_rule(rule: Rule, configs: FlowConfigs, record: JobRecord, records: Records) -> Share | None:
     """Return what a rule does to a job; None if it does not match it."""
     generated = record.generated_by is not None
     facts = configs.facts(record.key, record.name, record.function, generated=generated)

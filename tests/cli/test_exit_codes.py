@@ -99,6 +99,8 @@ class TestTheAnswerIsNo:
         ready.remove("flows/one.yaml")
         ready.commit()
         assert reconcile("--once", "--wait", "--allow-prune").returncode == 0
+        assert "one/" not in reconcile("get", "jobs", "-o", "name").stdout, "the flow is history now"
+        assert "one/" in reconcile("get", "jobs", "--all", "-o", "name").stdout
 
     @pytest.mark.usefixtures("warm")
     def test_degraded_counts_only_with_wait(

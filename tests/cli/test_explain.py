@@ -206,3 +206,18 @@ def test_rule_that_matches_nothing(repository: Repository, reconcile: Reconcile)
     assert warning in done.stderr and "'relax*' would match 1 job" in done.stderr
     assert warning in reconcile("--once").stderr, "also when there is nothing to do"
     assert f"{warning}; 'relax*' would match 1 job" in reconcile("explain", "rule", "r").stdout
+
+
+def test_the_last_good_version_of_a_broken_rule(repository: Repository, reconcile: Reconcile) -> None:
+    minimal_project(repository, repository.path.parent / "work")
+    repository.write_yaml("exec_configs/threads.yaml", EXEC_CONFIG.format(number=1))
+    repository.write_yaml("flows/f.yaml", FLOW)
+    repository.commit(author=ANN)
+    repository.write_yaml("rules/r.yaml", RULE.format(name="r", order=1, priority=7))
+    good = repository.commit("a rule", author=BO)
+    assert reconcile("--once").returncode == 0
+    repository.write_yaml("rules/r.yaml", RULE.format(name="r", order=1, priority="high"))
+    repository.commit("broken", author=CY)
+    assert reconcile("--once").returncode == 2
+    found = json.loads(reconcile("explain", "job", "f/relax", "priority", "-o", "json").stdout)["fields"][0]
+    assert (found["set_by"]["value"], found["set_by"]["commit"], found["set_by"]["author"]) == (7, good, BO)

@@ -237,3 +237,18 @@ def test_the_commit_that_changed_the_order(repository: Repository, case: Case) -
     repository.write("README", "something else")
     repository.commit("readme", author=CY)
     assert case.cause(base, "strong", "weak") == (reordered, BO)
+
+
+def test_the_last_commit_with_some_content(repository: Repository, source: Source, authors: Authors) -> None:
+    """The last good version of a document that is broken now, also after other edits."""
+    repository.write("rules/a.yaml", rule("a", 1))
+    good = repository.commit("good", author=ANN)
+    blob = repository.run("rev-parse", "HEAD:rules/a.yaml")
+    assert authors.history.last_with(good, "rules/a.yaml", blob) == good
+    repository.write("rules/b.yaml", rule("b", 1))
+    before = repository.commit("another file", author=BO)
+    for text in ("broken: [", "broken: {"):
+        repository.write("rules/a.yaml", text)
+        repository.commit("break it", author=CY)
+    assert authors.history.last_with(repository.head, "rules/a.yaml", blob) == before
+    assert authors.history.last_with(repository.head, "rules/b.yaml", blob) is None

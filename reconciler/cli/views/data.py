@@ -99,7 +99,7 @@ def flows_data(view: View) -> list[Data]:
     """Return all flows that are wanted, with those that were never submitted because they cannot be."""
     config = view.config()
     known = [flow for flow in view.flows() if not flow.orphaned]
-    found = [flow_data(flow, view.jobs_of(flow.name), config) for flow in known if not _gone(view, flow)]
+    found = [flow_data(flow, view.jobs_of(flow.name), config) for flow in known if not is_gone(view, flow)]
     names = {flow.name for flow in known}
     for name, reason in (config.out_of_sync if config is not None else {}).items():
         if name not in names:
@@ -107,8 +107,8 @@ def flows_data(view: View) -> list[Data]:
     return sorted(found, key=lambda flow: str(flow["name"]))
 
 
-def _gone(view: View, flow: FlowRecord) -> bool:
-    """A removed flow is shown until its last job has ended."""
+def is_gone(view: View, flow: FlowRecord) -> bool:
+    """Whether a flow was removed and its last job has ended: then it is not shown any more."""
     return flow.removed and not any(job.state in ACTIVE for job in view.jobs_of(flow.name))
 
 

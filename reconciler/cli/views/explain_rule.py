@@ -62,8 +62,9 @@ def _shares(provenance: Provenance, rule: Rule, jobs: dict[str, Any]) -> Iterato
         configs = provenance.configs(flow)
         if configs is None or not rule.matches_flow(flow, configs.flow.labels):
             continue
+        by_id = {record.id: record for record in records}
         for record in records:
-            share = share_of_rule(rule, configs, record, records) if record.current else None
+            share = share_of_rule(rule, configs, record, by_id) if record.current else None
             if share is not None:
                 yield share
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from reconciler.actual.store import Store
@@ -41,10 +42,12 @@ class Provenance:
         found = self.desired.flows.get(flow)
         return FlowConfigs(self.desired, found, self.defaults) if found is not None else None
 
-    def decisions(self, record: JobRecord, records: list[JobRecord]) -> list[Decision]:
+    def decisions(self, record: JobRecord, records: Iterable[JobRecord]) -> list[Decision]:
         """Return why a job has its run config; ``records`` are all jobs of its flow."""
         configs = self.configs(record.flow) if record.current else None
-        return decisions(configs, record, records) if configs is not None else without_revision(record)
+        if configs is None:
+            return without_revision(record)
+        return decisions(configs, record, {member.id: member for member in records})
 
     def of_setting(self, setting: Setting) -> Data:
         """Return value, level, kind, name, order, file, line, commit, author, time, summary of a setting."""
@@ -64,14 +67,20 @@ class Provenance:
         return self.desired.provenance(origin) | {"order": order} | self._person(key, origin.pointer)
 
     def _person(self, key: str, pointer: str) -> Data:
-        """The last good version of a broken document stands in an older commit: its lines are not these."""
-        manifest = self.desired.manifests.get(key)
-        if manifest is None or key in self.desired.stale:
-            return _NOBODY
-        who = self.authors.of(self.desired.revision.commit, manifest, pointer)
+        manifest, commit = self.desired.manifests.get(key), self._commit_of(key)
+        who = self.authors.of(commit, manifest, pointer) if manifest is not None and commit else None
         if who is None:
             return _NOBODY
         return {"commit": who.commit, "author": who.author, "time": who.time, "summary": who.summary}
+
+    def _commit_of(self, key: str) -> str | None:
+        """Return where to look a document up: the last good version of a broken one is in an older commit."""
+        head = self.desired.revision.commit
+        if key not in self.desired.stale:
+            return head
+        with self.session.store.read() as view:
+            good = view.good_manifests().get(key)
+        return self.authors.history.last_with(head, good.file, good.parsed) if good is not None else None
 
 
 def _revision(context: Context, commit: str) -> Any:
