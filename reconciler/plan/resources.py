@@ -7,10 +7,10 @@ from typing import Any
 
 from reconciler.diagnostics import Diagnostic, Related, did_you_mean
 from reconciler.model.desired import DesiredState
+from reconciler.model.generic import impossible
 from reconciler.model.schedulers import (
     KEYWORDS,
     QRESOURCES_FIELDS,
-    QRESOURCES_SUPPORTED,
     RESERVED,
     unsafe_values,
 )
@@ -117,17 +117,14 @@ def _check_generic(
     desired: DesiredState, scheduler: str, setting: Setting, values: dict[str, Any]
 ) -> Iterator[Diagnostic]:
     yield from _unknown(desired, setting, values, QRESOURCES_FIELDS, "QResources field")
-    for key in values:
-        if values[key] and key in QRESOURCES_FIELDS - QRESOURCES_SUPPORTED[scheduler]:
-            yield at_origin(
-                desired, _below(setting, f"/{key}"), "resources/unsupported-field",
-                f"'{key}' cannot be asked for with {scheduler}", key=True,
-                hint=f"remove it, or say it in {scheduler}'s own words under `scheduler_kwargs`",
-            )  # fmt: skip
+    for found in impossible(scheduler, values):
+        origin = setting.origin if found.key is None else _below(setting, f"/{found.key}")
+        # Of a wrong value the value is underlined, of a field that is not there for this scheduler its key.
+        at_key = found.code == "resources/unsupported-field"
+        yield at_origin(desired, origin, found.code, found.message, key=at_key, hint=found.hint or None)
     own_words = _kwargs(Resources(values, generic=True))
     what = f"{scheduler} keyword"
     yield from _unknown(desired, setting, own_words, KEYWORDS[scheduler], what, "/scheduler_kwargs")
-    yield from _check_placement(desired, setting, values)
 
 
 def _unknown(
@@ -145,16 +142,3 @@ def _unknown(
                 f"'{key}' is no {what}", key=True,
                 hint=did_you_mean(key, known - RESERVED) or "known: " + ", ".join(sorted(known - RESERVED)),
             )  # fmt: skip
-
-
-def _check_placement(desired: DesiredState, setting: Setting, values: dict[str, Any]) -> Iterator[Diagnostic]:
-    """Qtoolkit takes QResources with `processes`, or with `nodes` and `processes_per_node`, or empty ones."""
-    if not values or "process_placement" in values:
-        return
-    given = {key for key in ("processes", "nodes", "processes_per_node") if values.get(key)}
-    if given not in ({"processes"}, {"nodes", "processes_per_node"}):
-        yield at_origin(
-            desired, setting.origin, "resources/placement",
-            "qresources need either `processes`, or `nodes` together with `processes_per_node`",
-            hint="or leave qresources empty: {}",
-        )  # fmt: skip

@@ -183,7 +183,7 @@ def test_placement_is_given_by_its_name(placement: str) -> None:
         ("slurm", {"processes": 0}, "'processes' is 0"),
         ("pbs", {"processes": "4"}, "'processes' is '4'"),
         ("slurm", {"njobs": 3, "processes": 1}, "'njobs'"),
-        ("slurm", {"queue_name": "debug"}, "these qresources are impossible with slurm"),
+        ("slurm", {"queue_name": "debug"}, "qresources need `processes` or `nodes` together"),
         ("slurm", {"processes": 1, "process_placement": "SCATERED"}, "no process_placement 'SCATERED'"),
         ("slurm", {"processes": 1, "scheduler_kwargs": {"ntask": 1}}, "'ntask' is no slurm keyword"),
         ("slurm", {"processes": 1, "scheduler_kwargs": {"job_name": "x"}}, "'job_name' is set by reconciler"),

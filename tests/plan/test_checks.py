@@ -73,7 +73,13 @@ def test_an_unlike_keyword_names_those_that_may_be_set() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"processes": 4}, {"nodes": 2, "processes_per_node": 8}, {"process_placement": "Scattered"}]
+    "values",
+    [
+        {"processes": 4},
+        {"nodes": 2, "processes_per_node": 8},
+        {"processes": 2, "process_placement": "SCATTERED"},
+        {"nodes": 2, "processes_per_node": 8, "process_placement": "EVENLY_DISTRIBUTED"},
+    ],
 )
 def test_generic_resources(values: dict[str, Any]) -> None:
     assert complaints("slurm", values, generic=True) == []
@@ -88,6 +94,14 @@ def test_generic_resources(values: dict[str, Any]) -> None:
         ("pbs", {"processes": 1, "gpus_per_job": 1}, "resources/unsupported-field"),
         ("sge", {"processes": 1, "account": "a"}, "resources/unsupported-field"),
         ("slurm", {"processes": 1, "rerunnable": True}, "resources/unsupported-field"),
+        ("slurm", {"processes": 1, "rerunnable": False}, "resources/unsupported-field"),
+        ("slurm", {"processes": 0}, "resources/impossible-value"),
+        ("pbs", {"processes": "4"}, "resources/impossible-value"),
+        ("slurm", {"processes": 2, "process_placement": "Scattered"}, "resources/impossible-value"),
+        ("slurm", {"process_placement": "SCATTERED"}, "resources/placement"),
+        ("slurm", {"processes": 2, "process_placement": "EVENLY_DISTRIBUTED"}, "resources/placement"),
+        ("sge", {"processes": 4}, "resources/parallel-environment"),
+        ("sge", {"processes": "four"}, "resources/impossible-value"),
         ("slurm", {"processes": 1, "scheduler_kwargs": {"queue": "q"}}, "resources/unknown-keyword"),
         ("pbs", {"processes": 1, "scheduler_kwargs": {"array": "1-9"}}, "resources/reserved"),
         ("slurm", {"processes": 1, "njobs": 3}, "resources/reserved"),
