@@ -49,8 +49,17 @@ def _decide(configs: FlowConfigs, record: JobRecord, field: str, layers: Sequenc
     first = settings[0] if settings else None
     has = record.config.setting(field)
     if (first.value if first else None) == (has.value if has else None):
-        return Decision(field, first, None, tuple(settings[1:]))
+        return Decision(field, first, None, _beaten(settings))
     return Decision(field, has, first, ())
+
+
+def _beaten(settings: Sequence[Setting]) -> tuple[Setting, ...]:
+    """A generated job may have a value from its generator and from its flow: that is one place, not two."""
+    by_place: dict[tuple[str, str, str], Setting] = {}
+    for setting in settings:
+        origin = setting.origin
+        by_place.setdefault((origin.kind, origin.name, origin.pointer), setting)
+    return tuple(by_place.values())[1:]
 
 
 def _layers(configs: FlowConfigs, record: JobRecord, records: Records) -> list[Layer]:

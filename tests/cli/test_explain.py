@@ -53,6 +53,14 @@ def test_deferred_change(world: World) -> None:
     assert "! deferred" in world.run("explain", "job", "slow/nap").stdout
 
 
+def test_generated_job_names_what_its_generator_was_given(world: World) -> None:
+    """The flow gave the worker to both: one place, named once."""
+    (found,) = world.json("explain", "job", "generating/add", "worker")["fields"]
+    assert (found["value"], found["set_by"]["level"], found["set_by"]["kind"]) == ("w2", "generator", "Flow")
+    assert [beaten["level"] for beaten in found["beats"]] == ["project"]
+    assert "generator: flow generating" in world.run("explain", "job", "generating/add", "worker").stdout
+
+
 def test_rule_of_the_world(world: World) -> None:
     found = world.json("explain", "rule", "hurry")
     assert [row["key"] for row in found["jobs"]] == ["slow/nap"]

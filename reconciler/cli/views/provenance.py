@@ -14,7 +14,7 @@ from reconciler.errors import InputError
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Kind, RuleSpec
 from reconciler.model.records import JobRecord
-from reconciler.model.settings import Origin, Setting
+from reconciler.model.settings import Level, Origin, Setting
 from reconciler.plan.checks import worker_defaults
 from reconciler.plan.configs import FlowConfigs, content_origin
 from reconciler.plan.explain import Decision, decisions, without_revision
@@ -107,11 +107,25 @@ def person_text(found: Data) -> str:
 
 
 def level_text(found: Data) -> str:
-    """Return ``rule urgent (order 100)``, ``flow eos-al``; of an ExecConfig's content ``ExecConfig vasp``."""
+    """Return ``rule urgent (order 100)``, ``flow eos-al``; of an ExecConfig's content ``ExecConfig vasp``.
+
+    What a job has from its generator was given to that by a level of its own: ``generator: flow eos-al``.
+    """
     if found["kind"] == Kind.EXEC_CONFIG:
         return f"{found['kind']} {found['name']}"
     order = f" (order {found['order']})" if found.get("order") is not None else ""
-    return f"{found['level']} {found['name']}{order}"
+    level = found["level"]
+    if level == Level.GENERATOR:
+        level = f"{level}: {_LEVEL_OF.get(found['kind'], found['kind'])}"
+    return f"{level} {found['name']}{order}"
+
+
+_LEVEL_OF = {
+    Kind.OVERRIDE_RULE: Level.RULE,
+    Kind.FLOW: Level.FLOW,
+    Kind.PROJECT: Level.PROJECT,
+    Kind.WORKER: Level.WORKER,
+}
 
 
 def value_text(value: Any) -> str:
