@@ -26,7 +26,7 @@ from reconciler.model.flows import BuiltFlow, BuiltJob, build_key, flow_identity
 from reconciler.model.manifests import OnCodeChange
 
 _START_TIMEOUT = 60.0
-"""Seconds that a cold interpreter may take to import jobflow, on top of a flow's own deadline."""
+"""Seconds that a cold interpreter may take to import jobflow, before the deadline of a flow begins."""
 
 
 class BuildFailedError(Exception):
@@ -137,31 +137,31 @@ class Builder:
         )
 
     def _ask(self, flow: DesiredFlow, request: bytes) -> dict[str, Any]:
-        limit = self.desired.project.build_timeout
         if self._process is None:
             self._process = self._start()
-            limit += _START_TIMEOUT
+            slow = f"the process that builds flows was not ready after {_START_TIMEOUT:g} s"
+            self._read_line(flow, _START_TIMEOUT, slow, "is the machine very busy? try again")
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(request)
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._died(flow) from None
-        answer: dict[str, Any] = json.loads(self._read_line(flow, time.monotonic() + limit))
+        limit = self.desired.project.build_timeout
+        hint = "raise spec.build_timeout of the Project, or build less at once"
+        line = self._read_line(flow, limit, f"building took longer than {limit:g} s", hint)
+        answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _read_line(self, flow: DesiredFlow, deadline: float) -> bytes:
+    def _read_line(self, flow: DesiredFlow, limit: float, too_slow: str, hint: str) -> bytes:
         assert self._process is not None and self._process.stdout is not None
         pipe = self._process.stdout.fileno()
+        deadline = time.monotonic() + limit
         while b"\n" not in self._pending:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([pipe], [], [], left)[0]:
                 self.close()
-                raise self._failed(
-                    flow,
-                    f"building took longer than {self.desired.project.build_timeout:g} s",
-                    "raise spec.build_timeout of the Project, or build less at once",
-                )
+                raise self._failed(flow, too_slow, hint)
             chunk = os.read(pipe, 1 << 20)
             if not chunk:
                 raise self._died(flow)
@@ -179,11 +179,9 @@ class Builder:
         return self._failed(flow, f"its build process {what}{': ' + tail[0] if tail else ''}", None)
 
     def _failed(self, flow: DesiredFlow, message: str, hint: str | None) -> BuildFailedError:
-        return BuildFailedError(
-            flow.manifest.diagnostic(
-                "build/failed", f"flow '{flow.name}' cannot be built: {message}", "/spec", key=True, hint=hint
-            )
-        )
+        place = f"/spec/{flow.spec.form}"
+        text = f"flow '{flow.name}' cannot be built: {message}"
+        return BuildFailedError(flow.manifest.diagnostic("build/failed", text, place, hint=hint))
 
 
 def write_file(path: Path, data: bytes) -> None:

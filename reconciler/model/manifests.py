@@ -278,3 +278,9 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     prune: Prune | None = None
     suspend: bool = False
     suspend_reason: str | None = None
+
+    @property
+    def form(self) -> str:
+        """Which of the four is given: the key below ``spec``."""
+        forms = ("maker", "factory", "file")
+        return next((form for form in forms if getattr(self, form) is not None), "jobs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
@@ -74,7 +74,7 @@ class FlowConfigs:
     def _own(self, job: BuiltJob) -> Layer:
         written = self.written.get(job.key)
         if written is None:
-            return self._said_by_code(job, f"/spec/{_form(self.flow)}")
+            return self._said_by_code(job, f"/spec/{self.flow.spec.form}")
         if not job.own:
             return written.own
         return self._said_by_code(job, f"{JOB_BY_ID}{job.key}/config") | written.own
@@ -146,11 +146,6 @@ class FlowConfigs:
             if isinstance(name, str) and f"{kind}/{name}" in self.desired.stale:
                 return f"{kind} '{name}' is invalid in this revision"
         return None
-
-
-def _form(flow: DesiredFlow) -> str:
-    forms: Iterable[str] = ("maker", "factory", "file")
-    return next((form for form in forms if getattr(flow.spec, form) is not None), "jobs")
 
 
 def content_origin(exec_config: Setting) -> Origin:

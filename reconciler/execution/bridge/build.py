@@ -21,9 +21,11 @@ from reconciler.model.keys import unique_keys
 
 
 def main() -> None:
-    """Answer requests until stdin ends."""
+    """Say that all is imported, then answer requests until stdin ends."""
     answers = _own_stdout()
     warnings.simplefilter("ignore")
+    answers.write("ready\n")
+    answers.flush()
     for line in sys.stdin:
         answers.write(json.dumps(answer(json.loads(line))) + "\n")
         answers.flush()
