@@ -110,7 +110,17 @@ def _facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, Any]
 
 
 def _echo_job(facts: dict[str, Any]) -> None:
-    for field in ("key", "state", "function", "uuid", "index", "attempt", "run_dir", "generated_by"):
+    for field in (
+        "key",
+        "state",
+        "function",
+        "uuid",
+        "index",
+        "attempt",
+        "run_worker",
+        "run_dir",
+        "generated_by",
+    ):
         if facts[field] is not None:
             click.echo(f"{field + ':':<13} {facts[field]}")
     if facts["parents"]:

@@ -19,7 +19,7 @@ from reconciler.errors import InputError
 FLOW_COLUMNS = (("name", "sync", "health", "jobs", "reason"), ("revision", "labels"))
 JOB_COLUMNS = (
     ("key", "state", "worker", "priority", "error"),
-    ("name", "index", "uuid", "exec_config", "resources", "qresources", "deferred", "run_dir"),
+    ("name", "index", "uuid", "exec_config", "resources", "qresources", "deferred", "run_worker", "run_dir"),
 )
 WORKER_COLUMNS = (
     ("name", "type", "scheduler_type", "max_jobs", "active", "ready", "reachable"),

@@ -66,7 +66,7 @@ class Starter:
     def _next_attempt(self, writer: Writer, job: JobRecord, now: float) -> JobRecord:
         return move(
             writer, next_attempt(job, self.access.work_dir), JobState.CHECKED_OUT, now, f"worker {self.name}",
-            queue_id=None, submitted=None, missing_since=None, error=None,
+            run_worker=self.name, queue_id=None, submitted=None, missing_since=None, error=None,
         )  # fmt: skip
 
     def upload(self, jobs: Sequence[JobRecord], now: float) -> list[JobRecord]:

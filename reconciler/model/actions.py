@@ -71,6 +71,12 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     wanted: JobPlan | None = None
     record: JobRecord | None = None
 
+    @property
+    def is_deferred(self) -> bool:
+        """Whether it is a patch that waits until its job is editable: a new one, or one that waits yet."""
+        waits_already = self.verb is Verb.KEEP and self.subject is Subject.JOB
+        return self.verb is Verb.DEFER or waits_already
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The ordered difference between desired and actual state.
@@ -91,6 +97,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def effective(self) -> tuple[Action, ...]:
         """The actions that change something."""
         return tuple(action for action in self.actions if action.verb is not Verb.KEEP)
+
+    @property
+    def waiting(self) -> tuple[Action, ...]:
+        """The deferred patches that an earlier plan made, and that still wait."""
+        return tuple(action for action in self.actions if action.is_deferred and action.verb is Verb.KEEP)
 
     @property
     def to_build(self) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
     Times are seconds since the epoch. ``sequence`` orders jobs by age. ``wanted`` is a deferred patch,
     ``wanted_changes`` what it changes, ``wanted_by`` the revision that asked for it.
+    ``run_dir`` and ``run_worker`` are of the latest attempt; the next one may get another worker.
     ``current`` is False once a newer content of the flow has no place for the job: it is history then.
     ``cancel`` is the reason why an active job is being cancelled. ``missing_since`` is when the queue was
     first seen without it. ``generated_by`` and ``generator_index`` are the job that generated it;
@@ -63,6 +64,7 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     current: bool = True
     attempt: int = 0
     run_dir: str | None = None
+    run_worker: str | None = None
     queue_id: str | None = None
     submitted: float | None = None
     missing_since: float | None = None

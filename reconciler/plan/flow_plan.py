@@ -58,7 +58,7 @@ class FlowPlanner:
         self.restated = self.jobs.restated
         waiting = self.jobs.why_wait(jobs)
         if waiting is not None:
-            patches = (action for action in jobs if action.verb in (Verb.PATCH, Verb.DEFER))
+            patches = (action for action in jobs if action.verb is Verb.PATCH or action.is_deferred)
             return [self._waits(waiting), *self._all_but_content(), *patches]
         return [*self._flow_action(), *jobs]
 

@@ -129,8 +129,10 @@ class JobPlanner:
         changes = self.configs.changes(record.config, config)
         if record.editable and plan is not None:
             changes += _label_changes(record, plan.job)
-        step = _step(record, config, changed=bool(changes))
         own = plan.own if plan is not None else record.own
+        step = _step(record, config, changed=bool(changes))
+        if step is None and record.wanted is not None:
+            yield _waits_already(record)
         if step is None and (record.wanted or record.config) == config and record.own == own:
             return
         verb, reason = step if step is not None else (Verb.KEEP, "the same values, from elsewhere")
@@ -153,7 +155,19 @@ def _step(record: JobRecord, config: RunConfig, *, changed: bool) -> tuple[Verb,
         return Verb.PATCH, "its run config changed"
     if record.wanted is not None and record.wanted.same_values(config):
         return None
-    return Verb.DEFER, f"{record.state} is not editable; applied as soon as it is"
+    return Verb.DEFER, _not_editable(record)
+
+
+def _not_editable(record: JobRecord) -> str:
+    return f"{record.state} is not editable; applied as soon as it is"
+
+
+def _waits_already(record: JobRecord) -> Action:
+    """An earlier plan has deferred the patch: nothing is to be done, and people must see it all the same."""
+    return Action(
+        verb=Verb.KEEP, subject=Subject.JOB, key=record.path, reason=_not_editable(record),
+        changes=tuple(record.wanted_changes), record=record,
+    )  # fmt: skip
 
 
 def _label_changes(record: JobRecord, job: BuiltJob) -> tuple[Change, ...]:

@@ -204,13 +204,19 @@ def test_b2_a_job_is_edited_while_it_runs(
     assert "! deferred:" in reconcile("describe", "job", "slow/long").stdout
     (flow,) = asked(reconcile, "get", "flows")
     assert flow["sync"] == "OutOfSync" and "deferred" in flow["reason"]
-    assert asked(reconcile, "plan")["actions"] == [], "it waits already"
+    plan = asked(reconcile, "plan")
+    assert [(action["action"], action["key"]) for action in plan["actions"]] == [("Keep", "slow/long")]
+    assert sum(plan["summary"].values()) == 0, "it waits already"
+    planned = reconcile("plan", "--exit-code")
+    assert planned.returncode == 0 and "! job  slow/long" in planned.stdout
+    assert "no changes; 1 job with a deferred change" in planned.stdout
 
     gate.touch()
     assert reconcile("--once", "--wait").returncode == 0
     ended = asked(reconcile, "describe", "job", "slow/long")
     assert (ended["state"], ended["attempt"], ended["run_dir"]) == ("COMPLETED", 1, started["run_dir"])
     assert (ended["worker"], ended["priority"], ended["deferred"]) == ("w2", 7, None)
+    assert ended["run_worker"] == "w1", "where it really ran"
     happened = asked(reconcile, "events", "--for", "job/slow/long")
     kinds = [event["type"] for event in happened]
     assert kinds.count("Deferred") == kinds.count("Patched") == 1

@@ -71,7 +71,8 @@ def test_other_jobs_are_patched_later(state: JobState) -> None:
     assert plan.actions[0].reason == f"{state} is not editable; applied as soon as it is"
     deferred = applied(plan, actual)
     assert config_of(deferred, "a").worker_name == "w1"
-    assert make_plan(wanted, deferred).actions == (), "it is deferred already"
+    again = make_plan(wanted, deferred)
+    assert (again.effective, [action.key for action in again.waiting]) == ((), ["f/a"])
     editable = with_jobs(deferred, "f", a={"state": JobState.FAILED})
     assert shown(make_plan(wanted, editable)) == ["Patch f/a"]
 
@@ -130,7 +131,8 @@ def test_also_for_a_deferred_patch() -> None:
     renamed = desired(flow(), rules=[rule("renamed", {"worker": "w2", "priority": 7}, name_filter="a")])
     assert make_plan(desired(flow(), rules=[LATE]), deferred).restated == ()
     plan = make_plan(renamed, deferred)
-    assert (plan.actions, [action.key for action in plan.restated]) == ((), ["f/a"])
+    assert (plan.effective, [action.key for action in plan.restated]) == ((), ["f/a"])
+    assert [action.key for action in plan.waiting] == ["f/a"]
 
 
 def test_an_impossible_flow_is_left_alone_altogether() -> None:

@@ -55,6 +55,7 @@ def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
         "deferred": _deferred(job),
         "generated_by": _generator(job, keys),
         "run_dir": job.run_dir,
+        "run_worker": job.run_worker,
         "error": job.error,
         "attempt": job.attempt,
         "function": job.function,

@@ -60,7 +60,8 @@ def _span(plan: Plan, *, compared: bool) -> str:
 def _sections(plan: Plan, cost: Cost, limit: int) -> Iterator[Lines]:
     yield _refusals(plan)
     yield _diagnostics(plan, limit)
-    yield _changes("Deferred until the job is editable", _of(plan, Verb.DEFER), limit)
+    deferred = [action for action in plan.actions if action.is_deferred]
+    yield _changes("Deferred until the job is editable", deferred, limit)
     yield _held(plan, limit)
     yield _actions("Replaced", _of(plan, Verb.REPLACE), limit)
     yield _actions("Submitted", _of(plan, Verb.SUBMIT), limit)
@@ -101,7 +102,7 @@ def _diagnostic(found: Diagnostic) -> str:
 
 
 def _held(plan: Plan, limit: int) -> Lines:
-    held = _of(plan, Verb.KEEP)
+    held = [action for action in _of(plan, Verb.KEEP) if not action.is_deferred]
     lines = _list(held, lambda action: f"- {code(action.key)}: {plain(action.reason)}", limit)
     return _titled("Held, or not known yet", held, lines)
 

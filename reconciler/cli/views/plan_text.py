@@ -20,7 +20,6 @@ _COLORS = {
     Verb.FORGET: "red",
     Verb.DEFER: "magenta",
 }
-_SHOWN_CHANGES = frozenset({Verb.PATCH, Verb.DEFER})
 _FEW = 40
 
 
@@ -31,14 +30,15 @@ def plan_lines(context: Context, plan: Plan) -> Iterator[str]:
     shorten = len(plan.effective) > _FEW and not context.options.verbose
     for action in grouped(plan.actions) if shorten else plan.actions:
         yield _action_line(context, action)
-        if action.verb in _SHOWN_CHANGES or context.options.verbose:
+        if _shows_changes(action) or context.options.verbose:
             yield from (_change_line(change) for change in action.changes)
 
 
 def _action_line(context: Context, action: Action) -> str:
-    symbol = "?" if action.build and action.verb is Verb.REPLACE else SYMBOLS[action.verb]
+    verb = Verb.DEFER if action.is_deferred else action.verb
+    symbol = "?" if action.build and verb is Verb.REPLACE else SYMBOLS[verb]
     line = f"{symbol:>4} {action.subject.lower():<4} {action.key}  ({action.reason})"
-    color = _COLORS.get(action.verb)
+    color = _COLORS.get(verb)
     return context.style(line, fg=color) if color else line
 
 
@@ -76,8 +76,12 @@ def _alike(one: Action, other: Action) -> bool:
 
 def _kind_of(action: Action) -> tuple[object, ...]:
     values = [(change.field, str(change.old), str(change.new)) for change in action.changes]
-    shown = values if action.verb in _SHOWN_CHANGES else []
+    shown = values if _shows_changes(action) else []
     return (action.verb, action.reason, action.key.partition("/")[0], shown)
+
+
+def _shows_changes(action: Action) -> bool:
+    return action.verb is Verb.PATCH or action.is_deferred
 
 
 def _joined(run: list[Action]) -> Action:
@@ -112,8 +116,9 @@ def summary_line(context: Context, plan: Plan, *, compared: bool = False) -> str
 
 def summary_text(plan: Plan) -> str:
     """Return how many flows and jobs a plan changes, by what is done to them."""
+    waiting = f"; {many(len(plan.waiting), 'job')} with a deferred change" if plan.waiting else ""
     if not plan.effective:
-        return "no changes"
+        return f"no changes{waiting}"
     parts = []
     for verb, words in _WORDS:
         jobs, flows = plan.count(verb, Subject.JOB), plan.count(verb, Subject.FLOW)
@@ -123,7 +128,7 @@ def summary_text(plan: Plan) -> str:
     line = ", ".join(parts)
     if plan.to_build:
         line += f"; {many(len(plan.to_build), 'flow')} to be built first"
-    return line
+    return line + waiting
 
 
 # cost -----------------------------------------------------------------------------------------------------
