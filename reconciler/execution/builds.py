@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +19,7 @@ from reconciler.desired.flows import build_form
 from reconciler.desired.git import Source
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import WorldError
+from reconciler.execution.hosts import end_group
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow, BuiltJob, build_key, flow_identity
 from reconciler.model.manifests import OnCodeChange
@@ -82,7 +81,7 @@ class Builder:
     def close(self) -> None:
         """End the build process and all that it started."""
         if self._process is not None:
-            _kill_group(self._process)
+            end_group(self._process)
             self._process = None
             self._errors.close()
 
@@ -193,9 +192,3 @@ def write_file(path: Path, data: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         raise WorldError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

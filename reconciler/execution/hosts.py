@@ -57,7 +57,7 @@ class LocalHost:
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as error:
-            _end(process)
+            end_group(process)
             raise TransientError(f"{self.name} gave no answer in {timeout:g} s") from error
         return CommandResult(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
@@ -167,14 +167,15 @@ class LocalHost:
                 raise TransientError(f"cannot remove {path}: {error.strerror}") from error
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a command and its process group, without waiting for what has left the group but holds a pipe."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for pipe in (process.stdout, process.stderr):
+    for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # what it never read is still in the pipe
+                pipe.close()
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
