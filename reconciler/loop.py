@@ -24,7 +24,7 @@ from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, RefusedError
 from reconciler.execution.aftermath import applied_config, remember_good, summarise
 from reconciler.execution.apply import Application
-from reconciler.execution.attribution import attributed
+from reconciler.execution.attribution import attributed, has_cause
 from reconciler.execution.builds import Builder, BuildFailedError
 from reconciler.execution.executor import Executor
 from reconciler.execution.known_builds import external_jobs, known_builds, previous_previews
@@ -127,6 +127,8 @@ class Session:
 
     def _attributed(self, plan: Plan, desired: DesiredState) -> Plan:
         """Write down who made each change to jobs that exist."""
+        if not any(map(has_cause, plan.actions)):
+            return plan
         with self.store.read() as view:
             config = view.config()
             files = {key: good.file for key, good in view.good_manifests().items()}

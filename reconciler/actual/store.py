@@ -83,17 +83,18 @@ class View:
 
     def jobs_of(self, flow: str) -> list[JobRecord]:
         """Return the jobs of a flow, history included, oldest first."""
-        prefix = flow.encode() + b"\0"
-        ids = [key[len(prefix) :] for key in self.txn.keys("by_flow", prefix)]
-        found = [_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
-        return sorted(found, key=lambda job: job.sequence)
+        return sorted(map(_job, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
 
     def glances_of(self, flow: str) -> list[JobGlance]:
         """Return what the status of a flow depends on of each of its jobs, oldest first."""
+        return sorted(map(_glance, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
+
+    def _raw_jobs_of(self, flow: str) -> Iterator[bytes]:
         prefix = flow.encode() + b"\0"
-        ids = [key[len(prefix) :] for key in self.txn.keys("by_flow", prefix)]
-        found = [_glance(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
-        return sorted(found, key=lambda job: job.sequence)
+        for key in self.txn.keys("by_flow", prefix):
+            raw = self.txn.get("jobs", key[len(prefix) :])
+            if raw is not None:
+                yield raw
 
     def generations(self, uuid: str) -> list[JobRecord]:
         """Return the records of one uuid, lowest index first."""

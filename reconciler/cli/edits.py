@@ -17,7 +17,7 @@ from reconciler.cli.views.diagnostics import show_diagnostics
 from reconciler.cli.views.words import many
 from reconciler.desired.git import Source
 from reconciler.desired.state import Loaded
-from reconciler.desired.worktree import FileEdit, WorkTree
+from reconciler.desired.worktree import FileEdit, Upstream, WorkTree
 from reconciler.desired.yaml_edit import EditError
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, ReconcilerError, WorldError
@@ -109,7 +109,7 @@ class Desk:
         made = self.tree.commit(self.head.revision, trial.edit, publishing.message)
         self._tell(trial, made, publishing.message)
         if upstream is not None:
-            self._push(made)
+            self._push(upstream, made)
             self.context.say(f"pushed {self.tree.branch} to {upstream}")
         else:
             self.context.say("apply it with: reconcile --once")
@@ -145,9 +145,9 @@ class Desk:
         if self.tree.blob(made, file) != self.tree.blob(trial.outlook.revision.commit, file):
             self.context.say(f"note: a hook changed {file}, so look at `reconcile plan` again")
 
-    def _push(self, made: str) -> None:
+    def _push(self, upstream: Upstream, made: str) -> None:
         try:
-            self.tree.push(self.tree.upstream())
+            self.tree.push(upstream)
         except ReconcilerError as error:
             raise WorldError(
                 f"{self.tree.branch}@{made[:7]} is committed, but not pushed: {error.message}",

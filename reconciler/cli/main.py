@@ -24,7 +24,7 @@ VERBS = {
     "logs": "Print what a job wrote to stdout and stderr.",
     "events": "Print what happened, oldest first.",
     "render": "Print the submission script of a job.",
-    "explain": "Document a kind or one of its fields.",
+    "explain": "Explain a job's run config, a rule, or a field of a manifest.",
 }
 """Each verb has a file of its name in this package, imported only when it is used."""
 

@@ -18,9 +18,15 @@ def attributed(plan: Plan, causes: Causes) -> Plan:
     return msgspec.structs.replace(plan, actions=actions)
 
 
+def has_cause(action: Action) -> bool:
+    """Whether an action changes a job that exists, so that somebody made it change."""
+    return action.record is not None and action.wanted is not None and bool(action.changes)
+
+
 def _attributed(action: Action, causes: Causes) -> Action:
-    if action.record is None or action.wanted is None or not action.changes:
+    if not has_cause(action):
         return action
+    assert action.record is not None and action.wanted is not None
     old, new = action.record.config, action.wanted.config
     changes = tuple(_with_cause(change, causes, old, new) for change in action.changes)
     return msgspec.structs.replace(action, changes=changes)

@@ -17,7 +17,7 @@ from reconciler.errors import InputError, TransientError
 from reconciler.execution.lifecycle import Observation, Step, next_step
 from reconciler.execution.outputs import Outputs
 from reconciler.execution.responses import fail, take_in
-from reconciler.execution.starting import Starter
+from reconciler.execution.starting import OnWorker, Starter
 from reconciler.execution.transitions import move
 from reconciler.execution.worker import Ended, WorkerAccess
 from reconciler.model.records import AppliedConfig, JobRecord, WorkerStatus
@@ -56,7 +56,7 @@ class Executor:
         return {lane.name: reason for lane in self.lanes if (reason := lane.outage()) is not None}
 
 
-class Lane:
+class Lane(OnWorker):
     """The jobs of one worker. What fails here leaves the other workers alone."""
 
     def __init__(
@@ -67,11 +67,7 @@ class Lane:
         name: str,
         access: Callable[[str], WorkerAccess],
     ) -> None:
-        self.store = store
-        self.config = config
-        self.outputs = outputs
-        self.name = name
-        self._access = access
+        super().__init__(store, config, outputs, name, access)
         self._starter = Starter(store, config, outputs, name, access)
         self._queue_asked = 0.0
         self._strays: set[str] = set()
@@ -103,11 +99,6 @@ class Lane:
         with self.store.read() as view:
             status = view.worker_status(self.name)
         return None if status is None or status.reachable else status.reason
-
-    @property
-    def access(self) -> WorkerAccess:
-        """The files and the queue of this worker."""
-        return self._access(self.name)
 
     def _pass(self, active: Sequence[JobRecord], now: float) -> bool:
         steps = self._decide(active, now)

@@ -55,13 +55,8 @@ def converted(scheduler_type: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     from qtoolkit.core.exceptions import QTKError
 
     values = dict(fields)
-    placement = values.get("process_placement")
-    if placement is not None:
-        known = [str(member.value) for member in ProcessPlacement]
-        if placement not in known:
-            hint = did_you_mean(str(placement), known)
-            raise InputError(f"there is no process_placement '{placement}'", hint=hint)
-        values["process_placement"] = ProcessPlacement(placement)
+    if "process_placement" in values:
+        values["process_placement"] = ProcessPlacement(values["process_placement"])
     try:
         found: dict[str, Any] = scheduler_io(scheduler_type).check_convert_qresources(QResources(**values))
     except (QTKError, TypeError, ValueError) as error:

@@ -72,6 +72,7 @@ class _Response:
         self.writer = writer
         self.job = job
         self.config = config
+        self.digests = config.digests
         self.now = now
         self.cancelled = cancelled
         self.flow = writer.flow(job.flow) or FlowRecord(name=job.flow, identity="", build_key="")
@@ -133,7 +134,7 @@ class _Response:
         needs = list(dict.fromkeys([*parents, *references(_arguments(payload))]))
         return JobRecord(
             uuid=uuid, index=index, flow=self.flow.name, key=key, name=name, function=path,
-            state=JobState.WAITING, config=resolve(layers, self.config.worker_defaults, self.config.digests),
+            state=JobState.WAITING, config=resolve(layers, self.config.worker_defaults, self.digests),
             content=digest([self.job.content, key]), own=own,
             parents=[parent for parent in needs if self._is_known(parent, inside)],
             on_missing=config.get("on_missing_references") or "error",

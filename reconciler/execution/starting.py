@@ -23,8 +23,8 @@ BATCH = 100
 """Jobs that leave the store at once. One command starts them, and a command has at most 128 KiB."""
 
 
-class Starter:
-    """Starts the jobs of one worker."""
+class OnWorker:
+    """What all work on the jobs of one worker needs; ``access`` gives files and queue of a worker by name."""
 
     def __init__(
         self,
@@ -38,13 +38,21 @@ class Starter:
         self.config = config
         self.outputs = outputs
         self.name = name
-        self.max_jobs = config.workers[name].max_jobs
         self._access = access
 
     @property
     def access(self) -> WorkerAccess:
         """The files and the queue of this worker."""
         return self._access(self.name)
+
+
+class Starter(OnWorker):
+    """Starts the jobs of one worker."""
+
+    @property
+    def max_jobs(self) -> int | None:
+        """How many jobs the worker takes at once; None for any number."""
+        return self.config.workers[self.name].max_jobs
 
     def check_out(self, now: float) -> list[JobRecord]:
         """Take the most urgent READY jobs, as many as the worker's limit allows. This is the intent."""

@@ -87,7 +87,7 @@ class DesiredState(msgspec.Struct, kw_only=True):
 
     ``manifests`` (``Kind/name``) has every document in use. ``invalid`` maps the name of each flow whose
     document of this revision is unusable to the reason. ``holds`` and ``stale`` (``Worker/name``,
-    ``ExecConfig/name``) are what makes new submissions wait.
+    ``ExecConfig/name``) are what makes new submissions wait. ``digests`` are those of the ExecConfigs.
     """
 
     revision: Revision
@@ -103,11 +103,11 @@ class DesiredState(msgspec.Struct, kw_only=True):
     holds: list[Hold] = []
     stale: set[str] = set()
     diagnostics: list[Diagnostic] = []
+    digests: dict[str, str] = {}
 
-    @property
-    def digests(self) -> dict[str, str]:
-        """The digest of each ExecConfig, by its name."""
-        return {name: spec.digest for name, spec in self.exec_configs.items()}
+    def __post_init__(self) -> None:
+        """Make the digests, once for all flows."""
+        self.digests = {name: spec.digest for name, spec in self.exec_configs.items()}
 
     @property
     def project_known(self) -> bool:

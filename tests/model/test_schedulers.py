@@ -6,10 +6,11 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from qtoolkit.core.data_objects import QResources
+from qtoolkit.core.data_objects import ProcessPlacement, QResources
 from qtoolkit.io import PBSIO, SGEIO, ShellIO, SlurmIO
 from qtoolkit.io.base import QTemplate
 
+from reconciler.model.generic import COUNTS, PLACEMENTS
 from reconciler.model.schedulers import (
     KEYWORDS,
     QRESOURCES_FIELDS,
@@ -34,6 +35,8 @@ def test_generic_fields_are_those_that_the_converter_supports(name: str) -> None
 
 def test_generic_fields_are_those_of_qresources() -> None:
     assert sorted(QRESOURCES_FIELDS) == sorted(field.name for field in fields(QResources))
+    assert tuple(member.value for member in ProcessPlacement) == PLACEMENTS
+    assert {field.name for field in fields(QResources) if field.type == "int | None"} - {"njobs"} == COUNTS
 
 
 def test_every_scheduler_has_its_tables() -> None:
