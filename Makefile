@@ -22,7 +22,7 @@ demo: bootstrap ## run the example campaign of this repository on this machine
 
 # INT first, so that pytest still prints what it knows when the time is up. Bytecode is kept, whatever the
 # shell says: hundreds of processes would compile all modules anew.
-test: bootstrap ## run all tests (ARGS='-k name' selects)
+test: services ## run all tests (ARGS='-k name' selects)
 	@PYTHONDONTWRITEBYTECODE= timeout --foreground -s INT -k 30 $(TEST_SECONDS) $(BIN)/python -m pytest -n $(TEST_WORKERS) $(ARGS)
 
 campaign: bootstrap ## random commits against the reference of the levels (EXAMPLES=60: five minutes)
@@ -31,8 +31,9 @@ campaign: bootstrap ## random commits against the reference of the levels (EXAMP
 check: bootstrap ## format, lint, types, import contracts, dependencies, schemas
 	@bash scripts/check
 
-services: bootstrap ## start the services that the tests need
-	@echo "The tests of this version need no services."
+services: bootstrap ## install what the tests start: sshd, Slurm, Grid Engine
+	@bash scripts/services
+	@echo "The tests find their services; they start them by themselves."
 
 bench: bootstrap ## run the benchmarks one after the other
 	@bash scripts/bench

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from typing import Protocol
 
 import msgspec
@@ -27,9 +28,10 @@ from reconciler.execution.apply import Application
 from reconciler.execution.attribution import attributed, has_cause
 from reconciler.execution.builds import Builder, BuildFailedError
 from reconciler.execution.executor import Executor
+from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.known_builds import external_jobs, known_builds, previous_previews
 from reconciler.execution.outputs import EmbeddedOutputs, Outputs
-from reconciler.execution.worker import Repository, WorkerAccess
+from reconciler.execution.worker.access import Repository, WorkerAccess
 from reconciler.model.actions import Action, Plan, Subject, Verb
 from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState, Revision
@@ -57,11 +59,21 @@ class Watcher(Protocol):
 
 
 class Session:
-    """One revision of one source, and the store that it is compared with."""
+    """One revision of one source, and the store that it is compared with.
 
-    def __init__(self, source: Source, store: Store, revision: Revision | None = None) -> None:
+    ``hosts`` are the connections of the workers, opened when first used; they may outlive the session.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        store: Store,
+        revision: Revision | None = None,
+        hosts: Hosts | None = None,
+    ) -> None:
         self.source = source
         self.store = store
+        self.hosts = hosts or Hosts()
         self.revision = revision or source.revision()
         self.parsed_files = 0
         self._applied_at = -1
@@ -185,12 +197,14 @@ class Session:
             config = view.config()
         if config is None:
             raise InputError("nothing was applied yet", hint="run `reconcile --once`")
-        repository = Repository(self.source.extract, self.source.blobs)
+        repository = Repository(self.source.code, self.source.blobs)
         known: dict[str, WorkerAccess] = {}
 
         def access(name: str) -> WorkerAccess:
             if name not in known:
-                known[name] = WorkerAccess(name, config.workers[name], repository)
+                spec, hosts = config.workers[name], self.hosts
+                host, transfer = hosts.of(spec.connection), hosts.of(spec.transfer_connection)
+                known[name] = WorkerAccess(name, spec, repository, host, transfer)
             return known[name]
 
         return Executor(self.store, config, open_outputs(self.store, config), access)
@@ -267,7 +281,7 @@ def reconcile_once(
     outcome = unchanged_outcome(session.store, session.revision)
     if check is None and outcome is not None and outcome.idle:
         return Pass(outcome, None)
-    with Lease(session.store.path) as lease:
+    with Lease(session.store.path) as lease, closing(session.hosts):
         lease.acquire(time.time())
         if check is not None:
             check()
@@ -276,6 +290,7 @@ def reconcile_once(
         while executor.advance(time.time()):
             pass
         settled = wait is None or wait_until_idle(session.store, executor, time.monotonic() + wait, watcher)
+        executor.tidy_up()
         return Pass(session.record_outcome(plan), plan, timed_out=not settled)
 
 

@@ -17,6 +17,9 @@ import pytest
 from tests.support import Reconcile, Repository, isolate
 from tests.warm_python import warm_python as start_warm_python
 
+# Real sshd, Slurm and Grid Engine, which all processes share.
+pytest_plugins = ["tests.services.plugin"]
+
 # What takes longest, about the longest first; all others follow in their own order. The campaign keeps the
 # processors busy, and the kills take thrice as long where they are: not both at once.
 LONGEST = (
@@ -24,6 +27,7 @@ LONGEST = (
     "tests/execution/test_executor.py",
     "tests/execution/test_interrupted.py",
     "tests/execution/test_responses.py",
+    "tests/services/",
     "tests/conformance/",
     "tests/execution/test_kills.py",
     "tests/cli/test_exit_codes.py",

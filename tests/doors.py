@@ -20,7 +20,8 @@ ONE_DOOR: Doors = {
     "jobflow": ("reconciler.execution.bridge", "reconciler.examples"),
     "qtoolkit": ("reconciler.execution.qtk",),
     "maggma": ("reconciler.actual.jobstore", "reconciler.execution.bridge"),
-    "fabric": (),
+    "fabric": ("reconciler.execution.hosts.ssh",),
+    "paramiko": ("reconciler.execution.hosts.ssh",),
     "watchdog": (),
 }
 """Dependency -> the modules (with all that is below them) that may import it."""

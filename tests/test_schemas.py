@@ -38,16 +38,21 @@ ROOT = Path(__file__).resolve().parent.parent
 every_kind = pytest.mark.parametrize("kind", Kind)
 
 
-def properties(root: dict[str, Any], part: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (dotted path, resolved schema) of every property at any depth."""
-    part = resolve(root, part)
+def properties(
+    root: dict[str, Any], part: dict[str, Any], path: str, above: tuple[str, ...] = ()
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (dotted path, resolved schema) of every property at any depth; of a part in itself, once."""
+    target = part.get("$ref", "")
+    if target and target in above:
+        return
+    part, above = resolve(root, part), (*above, target)
     for name, sub in part.get("properties", {}).items():
         at = f"{path}.{name}"
         yield at, resolve(root, sub)
-        yield from properties(root, sub, at)
+        yield from properties(root, sub, at, above)
     for keyword in ("items", "additionalProperties"):
         if isinstance(part.get(keyword), dict):
-            yield from properties(root, part[keyword], f"{path}[]")
+            yield from properties(root, part[keyword], f"{path}[]", above)
 
 
 def spec_of(kind: Kind) -> dict[str, Any]:

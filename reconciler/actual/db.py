@@ -39,6 +39,7 @@ TABLES = (
     "by_state",  # state, worker, priority, age, job id -> nothing
     "children",  # parent uuid, job id -> nothing
     "builds",  # build key -> BuiltFlow
+    "cleanups",  # worker, when due, job id and attempt -> run directory to remove
     "outputs",  # collection, document key -> document
     "events",  # sequence number -> Event
     "events_about",  # what it is about, sequence number -> nothing

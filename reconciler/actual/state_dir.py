@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -103,6 +104,19 @@ class Lease:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def holder(self) -> str | None:
+        """Return who holds the lease, without touching it; None if nobody does, or it cannot be told."""
+        locks = Path("/proc/locks")
+        try:
+            facts = self._path.stat()
+            lines = [line.split() for line in locks.read_text().splitlines()]
+            note = self._path.read_bytes()
+        except OSError:
+            return None
+        device = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
+        # Layered file systems have other device numbers there; then the pid of the note must do.
+        return next((_said(note) for line in lines if _is_lock(line, device, note)), None)
+
     def __enter__(self) -> Lease:
         return self
 
@@ -112,9 +126,21 @@ class Lease:
         self.release()
 
 
+def _is_lock(line: Sequence[str], device: str, note: bytes) -> bool:
+    """Whether a line of /proc/locks is an flock on the file ``device`` (major:minor:inode)."""
+    if len(line) < 6 or line[1] != "FLOCK":
+        return False
+    same_inode = line[5].rpartition(":")[2] == device.rpartition(":")[2]
+    return line[5] == device or (same_inode and f'"pid": {line[4]},'.encode() in note)
+
+
 def _holder(descriptor: int) -> str:
+    return _said(os.pread(descriptor, 4096, 0))
+
+
+def _said(raw: bytes) -> str:
     try:
-        note = json.loads(os.pread(descriptor, 4096, 0))
+        note = json.loads(raw)
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(note["started"]))
         return f"pid {note['pid']} on {note['host']}, since {since}"
     except (ValueError, KeyError, TypeError):

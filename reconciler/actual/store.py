@@ -132,6 +132,13 @@ class View:
 
     # documents and builds -----------------------------------------------------------------------------
 
+    def due_cleanups(self, worker: str, now: float, limit: int) -> dict[bytes, str]:
+        """Return run directories of a worker that are to be removed by now, by the key of their entry."""
+        due = itertools.takewhile(
+            lambda row: row[0] < _cleanup_key(worker, now), self.txn.scan("cleanups", _pair(worker, ""))
+        )
+        return {key: raw.decode() for key, raw in itertools.islice(due, limit)}
+
     def parsed(self, blob: str) -> ParsedFile | None:
         """Return what the blob was parsed to, if this version has read it before."""
         raw = self.txn.get("parsed", blob.encode())
@@ -240,6 +247,17 @@ class Writer(View):
     def put_payload(self, job_id: str, payload: bytes) -> None:
         """Write the jobflow Job of a record."""
         self.txn.put("payloads", job_id.encode(), payload)
+
+    def add_cleanup(self, worker: str, due: float, job: JobRecord) -> None:
+        """Note that the run directory of a job's attempt is to be removed at a time."""
+        assert job.run_dir is not None
+        key = _cleanup_key(worker, due) + f"{job.id}.{job.attempt}".encode()
+        self.txn.put("cleanups", key, job.run_dir.encode())
+
+    def delete_cleanups(self, keys: Iterable[bytes]) -> None:
+        """Forget run directories that were removed."""
+        for key in keys:
+            self.txn.delete("cleanups", key)
 
     def put_parsed(self, blob: str, parsed: ParsedFile) -> None:
         """Remember what a blob was parsed to."""
@@ -378,6 +396,10 @@ def _id_of(state_key: bytes) -> bytes:
     after_state = state_key.index(b"\0") + 1
     after_worker = state_key.index(b"\0", after_state) + 1
     return state_key[after_worker + 16 :]
+
+
+def _cleanup_key(worker: str, due: float) -> bytes:
+    return _pair(worker, "") + _big_endian(int(max(0.0, due)))
 
 
 def _about_key(about: str) -> bytes:

@@ -59,7 +59,8 @@ def _remark(job: JobRecord) -> str:
     """Return what is special about a job of a flow: a change that waits, and why it failed."""
     waits = {change.field: change.new for change in job.wanted_changes}
     deferred = f"  ! deferred: {cell_text(waits)}" if waits else ""
-    return deferred + (f"  {job.error.strip().splitlines()[-1]}" if job.error else "")
+    stuck = f"  stuck: {job.stuck}" if job.stuck else ""
+    return deferred + stuck + (f"  {job.error.strip().splitlines()[-1]}" if job.error else "")
 
 
 def _flow_facts(view: View, name: str) -> dict[str, Any]:
@@ -118,8 +119,11 @@ def _echo_job(facts: dict[str, Any]) -> None:
         "index",
         "attempt",
         "run_worker",
+        "queue_id",
         "run_dir",
         "generated_by",
+        "stuck",
+        "cause",
     ):
         if facts[field] is not None:
             click.echo(f"{field + ':':<13} {facts[field]}")

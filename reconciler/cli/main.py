@@ -24,6 +24,7 @@ VERBS = {
     "logs": "Print what a job wrote to stdout and stderr.",
     "events": "Print what happened, oldest first.",
     "render": "Print the submission script of a job.",
+    "doctor": "Check this machine, the repository and the workers.",
     "explain": "Explain a job's run config, a rule, or a field of a manifest.",
 }
 """Each verb has a file of its name in this package, imported only when it is used."""

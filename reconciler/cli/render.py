@@ -13,15 +13,13 @@ from reconciler.cli.get import find_jobs
 from reconciler.cli.options import global_options
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, ReconcilerError
-from reconciler.execution.hosts import LocalHost
-from reconciler.execution.launch import SCRIPT, Place, next_attempt, place_of
-from reconciler.execution.worker import script_of
+from reconciler.execution.hosts.local import expand
+from reconciler.execution.launch import SCRIPT, Place, next_attempt, place_of, script_of
 from reconciler.model.manifests import Kind, WorkerSpec
 from reconciler.model.records import AppliedConfig, JobRecord
 from reconciler.model.run_config import FIELDS, RunConfig, resolve
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import ACTIVE, JobState
-from reconciler.plan.checks import SUPPORTED_SCHEDULERS
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -99,7 +97,7 @@ def render_job(job: JobRecord, config: AppliedConfig, worker: str | None = None)
     notes = []
     name = worker if worker is not None else job.config.worker_name
     spec = _spec(config, name)
-    place = place_of(spec, LocalHost().expand)
+    place = place_of(spec, expand)
     moved = name != job.config.worker_name
     if moved:
         job = msgspec.structs.replace(job, config=_given_worker(job.config, name, config))
@@ -161,8 +159,6 @@ def _script(job: JobRecord, config: AppliedConfig, spec: WorkerSpec, place: Plac
 
 def _more_notes(job: JobRecord, spec: WorkerSpec, name: str, script: str) -> list[str]:
     notes = []
-    if spec.type != "local" or spec.scheduler_type not in SUPPORTED_SCHEDULERS:
-        notes.append(f"this version cannot run jobs on worker {name} ({spec.type}, {spec.scheduler_type})")
     if spec.type == "local" and _written(job) not in (None, script):
         notes.append(f"note: the {SCRIPT} in {job.run_dir} is another: it was written from an older revision")
     return notes

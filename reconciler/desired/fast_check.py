@@ -37,10 +37,36 @@ def compile_check(schema: Mapping[str, Any]) -> Check:
 
     Raises ValueError for a keyword that it does not know.
     """
-    return _compile(schema, dict(schema))
+    return _compile(schema, _Root(schema))
 
 
-def _compile(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+class _Root(dict[str, Any]):
+    """A schema, and the checks of its ``$ref`` so far: None where one is being compiled."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        super().__init__(schema)
+        self.checks: dict[str, Check | None] = {}
+
+
+def _compile(part: Mapping[str, Any], root: _Root) -> Check:
+    """Return the check of a part of ``root``."""
+    target = part.get("$ref")
+    if target is None or part.keys() - _ANNOTATIONS - {"$ref"}:
+        return _compile_resolved(part, root)
+    if target not in root.checks:
+        root.checks[target] = None
+        root.checks[target] = _compile_resolved(part, root)
+    # A part that contains itself is looked up when it is needed: it is not yet compiled.
+    return root.checks[target] or (lambda value: _compiled(root, target)(value))
+
+
+def _compiled(root: _Root, target: str) -> Check:
+    check = root.checks[target]
+    assert check is not None, target
+    return check
+
+
+def _compile_resolved(part: Mapping[str, Any], root: _Root) -> Check:
     part = resolve(root, dict(part))
     unknown = part.keys() - _KEYWORDS.keys() - _ANNOTATIONS
     if unknown:
@@ -61,7 +87,7 @@ _TYPES: Mapping[str, Check] = {
 }
 
 
-def _type(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _type(part: Mapping[str, Any], root: _Root) -> Check:
     names = part["type"]
     if isinstance(names, str):
         return _TYPES[names]
@@ -69,7 +95,7 @@ def _type(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
     return lambda value: any(check(value) for check in checks)
 
 
-def _properties(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _properties(part: Mapping[str, Any], root: _Root) -> Check:
     known = {name: _compile(sub, root) for name, sub in part["properties"].items()}
     others = _others(part, root)
 
@@ -81,42 +107,42 @@ def _properties(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
     return check
 
 
-def _others(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _others(part: Mapping[str, Any], root: _Root) -> Check:
     additional = part.get("additionalProperties", True)
     if isinstance(additional, bool):
         return lambda value: additional
     return _compile(additional, root)
 
 
-def _additional(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _additional(part: Mapping[str, Any], root: _Root) -> Check:
     return _properties({"properties": {}, **part}, root) if "properties" not in part else lambda value: True
 
 
-def _property_names(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _property_names(part: Mapping[str, Any], root: _Root) -> Check:
     name = _compile(part["propertyNames"], root)
     return lambda value: not isinstance(value, dict) or all(name(key) for key in value)
 
 
-def _required(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _required(part: Mapping[str, Any], root: _Root) -> Check:
     names = frozenset(part["required"])
     return lambda value: not isinstance(value, dict) or names <= value.keys()
 
 
-def _items(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _items(part: Mapping[str, Any], root: _Root) -> Check:
     item = _compile(part["items"], root)
     return lambda value: not isinstance(value, list) or all(item(entry) for entry in value)
 
 
-def _enum(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _enum(part: Mapping[str, Any], root: _Root) -> Check:
     allowed = frozenset((type(value), value) for value in part["enum"])
     return lambda value: isinstance(value, (str, int, float)) and (type(value), value) in allowed
 
 
-def _const(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _const(part: Mapping[str, Any], root: _Root) -> Check:
     return _enum({"enum": [part["const"]]}, root)
 
 
-def _pattern(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _pattern(part: Mapping[str, Any], root: _Root) -> Check:
     search = schema_pattern(part["pattern"]).search
     return lambda value: not isinstance(value, str) or search(value) is not None
 
@@ -124,7 +150,7 @@ def _pattern(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
 def _size(
     keyword: str, kind: type[str] | type[list[Any]] | type[dict[str, Any]], fits: Callable[[int, int], bool]
 ) -> Callable[..., Check]:
-    def make(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+    def make(part: Mapping[str, Any], root: _Root) -> Check:
         bound = part[keyword]
         return lambda value: not isinstance(value, kind) or fits(len(value), bound)
 
@@ -132,19 +158,19 @@ def _size(
 
 
 def _bound(keyword: str, fits: Callable[[float, float], bool]) -> Callable[..., Check]:
-    def make(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+    def make(part: Mapping[str, Any], root: _Root) -> Check:
         bound = part[keyword]
         return lambda value: not is_number(value) or fits(value, bound)
 
     return make
 
 
-def _not(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _not(part: Mapping[str, Any], root: _Root) -> Check:
     refused = _compile(part["not"], root)
     return lambda value: not refused(value)
 
 
-def _one_of(part: Mapping[str, Any], root: dict[str, Any]) -> Check:
+def _one_of(part: Mapping[str, Any], root: _Root) -> Check:
     choices = [_compile(choice, root) for choice in part["oneOf"]]
     return lambda value: sum(choice(value) for choice in choices) == 1
 
@@ -170,5 +196,8 @@ _KEYWORDS: Mapping[str, Callable[..., Check]] = {
     "oneOf": _one_of,
 }
 _ANNOTATIONS = frozenset(
-    ("$schema", "$id", "$defs", "title", "description", "default", "examples", "patternErrorMessage")
+    (
+        *("$schema", "$id", "$defs", "title", "description", "default", "examples"),
+        *("patternErrorMessage", "typeErrorMessage"),
+    )
 )

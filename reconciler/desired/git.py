@@ -163,6 +163,26 @@ class Source:
             yield object_id, stream.read(int(header[2]))
             stream.read(1)
 
+    def code(self, tree: str) -> Iterator[tuple[str, bool, bytes]]:
+        """Yield (path, is executable, content) of the files of a tree.
+
+        Raises
+        ------
+        InputError
+            The tree has a symlink or submodule.
+        """
+        import tarfile
+
+        raw = self.run("archive", "--format=tar", tree).stdout
+        with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
+            for member in archive:
+                if member.isdir():
+                    continue
+                content = archive.extractfile(member) if member.isfile() else None
+                if content is None or ".." in Path(member.name).parts:
+                    raise InputError(f"'{member.name}' in the code of this repository is no plain file")
+                yield member.name, bool(member.mode & 0o100), content.read()
+
     def extract(self, tree: str, target: Path) -> None:
         """Write the files of a tree below ``target``, completely or not at all.
 
@@ -172,19 +192,17 @@ class Source:
             The tree has a symlink or submodule.
         """
         import shutil
-        import tarfile
 
         if target.exists():
             return
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        raw = self.run("archive", "--format=tar", tree).stdout
-        with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
-            for member in archive:
-                if not (member.isfile() or member.isdir()):
-                    raise InputError(f"'{member.name}' in the code of this repository is no plain file")
-            archive.extractall(partial, filter="data")
+        for path, executable, data in self.code(tree):
+            file = partial / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+            file.chmod(0o755 if executable else 0o644)
         try:
             partial.rename(target)
         except OSError:  # somebody else was faster: the content is the same

@@ -141,6 +141,11 @@ _TYPES = {
 
 
 def _wrong_type(case: _Case) -> Iterator[Diagnostic]:
+    if "typeErrorMessage" in case.schema:
+        # What stands there may be a secret: neither it nor its line is told.
+        found = case.problem("schema/type", f"{case.where}: {case.schema['typeErrorMessage']}")
+        yield msgspec.structs.replace(found, excerpt=None)
+        return
     types = [case.bound] if isinstance(case.bound, str) else list(case.bound)
     expected = " or ".join(_TYPES[name] for name in types)
     yield case.problem(

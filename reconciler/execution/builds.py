@@ -19,7 +19,7 @@ from reconciler.desired.flows import build_form
 from reconciler.desired.git import Source
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import WorldError
-from reconciler.execution.hosts import end_group
+from reconciler.execution.hosts.process import end_group
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow, BuiltJob, build_key, flow_identity
 from reconciler.model.manifests import OnCodeChange

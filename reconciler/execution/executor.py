@@ -1,32 +1,35 @@
 """The executor: the only place that acts on workers. One lane a worker; a pass moves every job it can.
 
 Intent is written before every effect and the outcome after it, so a pass that dies anywhere is continued
-by the next one: a CHECKED_OUT job is uploaded again, an UPLOADED one is looked up by its claim before it
-is started again, a finished one is taken in again, which then changes nothing. The work of a pass is
-proportional to the jobs that are active, however many wait.
+by the next one: a CHECKED_OUT job is uploaded again, an UPLOADED one is looked for before it is submitted
+again, a finished one is taken in again, which then changes nothing. The work of a pass is proportional to
+the jobs that are active, however many wait; its commands on the worker are at most four.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from reconciler.actual.store import Store, Writer
-from reconciler.errors import InputError, TransientError
+from reconciler.errors import TransientError
 from reconciler.execution.lifecycle import Observation, Step, next_step
+from reconciler.execution.looks import Looks
 from reconciler.execution.outputs import Outputs
-from reconciler.execution.responses import fail, take_in
 from reconciler.execution.starting import OnWorker, Starter
-from reconciler.execution.transitions import move
-from reconciler.execution.worker import Ended, WorkerAccess
+from reconciler.execution.taking_in import TakerIn
+from reconciler.execution.transitions import move, note
+from reconciler.execution.worker.access import WorkerAccess
+from reconciler.execution.worker.poll import Seen
 from reconciler.model.records import AppliedConfig, JobRecord, WorkerStatus
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
-QUEUE_INTERVAL = 2.0
-"""Seconds between two looks at a worker's queue; the outbox is looked at in every pass."""
-
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 2.0, 300.0
+_CLEANED_AT_ONCE = 200
+_MAY_BE_THERE = ON_WORKER | {JobState.UPLOADED}
+_NOTES = (Step.NOTE_RUNNING, Step.NOTE_MISSING, Step.NOTE_FOUND, Step.NOTE_STUCK)
 
 Steps = Mapping[Step, Sequence[JobRecord]]
 
@@ -55,6 +58,11 @@ class Executor:
         """Return why workers cannot be used now, by name."""
         return {lane.name: reason for lane in self.lanes if (reason := lane.outage()) is not None}
 
+    def tidy_up(self) -> None:
+        """Remove on the workers what was taken in; to be called at the end."""
+        for lane in self.lanes:
+            lane.tidy_up()
+
 
 class Lane(OnWorker):
     """The jobs of one worker. What fails here leaves the other workers alone."""
@@ -69,14 +77,23 @@ class Lane(OnWorker):
     ) -> None:
         super().__init__(store, config, outputs, name, access)
         self._starter = Starter(store, config, outputs, name, access)
-        self._queue_asked = 0.0
+        self._taker_in = TakerIn(store, config, outputs, name, access)
+        self._looks: Looks | None = None
         self._strays: set[str] = set()
+
+    @property
+    def looks(self) -> Looks:
+        """When this worker is looked at."""
+        if self._looks is None:
+            self._looks = Looks(local=self.access.host.is_local)
+        return self._looks
 
     def advance(self, now: float) -> bool:
         """Move the jobs of this worker; an outage changes no job and makes the next try later."""
         with self.store.read() as view:
             active = [job for state in ACTIVE for job in view.in_state(state, self.name)]
-            work = bool(active) or view.any_in_state([JobState.READY], self.name)
+            old = view.due_cleanups(self.name, now, _CLEANED_AT_ONCE)
+            work = active or old or view.any_in_state([JobState.READY], self.name)
             status = view.worker_status(self.name)
         if not work:
             return False
@@ -85,8 +102,9 @@ class Lane(OnWorker):
             return False
         try:
             moved = self._pass(active, now)
+            self._clean_up(old)
         except TransientError as error:
-            self._note_failure(status, str(error), now)
+            self._note_failure(status, error.message, now)
             return False
         if status is None or not status.reachable:
             self.store.write(
@@ -100,31 +118,56 @@ class Lane(OnWorker):
             status = view.worker_status(self.name)
         return None if status is None or status.reachable else status.reason
 
+    def tidy_up(self) -> None:
+        """Remove on the worker what was taken in; one that does not answer keeps it until the next time."""
+        with contextlib.suppress(TransientError):
+            self.access.tidy_up()
+
     def _pass(self, active: Sequence[JobRecord], now: float) -> bool:
-        steps = self._decide(active, now)
-        moved = self._take_in(steps, now)
-        moved |= self._note(steps, now)
-        self._kill(steps[Step.KILL])
+        self.access.prepare(may_create=not any(job.state in _MAY_BE_THERE for job in active))
+        seen = self._look(active, now)
+        steps = self._decided(active, seen, now)
+        moved = self._taker_in.take_in(steps[Step.TAKE_IN], steps[Step.TAKE_IN_LOST], now)
+        moved |= self._note(steps, seen, now)
+        self._kill(steps[Step.KILL], now)
         moved |= self._starter.withdraw(steps[Step.WITHDRAW], now)
         uploaded = self._starter.upload([*steps[Step.UPLOAD], *self._starter.check_out(now)], now)
-        started = self._starter.start([*steps[Step.START], *uploaded], now)
+        started = self._starter.start(uploaded, steps[Step.START], now)
         if started:
-            self._queue_asked = 0.0
+            self.looks.ask_again()
+        if moved or started:
+            self.looks.moved(now)
         return moved or started
 
     # observing ----------------------------------------------------------------------------------------
 
-    def _decide(self, active: Sequence[JobRecord], now: float) -> Steps:
+    def _look(self, active: Sequence[JobRecord], now: float) -> Seen:
+        """Poll the worker if that is due and any job is there."""
         on_worker = [job for job in active if job.state in ON_WORKER]
-        markers = self.access.markers() if on_worker else set()
-        self._clear_strays(markers - {self.access.marker(job) for job in on_worker})
-        alive = self._alive([job for job in on_worker if self.access.marker(job) not in markers], now)
+        if not on_worker or not self.looks.due(now):
+            return Seen(set())
+        urgent = any(job.cancel is not None or job.state is JobState.SUBMITTED for job in on_worker)
+        ask = {}
+        if self.looks.queue_due(now, urgent=urgent):
+            ask = {job.queue_id: job.submitted or now for job in on_worker if job.queue_id}
+        seen = self.access.poll(ask)
+        self.looks.looked(now, asked=bool(ask))
+        self._clear_strays(seen.markers - {self.access.marker(job) for job in on_worker})
+        return seen
+
+    def _decided(self, active: Sequence[JobRecord], seen: Seen, now: float) -> Steps:
         decided: dict[Step, list[JobRecord]] = {step: [] for step in Step}
         for job in active:
-            in_queue = None if alive is None else job.queue_id in alive
-            seen = Observation(marker=self.access.marker(job) in markers, in_queue=in_queue)
-            decided[next_step(job, seen, now)].append(job)
+            decided[next_step(job, self._observation(job, seen), now)].append(job)
         return decided
+
+    def _observation(self, job: JobRecord, seen: Seen) -> Observation:
+        return Observation(
+            marker=self.access.marker(job) in seen.markers,
+            asked=seen.entries is not None,
+            entry=(seen.entries or {}).get(job.queue_id or ""),
+            lost_after=self.access.queue.lost_after,
+        )
 
     def _clear_strays(self, names: set[str]) -> None:
         """Remove markers that an interrupted pass has left behind.
@@ -136,100 +179,46 @@ class Lane(OnWorker):
         if fresh:
             with self.store.read() as view:
                 known = [(name, view.job(name.rpartition(".")[0])) for name in fresh]
-            self.access.clear_markers(
-                [name for name, job in known if job is not None and job.state not in ACTIVE]
-            )
+            self.access.forget(name for name, job in known if job is not None and job.state not in ACTIVE)
 
-    def _alive(self, jobs: Sequence[JobRecord], now: float) -> set[str] | None:
-        urgent = any(job.cancel is not None or job.state is JobState.SUBMITTED for job in jobs)
-        interval = QUEUE_INTERVAL / 4 if urgent else QUEUE_INTERVAL
-        if not jobs or 0 <= now - self._queue_asked < interval:
-            return None
-        self._queue_asked = now
-        return self.access.queue.alive({job.queue_id: job.submitted or now for job in jobs if job.queue_id})
+    def _clean_up(self, old: Mapping[bytes, str]) -> None:
+        """Remove run directories whose time has come."""
+        if old:
+            self.access.discard(old.values())
+            self.access.tidy_up()
+            self.store.write(lambda writer: writer.delete_cleanups(old))
 
-    # taking in ----------------------------------------------------------------------------------------
+    # noting and ending --------------------------------------------------------------------------------
 
-    def _take_in(self, steps: Steps, now: float) -> bool:
-        read = [(job, self.access.ending(job, lost=False)) for job in steps[Step.TAKE_IN]]
-        read += [(job, self.access.ending(job, lost=True)) for job in steps[Step.TAKE_IN_LOST]]
-        saved = [(job, self._saved(ending)) for job, ending in read]
-        self._record(saved, now)
-        self.access.clear([job for job, ending in saved if not ending.still_runs_as])
-        return bool(saved)
-
-    def _saved(self, ending: Ended) -> Ended:
-        """Write the outputs where they must be before the job counts as completed."""
-        result = ending.result
-        if result is None or not result.ok:
-            return ending
-        try:
-            self.outputs.save_before(result.documents, result.blobs)
-        except InputError as error:
-            return _not_kept(error)
-        return ending
-
-    def _record(self, endings: Sequence[tuple[JobRecord, Ended]], now: float) -> None:
-        """Record all endings at once; if one holds what cannot be kept, that job alone fails."""
-        if not endings:
-            return
-        try:
-            self.store.write(lambda writer: self._record_endings(writer, endings, now))
-        except (ValueError, TypeError, KeyError) as error:
-            if len(endings) > 1:
-                for one in endings:
-                    self._record([one], now)
-            elif endings[0][1].result is not None:
-                self._record([(endings[0][0], _not_kept(error))], now)
-            else:
-                raise
-
-    def _record_endings(self, writer: Writer, read: Sequence[tuple[JobRecord, Ended]], now: float) -> None:
-        for job, ending in read:
-            if ending.still_runs_as:
-                self._adopt(writer, job, ending.still_runs_as, now)
-            elif ending.result is not None:
-                take_in(writer, job.id, job.attempt, ending.result, self.outputs, self.config, now)
-            else:
-                current = writer.job(job.id)
-                if current is not None and current.attempt == job.attempt and current.state in ACTIVE:
-                    fail(writer, current, ending.error, now, ending.state)
-
-    def _adopt(self, writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
-        """An interrupted submission had started the job under another queue id than we know."""
-        current = writer.job(job.id)
-        if current is not None and current.state in ACTIVE:
-            move(
-                writer, current, JobState.RUNNING, now, f"found as {queue_id}",
-                queue_id=queue_id, missing_since=None, submitted=current.submitted or now,
-            )  # fmt: skip
-
-    def _note(self, steps: Steps, now: float) -> bool:
-        noted: list[tuple[JobRecord, float | None]] = [
-            *((job, None) for job in steps[Step.NOTE_RUNNING]),
-            *((job, now) for job in steps[Step.NOTE_MISSING]),
-            *((job, None) for job in steps[Step.NOTE_FOUND]),
-        ]
-        running = {job.id for job in steps[Step.NOTE_RUNNING]}
+    def _note(self, steps: Steps, seen: Seen, now: float) -> bool:
+        noted = [(step, job) for step in _NOTES for job in steps[step]]
 
         def write(writer: Writer) -> None:
-            for known, missing_since in noted:
+            for step, known in noted:
                 job = writer.job(known.id)
-                if job is None or job.state not in ON_WORKER:
-                    continue
-                if job.id in running:
-                    move(writer, job, JobState.RUNNING, now, missing_since=None)
-                else:
-                    writer.put_job(msgspec.structs.replace(job, missing_since=missing_since))
+                if job is not None and job.state in ON_WORKER:
+                    _note_one(writer, step, job, seen, now)
 
         if noted:
             self.store.write(write)
         return bool(noted)
 
-    def _kill(self, jobs: Sequence[JobRecord]) -> None:
-        if jobs:
-            self.access.queue.cancel([job.queue_id for job in jobs if job.queue_id])
-            self._queue_asked = 0.0
+    def _kill(self, jobs: Sequence[JobRecord], now: float) -> None:
+        """Ask the queue to end jobs; the next looks tell whether they are gone."""
+        if not jobs:
+            return
+        problems = self.access.cancel([job.queue_id for job in jobs if job.queue_id])
+        self.looks.ask_again()
+        refused = {job.id: problems[job.queue_id] for job in jobs if job.queue_id in problems}
+
+        def write(writer: Writer) -> None:
+            for job_id, problem in refused.items():
+                job = writer.job(job_id)
+                if job is not None and job.state in ON_WORKER:
+                    _note_stuck(writer, job, f"it cannot be cancelled: {problem}", now)
+
+        if refused:
+            self.store.write(write)
 
     def _note_failure(self, status: WorkerStatus | None, reason: str, now: float) -> None:
         failures = (status.failures if status is not None else 0) + 1
@@ -241,5 +230,21 @@ class Lane(OnWorker):
         self.store.write(lambda writer: writer.put_worker_status(self.name, worse))
 
 
-def _not_kept(error: Exception) -> Ended:
-    return Ended(error=f"its output cannot be kept: {error}", state=JobState.REMOTE_ERROR)
+def _note_one(writer: Writer, step: Step, job: JobRecord, seen: Seen, now: float) -> None:
+    match step:
+        case Step.NOTE_RUNNING:
+            move(writer, job, JobState.RUNNING, now, missing_since=None, stuck=None)
+        case Step.NOTE_STUCK:
+            entry = (seen.entries or {}).get(job.queue_id or "")
+            _note_stuck(writer, job, entry.never if entry is not None else "", now)
+        case _:
+            since = now if step is Step.NOTE_MISSING else None
+            writer.put_job(msgspec.structs.replace(job, missing_since=since))
+
+
+def _note_stuck(writer: Writer, job: JobRecord, why: str, now: float) -> None:
+    if why == (job.stuck or ""):
+        return
+    stuck = msgspec.structs.replace(job, stuck=why or None)
+    note(writer, stuck, "Stuck" if why else "Unstuck", why or "it can start now", now, attempt=job.attempt)
+    writer.put_job(stuck)

@@ -95,6 +95,10 @@ _SLURM_FLAGS: Mapping[str, tuple[str, str | None]] = {
 
 
 def _slurm(keywords: Keywords) -> Spelled:
+    # Many clusters start a job again when its node dies; how often an attempt runs is for us to decide.
+    keywords = {"requeue": False} | keywords
+    if not isinstance(keywords["requeue"], bool):
+        raise InputError(f"'requeue' cannot be '{keywords['requeue']}'", hint="give true or false")
     flags = [key for key in _SLURM_FLAGS if isinstance(keywords.get(key), bool)]
     options = [_SLURM_FLAGS[key][0 if keywords[key] else 1] for key in flags]
     values = {key: _quoted(_text(key, value)) for key, value in keywords.items() if key not in flags}
@@ -110,17 +114,35 @@ def _quoted(value: str) -> str:
 
 
 def _pbs(keywords: Keywords) -> Spelled:
-    return _yes_no(keywords), ["#PBS -S /bin/bash"]
+    """Blanks, quotes and backslashes would end a value: PBS takes them with a backslash before."""
+    values = {key: re.sub(r"([\s\"'\\])", r"\\\1", value.strip()) for key, value in _yes_no(keywords).items()}
+    return values, ["#PBS -S /bin/bash"]
+
+
+_SGE_WORDS = {
+    "model": re.compile(r"[^\s\"'\\-]\S* [\d,-]+"),
+    "place": re.compile(r"((env|pe|set) )?[^\s\"'\\-][^\s\"'\\]*"),
+}
+"""Keywords of Grid Engine whose value may have two words: ``-pe mpi 16``, ``-binding env linear:2``."""
 
 
 def _sge(keywords: Keywords) -> Spelled:
     """Without these Grid Engine runs a job in the home directory, often with a C shell."""
-    return _yes_no(keywords) | {"cwd": ""}, ["#$ -S /bin/bash"]
+    if "group_list" in keywords:
+        hint = "for a project set `device`, which is -P"
+        raise InputError("'group_list' is an option of PBS, not of Grid Engine", hint=hint)
+    values = _yes_no(keywords)
+    for key, value in values.items():
+        if not _SGE_WORDS.get(key, re.compile(r"[^\s\"'\\]*")).fullmatch(value):
+            # Its quotes are no help: the master refuses such a value as an "invalid job object".
+            raise InputError(f"'{key}' cannot be {value!r} with Grid Engine", hint="blanks and quotes end it")
+    return values | {"cwd": ""}, ["#$ -S /bin/bash"]
 
 
 def _yes_no(keywords: Keywords) -> Keywords:
-    values = dict(keywords)
-    if isinstance(values.get("rerunnable"), bool):
+    """A job is run once, unless it is said otherwise: run again, it would find its attempt claimed."""
+    values: Keywords = {"rerunnable": False} | keywords
+    if isinstance(values["rerunnable"], bool):
         values["rerunnable"] = "y" if values["rerunnable"] else "n"
     return {key: _text(key, value) for key, value in values.items()}
 

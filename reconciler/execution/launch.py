@@ -18,9 +18,10 @@ from typing import Any
 import msgspec
 
 from reconciler.execution.headers import queue_name, submission_header
+from reconciler.execution.queues.choice import queue_of
 from reconciler.model.keys import run_dir
 from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
-from reconciler.model.records import JobRecord
+from reconciler.model.records import AppliedConfig, JobRecord
 
 SCRIPT, INPUT = "submit.sh", "job.json"
 CLAIM = "claim"
@@ -47,7 +48,7 @@ class Place(msgspec.Struct, frozen=True):
     @property
     def launcher(self) -> str:
         """The file of the launcher."""
-        return f"{self.work_dir}/{LAUNCHERS}/{_launcher_name()}"
+        return f"{self.work_dir}/{LAUNCHERS}/{launcher_name()}"
 
     def code(self, tree: str) -> str:
         """The directory of a code tree."""
@@ -78,6 +79,11 @@ def marker_name(job: JobRecord) -> str:
     return f"{job.id}.{job.attempt}"
 
 
+def name_in_queue(job: JobRecord) -> str:
+    """Return the name under which the queue knows an attempt."""
+    return queue_name(job.key, marker_name(job))
+
+
 @cache
 def launcher_source() -> bytes:
     """Return the launcher that travels with jobs."""
@@ -85,9 +91,35 @@ def launcher_source() -> bytes:
 
 
 @cache
-def _launcher_name() -> str:
-    """By its content: launchers of several versions may be in use at once."""
+def launcher_name() -> str:
+    """Return the file name of the launcher, by its content: several versions may be in use at once."""
     return f"{hashlib.sha256(launcher_source()).hexdigest()[:16]}.py"
+
+
+def script_of(job: JobRecord, config: AppliedConfig, worker: WorkerSpec, place: Place) -> str:
+    """Return the submission script of an attempt; asks neither the worker nor the store.
+
+    Raises
+    ------
+    ValueError
+        There is no exec_config of the name that the job has.
+    InputError
+        The resources do not fit the scheduler.
+    """
+    return submission_script(job, worker, place, _exec_config(job, config))
+
+
+def _exec_config(job: JobRecord, config: AppliedConfig) -> ExecConfigSpec:
+    """Return the exec_config of a job: a named one, an inline one, or none."""
+    value = job.config.value("exec_config")
+    if isinstance(value, dict):
+        return msgspec.convert(value, ExecConfigSpec)
+    if value is None:
+        return ExecConfigSpec()
+    found = config.commands.get(job.config.commands or "")
+    if found is None:
+        raise ValueError(f"there is no ExecConfig named '{value}' any more")
+    return found
 
 
 def submission_script(job: JobRecord, worker: WorkerSpec, place: Place, exec_config: ExecConfigSpec) -> str:
@@ -101,16 +133,14 @@ def submission_script(job: JobRecord, worker: WorkerSpec, place: Place, exec_con
         The worker's scheduler cannot be asked for the job's resources.
     """
     assert job.run_dir is not None
-    name = queue_name(job.key, marker_name(job))
-    header = submission_header(worker.scheduler_type, job.config.resources_value, name)
+    header = submission_header(worker.scheduler_type, job.config.resources_value, name_in_queue(job))
     code = ":".join(shell_path(place.code(tree)) for tree in job.code)
     outbox = shell_path(f"{place.outbox}/{marker_name(job)}")
     parts = [
         header.rstrip("\n"),
         f"# {_one_line(job.path)}  {job.id}  attempt {job.attempt}",
         f"cd {shell_path(job.run_dir)} || exit 1",
-        f"mkdir {CLAIM} 2>/dev/null || exit 0",
-        f"echo $$ > {CLAIM}/pid",
+        *_claim(worker.scheduler_type),
         "finish() {",
         "  code=$?",
         f"  echo $code > {CLAIM}/exit_code",
@@ -130,6 +160,13 @@ def submission_script(job: JobRecord, worker: WorkerSpec, place: Place, exec_con
         "exit $job_code",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _claim(scheduler_type: str) -> list[str]:
+    """Whoever makes the directory runs the job. A scheduler may start again what it has started before."""
+    queue_id = f'"{queue_of(scheduler_type).id_variable}"'
+    again = "" if scheduler_type == "shell" else f' || [ "$(cat {CLAIM}/queue_id 2>/dev/null)" = {queue_id} ]'
+    return [f"mkdir {CLAIM} 2>/dev/null{again} || exit 0", f"echo {queue_id} > {CLAIM}/queue_id"]
 
 
 def shell_path(path: str) -> str:

@@ -6,18 +6,22 @@ from enum import StrEnum
 
 import msgspec
 
+from reconciler.execution.queues.base import Entry, QueueState
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
 
-LOST_AFTER = 3.0
-"""Seconds that a job must be missing from its queue, in two listings, before its own files decide."""
-
 
 class Observation(msgspec.Struct, frozen=True):
-    """What was seen of a job. ``in_queue`` is None when the queue was not asked or gave no answer."""
+    """What was seen of a job.
+
+    ``asked`` is False when the queue was not asked, or gave no answer; ``entry`` is the job in its listing.
+    ``lost_after`` is how many seconds it must be missing there, in two listings, before its files decide.
+    """
 
     marker: bool = False
-    in_queue: bool | None = None
+    asked: bool = False
+    entry: Entry | None = None
+    lost_after: float = 0.0
 
 
 class Step(StrEnum):
@@ -35,6 +39,7 @@ class Step(StrEnum):
     NOTE_RUNNING = "note running"
     NOTE_MISSING = "note missing"
     NOTE_FOUND = "note found"
+    NOTE_STUCK = "note stuck"
     KILL = "kill"
     TAKE_IN = "take in"
     TAKE_IN_LOST = "take in lost"
@@ -61,18 +66,23 @@ def next_step(job: JobRecord, seen: Observation, now: float) -> Step:
 def _on_worker(job: JobRecord, seen: Observation, now: float) -> Step:
     if seen.marker:
         return Step.TAKE_IN
-    if seen.in_queue is False:
-        if job.missing_since is None:
-            return Step.NOTE_MISSING
-        return Step.TAKE_IN_LOST if now - job.missing_since >= LOST_AFTER else Step.WAIT
-    if seen.in_queue:
-        return _in_queue(job)
-    return Step.WAIT
+    if not seen.asked:
+        return Step.WAIT
+    if seen.entry is not None:
+        return _in_queue(job, seen.entry)
+    if job.missing_since is None:
+        return Step.NOTE_MISSING
+    return Step.TAKE_IN_LOST if now - job.missing_since >= seen.lost_after else Step.WAIT
 
 
-def _in_queue(job: JobRecord) -> Step:
+def _in_queue(job: JobRecord, entry: Entry) -> Step:
     if job.cancel is not None:  # only now: an id that is not in the queue may be a stranger's
         return Step.KILL
     if job.missing_since is not None:
         return Step.NOTE_FOUND
-    return Step.NOTE_RUNNING if job.state is JobState.SUBMITTED else Step.WAIT
+    if job.state is JobState.SUBMITTED and entry.state in _STARTED:
+        return Step.NOTE_RUNNING
+    return Step.NOTE_STUCK if entry.never != (job.stuck or "") else Step.WAIT
+
+
+_STARTED = (QueueState.RUNNING, QueueState.SUSPENDED)

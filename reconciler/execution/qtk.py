@@ -36,11 +36,17 @@ def scheduler_io(scheduler_type: str) -> Any:
     return {"slurm": SlurmIO, "pbs": PBSIO, "sge": SGEIO}[scheduler_type]()
 
 
-def is_over(job: Any) -> bool:
-    """Whether a job of a listing has ended, though it is still listed."""
-    from qtoolkit.core.data_objects import QState
+def standard_state(scheduler_type: str, code: str) -> str | None:
+    """Return the name of qtoolkit's standard state (QState) for a scheduler's own code; None if none fits."""
+    from qtoolkit.io.pbs import PBSState
+    from qtoolkit.io.shell import ShellState
+    from qtoolkit.io.slurm import SlurmState
 
-    return job.state is QState.DONE
+    known: Any = {"pbs": PBSState, "shell": ShellState, "slurm": SlurmState}[scheduler_type]
+    try:
+        return str(known(code).qstate.name)
+    except (ValueError, KeyError):
+        return None
 
 
 def converted(scheduler_type: str, fields: Mapping[str, Any]) -> dict[str, Any]:

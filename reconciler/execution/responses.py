@@ -12,6 +12,7 @@ import msgspec
 from reconciler.actual.store import Writer
 from reconciler.execution.job_json import own_run_config, references
 from reconciler.execution.outputs import Outputs
+from reconciler.execution.queues.base import Cause
 from reconciler.execution.ready import initial_state, release_dependants
 from reconciler.execution.result import JobResponse, JobResult, NewJob
 from reconciler.execution.transitions import move, note
@@ -38,24 +39,34 @@ def take_in(
     if job is None or job.attempt != attempt or job.state not in ACTIVE:
         return
     if not result.ok:
-        fail(writer, job, result.error.traceback if result.error is not None else "unknown error", now)
+        text = result.error.traceback if result.error is not None else "unknown error"
+        fail(writer, job, text, now, cause=Cause.EXCEPTION)
         return
     outputs.save_inside(writer, result.documents, result.blobs)
     done = move(
         writer, job, JobState.COMPLETED, now, f"ran {result.ended - result.started:.1f} s",
-        error=None, cancel=None, missing_since=None, stored_data=result.response.stored_data,
+        error=None, cause=None, cancel=None, stuck=None, missing_since=None,
+        stored_data=result.response.stored_data,
     )  # fmt: skip
     _Response(writer, done, config, now, cancelled=job.cancel).carry_out(result.response)
     release_dependants(writer, done.uuid, now)
 
 
-def fail(writer: Writer, job: JobRecord, error: str, now: float, state: JobState = JobState.FAILED) -> None:
+def fail(
+    writer: Writer,
+    job: JobRecord,
+    error: str,
+    now: float,
+    state: JobState = JobState.FAILED,
+    cause: Cause | None = None,
+) -> None:
     """End a job without a result. A cancelled one is not failed but stopped, as was wanted."""
+    over: dict[str, Any] = {"missing_since": None, "stuck": None}
     if job.cancel is not None:
-        move(writer, job, JobState.USER_STOPPED, now, job.cancel, cancel=None, missing_since=None)
+        move(writer, job, JobState.USER_STOPPED, now, job.cancel, cancel=None, **over)
         return
     lines = error.strip().splitlines() or ["unknown error"]
-    move(writer, job, state, now, lines[-1], error=error, missing_since=None)
+    move(writer, job, state, now, lines[-1], error=error, cause=cause, **over)
     release_dependants(writer, job.uuid, now)
 
 

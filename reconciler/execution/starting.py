@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from reconciler.actual.store import Store, View, Writer
-from reconciler.errors import ReconcilerError, TransientError
+from reconciler.errors import TransientError
 from reconciler.execution.launch import next_attempt
 from reconciler.execution.outputs import Outputs
-from reconciler.execution.queues import Submission
 from reconciler.execution.responses import fail
 from reconciler.execution.transitions import move
-from reconciler.execution.worker import WorkerAccess
+from reconciler.execution.worker.access import WorkerAccess
+from reconciler.execution.worker.submit import Submitted
 from reconciler.model.records import AppliedConfig, JobRecord
 from reconciler.model.states import ACTIVE, JobState
 
 BATCH = 100
-"""Jobs that leave the store at once. One command starts them, and a command has at most 128 KiB."""
+"""Jobs that leave the store at once, and share one upload and one submission command."""
 
 
 class OnWorker:
@@ -75,69 +75,63 @@ class Starter(OnWorker):
         return move(
             writer, next_attempt(job, self.access.work_dir), JobState.CHECKED_OUT, now, f"worker {self.name}",
             run_worker=self.name, queue_id=None, submitted=None, missing_since=None, error=None,
+            cause=None, stuck=None,
         )  # fmt: skip
 
     def upload(self, jobs: Sequence[JobRecord], now: float) -> list[JobRecord]:
-        """Write the run directories; return the jobs that may start. One whose files cannot be made fails.
+        """Bring the run directories; return the jobs that may start. One whose files cannot be made fails.
 
         Raises
         ------
         TransientError
             The worker, or the store of outputs, cannot be used now; no job has changed.
         """
-        impossible: dict[str, str] = {}
-        used = {job.id for job in jobs if self.access.is_claimed(job)}
-        for job in jobs:
-            if job.id not in used and (problem := self._write_files(job)):
-                impossible[job.id] = problem
+        if not jobs:
+            return []
+        outcome = self.access.upload(jobs, self._payload, self.config, self.outputs)
 
         def write(writer: Writer) -> list[JobRecord]:
             done = []
             for job in _still(writer, jobs, JobState.CHECKED_OUT):
-                if job.id in used:  # by a life of this job that the store does not remember
+                if job.id in outcome.used:  # by a life of this job that the store does not remember
                     self._next_attempt(writer, job, now)
-                elif job.id in impossible or job.cancel is not None:
-                    fail(writer, job, impossible.get(job.id, ""), now, JobState.REMOTE_ERROR)
-                else:
+                elif job.cancel is not None or job.id in outcome.impossible:
+                    fail(writer, job, outcome.impossible.get(job.id, ""), now, JobState.REMOTE_ERROR)
+                elif job.id in outcome.ready:
                     done.append(move(writer, job, JobState.UPLOADED, now))
             return done
 
-        return self.store.write(write) if jobs else []
+        return self.store.write(write)
 
-    def _write_files(self, job: JobRecord) -> str:
-        """Return what is wrong with the job, if its files cannot be made."""
+    def _payload(self, job: JobRecord) -> bytes:
         with self.store.read() as view:
-            payload = view.payload(job.id)
-        try:
-            self.access.upload(job, payload or b"{}", self.config, self.outputs)
-        except TransientError:
-            raise
-        except (ReconcilerError, ValueError, KeyError) as error:
-            return str(error) or type(error).__name__
-        return ""
+            return view.payload(job.id) or b"{}"
 
-    def start(self, jobs: Sequence[JobRecord], now: float) -> bool:
-        """Start what was uploaded, unless its claim shows that an interrupted pass has started it.
+    def start(self, fresh: Sequence[JobRecord], doubtful: Sequence[JobRecord], now: float) -> bool:
+        """Submit what was uploaded. ``doubtful`` are jobs that an interrupted pass may have submitted.
 
         Raises
         ------
         TransientError
-            The command did not run; what it may have started is found by its claim next time.
+            The worker gave no clear answer; what it may have submitted is looked for next time.
         """
-        started = {job.id: pid for job in jobs if (pid := self.access.claimed_by(job)) is not None}
-        fresh = [job for job in jobs if job.id not in started]
-        started |= self.access.queue.submit([Submission(job.id, job.run_dir or "") for job in fresh])
+        found = self.access.find(doubtful) if doubtful else {}
+        rest = [job for job in (*doubtful, *fresh) if job.id not in found]
+        result = self.access.submit(rest) if rest else Submitted({}, {})
+        queue_ids = found | result.queue_ids
 
         def write(writer: Writer) -> None:
-            for job in _still(writer, jobs, JobState.UPLOADED):
-                if job.id in started:
-                    _submitted(writer, job, started[job.id], now)
-                else:
-                    fail(writer, job, "its script could not be started", now, JobState.REMOTE_ERROR)
+            for job in _still(writer, (*doubtful, *fresh), JobState.UPLOADED):
+                if job.id in queue_ids:
+                    _submitted(writer, job, queue_ids[job.id], now)
+                elif job.id in result.refused:
+                    fail(writer, job, result.refused[job.id], now, JobState.REMOTE_ERROR)
 
-        if jobs:
+        if queue_ids or result.refused:
             self.store.write(write)
-        return bool(jobs)
+        if result.doubt:
+            raise TransientError(result.doubt)
+        return bool(queue_ids or result.refused)
 
     # cancelled before the start -----------------------------------------------------------------------
 
@@ -160,21 +154,23 @@ class Starter(OnWorker):
     def withdraw(self, jobs: Sequence[JobRecord], now: float) -> bool:
         """Take the claims of cancelled jobs, so that no script of an interrupted pass can run any more.
 
-        A script that was faster is known by its process from now on, and can be killed.
+        A script that was faster is known by its queue id from now on, and can be ended.
         """
-        gone = {job.id for job in jobs if self.access.withdraw(job)}
-        started = {job.id: pid for job in jobs if (pid := self.access.claimed_by(job)) is not None}
+        if not jobs:
+            return False
+        outcome = self.access.withdraw(jobs)
+        if outcome.queued:
+            self.access.cancel(outcome.queued)
 
         def write(writer: Writer) -> None:
             for job in _still(writer, jobs, JobState.UPLOADED):
-                if job.id in gone:
+                if job.id in outcome.gone:
                     fail(writer, job, "", now)
-                elif job.id in started:
-                    _submitted(writer, job, started[job.id], now)
+                elif job.id in outcome.running:
+                    _submitted(writer, job, outcome.running[job.id], now)
 
-        if jobs:
-            self.store.write(write)
-        return bool(gone or started)
+        self.store.write(write)
+        return bool(outcome.gone or outcome.running)
 
 
 def _still(writer: Writer, jobs: Sequence[JobRecord], state: JobState) -> list[JobRecord]:
@@ -184,4 +180,4 @@ def _still(writer: Writer, jobs: Sequence[JobRecord], state: JobState) -> list[J
 
 
 def _submitted(writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
-    move(writer, job, JobState.SUBMITTED, now, f"process {queue_id}", queue_id=queue_id, submitted=now)
+    move(writer, job, JobState.SUBMITTED, now, f"as {queue_id}", queue_id=queue_id, submitted=now)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from reconciler.model.records import FlowRecord, JobGlance, JobRecord
-from reconciler.model.states import BROKEN, FINISHED, Health, JobState
+from reconciler.model.states import BROKEN, FINISHED, ON_WORKER, Health, JobState
 
 
 class FlowStatus(msgspec.Struct, frozen=True):
@@ -33,6 +33,9 @@ def _judge(
     broken = [job for job in jobs if job.state in BROKEN]
     if broken:
         return Health.DEGRADED, _explain_broken(broken, counts[JobState.WAITING])
+    stuck = next((job for job in jobs if job.stuck and job.state in ON_WORKER), None)
+    if stuck is not None:
+        return Health.DEGRADED, f"{stuck.key} is stuck: {stuck.stuck}"
     if all(job.state in FINISHED for job in jobs):
         cancelled = counts[JobState.USER_STOPPED]
         if cancelled:

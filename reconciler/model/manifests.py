@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from reconciler.diagnostics import Diagnostic, Location
+from reconciler.model.connections import CONNECTION_FIELDS, Connection, ConnectionOptions
 
 
 class Kind(StrEnum):
@@ -180,12 +181,31 @@ def _token_width(line: str | None, column: int) -> int:
     return max(1, len(rest))
 
 
-class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Where jobs run: host, scheduler, work_dir and limits. Fields as in jobflow-remote."""
+class CleanupAfter(msgspec.Struct, frozen=True, kw_only=True):
+    """A time after which finished run directories are removed: ``7d``."""
+
+    after: str
+
+    @property
+    def seconds(self) -> int:
+        """The time in seconds."""
+        return int(self.after[:-1]) * _UNITS[self.after[-1]]
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class WorkerSpec(ConnectionOptions, frozen=True, kw_only=True):
+    """Where jobs run: host, scheduler, work_dir and limits. Fields as in jobflow-remote.
+
+    ``sanitize_command`` changes nothing: what login files print is always cut off.
+    """
 
     type: str
     scheduler_type: str
     work_dir: str
+    host: str | None = None
+    transfer: Connection | None = None
     resources: dict[str, Any] | UnsetType = UNSET
     qresources: dict[str, Any] | UnsetType = UNSET
     pre_run: str = ""
@@ -193,6 +213,21 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout_execute: int = 60
     max_jobs: int | None = None
     python: str | None = None
+    scheduler_username: str | None = None
+    sanitize_command: bool = False
+    cleanup: Literal["keep", "completed"] | CleanupAfter = "keep"
+
+    @property
+    def connection(self) -> Connection | None:
+        """How its host is reached; None for this machine."""
+        if self.type == "local" or self.host is None:
+            return None
+        return Connection(**{name: getattr(self, name) for name in CONNECTION_FIELDS})
+
+    @property
+    def transfer_connection(self) -> Connection | None:
+        """How the host is reached that files travel through: its own, or that of the jobs."""
+        return self.transfer.below(self) if self.transfer is not None else self.connection
 
 
 class ExecConfigSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -39,8 +39,10 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     ``run_dir`` and ``run_worker`` are of the latest attempt; the next one may get another worker.
     ``current`` is False once a newer content of the flow has no place for the job: it is history then.
     ``cancel`` is the reason why an active job is being cancelled. ``missing_since`` is when the queue was
-    first seen without it. ``generated_by`` and ``generator_index`` are the job that generated it;
-    ``inherits`` is False if that passes nothing on.
+    first seen without it. ``stuck`` is why it can never start as it was submitted, as its scheduler says;
+    ``cause`` is the kind of reason for which it died: ``walltime``, ``oom``, ``exception`` and so on.
+    ``generated_by`` and ``generator_index`` are the job that generated it; ``inherits`` is False if that
+    passes nothing on.
     """
 
     uuid: str
@@ -69,7 +71,9 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     submitted: float | None = None
     missing_since: float | None = None
     cancel: str | None = None
+    stuck: str | None = None
     error: str | None = None
+    cause: str | None = None
     generated_by: str | None = None
     generator_index: int = 1
     inherits: bool = True
@@ -105,6 +109,7 @@ class JobGlance(msgspec.Struct, kw_only=True, gc=False):
     state: JobState
     sequence: int = 0
     current: bool = True
+    stuck: str | None = None
     error: str | None = None
 
 

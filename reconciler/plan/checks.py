@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from reconciler.diagnostics import Diagnostic, did_you_mean
+from reconciler.model.connections import CONNECTION_FIELDS, Connection
 from reconciler.model.desired import DesiredFlow, DesiredState
-from reconciler.model.manifests import Kind, WorkerSpec
+from reconciler.model.manifests import Kind, Manifest, WorkerSpec
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
 from reconciler.plan.resources import at_origin, check_resources, check_words
-
-SUPPORTED_SCHEDULERS = frozenset({"shell"})
-"""What this version can run; the schema already knows the others."""
 
 
 def worker_defaults(desired: DesiredState) -> dict[str, Setting]:
@@ -49,7 +47,7 @@ def check_config(desired: DesiredState, flow: DesiredFlow, config: RunConfig) ->
         found += check_name(desired, "exec_config", config.exec_config)
     spec = desired.workers.get(config.worker_name)
     if spec is not None:
-        found += _unsupported(desired, config.worker_name, spec)
+        found += check_worker(desired, config.worker_name, spec)
         if config.resources is not None:
             found += check_resources(desired, spec.scheduler_type, config.resources, config.worker)
     return found
@@ -102,30 +100,63 @@ def _layers(desired: DesiredState) -> Iterator[Layer]:
 
 def _check_workers(desired: DesiredState) -> Iterator[Diagnostic]:
     for name, spec in desired.workers.items():
-        yield from _unsupported(desired, name, spec)
+        yield from check_worker(desired, name, spec)
         default = worker_default(name, spec)
         if default is not None:
             yield from check_resources(desired, spec.scheduler_type, default, None)
 
 
-def _unsupported(desired: DesiredState, name: str, spec: WorkerSpec) -> Iterator[Diagnostic]:
+def check_worker(desired: DesiredState, name: str, spec: WorkerSpec) -> Iterator[Diagnostic]:
+    """Check the connection of a worker: a remote one has a host, and only a remote one has a connection."""
     manifest = desired.manifests.get(f"{Kind.WORKER}/{name}")
     if manifest is None:
         return
-    if spec.type != "local":
+    if spec.type == "local":
+        yield from _local_with_connection(manifest, name)
+    elif spec.host is None:
         yield manifest.diagnostic(
-            "worker/unsupported-type",
-            f"worker '{name}' is {spec.type}; this version runs jobs on this machine only",
+            "worker/no-host",
+            f"worker '{name}' is remote but has no host",
             "/spec/type",
-            hint="use type: local",
+            hint="add 'host: login.example.org', or use type: local",
         )
-    if spec.scheduler_type not in SUPPORTED_SCHEDULERS:
-        yield manifest.diagnostic(
-            "worker/unsupported-scheduler",
-            f"worker '{name}' uses {spec.scheduler_type}; this version runs jobs in a plain shell only",
-            "/spec/scheduler_type",
-            hint="use scheduler_type: shell",
-        )
+    yield from _masters_on_the_way(manifest, spec)
+
+
+def _local_with_connection(manifest: Manifest, name: str) -> Iterator[Diagnostic]:
+    for field in (*CONNECTION_FIELDS, "transfer"):
+        if field in manifest.spec:
+            yield manifest.diagnostic(
+                "worker/local-connection",
+                f"worker '{name}' is local, so it has no connection: '{field}' is not for it",
+                f"/spec/{field}",
+                key=True,
+                hint=f"use type: remote, or remove '{field}'",
+            )
+
+
+def _masters_on_the_way(manifest: Manifest, spec: WorkerSpec) -> Iterator[Diagnostic]:
+    """A master connection is the user's whole way to a host: it neither is nor has a gateway of ours."""
+    ways = (("", spec), ("/transfer", spec.transfer))
+    for start, way in ways:
+        if way is None or way.gateway is None:
+            continue
+        gateway: Connection | None = way.gateway
+        if way.control_path is not None:
+            yield _wrong_master(
+                manifest, f"/spec{start}/gateway", "'gateway' and 'control_path' exclude each other"
+            )
+            continue
+        pointer = f"/spec{start}/gateway"
+        while gateway is not None:
+            if gateway.control_path is not None:
+                yield _wrong_master(manifest, f"{pointer}/control_path", "a gateway has no 'control_path'")
+            gateway, pointer = gateway.gateway, f"{pointer}/gateway"
+
+
+def _wrong_master(manifest: Manifest, pointer: str, message: str) -> Diagnostic:
+    hint = "open the master connection over the gateway (ssh -J), and give the worker its control_path only"
+    return manifest.diagnostic("worker/control-path", message, pointer, key=True, hint=hint)
 
 
 def unique(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:

@@ -38,9 +38,6 @@ JOBS = """\
       args: [{$output: value}, 2]
 """
 
-CANNOT_RUN = "worker/unsupported-scheduler"
-"""What a version says of workers that it plans for but cannot run yet."""
-
 Value = tuple[Any, str]
 """A value of a run config and where it comes from: ``rule rules/r1.yaml:7``."""
 
@@ -116,8 +113,8 @@ class Table:
         return make_plan(self.load(), ActualState())
 
     def problems(self) -> list[Diagnostic]:
-        """What the plan says is wrong, but for workers that this version cannot run."""
-        return [found for found in self.plan().diagnostics if found.code != CANNOT_RUN]
+        """What the plan says is wrong."""
+        return list(self.plan().diagnostics)
 
     def waits(self, flow: str = "arithmetic") -> str | None:
         """Why the flow waits; None if it goes ahead."""
@@ -130,7 +127,7 @@ class Table:
         """Return by job what the planner gives it; nothing may be wrong with it."""
         state = self.load()
         found = [one for one in make_plan(state, ActualState()).diagnostics if one.is_error]
-        assert {diagnostic.code for diagnostic in found} <= {CANNOT_RUN}, found
+        assert not found
         one = state.flows[flow]
         configs = FlowConfigs(state, one, worker_defaults(state))
         return {job.key: _shown(state, configs.of_preview(job)) for job in one.preview}

@@ -1,7 +1,7 @@
 """Runs ``reconcile`` and kills it at a named step: ``RECONCILER_TEST_KILL_AT=write:after:3``.
 
-The step is a call of the store's ``write`` or of the queue's ``submit`` or ``cancel``, or of ``upload`` of a
-worker; the process dies by SIGKILL before or after the n-th one. Only tests know this script.
+The step is a call of the store's ``write``, or of an operation on a worker; the process dies by SIGKILL
+before or after the n-th one. Only tests know this script.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 from reconciler.actual.store import Store
 from reconciler.cli.main import main
-from reconciler.execution.queues import ShellQueue
-from reconciler.execution.worker import WorkerAccess
+from reconciler.execution.worker.access import WorkerAccess
 
-STEPS: dict[str, type] = {"write": Store, "submit": ShellQueue, "upload": WorkerAccess, "clear": WorkerAccess}
+ON_WORKER = ("upload", "submit", "collect", "poll")
+STEPS: dict[str, type] = {"write": Store} | dict.fromkeys(ON_WORKER, WorkerAccess)
 
 
 def deadly(call: Callable[..., Any], moment: str, number: int) -> Callable[..., Any]:

@@ -134,6 +134,8 @@ class World:
     def run(self, timeout: float = 240.0) -> None:
         """Make passes until nothing runs and nothing could."""
         self.until(self.is_idle, timeout)
+        assert self.executor is not None
+        self.executor.tidy_up()
 
     def is_idle(self) -> bool:
         """Whether no job runs and none is ready."""

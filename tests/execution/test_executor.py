@@ -64,8 +64,8 @@ def test_a_job_whose_whole_group_vanished_says_so(world: World) -> None:
     )
     world.reconcile()
     world.until(lambda: gate(world, "a.runs").exists() and gate(world, "b.runs").exists())
-    os.killpg(int(world.job("gone/group").queue_id or 0), signal.SIGKILL)
-    script = int(world.job("gone/python").queue_id or 0)
+    os.killpg(int(world.job("gone/group").queue_id or "x"), signal.SIGKILL)
+    script = int(world.job("gone/python").queue_id or "x")
     python = next(pid for pid in processes_below(world.work / "w1") if os.getpgid(pid) == script != pid)
     os.kill(python, signal.SIGKILL)
     world.run()
@@ -198,7 +198,7 @@ def test_an_unusable_worker_backs_off_and_the_other_goes_on(make_world: MakeWorl
     world.flow("bad", {"id": "b", "function": "give", "args": [2]}, worker="w2")
     world.reconcile()
     world.until(lambda: world.state("good/a") == "COMPLETED")
-    assert world.state("bad/b") == "CHECKED_OUT"
+    assert world.state("bad/b") == "READY", "a patch may still reach it"
     before = _status(world).failures
     for failures in range(before + 1, before + 9):
         world.restart()  # the back-off is no memory of a process
@@ -292,7 +292,7 @@ def test_the_next_job_of_a_chain_starts_within_a_second(world: World) -> None:
     world.run()
     directories = [Path(world.job(f"chain/j{n}").run_dir or "") for n in range(4)]
     handovers = [
-        (after / "claim" / "pid").stat().st_mtime - (before / "claim" / "result.json").stat().st_mtime
+        (after / "claim" / "queue_id").stat().st_mtime - (before / "claim" / "result.json").stat().st_mtime
         for before, after in pairwise(directories)
     ]
     assert min(handovers) < 1.0, handovers

@@ -25,9 +25,14 @@ GENERIC = True
 
 OWN = {
     "shell": [],
-    "slurm": ["#SBATCH --job-name=n.1", "#SBATCH --output=queue.out", "#SBATCH --error=queue.err"],
-    "pbs": ["#PBS -N n.1", "#PBS -o queue.out", "#PBS -e queue.err", "#PBS -S /bin/bash"],
-    "sge": ["#$ -cwd", "#$ -N n.1", "#$ -o queue.out", "#$ -e queue.err", "#$ -S /bin/bash"],
+    "slurm": [
+        "#SBATCH --job-name=n.1",
+        "#SBATCH --output=queue.out",
+        "#SBATCH --error=queue.err",
+        "#SBATCH --no-requeue",
+    ],
+    "pbs": ["#PBS -N n.1", "#PBS -o queue.out", "#PBS -e queue.err", "#PBS -r n", "#PBS -S /bin/bash"],
+    "sge": ["#$ -cwd", "#$ -N n.1", "#$ -o queue.out", "#$ -e queue.err", "#$ -r n", "#$ -S /bin/bash"],
 }
 """What every job of a scheduler has, whatever it asks for."""
 
@@ -64,25 +69,59 @@ def test_empty_resources_ask_for_nothing(scheduler: str, resources: Resources | 
             {"partition": "debug", "nodes": 2, "ntasks": 8, "time": "8:00:00"},
             ["--partition=debug", "--nodes=2", "--ntasks=8", "--time=8:00:00"],
         ),
-        ("slurm", {"exclusive": True, "requeue": False}, ["--exclusive", "--no-requeue"]),
-        ("slurm", {"exclusive": False, "requeue": True}, ["--requeue"]),
+        ("slurm", {"exclusive": True, "requeue": False}, ["--exclusive"]),
         ("slurm", {"exclusive": "user"}, ["--exclusive=user"]),
         ("slurm", {"constraint": 'a b"c'}, ['--constraint="a b\\"c"']),
         (
             "pbs",
-            {"select": "select=2:ncpus=4", "walltime": "1:00:00", "rerunnable": True},
-            ["-l select=2:ncpus=4", "-l walltime=1:00:00", "-r y"],
+            {"select": "select=2:ncpus=4", "walltime": "1:00:00", "rerunnable": False},
+            ["-l select=2:ncpus=4", "-l walltime=1:00:00"],
         ),
         (
             "sge",
             {"model": "smp 4", "walltime": "60", "rerunnable": False},
-            ["-l h_rt=60", "-pe smp 4", "-r n"],
+            ["-l h_rt=60", "-pe smp 4"],
         ),
     ],
 )
 def test_keywords_become_directives(scheduler: str, values: dict[str, Any], lines: list[str]) -> None:
     sign = {"slurm": "#SBATCH", "pbs": "#PBS", "sge": "#$"}[scheduler]
     assert asked(scheduler, values) == [f"{sign} {line}" for line in lines]
+
+
+def test_slurm_starts_an_attempt_again_only_where_that_is_wanted() -> None:
+    """A cluster may do so by default when a node dies."""
+    flags = [line for line in header("slurm", {"requeue": True}).splitlines() if "requeue" in line]
+    assert flags == ["#SBATCH --requeue"]
+    verbatim = header("slurm", {"qverbatim": "#SBATCH --requeue"}).splitlines()
+    assert verbatim[-2:] == ["#SBATCH --no-requeue", "#SBATCH --requeue"], "the last one counts"
+
+
+@pytest.mark.parametrize(("scheduler", "sign"), [("pbs", "#PBS"), ("sge", "#$")])
+@pytest.mark.parametrize("generic", [False, GENERIC])
+def test_a_job_is_run_again_only_if_the_user_says_so(scheduler: str, sign: str, generic: bool) -> None:
+    """Run again, it would find its attempt claimed."""
+    more = {"processes": 1} if generic else {}
+    assert f"{sign} -r n" in header(scheduler, more, generic).splitlines()
+    lines = header(scheduler, {"rerunnable": True} | more, generic).splitlines()
+    assert f"{sign} -r y" in lines and f"{sign} -r n" not in lines
+
+
+def test_values_of_pbs_may_have_blanks_and_quotes() -> None:
+    assert asked("pbs", {"account": 'a b"c\\ '}) == ['#PBS -A a\\ b\\"c\\\\']
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("model", "smp 4", "-pe smp 4"),
+        ("model", "mpi 4-16", "-pe mpi 4-16"),
+        ("place", "linear:2", "-binding linear:2"),
+        ("place", "env linear:2", "-binding env linear:2"),
+    ],
+)
+def test_two_words_of_grid_engine(key: str, value: str, line: str) -> None:
+    assert asked("sge", {key: value}) == [f"#$ {line}"]
 
 
 def test_verbatim_lines_stand_as_they_are_and_last() -> None:
@@ -102,8 +141,12 @@ def test_verbatim_lines_are_all_that_a_shell_takes() -> None:
         ("shell", {"nodes": 1}, "a plain shell cannot give 'nodes'", "resources: {}"),
         ("sge", {"job_name": "mine"}, "'job_name' is set by reconciler", "remove 'job_name'"),
         ("slurm", {"nodes": True}, "'nodes' cannot be true", "give a text or a number"),
+        ("slurm", {"requeue": "1"}, "'requeue' cannot be '1'", "give true or false"),
         ("slurm", {"account": "a\n#SBATCH --qos=b"}, "'account' has a line break", "one line"),
         ("pbs", {"account": "a$$b"}, "'account' has '$$'", "one plain value"),
+        ("sge", {"group_list": "p1"}, "'group_list' is an option of PBS", "`device`"),
+        ("sge", {"device": "p 1"}, "'device' cannot be 'p 1' with Grid Engine", "blanks"),
+        ("sge", {"model": "smp 4 -v A"}, "'model' cannot be 'smp 4 -v A'", "blanks"),
         ("lsf", {}, "there is no scheduler 'lsf'", "known: pbs, sge, shell, slurm"),
     ],
 )
@@ -187,6 +230,10 @@ def test_placement_is_given_by_its_name(placement: str) -> None:
         ("slurm", {"processes": 1, "process_placement": "SCATERED"}, "no process_placement 'SCATERED'"),
         ("slurm", {"processes": 1, "scheduler_kwargs": {"ntask": 1}}, "'ntask' is no slurm keyword"),
         ("slurm", {"processes": 1, "scheduler_kwargs": {"job_name": "x"}}, "'job_name' is set by reconciler"),
+        ("pbs", {"processes": 1, "gpus_per_job": 1}, "'gpus_per_job' cannot be asked for with pbs"),
+        ("sge", {"processes": 1, "gpus_per_job": 1}, "'gpus_per_job' cannot be asked for with sge"),
+        ("pbs", {"processes": 1, "qos": "high"}, "'qos' cannot be asked for with pbs"),
+        ("sge", {"processes": 1, "account": "a"}, "'account' cannot be asked for with sge"),
         ("sge", {"processes": 4}, "4 slots only in a parallel environment"),
         ("pbs", {"processes": 1, "project": "a\n#PBS -W x"}, "'project' has a line break"),
     ],
@@ -222,6 +269,21 @@ def test_a_queue_name_is_taken_by_every_scheduler(key: str) -> None:
     assert name[0].isascii() and name[0].isalpha()
     assert all(character.isascii() and (character.isalnum() or character in "-_.") for character in name)
     assert name.endswith(".ee5ed8e4-068f-5ec8-8c2f-d451816ddb65_1.1") and len(name) < 100
+
+
+def test_defect_14_header_injection() -> None:
+    """qtoolkit quotes nothing: a value can end its line, vanish, or be a command."""
+    from qtoolkit.io import ShellIO, SlurmIO
+
+    injected, lost = {"account": "a\n#SBATCH --uid=0"}, {"account": "a$$b"}
+    assert "#SBATCH --uid=0" in SlurmIO().generate_header(injected).splitlines(), "qtoolkit has learned it"
+    assert "account" not in SlurmIO().generate_header(lost), "qtoolkit has learned it"
+    assert "echo x; id" in ShellIO().generate_header({"job_name": "x; id"}), "qtoolkit has learned it"
+    for values in (injected, lost):
+        with pytest.raises(InputError, match="'account' has"):
+            header("slurm", values)
+    assert submission_header("shell", None, "x; id") == "#!/bin/bash\n"
+    assert asked("slurm", {"account": 'a b "c'}) == ['#SBATCH --account="a b \\"c"']
 
 
 # scripts for another machine --------------------------------------------------------------------------

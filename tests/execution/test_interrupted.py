@@ -168,7 +168,7 @@ def test_a_submission_that_had_not_claimed_yet_runs_once(
     world.reconcile()
     _bring_to(world, "UPLOADED", monkeypatch)
     pid = _start_by_hand(world.job("f/j"))
-    claim = Path(world.job("f/j").run_dir or "") / "claim" / "pid"
+    claim = Path(world.job("f/j").run_dir or "") / "claim" / "queue_id"
     assert eventually(claim.exists)
     claim.rename(claim.with_name("not yet"))
     world.advance()

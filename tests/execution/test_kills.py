@@ -21,7 +21,8 @@ KILLER = Path(__file__).with_name("killer.py")
 CHAINS, LENGTH = 1, 12
 NAMED = [
     f"{step}:{moment}:{number}"
-    for step, moment, number in product(("write", "submit", "upload", "clear"), ("before", "after"), (1, 2))
+    for step in ("write", "upload", "submit", "collect", "poll")
+    for moment, number in product(("before", "after"), (1, 2))
 ]
 
 

@@ -6,26 +6,42 @@ from itertools import product
 
 import pytest
 
-from reconciler.execution.lifecycle import LOST_AFTER, Observation, Step, next_step
+from reconciler.execution.lifecycle import Observation, Step, next_step
+from reconciler.execution.queues.base import Entry, QueueState
 from reconciler.model.records import JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
 NOW = 1000.0
+LOST_AFTER = 10.0
 JUST_NOW, LONG_AGO = NOW - LOST_AFTER / 2, NOW - LOST_AFTER
 
 S = JobState
 
 
-def job(state: JobState, *, cancel: bool = False, missing_since: float | None = None) -> JobRecord:
+RUNNING, PENDING = Entry(QueueState.RUNNING), Entry(QueueState.PENDING)
+
+
+def job(
+    state: JobState, *, cancel: bool = False, missing_since: float | None = None, stuck: str | None = None
+) -> JobRecord:
     return JobRecord(
         uuid="u", index=1, flow="f", key="k", name="n", function="m.f", state=state, config=RunConfig(),
-        content="c", cancel="removed" if cancel else None, missing_since=missing_since,
+        content="c", cancel="removed" if cancel else None, missing_since=missing_since, stuck=stuck,
     )  # fmt: skip
 
 
-def step(record: JobRecord, *, marker: bool = False, in_queue: bool | None = None) -> Step:
-    return next_step(record, Observation(marker=marker, in_queue=in_queue), NOW)
+def step(
+    record: JobRecord, *, marker: bool = False, in_queue: bool | None = None, entry: Entry = RUNNING
+) -> Step:
+    """``in_queue`` is None when the queue was not asked; ``entry`` is what it says of a job that it has."""
+    seen = Observation(
+        marker=marker,
+        asked=in_queue is not None,
+        entry=entry if in_queue else None,
+        lost_after=LOST_AFTER,
+    )
+    return next_step(record, seen, NOW)
 
 
 OBSERVATIONS = list(product([False, True], [None, False, True]))
@@ -101,3 +117,27 @@ def test_a_cancelled_job_is_killed_only_while_the_queue_knows_it(
 )
 def test_in_the_queue(state: JobState, missing_since: float | None, expected: Step) -> None:
     assert step(job(state, missing_since=missing_since), in_queue=True) is expected
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (QueueState.PENDING, Step.WAIT),
+        (QueueState.HELD, Step.WAIT),
+        (QueueState.UNKNOWN, Step.WAIT),
+        (QueueState.RUNNING, Step.NOTE_RUNNING),
+        (QueueState.SUSPENDED, Step.NOTE_RUNNING),
+    ],
+)
+def test_submitted_becomes_running_only_when_the_scheduler_has_started_it(
+    state: QueueState, expected: Step
+) -> None:
+    assert step(job(S.SUBMITTED), in_queue=True, entry=Entry(state)) is expected
+
+
+def test_that_a_job_can_never_start_is_noted_once_and_taken_back() -> None:
+    never = Entry(QueueState.PENDING, reason="PartitionTimeLimit", never="too long for its partition")
+    assert step(job(S.SUBMITTED), in_queue=True, entry=never) is Step.NOTE_STUCK
+    assert step(job(S.SUBMITTED, stuck=never.never), in_queue=True, entry=never) is Step.WAIT
+    assert step(job(S.SUBMITTED, stuck=never.never), in_queue=True, entry=PENDING) is Step.NOTE_STUCK
+    assert step(job(S.SUBMITTED, stuck=never.never, cancel=True), in_queue=True, entry=never) is Step.KILL

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from textwrap import dedent, indent
 from typing import Any
 
+import msgspec
 import pytest
 
+from reconciler.desired.yaml_reader import parse_file
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.actual import ActualState
-from reconciler.model.manifests import WorkerSpec
+from reconciler.model.manifests import Manifest, WorkerSpec
 from reconciler.model.run_config import layer_of
 from reconciler.model.settings import Level, Origin
 from reconciler.plan.checks import check_config, check_desired, worker_defaults
@@ -176,19 +179,72 @@ class TestRevision:
         workers = {"w1": worker(resources={"nodes": 1}), "w2": worker(resources={})}
         assert codes(check_desired(desired(workers=workers))) == ["resources/shell-worker"]
 
-    @pytest.mark.parametrize(
-        ("spec", "code"),
-        [
-            (worker(scheduler_type="slurm"), "worker/unsupported-scheduler"),
-            (worker(type="remote"), "worker/unsupported-type"),
-        ],
-    )
-    def test_workers_that_this_version_cannot_run(self, spec: WorkerSpec, code: str) -> None:
-        state = desired(flow(), workers={"w1": spec})
-        assert codes(check_desired(state)) == [code]
-        plan = make_plan(state, ActualState())
-        assert codes(list(plan.diagnostics)) == [code]
-        assert plan.effective == ()
+    @pytest.mark.parametrize("scheduler", ["shell", "slurm", "pbs", "sge"])
+    def test_workers_of_every_kind_are_run(self, scheduler: str) -> None:
+        for spec in (
+            worker(scheduler_type=scheduler),
+            worker(type="remote", host="h", scheduler_type=scheduler),
+        ):
+            state = desired(flow(), workers={"w1": spec})
+            assert check_desired(state) == []
+            assert make_plan(state, ActualState()).effective
+
+
+def written(fields: str) -> list[Diagnostic]:
+    """Return what is wrong with a worker whose spec has these fields besides the needed ones."""
+    text = f"""\
+apiVersion: reconciler/v1
+kind: Worker
+metadata: {{name: w1}}
+spec:
+  scheduler_type: slurm
+  work_dir: /work
+{indent(dedent(fields), "  ")}"""
+    read = parse_file(text.encode())
+    assert read.diagnostics == []
+    made = Manifest("workers/w1.yaml", read.documents[0])
+    state = desired(flow(), workers={"w1": msgspec.convert(made.spec, WorkerSpec)})
+    state.manifests["Worker/w1"] = made
+    found = check_desired(state)
+    assert bool(make_plan(state, ActualState()).effective) == (not found), "flows wait for a good worker"
+    return found
+
+
+class TestConnections:
+    """Which connection fields a worker may have."""
+
+    def test_a_local_worker_has_none(self) -> None:
+        found = written("type: local\nhost: h\nlogin_shell: true\ntransfer: {host: dtn}\n")
+        assert codes(found) == ["worker/local-connection"] * 3
+        assert [(one.location.line, one.location.column) for one in found] == [(8, 3), (9, 3), (10, 3)]
+        assert "'host' is not for it" in found[0].message
+
+    def test_a_remote_worker_has_a_host(self) -> None:
+        (found,) = written("type: remote\nuser: ada\n")
+        assert found.code == "worker/no-host"
+        assert found.location.line == 7
+
+    def test_a_whole_connection(self) -> None:
+        assert not written(
+            """
+            type: remote
+            host: h
+            key_filename: [~/.ssh/a, /b]
+            passphrase: {env: P}
+            gateway: {host: g, gateway: {host: f, password: {file: ~/p}}}
+            transfer: {host: dtn, control_path: ~/.ssh/%r@%h}
+            cleanup: {after: 7d}
+            """
+        )
+
+    def test_a_master_connection_has_no_gateway_and_is_none(self) -> None:
+        (both,) = written("type: remote\nhost: h\ncontrol_path: /s\ngateway: {host: g}\n")
+        assert (both.code, both.location.line) == ("worker/control-path", 10)
+        (nested,) = written(
+            "type: remote\nhost: h\ngateway: {host: g, gateway: {host: f, control_path: /s}}\n"
+        )
+        assert nested.code == "worker/control-path"
+        assert nested.message == "a gateway has no 'control_path'"
 
 
 def test_an_inline_exec_config_needs_no_name() -> None:

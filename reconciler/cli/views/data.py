@@ -57,6 +57,8 @@ def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
         "run_dir": job.run_dir,
         "run_worker": job.run_worker,
         "error": job.error,
+        "cause": job.cause,
+        "stuck": job.stuck,
         "attempt": job.attempt,
         "function": job.function,
         "current": job.current,

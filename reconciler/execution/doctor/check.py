@@ -1,0 +1,104 @@
+"""What a check is, and what it found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+LEAST_SPACE = 2**30
+"""Bytes; less free space than this is worth a warning."""
+
+
+class Status(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What a check found, in one line, and what to do about it; ``fix`` is empty if nothing is wrong.
+
+    ``by_user`` tells that a document or an option is wrong, not the world.
+    """
+
+    status: Status
+    message: str
+    fix: str = ""
+    by_user: bool = False
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A named finding, and what was looked at: ``machine``, ``repository``, ``worker/NAME``."""
+
+    name: str
+    subject: str
+    status: Status
+    message: str
+    fix: str = ""
+    by_user: bool = False
+
+
+class Group(msgspec.Struct, frozen=True):
+    """All checks of one subject; ``title`` is for people."""
+
+    title: str
+    checks: list[Check]
+
+
+def ok(message: str) -> Finding:
+    """Return the finding that all is well."""
+    return Finding(Status.OK, message)
+
+
+def warning(message: str, fix: str) -> Finding:
+    """Return the finding that something may cause trouble, but jobs can run."""
+    return Finding(Status.WARNING, message, fix)
+
+
+def failed(message: str, fix: str, *, by_user: bool = False) -> Finding:
+    """Return the finding that jobs cannot run."""
+    return Finding(Status.FAILED, message, fix, by_user)
+
+
+def skipped(message: str) -> Finding:
+    """Return that there was no point in looking."""
+    return Finding(Status.SKIPPED, message)
+
+
+def named(name: str, subject: str, finding: Finding) -> Check:
+    """Return a finding as a check, with what others said put on one line."""
+    message = "; ".join(line.strip() for line in finding.message.splitlines() if line.strip())
+    return Check(name, subject, finding.status, message, finding.fix, finding.by_user)
+
+
+def any_failed(checks: Iterable[Check]) -> bool:
+    """Whether one of these checks failed."""
+    return any(check.status is Status.FAILED for check in checks)
+
+
+def space_text(free: int) -> str:
+    """Return a number of bytes as people say it: ``12.3 GiB``."""
+    size, unit = float(free), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if size >= 100 or unit == "bytes" else f"{size:.1f} {unit}"
+
+
+def space_finding(free: int, place: str, fix: str) -> Finding:
+    """Return what is to be said of ``free`` bytes."""
+    text = f"{space_text(free)} in {place}"
+    return ok(text) if free >= LEAST_SPACE else warning(f"only {text}", fix)
+
+
+def first_line(text: str) -> str:
+    """Return the first line that says anything, without what bash puts before it: ``bash: line 7: ``."""
+    lines = (line.strip() for line in text.splitlines())
+    return re.sub(r"^\S+: line \d+: ", "", next((line for line in lines if line), ""))

@@ -1,0 +1,50 @@
+"""Which host a connection leads to: one object, and so one connection, for all workers on it."""
+
+from __future__ import annotations
+
+import threading
+
+from reconciler.execution.hosts.command import Host
+from reconciler.execution.hosts.local import LocalHost
+from reconciler.model.connections import Connection
+
+
+def host_of(connection: Connection | None) -> Host:
+    """Return a new host; None is this machine. Nothing is opened before its first command."""
+    if connection is None:
+        return LocalHost()
+    if connection.control_path is not None:
+        from reconciler.execution.hosts.control_master import ControlMasterHost
+
+        return ControlMasterHost(connection)
+    from reconciler.execution.hosts.ssh import SshHost
+
+    return SshHost(connection)
+
+
+class Hosts:
+    """The hosts of all workers. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[bytes, Host] = {}
+        self._lock = threading.Lock()
+
+    def of(self, connection: Connection | None) -> Host:
+        """Return the host of a connection: for equal connections the same one."""
+        key = b"" if connection is None else connection.key
+        with self._lock:
+            if key not in self._hosts:
+                self._hosts[key] = host_of(connection)
+            return self._hosts[key]
+
+    @property
+    def commands(self) -> int:
+        """How many commands all hosts have run."""
+        with self._lock:
+            return sum(host.commands for host in self._hosts.values())
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        with self._lock:
+            for host in self._hosts.values():
+                host.close()

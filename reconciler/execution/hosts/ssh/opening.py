@@ -1,0 +1,178 @@
+"""Opening a connection: ssh_config, jump hosts, host keys, log-in, sockets that do not wait."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shlex
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reconciler.execution.hosts.secrets import read_secret
+from reconciler.execution.hosts.ssh.failures import bad_ssh_config, cannot_connect
+from reconciler.execution.hosts.ssh.host_keys import SYSTEM_FILES, USER_FILES, KnownHosts, Policy
+from reconciler.execution.hosts.ssh.login import DEFAULT_KEYS, Login
+from reconciler.model.connections import Connection
+
+
+def open_connection(connection: Connection) -> Any:
+    """Return an open fabric Connection, over its gateways.
+
+    Raises
+    ------
+    TransientError
+        The host, or a gateway, cannot be reached.
+    AccessError
+        It can, but we are not let in, or the host is not known to be the right one.
+    """
+    # A log handler of its own: without one, Python prints paramiko's errors, with tracebacks, on stderr.
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
+    made = _made(connection)
+    try:
+        _open(made, connection)
+    except BaseException:
+        close(made)
+        raise
+    return made
+
+
+def close(made: Any) -> None:
+    """Close a connection and its gateways, also one that was opened half-way."""
+    while made is not None and not isinstance(made, str):
+        with contextlib.suppress(EOFError, OSError):
+            made.client.close()
+        made = made.gateway or None
+
+
+def _made(connection: Connection) -> Any:
+    import fabric
+    from paramiko import SSHException
+
+    gateway = connection.gateway
+    try:
+        return fabric.Connection(
+            connection.host,
+            user=connection.user,
+            port=connection.port,
+            config=_config(connection),
+            gateway=None if gateway is None else _made(gateway.below(connection)),
+            forward_agent=False,  # it is the business of single commands
+            connect_timeout=connection.connect_timeout,
+        )
+    except (ValueError, SSHException) as error:  # a word in it, such as a port, that has another form
+        raise bad_ssh_config(connection.ssh_config or "~/.ssh/config", error) from error
+
+
+def _config(connection: Connection) -> Any:
+    from fabric import Config
+    from paramiko import ConfigParseError
+
+    path = connection.ssh_config
+    # Lazy, and the ssh_config only: fabric's own files could change what the worker's manifest says.
+    config = Config(
+        lazy=True,
+        runtime_ssh_path=None if path is None else str(Path(path).expanduser()),
+        user_ssh_path=str(Path("~/.ssh/config").expanduser()),
+    )
+    try:
+        config.load_ssh_config()
+    except (OSError, ConfigParseError, UnicodeDecodeError) as error:
+        raise bad_ssh_config(path or "~/.ssh/config", error) from error
+    return config
+
+
+def _open(made: Any, connection: Connection) -> None:
+    """Open a connection after its gateway, so that an error names the host that it is about."""
+    if made.gateway and not isinstance(made.gateway, str):
+        _open(made.gateway, _hop(made.gateway, connection))
+    address, began = f"{made.host}:{made.port}", time.monotonic()
+    try:
+        known = _known_hosts(made, connection)
+        made.connect_kwargs = {
+            "transport_factory": _transport_factory(known, connection),
+            "auth_strategy": _login(made, connection),
+            "banner_timeout": connection.connect_timeout,
+            "auth_timeout": connection.connect_timeout,
+            "channel_timeout": connection.connect_timeout,
+        }
+        made.client.set_missing_host_key_policy(Policy(known))
+        made.open()
+    except Exception as error:
+        raise cannot_connect(connection, address, error, time.monotonic() - began) from error
+    made.transport.set_keepalive(connection.keepalive)
+
+
+def _hop(made: Any, connection: Connection) -> Connection:
+    """Return how the gateway of a connection is reached: as it says, or by a ProxyJump of the ssh_config.
+
+    That is another host: it gets the same rules, and the passphrase for the user's keys, but no password.
+    """
+    if connection.gateway is not None:
+        return connection.gateway.below(connection)
+    return msgspec.structs.replace(
+        connection, host=made.original_host, user=None, port=None, key_filename=None, password=None
+    )
+
+
+def _known_hosts(made: Any, connection: Connection) -> KnownHosts:
+    options = made.ssh_config
+    given = None if connection.known_hosts is None else [connection.known_hosts]
+    user_files = given or _files(options.get("userknownhostsfile")) or USER_FILES
+    system_files = _files(options.get("globalknownhostsfile")) or SYSTEM_FILES
+    files = [Path(file).expanduser() for file in (*user_files, *system_files)]
+    name = made.host if made.port == 22 else f"[{made.host}]:{made.port}"
+    port = "" if made.port == 22 else f"-p {made.port} "
+    scan = f"ssh-keyscan {port}{made.host}"
+    return KnownHosts(options.get("hostkeyalias", name), files, connection.host_key_policy, scan)
+
+
+def _files(option: str | None) -> list[str]:
+    """Return the files that an option of the ssh_config names; ``none`` is an empty one."""
+    return ["/dev/null" if file.lower() == "none" else file for file in shlex.split(option or "")]
+
+
+def _login(made: Any, connection: Connection) -> Login:
+    options = made.ssh_config
+    home = Path("~/.ssh").expanduser()
+    passphrase, password = connection.passphrase, connection.password
+    return Login(
+        f"{made.host}:{made.port}" if made.port != 22 else made.host,
+        made.user,
+        named=connection.key_files,
+        found=options.get("identityfile") or [str(home / name) for name in DEFAULT_KEYS],
+        only_named=options.get("identitiesonly", "no").lower() == "yes",
+        passphrase=None if passphrase is None else read_secret(passphrase, "the passphrase"),
+        password=None if password is None else read_secret(password, "the password"),
+    )
+
+
+def _transport_factory(known: KnownHosts, connection: Connection) -> Any:
+    import paramiko
+
+    types = known.key_types
+    # An RSA key is written down as ssh-rsa, whatever signs with it.
+    wanted = types | ({"rsa-sha2-512", "rsa-sha2-256"} if "ssh-rsa" in types else set())
+
+    def make(sock: Any, **rest: Any) -> Any:
+        if isinstance(sock, socket.socket):
+            tune(sock, connection)
+        transport = paramiko.Transport(sock, **rest)
+        options = transport.get_security_options()
+        # The host should show a key of a type that we know it by.
+        options.key_types = sorted(options.key_types, key=lambda one: one not in wanted)
+        return transport
+
+    return make
+
+
+def tune(sock: socket.socket, connection: Connection) -> None:
+    """Send small packets at once (else each command waits 40 ms), and notice when the other side is gone."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        seconds = max(connection.keepalive, 30) + connection.connect_timeout
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)

@@ -1,0 +1,50 @@
+"""When a worker is looked at: often after something happened there, ever less while nothing does."""
+
+from __future__ import annotations
+
+_SHARE = 0.2
+_SHORTEST_LOOK, _SHORTEST_QUESTION, _LONGEST = 0.5, 2.0, 10.0
+_URGENT = 4
+
+
+class Looks:
+    """The times of the looks at one worker. All times are seconds since the epoch.
+
+    An interval is a fixed share of the time since anything moved: so a job that ran for a minute is noticed
+    within some seconds, and one that ran for hours costs its cluster no more than six looks a minute. The
+    outbox of this machine costs nothing, and is looked at in every pass.
+    """
+
+    def __init__(self, *, local: bool) -> None:
+        self._local = local
+        self._moved = self._looked = self._asked = 0.0
+
+    def due(self, now: float) -> bool:
+        """Whether to look at the outbox."""
+        return self._local or _past(self._looked, self._interval(now, _SHORTEST_LOOK), now)
+
+    def queue_due(self, now: float, *, urgent: bool) -> bool:
+        """Whether to ask the queue too; on another host both are one command."""
+        interval = self._interval(now, _SHORTEST_QUESTION) / (_URGENT if urgent else 1)
+        return not self._local or _past(self._asked, interval, now)
+
+    def looked(self, now: float, *, asked: bool) -> None:
+        """Note a look."""
+        self._looked = now
+        if asked:
+            self._asked = now
+
+    def moved(self, now: float) -> None:
+        """Note that something happened on the worker: it is worth to look again soon."""
+        self._moved = now
+
+    def ask_again(self) -> None:
+        """Ask the queue at the next look, whenever it was asked last."""
+        self._asked = 0.0
+
+    def _interval(self, now: float, shortest: float) -> float:
+        return min(_LONGEST, max(shortest, _SHARE * (now - self._moved)))
+
+
+def _past(before: float, interval: float, now: float) -> bool:
+    return not 0 <= now - before < interval  # a clock that was set back must not stop everything

@@ -1,0 +1,116 @@
+"""From the worker back into the store: results fetched, outputs kept, endings recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from reconciler.actual.store import Writer
+from reconciler.errors import InputError
+from reconciler.execution.responses import fail, take_in
+from reconciler.execution.result import JobResult
+from reconciler.execution.starting import OnWorker
+from reconciler.execution.transitions import move
+from reconciler.execution.worker.collect import Wanted
+from reconciler.execution.worker.ending import Ended
+from reconciler.model.records import JobRecord
+from reconciler.model.states import ACTIVE, JobState
+
+AT_ONCE = 200
+"""Jobs whose endings one command brings, and one transaction records unless they are heavy."""
+
+_HEAVY = 16 << 20
+"""Bytes of results after which a transaction is closed: they are all in memory until then."""
+
+Collected = tuple[JobRecord, Ended]
+
+
+class TakerIn(OnWorker):
+    """Takes in what the jobs of one worker left. Taking in twice is the same as once."""
+
+    def take_in(self, ended: Sequence[JobRecord], lost: Sequence[JobRecord], now: float) -> bool:
+        """Take in attempts that are over, and look what became of lost ones; return whether any job moved.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer: what was taken in so far stays so.
+        """
+        wanted = [*(Wanted(job, lost=False) for job in ended), *(Wanted(job, lost=True) for job in lost)]
+        moved = False
+        for start in range(0, len(wanted), AT_ONCE):
+            for group in self._grouped(self.access.collect(wanted[start : start + AT_ONCE])):
+                self._record(group, now)
+                over = [job for job, ending in group if not ending.still_runs_as]
+                self.access.forget(self.access.marker(job) for job in over)
+                moved = True
+        return moved
+
+    def _grouped(self, collected: Iterable[Collected]) -> Iterator[list[Collected]]:
+        """Group endings for one transaction each: many small ones, or a few that are big."""
+        group: list[Collected] = []
+        weight = 0
+        for job, ending in collected:
+            group.append((job, self._saved(ending)))
+            weight += ending.weight
+            if weight >= _HEAVY:
+                yield group
+                group, weight = [], 0
+        if group:
+            yield group
+
+    def _saved(self, ending: Ended) -> Ended:
+        """Write the outputs where they must be before the job counts as completed."""
+        result = ending.result
+        if result is None or not result.ok:
+            return ending
+        try:
+            self.outputs.save_before(result.documents, result.blobs)
+        except InputError as error:
+            return _not_kept(error)
+        return ending
+
+    def _record(self, endings: Sequence[Collected], now: float) -> None:
+        """Record all endings at once; if one holds what cannot be kept, that job alone fails."""
+        try:
+            self.store.write(lambda writer: self._record_endings(writer, endings, now))
+        except (ValueError, TypeError, KeyError) as error:
+            if len(endings) > 1:
+                for one in endings:
+                    self._record([one], now)
+            elif endings[0][1].result is not None:
+                self._record([(endings[0][0], _not_kept(error))], now)
+            else:
+                raise
+
+    def _record_endings(self, writer: Writer, endings: Sequence[Collected], now: float) -> None:
+        for job, ending in endings:
+            if ending.still_runs_as:
+                _adopt(writer, job, ending.still_runs_as, now)
+            elif ending.result is not None:
+                take_in(writer, job.id, job.attempt, ending.result, self.outputs, self.config, now)
+                self._plan_cleanup(writer, job, ending.result, now)
+            else:
+                current = writer.job(job.id)
+                if current is not None and current.attempt == job.attempt and current.state in ACTIVE:
+                    fail(writer, current, ending.error, now, ending.state, ending.cause)
+
+    def _plan_cleanup(self, writer: Writer, job: JobRecord, result: JobResult, now: float) -> None:
+        """A run directory goes, if the worker says so, after a success; people look at failures."""
+        cleanup = self.config.workers[self.name].cleanup
+        if result.ok and cleanup != "keep":
+            wait = 0 if cleanup == "completed" else cleanup.seconds
+            writer.add_cleanup(self.name, now + wait, job)
+
+
+def _adopt(writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
+    """It is in the queue after all, perhaps under the id of an interrupted submission."""
+    current = writer.job(job.id)
+    if current is not None and current.state in ACTIVE:
+        move(
+            writer, current, JobState.RUNNING, now, f"found as {queue_id}",
+            queue_id=queue_id, missing_since=None, submitted=current.submitted or now,
+        )  # fmt: skip
+
+
+def _not_kept(error: Exception) -> Ended:
+    return Ended(error=f"its output cannot be kept: {error}", state=JobState.REMOTE_ERROR)

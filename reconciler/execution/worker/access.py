@@ -1,0 +1,321 @@
+"""One worker from the executor's side: the operations on many jobs, each of one command on its host."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from reconciler.errors import InputError, ReconcilerError, TransientError
+from reconciler.execution import launch
+from reconciler.execution.hosts.command import CommandResult, Host, new_sign
+from reconciler.execution.hosts.local import expand
+from reconciler.execution.hosts.sections import split
+from reconciler.execution.outputs import Outputs, needed_outputs
+from reconciler.execution.queues.base import Queue
+from reconciler.execution.queues.choice import queue_of
+from reconciler.execution.worker import collect, poll, prepare, submit, uploads
+from reconciler.execution.worker.collect import Wanted
+from reconciler.execution.worker.ending import Ended, ended_without_result, read_ending
+from reconciler.execution.worker.poll import Seen
+from reconciler.execution.worker.stream import Parcel, tar_stream
+from reconciler.execution.worker.submit import Submitted, Withdrawn
+from reconciler.model.manifests import WorkerSpec
+from reconciler.model.records import AppliedConfig, JobRecord
+
+_SPOOLED = 1 << 20
+"""Bytes of an answer that stay in memory; what is bigger goes to a temporary file."""
+
+
+class Repository(msgspec.Struct, frozen=True):
+    """What a worker needs of the user's repository: the files of code trees, and single files.
+
+    ``code`` yields (path, is executable, content).
+    """
+
+    code: Callable[[str], Iterable[tuple[str, bool, bytes]]]
+    blobs: Callable[[Iterable[str]], Iterator[tuple[str, bytes]]]
+
+
+class Uploaded(msgspec.Struct, frozen=True):
+    """What became of uploads, by job id: ready to start, used by an earlier life, impossible (and why)."""
+
+    ready: set[str]
+    used: set[str]
+    impossible: dict[str, str]
+
+
+class WorkerAccess:
+    """The directory and the queue of one worker.
+
+    ``transfer`` is the host for files, often the same as ``host``; both see the same directory.
+    """
+
+    def __init__(
+        self, name: str, spec: WorkerSpec, repository: Repository, host: Host, transfer: Host | None = None
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self.repository = repository
+        self.host = host
+        self.transfer = transfer if transfer is not None else host
+        self.queue: Queue = queue_of(spec.scheduler_type, spec.scheduler_username)
+        self.place = launch.place_of(spec, expand)
+        self._there: set[str] | None = None
+        """Launchers and code trees that lie on the worker; None until it was asked."""
+        self._forget: set[str] = set()
+        self._discard: set[str] = set()
+
+    @property
+    def work_dir(self) -> str:
+        """The worker's directory; may begin with ``~/``."""
+        return self.place.work_dir
+
+    def marker(self, job: JobRecord) -> str:
+        """Return the name of the marker that the current attempt of a job will drop."""
+        return launch.marker_name(job)
+
+    # the pass -----------------------------------------------------------------------------------------
+
+    def prepare(self, *, may_create: bool) -> None:
+        """Look at the worker's directory, once; make it if ``may_create``.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer, or its directory is not there.
+        """
+        if self._there is None:
+            result = self._run(prepare.script(self.place, may_create=may_create))
+            self._there = prepare.present(result, self.place, self.host.name)
+
+    def forget(self, markers: Iterable[str]) -> None:
+        """Remove markers with the next poll."""
+        self._forget.update(markers)
+
+    def discard(self, directories: Iterable[str]) -> None:
+        """Remove run directories with the next poll."""
+        self._discard.update(directories)
+
+    def poll(self, ask: Mapping[str, float]) -> Seen:
+        """Tidy up, list the outbox and ask the queue for jobs: queue id -> when submitted.
+
+        Raises
+        ------
+        TransientError
+            There was no answer: nothing is known.
+        """
+        if self.host.is_local and not (ask or self._forget or self._discard):
+            return Seen(self._listed())
+        sign, forget, discard = new_sign(), sorted(self._forget), sorted(self._discard)
+        text = poll.script(self.place, self.queue, sign, forget=forget, discard=discard, ask=ask)
+        answers = split(self._run(text).stdout, sign)
+        seen = poll.seen(answers, self.queue, ask, self.place)
+        self._forget.difference_update(forget)
+        self._discard.difference_update(discard)
+        return seen
+
+    def _listed(self) -> set[str]:
+        """The outbox of this machine, without a command: it is looked at many times a second."""
+        try:
+            return set(os.listdir(self.place.outbox))  # noqa: PTH208 (names, not paths)
+        except OSError as error:
+            raise TransientError(f"cannot list {self.place.outbox}: {error.strerror}") from error
+
+    def tidy_up(self) -> None:
+        """Remove what is to be removed without waiting for the next poll, which may never come.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer.
+        """
+        if self._forget or self._discard:
+            self.poll({})
+
+    # uploading ----------------------------------------------------------------------------------------
+
+    def upload(
+        self,
+        jobs: Sequence[JobRecord],
+        payload: Callable[[JobRecord], bytes],
+        config: AppliedConfig,
+        outputs: Outputs,
+    ) -> Uploaded:
+        """Bring everything that jobs need into their run directories; may be repeated.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer, its disk is full, or the store of outputs cannot be read.
+        """
+        there = self._there or set()
+        shared, broken = self._missing_trees(jobs, there)
+        impossible: dict[str, str] = {}
+
+        def parcels() -> Iterator[Parcel]:
+            yield from shared
+            if launch.launcher_name() not in there:
+                name = uploads.shared_name(launch.launcher_name(), launch.LAUNCHERS)
+                yield Parcel(name, launch.launcher_source())
+            for number, job in enumerate(jobs):
+                try:
+                    problem = next((broken[tree] for tree in job.code if tree in broken), None)
+                    if problem is not None:
+                        raise problem
+                    files = list(self._files(number, job, payload(job), config, outputs))
+                except TransientError:
+                    raise
+                except (ReconcilerError, ValueError, KeyError) as error:
+                    impossible[job.id] = str(error) or type(error).__name__
+                else:
+                    yield from files
+
+        trees = sorted({tree for job in jobs for tree in job.code} - broken.keys())
+        needed = [
+            f"{launch.LAUNCHERS}/{launch.launcher_name()}",
+            *(f"{launch.CODE}/{tree}" for tree in trees),
+        ]
+        text = uploads.script(self.place, jobs, needed, secrets.token_hex(8))
+        outcome = self._checked_upload(text, tar_stream(parcels()))
+        self._there = there | {launch.launcher_name(), *trees}
+        return Uploaded(
+            ready={jobs[number].id for number in outcome.placed},
+            used={jobs[number].id for number in outcome.used},
+            impossible=impossible,
+        )
+
+    def _missing_trees(
+        self, jobs: Sequence[JobRecord], there: Container[str]
+    ) -> tuple[list[Parcel], dict[str, ReconcilerError]]:
+        """Return the files of code trees that are not there yet, and the trees that cannot be sent."""
+        parcels: list[Parcel] = []
+        broken: dict[str, ReconcilerError] = {}
+        for tree in sorted({tree for job in jobs for tree in job.code if tree not in there}):
+            target = uploads.shared_name(tree, launch.CODE)
+            try:
+                files = list(self.repository.code(tree))
+            except InputError as error:
+                broken[tree] = error
+            else:
+                parcels += [Parcel(f"{target}/{path}", data, flag) for path, flag, data in files]
+        return parcels, broken
+
+    def _checked_upload(self, text: str, stream: Iterator[bytes]) -> uploads.Uploaded:
+        try:
+            return uploads.uploaded(self._run(text, self.transfer, data=stream), self.place)
+        except TransientError:
+            self._there = None  # whatever is missing is sent again
+            raise
+
+    def _files(
+        self, number: int, job: JobRecord, payload: bytes, config: AppliedConfig, outputs: Outputs
+    ) -> Iterator[Parcel]:
+        documents, blobs = needed_outputs(json.loads(payload), outputs)
+        script = launch.script_of(job, config, self.spec, self.place)
+        yield Parcel(uploads.job_name(number, launch.SCRIPT), script.encode())
+        yield Parcel(uploads.job_name(number, launch.INPUT), launch.job_input(job, payload, documents, blobs))
+        for blob, name in job.files:
+            for _, data in self.repository.blobs([blob]):
+                yield Parcel(uploads.job_name(number, f"files/{blob}/{name}"), data)
+
+    # around the start ---------------------------------------------------------------------------------
+
+    def submit(self, jobs: Sequence[JobRecord]) -> Submitted:
+        """Submit what was uploaded; what was submitted before is recognised and not repeated.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer; what it may have submitted is found next time.
+        """
+        sign = new_sign()
+        answers = split(self._run(submit.script(jobs, self.queue, sign)).stdout, sign)
+        return submit.submitted(jobs, self.queue, answers)
+
+    def find(self, jobs: Sequence[JobRecord]) -> dict[str, str]:
+        """Return the queue ids of those jobs that the queue knows by their name, by job id.
+
+        Raises
+        ------
+        TransientError
+            The worker or its queue gave no answer.
+        """
+        names = {launch.name_in_queue(job): job.id for job in jobs}
+        if not (command := self.queue.find_command(list(names))):
+            return {}
+        found = self.queue.found(list(names), self._run(command))
+        return {names[name]: queue_id for name, queue_id in found.items()}
+
+    def withdraw(self, jobs: Sequence[JobRecord]) -> Withdrawn:
+        """Take the claims of attempts before their scripts do.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer.
+        """
+        sign = new_sign()
+        answers = split(self._run(submit.withdraw_script(jobs, sign)).stdout, sign)
+        return submit.withdrawn(jobs, self.queue, answers)
+
+    def cancel(self, queue_ids: Sequence[str]) -> dict[str, str]:
+        """Ask the queue to end jobs; return why some cannot be ended, by queue id.
+
+        Raises
+        ------
+        TransientError
+            The worker or its queue gave no answer.
+        """
+        return self.queue.cancelled(queue_ids, self._run(self.queue.cancel_command(queue_ids)))
+
+    # the end ------------------------------------------------------------------------------------------
+
+    def collect(self, wanted: Sequence[Wanted]) -> Iterator[tuple[JobRecord, Ended]]:
+        """Yield how attempts ended. One of which it is too early to tell, or whose result did not fit into
+        the stream, is missing and asked for again.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer, or the answer was cut off.
+        """
+        with tempfile.SpooledTemporaryFile(max_size=_SPOOLED) as spool:
+            sign = new_sign()
+            together = self.transfer is self.host
+            text = collect.script(wanted, self.place, self.queue, sign, with_results=together)
+            self._checked(self.host.run(text, self.spec.timeout_execute, sink=spool))  # type: ignore[arg-type]
+            spool.seek(0)
+            facts = collect.read_facts(spool, len(wanted), sign)  # type: ignore[arg-type]
+            numbers = [number for number, fact in facts.items() if fact.size is not None and not fact.later]
+            for number, fact in facts.items():
+                ending = ended_without_result(wanted[number], fact, self.queue) if fact.size is None else None
+                if ending is not None:
+                    yield wanted[number].job, ending
+            if not together:
+                self._fetch(spool, [wanted[number].job.run_dir or "" for number in numbers])
+            for number, raw in collect.read_results(spool, numbers):  # type: ignore[arg-type]
+                yield wanted[number].job, read_ending(raw)
+
+    def _fetch(self, spool: tempfile.SpooledTemporaryFile[bytes], directories: Sequence[str]) -> None:
+        """Let the host of the transfers write the results to the spool."""
+        spool.seek(0)
+        spool.truncate()
+        if directories:
+            text = collect.results_script(directories)
+            self._checked(self.transfer.run(text, self.spec.timeout_execute, sink=spool))  # type: ignore[arg-type]
+        spool.seek(0)
+
+    # running ------------------------------------------------------------------------------------------
+
+    def _run(self, text: str, host: Host | None = None, data: Iterable[bytes] | None = None) -> CommandResult:
+        return (host or self.host).run(text, self.spec.timeout_execute, data=data)
+
+    def _checked(self, result: CommandResult) -> None:
+        if result.exit_code != 0:
+            said = result.stderr.strip()[-300:] or f"exit code {result.exit_code}"
+            raise TransientError(f"cannot read from {self.place.work_dir} on {self.host.name}: {said}")

@@ -1,0 +1,122 @@
+"""One command that submits many scripts, each at most once.
+
+The scheduler's answer is kept in the run directory as soon as it is there, so that a submission whose
+record was never written is found and not repeated. Only a host that dies between the two leaves a doubt; then
+the job is looked for by its name, and the claim sees to it that even a job that is in the queue twice runs
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from reconciler.execution.hosts.command import CommandResult
+from reconciler.execution.hosts.sections import combined
+from reconciler.execution.launch import CLAIM, SCRIPT, shell_path
+from reconciler.execution.queues.base import Queue
+from reconciler.model.records import JobRecord
+
+ANSWER = "queue_answer"
+_NO_DIRECTORY, _RUNS = 21, 22
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """What became of submissions, by job id: queue ids, and why the scheduler refused.
+
+    Of jobs in neither nothing is known: the scheduler gave no clear answer, ``doubt`` is what it said.
+    """
+
+    queue_ids: dict[str, str]
+    refused: dict[str, str]
+    doubt: str = ""
+
+
+def script(jobs: Sequence[JobRecord], queue: Queue, sign: str) -> str:
+    """Return the script that submits these jobs."""
+    submit = queue.submit_command(SCRIPT)
+    start = (
+        "reconciler_submit() {\n"
+        f'cd -- "$1" || exit {_NO_DIRECTORY}\n'
+        f"if [ -s {CLAIM}/queue_id ]; then cat {CLAIM}/queue_id; exit {_RUNS}; fi\n"
+        f"if [ -s {ANSWER} ]; then cat {ANSWER}; exit 0; fi\n"
+        f"answer=$({submit}) || exit\n"
+        f'printf "%s\\n" "$answer" > .{ANSWER}.partial && mv -f .{ANSWER}.partial {ANSWER}\n'
+        'printf "%s\\n" "$answer"\n'
+        "exit 0\n}\n"
+    )
+    calls = {str(number): f"reconciler_submit {_directory(job)}" for number, job in enumerate(jobs)}
+    return start + combined(calls, sign)
+
+
+def _directory(job: JobRecord) -> str:
+    assert job.run_dir is not None
+    return shell_path(job.run_dir)
+
+
+def submitted(jobs: Sequence[JobRecord], queue: Queue, answers: Mapping[str, CommandResult]) -> Submitted:
+    """Read what became of each."""
+    queue_ids: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    doubt = ""
+    for number, job in enumerate(jobs):
+        answer = answers.get(str(number))
+        if answer is None:
+            doubt = doubt or "the script was cut off"
+        elif (queue_id := _queue_id(answer, queue)) is not None:
+            queue_ids[job.id] = queue_id
+        elif answer.exit_code == 0 or not queue.refused(answer):
+            doubt = doubt or _said(answer)
+        else:
+            refused[job.id] = _said(answer)
+    return Submitted(queue_ids, refused, doubt)
+
+
+def _queue_id(answer: CommandResult, queue: Queue) -> str | None:
+    if answer.exit_code == _RUNS:
+        return answer.stdout.strip() or None
+    return queue.submitted_id(answer.stdout) if answer.exit_code == 0 else None
+
+
+def _said(answer: CommandResult) -> str:
+    text = answer.stderr.strip() or answer.stdout.strip() or f"exit code {answer.exit_code}"
+    return f"its script could not be submitted: {text[-500:]}"
+
+
+def withdraw_script(jobs: Sequence[JobRecord], sign: str) -> str:
+    """Return the script that takes the claims of jobs: their scripts end at once if they ever start."""
+    take = (
+        "reconciler_withdraw() {\n"
+        'cd -- "$1" || exit 0\n'
+        f"[ -s {ANSWER} ] && cat {ANSWER}\n"
+        f"mkdir {CLAIM} 2>/dev/null && exit 0\n"
+        f"if [ -s {CLAIM}/queue_id ]; then cat {CLAIM}/queue_id >&2; exit {_RUNS}; fi\n"
+        "exit 0\n}\n"
+    )
+    calls = {str(number): f"reconciler_withdraw {_directory(job)}" for number, job in enumerate(jobs)}
+    return take + combined(calls, sign)
+
+
+class Withdrawn(msgspec.Struct, frozen=True):
+    """Jobs that will never run any more, queue ids of scripts that still wait, and jobs that run already."""
+
+    gone: set[str]
+    queued: list[str]
+    running: dict[str, str]
+
+
+def withdrawn(jobs: Sequence[JobRecord], queue: Queue, answers: Mapping[str, CommandResult]) -> Withdrawn:
+    """Read which script was faster than the withdrawal."""
+    result = Withdrawn(set(), [], {})
+    for number, job in enumerate(jobs):
+        answer = answers.get(str(number))
+        if answer is None:
+            continue
+        if answer.exit_code == _RUNS:
+            result.running[job.id] = answer.stderr.strip()
+        elif answer.exit_code == 0:
+            result.gone.add(job.id)
+            queue_id = queue.submitted_id(answer.stdout)
+            result.queued.extend([queue_id] if queue_id else [])
+    return result

@@ -1,0 +1,82 @@
+"""One tar stream that brings everything that jobs need, into place only when it is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from reconciler.errors import TransientError
+from reconciler.execution.hosts.command import CommandResult
+from reconciler.execution.launch import CLAIM, CODE, LAUNCHERS, Place, shell_path
+from reconciler.execution.worker.prepare import STAGING
+from reconciler.model.records import JobRecord
+
+
+class Uploaded(msgspec.Struct, frozen=True):
+    """What became of jobs, by their numbers: those in place, and those whose directory was used before."""
+
+    placed: set[int]
+    used: set[int]
+
+
+def shared_name(path: str, folder: str) -> str:
+    """Return the name in the stream of something that many jobs share: a launcher or a code tree."""
+    return f"shared/{folder}/{path}"
+
+
+def job_name(number: int, path: str) -> str:
+    """Return the name in the stream of a file of a job."""
+    return f"jobs/{number}/{path}"
+
+
+def script(place: Place, jobs: Sequence[JobRecord], needed: Sequence[str], nonce: str) -> str:
+    """Return the script. ``needed`` are launchers and code trees, as paths below the work_dir.
+
+    One that nobody sends and that is not there makes the script fail: somebody has removed it.
+    """
+    stage = f"{STAGING}/{nonce}"
+    lines = [
+        f"cd -- {shell_path(place.work_dir)} || exit 9",
+        f"trap 'rm -rf -- {stage}' EXIT",
+        f"mkdir -p -- {LAUNCHERS} {CODE} {stage} && tar --no-same-owner -xf - -C {stage} || exit 10",
+        "reconciler_share() {",
+        f'[ -e "$1" ] || mv -- "{stage}/shared/$1" "$1" 2>/dev/null || [ -e "$1" ] || echo "missing $1"',
+        "}",
+        "reconciler_place() {",
+        f'if [ -e "$2/{CLAIM}" ]; then echo "used $1"; return; fi',
+        f'[ -e "{stage}/jobs/$1" ] || return',
+        'mkdir -p -- "$2" && rm -rf -- "$2/files" || exit 11',
+        f'mv -f -- "{stage}/jobs/$1/"* "$2/" || exit 11',
+        'echo "placed $1"',
+        "}",
+        *(f"reconciler_share {name}" for name in needed),
+        *(f"reconciler_place {number} {_directory(job)}" for number, job in enumerate(jobs)),
+        "exit 0",
+    ]
+    return "\n".join(lines)
+
+
+def _directory(job: JobRecord) -> str:
+    assert job.run_dir is not None
+    return shell_path(job.run_dir)
+
+
+def uploaded(result: CommandResult, place: Place) -> Uploaded:
+    """Read what became of the jobs.
+
+    Raises
+    ------
+    TransientError
+        The directory is not there, the disk is full, or something that jobs share was removed.
+    """
+    if result.exit_code != 0:
+        said = result.stderr.strip()[-300:] or f"exit code {result.exit_code}"
+        raise TransientError(f"cannot write to {place.work_dir}: {said}")
+    outcome = Uploaded(set(), set())
+    for line in result.stdout.splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "missing":
+            raise TransientError(f"{place.work_dir}/{rest} was removed; it is sent again")
+        (outcome.used if word == "used" else outcome.placed).add(int(rest))
+    return outcome

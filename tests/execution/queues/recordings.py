@@ -1,0 +1,25 @@
+"""Recorded answers of schedulers."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from reconciler.execution.hosts.command import CommandResult
+from reconciler.execution.hosts.local import LocalHost
+
+_RECORDED = Path(__file__).parent / "recorded"
+
+
+def recorded(name: str) -> str:
+    """Return the text of a recorded answer."""
+    return (_RECORDED / name).read_text(encoding="utf-8")
+
+
+def answering(command: str, output: str = "", errors: str = "", code: int = 0) -> CommandResult:
+    """Run a queue's command here with its programs replaced by one that prints a recorded answer."""
+    programs = "\n".join(
+        f"{name}() {{ printf %s {shlex.quote(output)}; printf %s {shlex.quote(errors)} >&2; return {code}; }}"
+        for name in ("qsub", "qstat", "qdel", "qselect", "qacct")
+    )
+    return LocalHost().run(f"{programs}\n{command}", 20)
