@@ -67,8 +67,11 @@ sys.exit(code)
 
 
 @contextlib.contextmanager
-def warm_python() -> Iterator[Path]:
-    """Start the server and yield the command; both end, and what they started, with the block."""
+def warm_python(user: int | None = None) -> Iterator[Path]:
+    """Start the server and yield the command; both end, and what they started, with the block.
+
+    ``user`` is the number of the user whom both are for, if it is another one.
+    """
     with tempfile.TemporaryDirectory(prefix="warm-") as name:
         place = Path(name)  # not below pytest's directories: the address of a socket must be short
         command, client, address = place / "python", place / "client.py", place / "socket"
@@ -76,8 +79,11 @@ def warm_python() -> Iterator[Path]:
         start = [sys.executable, "-IS", str(client), str(address)]
         command.write_text(f'#!/bin/sh\nexec {shlex.join(start)} "$@"\n')
         command.chmod(0o755)
+        if user is not None:
+            os.chown(place, user, -1)
         server = subprocess.Popen(
             [sys.executable, __file__, str(address), str(command)],
+            user=user,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -80,6 +81,7 @@ class Lane(OnWorker):
         self._taker_in = TakerIn(store, config, outputs, name, access)
         self._looks: Looks | None = None
         self._strays: set[str] = set()
+        self._seen_at: float | None = None
 
     @property
     def looks(self) -> Looks:
@@ -104,19 +106,17 @@ class Lane(OnWorker):
             moved = self._pass(active, now)
             self._clean_up(old)
         except TransientError as error:
-            self._note_failure(status, error.message, now)
+            self._note_failure(error, now)
             return False
+        self._seen_at = now
         if status is None or not status.reachable:
-            self.store.write(
-                lambda w: w.put_worker_status(self.name, WorkerStatus(reachable=True, last_seen=now))
-            )
+            self._put_status(reachable=True, last_seen=now, reason="", fix="", failures=0, next_try=0.0)
         return moved
 
     def outage(self) -> str | None:
-        """Return why this worker cannot be used now, if so."""
-        with self.store.read() as view:
-            status = view.worker_status(self.name)
-        return None if status is None or status.reachable else status.reason
+        """Return why this worker cannot be used now, and what to do about it, if so."""
+        status = self._status()
+        return None if status.reachable else " - ".join(filter(None, (status.reason, status.fix)))
 
     def tidy_up(self) -> None:
         """Remove on the worker what was taken in; one that does not answer keeps it until the next time."""
@@ -220,14 +220,28 @@ class Lane(OnWorker):
         if refused:
             self.store.write(write)
 
-    def _note_failure(self, status: WorkerStatus | None, reason: str, now: float) -> None:
-        failures = (status.failures if status is not None else 0) + 1
+    # how the worker is --------------------------------------------------------------------------------
+
+    def _note_failure(self, error: TransientError, now: float) -> None:
+        status = self._status()
+        failures = status.failures + 1
         wait = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (failures - 1))
-        last_seen = status.last_seen if status is not None else None
-        worse = WorkerStatus(
-            reachable=False, last_seen=last_seen, reason=reason, failures=failures, next_try=now + wait
+        self._put_status(
+            reachable=False,
+            last_seen=self._seen_at or status.last_seen,
+            reason=error.message,
+            fix=error.hint or "",
+            failures=failures,
+            next_try=now + wait,
         )
-        self.store.write(lambda writer: writer.put_worker_status(self.name, worse))
+
+    def _status(self) -> WorkerStatus:
+        with self.store.read() as view:
+            return view.worker_status(self.name) or WorkerStatus(reachable=True)
+
+    def _put_status(self, **fields: Any) -> None:
+        status = msgspec.structs.replace(self._status(), **fields)
+        self.store.write(lambda writer: writer.put_worker_status(self.name, status))
 
 
 def _note_one(writer: Writer, step: Step, job: JobRecord, seen: Seen, now: float) -> None:

@@ -137,11 +137,16 @@ class FlowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class WorkerStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """How a worker was when last used. ``next_try`` is when it is used again after a failure."""
+    """How a worker was when last used.
+
+    ``reason`` is why it could not be used, ``fix`` what a person can do about that; ``next_try`` is when it is
+    tried again by itself.
+    """
 
     reachable: bool
     last_seen: float | None = None
     reason: str = ""
+    fix: str = ""
     failures: int = 0
     next_try: float = 0.0
 

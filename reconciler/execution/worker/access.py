@@ -91,7 +91,7 @@ class WorkerAccess:
         """
         if self._there is None:
             result = self._run(prepare.script(self.place, may_create=may_create))
-            self._there = prepare.present(result, self.place, self.host.name)
+            self._there = prepare.present(result, self.place, self.host.name, may_create=may_create)
 
     def forget(self, markers: Iterable[str]) -> None:
         """Remove markers with the next poll."""

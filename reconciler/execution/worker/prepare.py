@@ -23,7 +23,7 @@ def script(place: Place, *, may_create: bool) -> str:
     )
 
 
-def present(result: CommandResult, place: Place, name: str) -> set[str]:
+def present(result: CommandResult, place: Place, name: str, *, may_create: bool) -> set[str]:
     """Return the names of the launchers and code trees that lie there.
 
     Raises
@@ -33,9 +33,9 @@ def present(result: CommandResult, place: Place, name: str) -> set[str]:
     """
     if result.exit_code != 0:
         said = result.stderr.strip() or f"exit code {result.exit_code}"
+        gone = f"mount it, or, if it was removed on purpose, say so by `mkdir -p {place.outbox}`"
         raise TransientError(
-            f"{place.work_dir} on {name} cannot be used: {said}",
-            hint="mount or make the directory; if it was removed on purpose while jobs were there, make it "
-            f"empty: mkdir -p {place.outbox}",
+            f"cannot use {place.work_dir} on {name}: {said}",
+            hint=None if may_create else gone,  # jobs of ours should be there: so it is not simply made
         )
     return {line for line in result.stdout.splitlines() if line and not line.endswith(":")}

@@ -16,6 +16,7 @@ from tests.execution.hosts.reaching import admit, make_key, outage, reach, said
 from tests.services.login import Login
 from tests.services.plugin import NewSshd
 from tests.services.programs import run, wait_until
+from tests.services.shared import SharedServices
 from tests.services.sshd import Sshd
 
 ACCEPT_NEW = HostKeyPolicy.ACCEPT_NEW
@@ -244,9 +245,9 @@ class TestKeys:
 
 
 @pytest.fixture
-def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def agent(services: SharedServices, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A real agent without keys; its socket."""
-    socket = tmp_path / "agent"
+    socket = services.private("agent")
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
     try:
         wait_until(socket.exists, 5, "the agent")

@@ -130,9 +130,9 @@ class TestConfig:
 class Master:
     """An OpenSSH master connection, opened like a user does it."""
 
-    def __init__(self, server: Sshd, place: Path) -> None:
+    def __init__(self, server: Sshd) -> None:
         self.server = server
-        self.socket = place / "m-%r@%h:%p"
+        self.socket = server.directory / "m-%r@%h:%p"  # a short path: that of a socket has 107 characters
         self._common = ["-F", str(server.ssh_config), "-S", str(self.socket)]
 
     def open(self) -> None:
@@ -164,8 +164,8 @@ class Master:
 
 
 @pytest.fixture
-def master(new_sshd: NewSshd, tmp_path: Path) -> Iterator[Master]:
-    made = Master(new_sshd(), tmp_path)
+def master(new_sshd: NewSshd) -> Iterator[Master]:
+    made = Master(new_sshd())
     made.open()
     yield made
     made.close()

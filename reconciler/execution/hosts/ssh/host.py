@@ -24,6 +24,9 @@ from reconciler.execution.hosts.ssh.channel import FeedError, NoAnswerError, Tal
 from reconciler.execution.hosts.ssh.slots import Slots
 from reconciler.model.connections import Connection
 
+_CLOSING = 0.5
+"""Seconds that closing waits for another thread."""
+
 _REFUSALS = 5
 """How often a server that allows no command at all is asked again."""
 
@@ -84,9 +87,15 @@ class SshHost:
         return CommandResult(code, kept.getvalue().decode(errors="replace"), said.decode(errors="replace"))
 
     def close(self) -> None:
-        """Let go of the connection; the next command opens it again."""
-        with self._opening:
-            self._drop(self._opened)
+        """Let go of the connection; the next command opens it again.
+
+        One that another thread is just opening is left to that thread: nobody waits for a silent host to end.
+        """
+        if self._opening.acquire(timeout=_CLOSING):
+            try:
+                self._drop(self._opened)
+            finally:
+                self._opening.release()
 
     def _hold(self, talk: Talk, channel: Any) -> int | None:
         from paramiko import SSHException
