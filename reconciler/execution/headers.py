@@ -14,7 +14,7 @@ from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.execution.generic_resources import keywords_of
 from reconciler.execution.qtk import STDERR, STDOUT, scheduler_io
-from reconciler.model.schedulers import KEYWORDS, RESERVED, unsafe_values
+from reconciler.model.schedulers import KEYWORDS, RESERVED, misfits, unsafe_values
 from reconciler.model.settings import Resources
 
 Keywords = dict[str, Any]
@@ -58,6 +58,8 @@ def _requested(scheduler_type: str, resources: Resources) -> Keywords:
         raise InputError(f"the value of '{pointer[1:]}' {reason}", hint="give one plain value on one line")
     asked = keywords_of(scheduler_type, resources.values) if resources.generic else dict(resources.values)
     _refuse_unknown(scheduler_type, asked)
+    for misfit in misfits(scheduler_type, asked):
+        raise InputError(misfit.message, hint=misfit.hint)
     return asked
 
 
@@ -97,11 +99,9 @@ _SLURM_FLAGS: Mapping[str, tuple[str, str | None]] = {
 def _slurm(keywords: Keywords) -> Spelled:
     # Many clusters start a job again when its node dies; how often an attempt runs is for us to decide.
     keywords = {"requeue": False} | keywords
-    if not isinstance(keywords["requeue"], bool):
-        raise InputError(f"'requeue' cannot be '{keywords['requeue']}'", hint="give true or false")
     flags = [key for key in _SLURM_FLAGS if isinstance(keywords.get(key), bool)]
     options = [_SLURM_FLAGS[key][0 if keywords[key] else 1] for key in flags]
-    values = {key: _quoted(_text(key, value)) for key, value in keywords.items() if key not in flags}
+    values = {key: _quoted(str(value)) for key, value in keywords.items() if key not in flags}
     return values, [f"#SBATCH {option}" for option in options if option is not None]
 
 
@@ -119,24 +119,9 @@ def _pbs(keywords: Keywords) -> Spelled:
     return values, ["#PBS -S /bin/bash"]
 
 
-_SGE_WORDS = {
-    "model": re.compile(r"[^\s\"'\\-]\S* [\d,-]+"),
-    "place": re.compile(r"((env|pe|set) )?[^\s\"'\\-][^\s\"'\\]*"),
-}
-"""Keywords of Grid Engine whose value may have two words: ``-pe mpi 16``, ``-binding env linear:2``."""
-
-
 def _sge(keywords: Keywords) -> Spelled:
     """Without these Grid Engine runs a job in the home directory, often with a C shell."""
-    if "group_list" in keywords:
-        hint = "for a project set `device`, which is -P"
-        raise InputError("'group_list' is an option of PBS, not of Grid Engine", hint=hint)
-    values = _yes_no(keywords)
-    for key, value in values.items():
-        if not _SGE_WORDS.get(key, re.compile(r"[^\s\"'\\]*")).fullmatch(value):
-            # Its quotes are no help: the master refuses such a value as an "invalid job object".
-            raise InputError(f"'{key}' cannot be {value!r} with Grid Engine", hint="blanks and quotes end it")
-    return values | {"cwd": ""}, ["#$ -S /bin/bash"]
+    return _yes_no(keywords) | {"cwd": ""}, ["#$ -S /bin/bash"]
 
 
 def _yes_no(keywords: Keywords) -> Keywords:
@@ -144,17 +129,11 @@ def _yes_no(keywords: Keywords) -> Keywords:
     values: Keywords = {"rerunnable": False} | keywords
     if isinstance(values["rerunnable"], bool):
         values["rerunnable"] = "y" if values["rerunnable"] else "n"
-    return {key: _text(key, value) for key, value in values.items()}
+    return {key: str(value) for key, value in values.items()}
 
 
 def _shell(keywords: Keywords) -> Spelled:
     return keywords, []
-
-
-def _text(key: str, value: Any) -> str:
-    if isinstance(value, bool):
-        raise InputError(f"'{key}' cannot be {str(value).lower()}", hint="give a text or a number")
-    return str(value)
 
 
 _SPELLED: Mapping[str, Callable[[Keywords], Spelled]] = {

@@ -26,6 +26,8 @@ from reconciler.model.records import AppliedConfig, JobRecord
 SCRIPT, INPUT = "submit.sh", "job.json"
 CLAIM = "claim"
 RESULT = f"{CLAIM}/result.json"
+OLDEST_PYTHON = (3, 9)
+"""What the launcher needs."""
 OUTBOX = ".outbox"
 LAUNCHERS = ".launchers"
 CODE = ".code"
@@ -153,8 +155,8 @@ def submission_script(job: JobRecord, worker: WorkerSpec, place: Place, exec_con
         *[_export(name, value, exec_config.expand) for name, value in exec_config.export.items()],
         *_commands(exec_config.pre_run),
         *([f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"] if code else []),
-        f"{shell_path(place.python)} {shell_path(place.launcher)}",
-        "job_code=$?",
+        f"{shell_path(place.python)} {shell_path(place.launcher)} && job_code=0 || job_code=$?",
+        _why_no_python(job.config.worker_name, place.python),
         *_commands(worker.post_run),
         *_commands(exec_config.post_run),
         "exit $job_code",
@@ -167,6 +169,19 @@ def _claim(scheduler_type: str) -> list[str]:
     queue_id = f'"{queue_of(scheduler_type).id_variable}"'
     again = "" if scheduler_type == "shell" else f' || [ "$(cat {CLAIM}/queue_id 2>/dev/null)" = {queue_id} ]'
     return [f"mkdir {CLAIM} 2>/dev/null{again} || exit 0", f"echo {queue_id} > {CLAIM}/queue_id"]
+
+
+def _why_no_python(worker: str, python: str) -> str:
+    """Return the line that writes the result if there is none since no fit Python could run the launcher."""
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    text = (
+        f"worker {worker}: {python} is not there, does not run, or is older than Python {oldest}; "
+        "set `python:` of the worker to the path of a Python that has jobflow"
+    )
+    error = {"type": "", "message": text, "traceback": text}
+    result = shlex.quote(json.dumps({"ok": False, "started": 0, "ended": 0, "error": error}))
+    is_fit = f"{shell_path(python)} -c 'import sys; sys.exit(sys.version_info < {OLDEST_PYTHON})' 2>/dev/null"
+    return f"[ -e {RESULT} ] || {is_fit} || echo {result} > {RESULT}"
 
 
 def shell_path(path: str) -> str:

@@ -139,8 +139,8 @@ class FlowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 class WorkerStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
     """How a worker was when last used.
 
-    ``reason`` is why it could not be used, ``fix`` what a person can do about that; ``next_try`` is when it is
-    tried again by itself.
+    ``reason`` is why it could not be used, ``fix`` what a person can do about that; ``next_try`` is when it
+    is tried again by itself.
     """
 
     reachable: bool

@@ -6,8 +6,9 @@ qtoolkit; ``tests/model/test_schedulers.py`` compares them with the installed qt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def _words(text: str) -> frozenset[str]:
@@ -77,3 +78,50 @@ def unsafe_values(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[s
                 yield pointer, "has '$$', which the template engine takes for a placeholder"
         elif isinstance(value, list):
             yield pointer, "is a list; a scheduler keyword takes one plain value"
+
+
+class Misfit(NamedTuple):
+    """A keyword that the scheduler has, or seems to have, with a value that it does not take."""
+
+    key: str
+    message: str
+    hint: str
+
+
+FLAGS: Mapping[str, frozenset[str]] = {
+    "shell": frozenset(),
+    "slurm": frozenset({"exclusive", "requeue"}),
+    "pbs": frozenset({"rerunnable"}),
+    "sge": frozenset({"rerunnable"}),
+}
+"""Per scheduler_type the keywords that may be true or false."""
+
+_SGE_WORDS = {
+    "model": re.compile(r"[^\s\"'\\-]\S* [\d,-]+"),
+    "place": re.compile(r"((env|pe|set) )?[^\s\"'\\-][^\s\"'\\]*"),
+}
+"""Keywords of Grid Engine whose value may have two words: ``-pe mpi 16``, ``-binding env linear:2``."""
+
+_ONE_WORD = re.compile(r"[^\s\"'\\]*")
+
+
+def misfits(scheduler: str, keywords: Mapping[str, Any]) -> Iterator[Misfit]:
+    """Yield what a scheduler does not take of keywords that are known to it."""
+    for key, value in keywords.items():
+        if key == "qverbatim":
+            continue
+        if isinstance(value, bool) and key not in FLAGS[scheduler]:
+            yield Misfit(key, f"'{key}' cannot be {str(value).lower()}", "give a text or a number")
+        elif scheduler == "slurm" and key == "requeue" and not isinstance(value, bool):
+            yield Misfit(key, f"'requeue' cannot be '{value}'", "give true or false")
+        elif scheduler == "sge":
+            yield from _sge_misfits(key, value)
+
+
+def _sge_misfits(key: str, value: Any) -> Iterator[Misfit]:
+    if key == "group_list":
+        message = "'group_list' is an option of PBS, not of Grid Engine"
+        yield Misfit(key, message, "for a project set `device`, which is -P")
+    elif not isinstance(value, bool) and not _SGE_WORDS.get(key, _ONE_WORD).fullmatch(str(value)):
+        # Its quotes are no help: the master refuses such a value as an "invalid job object".
+        yield Misfit(key, f"'{key}' cannot be {str(value)!r} with Grid Engine", "blanks and quotes end it")

@@ -12,6 +12,7 @@ from reconciler.model.schedulers import (
     KEYWORDS,
     QRESOURCES_FIELDS,
     RESERVED,
+    misfits,
     unsafe_values,
 )
 from reconciler.model.settings import Origin, Resources, Setting
@@ -36,6 +37,7 @@ def check_resources(
     else:
         what = f"{scheduler} keyword"
         yield from _unknown(desired, setting, resources.values, KEYWORDS[scheduler], what)
+        yield from _misfits(desired, scheduler, setting, resources.values)
 
 
 def check_words(desired: DesiredState, setting: Setting) -> Iterator[Diagnostic]:
@@ -125,6 +127,20 @@ def _check_generic(
     own_words = _kwargs(Resources(values, generic=True))
     what = f"{scheduler} keyword"
     yield from _unknown(desired, setting, own_words, KEYWORDS[scheduler], what, "/scheduler_kwargs")
+    # To a bare name of a parallel environment the number of slots is added.
+    complete = {key: value for key, value in own_words.items() if key != "model"}
+    yield from _misfits(desired, scheduler, setting, complete, "/scheduler_kwargs")
+
+
+def _misfits(
+    desired: DesiredState, scheduler: str, setting: Setting, values: dict[str, Any], below: str = ""
+) -> Iterator[Diagnostic]:
+    known = {key: value for key, value in values.items() if key in KEYWORDS[scheduler] - RESERVED}
+    for found in misfits(scheduler, known):
+        yield at_origin(
+            desired, _below(setting, f"{below}/{found.key}"), "resources/impossible-value",
+            found.message, hint=found.hint,
+        )  # fmt: skip
 
 
 def _unknown(

@@ -11,10 +11,12 @@ import pytest
 
 from reconciler.desired.yaml_reader import parse_file
 from reconciler.diagnostics import Diagnostic
+from reconciler.errors import InputError
+from reconciler.execution.headers import submission_header
 from reconciler.model.actual import ActualState
 from reconciler.model.manifests import Manifest, WorkerSpec
 from reconciler.model.run_config import layer_of
-from reconciler.model.settings import Level, Origin
+from reconciler.model.settings import Level, Origin, Resources
 from reconciler.plan.checks import check_config, check_desired, worker_defaults
 from reconciler.plan.configs import FlowConfigs
 from reconciler.plan.planner import make_plan
@@ -272,3 +274,38 @@ def test_ten_thousand_jobs_are_planned_in_a_moment() -> None:
     began = time.process_time()
     assert make_plan(state, actual).actions == ()
     assert time.process_time() - began < 3.0
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "values", "says"),
+    [
+        ("sge", {"group_list": "physics"}, "an option of PBS"),
+        ("sge", {"queue": "all.q extra"}, "with Grid Engine"),
+        ("sge", {"model": "smp"}, "with Grid Engine"),
+        ("slurm", {"requeue": "maybe"}, "'requeue' cannot be 'maybe'"),
+        ("slurm", {"account": True}, "'account' cannot be true"),
+        ("pbs", {"walltime": False}, "'walltime' cannot be false"),
+    ],
+)
+def test_a_value_that_the_scheduler_does_not_take(scheduler: str, values: dict[str, Any], says: str) -> None:
+    """The plan says what would fail when the script is written, 25 minutes later."""
+    (found,) = complaints(scheduler, values)
+    assert found.code == "resources/impossible-value"
+    assert says in found.message
+    with pytest.raises(InputError) as refused:
+        submission_header(scheduler, Resources(values), "name")
+    assert refused.value.message == found.message
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "values"),
+    [
+        ("sge", {"model": "smp 4", "queue": "all.q", "rerunnable": True}),
+        ("sge", {"qverbatim": "#$ -l 'a b'"}),
+        ("slurm", {"requeue": True, "exclusive": True, "account": "two words"}),
+        ("pbs", {"rerunnable": False, "account": "two words"}),
+    ],
+)
+def test_values_that_are_taken(scheduler: str, values: dict[str, Any]) -> None:
+    assert complaints(scheduler, values) == []
+    assert submission_header(scheduler, Resources(values), "name").startswith("#!/bin/bash\n")

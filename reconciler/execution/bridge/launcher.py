@@ -1,8 +1,8 @@
 """Runs one job in its run directory: ``python launcher.py`` beside ``job.json``.
 
 This file travels to workers and is all of reconciler that they see: it imports nothing but the standard
-library and jobflow. It reads ``job.json``, lets jobflow resolve the references from the documents that
-came along and run the job, and writes ``claim/result.json`` atomically.
+library and jobflow, and runs on Python 3.9. It reads ``job.json``, lets jobflow resolve the references from
+the documents that came along and run the job, and writes ``claim/result.json`` atomically.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Container, Iterator
 from enum import Enum
 from operator import itemgetter
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 INPUT, RESULT = "job.json", "claim/result.json"
@@ -31,7 +32,7 @@ def main() -> int:
     result: dict[str, Any] = {"started": started, "python": sys.version.split()[0]}
     try:
         request = json.loads((here / INPUT).read_text(encoding="utf-8"))
-        result |= run(request, here)
+        result |= run(request, here, result)
         text = json.dumps(result | {"ended": time.time()})
     except BaseException as error:
         result |= {"ok": False, "error": describe(error), "ended": time.time()}
@@ -44,14 +45,19 @@ def main() -> int:
 
 def describe(error: BaseException) -> dict[str, str]:
     """Return type, message and traceback of an error, without the launcher's own frames."""
+    lines = traceback.format_exception(type(error), error, frames_of_others(error))
+    with contextlib.suppress(Exception):  # the job may have closed stderr
+        sys.stderr.writelines(lines)
+    message = "".join(traceback.format_exception_only(type(error), error)).strip()
+    return {"type": type(error).__name__, "message": message, "traceback": "".join(lines)}
+
+
+def frames_of_others(error: BaseException) -> TracebackType | None:
+    """Return the traceback of an error from where it left the launcher; None if it never did."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    lines = traceback.format_exception(type(error), error, trace)
-    with contextlib.suppress(Exception):  # the job may have closed stderr
-        sys.stderr.writelines(lines)
-    message = "".join(traceback.format_exception_only(error)).strip()
-    return {"type": type(error).__name__, "message": message, "traceback": "".join(lines)}
+    return trace
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -65,32 +71,31 @@ def write_atomically(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def run(request: dict[str, Any], here: Path) -> dict[str, Any]:
+def run(request: dict[str, Any], here: Path, told: dict[str, Any]) -> dict[str, Any]:
     """Run the job of a request; return its documents and what it asks for next.
+
+    The version of jobflow goes to ``told`` before anything can fail because of it.
 
     Raises
     ------
     RuntimeError
-        jobflow, or the function of the job, cannot be imported by this Python.
+        jobflow, or what the job needs, cannot be imported by this Python.
     """
-    try:
+    worker = request["worker"]
+    with imports_for("jobflow", worker):
         import jobflow
         from jobflow import JobStore
-    except ImportError as error:
-        raise RuntimeError(
-            f"worker '{request['worker']}': {sys.executable} cannot import jobflow ({error}); "
-            "install jobflow there, or set `python:` of the worker to a Python that has it"
-        ) from error
+    told["jobflow"] = jobflow.__version__
     shelf = shelf_class()
     stores = {name: shelf(blobs) for name, blobs in request["blobs"].items()}
     store = JobStore(shelf(request["documents"]), additional_stores=stores)
-    job = load_job(with_files(request["job"], here), request["worker"])
+    job, name = load_job(with_files(request["job"], here), worker)
     # The documents are kept as well as their ids, since the id of one that is thrown away may be used again.
     known = {id(doc): doc for shelved in (store.docs_store, *stores.values()) for doc in shelved.docs}
-    response = job.run(store=store, job_dir=here)
+    with imports_for(name, worker):
+        response = job.run(store=store, job_dir=here)
     return {
         "ok": True,
-        "jobflow": jobflow.__version__,
         "documents": plain(written(store.docs_store, known)),
         "blobs": {name: plain(written(other, known)) for name, other in stores.items()},
         "response": plain_response(response),
@@ -102,8 +107,8 @@ def written(shelf: Any, known: Container[int]) -> list[dict[str, Any]]:
     return [doc for doc in shelf.docs if id(doc) not in known]
 
 
-def load_job(raw: dict[str, Any], worker: str) -> Any:
-    """Return the Job.
+def load_job(raw: dict[str, Any], worker: str) -> tuple[Any, str]:
+    """Return the Job and the name of its function.
 
     Raises
     ------
@@ -112,17 +117,55 @@ def load_job(raw: dict[str, Any], worker: str) -> Any:
     """
     from monty.json import MontyDecoder
 
-    name = f"{raw['function'].get('@module')}.{raw['function'].get('@callable')}"
-    reason = "it is not there"
-    try:
+    module, function = raw["function"].get("@module"), raw["function"].get("@callable")
+    with imports_for(f"{module}.{function}", worker):
         job = MontyDecoder().process_decoded(raw)
-        if not isinstance(job, dict) and not isinstance(job.function, dict):
-            return job
+    if isinstance(job, dict) or isinstance(job.function, dict):
+        raise RuntimeError(
+            f"worker '{worker}': {sys.executable} has a module '{module}', but no '{function}' in it: "
+            f"another version than the flow was built with? {where_from(module)}"
+        )
+    return job, f"{module}.{function}"
+
+
+@contextlib.contextmanager
+def imports_for(what: str, worker: str) -> Iterator[None]:
+    """Say of a failed import what is missing for what, on which worker, in which Python, and what to do.
+
+    Raises
+    ------
+    RuntimeError
+        An import failed.
+    """
+    try:
+        yield
     except ImportError as error:
-        reason = str(error)
-    raise RuntimeError(
-        f"worker '{worker}': {sys.executable} cannot import {name}: {reason}; install what is missing "
-        "there, set `python:` of the worker, or add its folder to spec.python_path of the Project"
+        here = f"worker '{worker}': {sys.executable}"
+        missing = missing_module(error)
+        if missing is None:
+            text = f"{here} cannot import what {what} needs: {error}; repair it there, or set `python:` of the worker"
+        elif what == missing or what.startswith(f"{missing}."):
+            text = f"{here} has no module '{missing}': {where_from(missing)}"
+        else:
+            text = f"{here} has no module '{missing}', which {what} needs: {where_from(missing)}"
+        raise RuntimeError(text) from error.with_traceback(frames_of_others(error))
+
+
+def missing_module(error: ImportError) -> str | None:
+    """Return what is to be installed: the top of the missing module, unless that is there without a part."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    top = error.name.partition(".")[0]
+    return error.name if top in sys.modules else top
+
+
+def where_from(module: str) -> str:
+    """Return what to do about a module that is not there."""
+    if module == "jobflow":
+        return f"`{sys.executable} -m pip install jobflow` there, or set `python:` of the worker to a Python that has it"
+    return (
+        "install it there, set `python:` of the worker to a Python that has it, or, if it is yours, add its "
+        "folder to spec.python_path of the Project"
     )
 
 
@@ -172,7 +215,7 @@ def encoded(value: Any) -> Any:
         return value
     if isinstance(value, dict):
         return {str(key): encoded(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return [encoded(inner) for inner in value]
     if isinstance(value, Enum) and not hasattr(value, "as_dict"):
         kind = type(value)
