@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -234,7 +235,7 @@ class WorkerAccess:
             The worker does not answer; what it may have submitted is found next time.
         """
         sign = new_sign()
-        answers = split(self._run(submit.script(jobs, self.queue, sign)).stdout, sign)
+        answers = split(self._run_one_by_one(submit.script(jobs, self.queue, sign)), sign)
         return submit.submitted(jobs, self.queue, answers)
 
     def find(self, jobs: Sequence[JobRecord]) -> dict[str, str]:
@@ -260,7 +261,7 @@ class WorkerAccess:
             The worker does not answer.
         """
         sign = new_sign()
-        answers = split(self._run(submit.withdraw_script(jobs, sign)).stdout, sign)
+        answers = split(self._run_one_by_one(submit.withdraw_script(jobs, sign)), sign)
         return submit.withdrawn(jobs, self.queue, answers)
 
     def cancel(self, queue_ids: Sequence[str]) -> dict[str, str]:
@@ -314,6 +315,12 @@ class WorkerAccess:
 
     def _run(self, text: str, host: Host | None = None, data: Iterable[bytes] | None = None) -> CommandResult:
         return (host or self.host).run(text, self.spec.timeout_execute, data=data)
+
+    def _run_one_by_one(self, text: str) -> str:
+        """Run a script that takes a while for each of many jobs: it must not be silent for too long."""
+        said = io.BytesIO()
+        self.host.run(text, self.spec.timeout_execute, sink=said)
+        return said.getvalue().decode(errors="replace")
 
     def _checked(self, result: CommandResult) -> None:
         if result.exit_code != 0:
