@@ -51,7 +51,8 @@ class FlowReader:
         code = self._code_used(manifest, spec)
         on_code_change = spec.on_code_change or project.on_code_change
         recompute = on_code_change is OnCodeChange.RECOMPUTE
-        identity = flow_identity(self.state.project_name, name)
+        previous = manifest.metadata.get("previous_names", [])
+        identity = flow_identity(self.state.project_name, previous[0] if previous else name)
         annotations = manifest.metadata.get("annotations", {})
         return DesiredFlow(
             name=name,
@@ -68,6 +69,8 @@ class FlowReader:
             prune=spec.prune or project.prune,
             protected=annotations.get("reconciler/prune") == "disabled",
             stale=stale,
+            identity=identity,
+            previous_names=previous,
         )
 
     def check_references_between(self, flows: dict[str, DesiredFlow]) -> None:

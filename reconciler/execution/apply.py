@@ -16,7 +16,7 @@ from reconciler.execution.outputs import COLLECTION
 from reconciler.execution.ready import initial_state, recheck, release_dependants
 from reconciler.execution.transitions import apply_config, deferred, move, note, note_flow
 from reconciler.model.actions import Action, JobPlan, Plan, Subject, Verb
-from reconciler.model.flows import BuiltFlow, flow_identity
+from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import Prune
 from reconciler.model.records import Change, FlowRecord, JobRecord
 from reconciler.model.states import ACTIVE, PENDING, JobState
@@ -37,6 +37,8 @@ class Application:
 
     def carry_out(self) -> None:
         """Carry out every action, then decide who of the new jobs may run."""
+        for old, new in self.plan.renames.items():
+            self._rename(old, new)
         for action in self.plan.effective:
             if action.build:
                 continue
@@ -64,13 +66,24 @@ class Application:
             case Verb.FORGET:
                 self._forget_flow(action.key)
 
+    def _rename(self, old: str, new: str) -> None:
+        """The records of a flow go on under its new name."""
+        record = self.writer.flow(old)
+        if record is None:
+            return
+        self.writer.delete_flow(old)
+        self.writer.put_flow(msgspec.structs.replace(record, name=new, removed=False))
+        note_flow(self.writer, new, "Renamed", f"was {old}", self.now, revision=self.plan.revision)
+        for job in self.writer.jobs_of(old):
+            self.writer.put_job(msgspec.structs.replace(job, flow=new))
+
     def _put_flow(self, action: Action) -> None:
         flow = action.flow
         assert flow is not None and action.build_key is not None
         old = self.writer.flow(flow.name)
         record = FlowRecord(
             name=flow.name,
-            identity=flow_identity(self.project, flow.name),
+            identity=flow.identity,
             build_key=action.build_key,
             labels=flow.labels,
             layer=flow.layer,

@@ -21,7 +21,7 @@ from reconciler.diagnostics import Diagnostic
 from reconciler.errors import WorldError
 from reconciler.execution.hosts.process import end_group
 from reconciler.model.desired import DesiredFlow, DesiredState
-from reconciler.model.flows import BuiltFlow, BuiltJob, build_key, flow_identity
+from reconciler.model.flows import BuiltFlow, BuiltJob, build_key
 from reconciler.model.manifests import OnCodeChange
 
 _START_TIMEOUT = 60.0
@@ -92,7 +92,7 @@ class Builder:
         ) is OnCodeChange.RECOMPUTE
         return {
             "flow": flow.name,
-            "identity": flow_identity(self.desired.project_name, flow.name),
+            "identity": flow.identity,
             "spec": build_form(flow.spec),
             "externals": dict(externals),
             "files": {path: place for path, (place, _) in files.items()},

@@ -83,7 +83,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     ``base`` is the revision that was applied last. ``refusals`` are guards that forbid to apply it.
     ``restated`` are jobs whose values stay and only come from elsewhere now: that is written down in passing,
-    since it decides what they pass on to the jobs that they generate.
+    since it decides what they pass on to the jobs that they generate. ``renames`` are flows (old name -> new
+    name) whose records go on under their new names, before anything else is done.
     """
 
     revision: str
@@ -92,6 +93,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     diagnostics: tuple[Diagnostic, ...] = ()
     refusals: tuple[str, ...] = ()
     restated: tuple[Action, ...] = ()
+    renames: dict[str, str] = {}
 
     @property
     def effective(self) -> tuple[Action, ...]:

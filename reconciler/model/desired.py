@@ -53,7 +53,8 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     ``inputs`` is the digest of everything its build depends on (spec, code trees, files) but the jobs of
     other flows; those are ``externals`` (``flow/job``). ``code`` are tree ids, ``files`` (path,
     blob id). ``preview`` is empty for the forms whose jobs only their code knows. ``stale`` tells that this
-    is the last good version, since the revision's is invalid.
+    is the last good version, since the revision's is invalid. ``identity`` is the uuid that those of its jobs
+    are made of: that of its first name, so that a rename keeps them.
     """
 
     name: str
@@ -70,6 +71,8 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     prune: Prune
     protected: bool = False
     stale: bool = False
+    identity: str = ""
+    previous_names: list[str] = []
 
 
 class Hold(msgspec.Struct, frozen=True):

@@ -92,7 +92,7 @@ def _flow_record(action: Action, old: FlowRecord | None) -> FlowRecord:
     assert flow is not None and action.build_key is not None
     return FlowRecord(
         name=flow.name,
-        identity=old.identity if old is not None else "",
+        identity=flow.identity,
         build_key=action.build_key,
         labels=flow.labels,
         layer=flow.layer,

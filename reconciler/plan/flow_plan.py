@@ -16,6 +16,7 @@ from reconciler.model.settings import Layer, Setting
 from reconciler.plan.configs import FlowConfigs
 from reconciler.plan.foresee import foreseen_jobs, new_flow_held_by, new_jobs
 from reconciler.plan.job_plan import JobPlanner
+from reconciler.plan.renames import lost_identity, name_problems
 
 
 class FlowPlanner:
@@ -23,7 +24,8 @@ class FlowPlanner:
 
     A flow that ``actual.built`` does not have must run its code first; then the plan says so, and shows the
     jobs as far as the manifest does. ``defaults`` are the default resources of the workers, ``affected`` the
-    jobs (``flow/job``) whose content changes by what the manifests show.
+    jobs (``flow/job``) whose content changes by what the manifests show. ``old_name`` is what the flow was
+    called until now.
     """
 
     def __init__(
@@ -33,8 +35,12 @@ class FlowPlanner:
         actual: ActualState,
         defaults: Mapping[str, Setting],
         affected: Collection[str],
+        old_name: str | None = None,
     ) -> None:
+        self.desired = desired
+        self.actual = actual
         self.flow = flow
+        self.old_name = old_name
         self.record = actual.flows.get(flow.name)
         self.built = actual.built.get(flow.name)
         self.records = actual.jobs.get(flow.name, [])
@@ -47,6 +53,9 @@ class FlowPlanner:
 
     def actions(self) -> list[Action]:
         """Return what must happen to this flow and its jobs, in order."""
+        misnamed = list(self._name_problems())
+        if misnamed:
+            return self._impossible(misnamed)
         if self._held():
             return self._on_hold()
         if self.built is None:
@@ -82,6 +91,12 @@ class FlowPlanner:
     def _impossible(self, problems: list[Diagnostic]) -> list[Action]:
         self.diagnostics += problems
         return [self._waits(problems[0].message)]
+
+    def _name_problems(self) -> Iterator[Diagnostic]:
+        yield from name_problems(self.desired, self.flow)
+        lost = lost_identity(self.flow, self.actual)
+        if lost is not None:
+            yield lost
 
     def _held(self) -> bool:
         if self._live is None or self.flow.on_change is not OnChange.HOLD:
@@ -146,6 +161,8 @@ class FlowPlanner:
 
     def _flow_changes(self, record: FlowRecord) -> Iterator[Change]:
         flow, spec = self.flow, self.flow.spec
+        if self.old_name is not None:
+            yield Change("name", self.old_name, flow.name)
         if self.built is not None and record.build_key != self.built.build_key:
             yield Change("content", record.build_key[:12], self.built.build_key[:12])
         if record.labels != flow.labels:

@@ -15,6 +15,7 @@ from reconciler.plan.checks import check_desired, unique, worker_defaults
 from reconciler.plan.flow_plan import FlowPlanner
 from reconciler.plan.foresee import affected_jobs
 from reconciler.plan.guards import refusals
+from reconciler.plan.renames import as_renamed, renames
 from reconciler.plan.unmatched import unmatched_rules
 
 
@@ -24,13 +25,16 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
     Flows that ``actual.built`` does not have appear as one action with ``build=True``; build them and plan
     again to see their jobs. An impossible run config makes its flow wait and all others proceed.
     """
+    renamed = renames(desired, actual)
+    actual = as_renamed(actual, renamed)
     defaults = worker_defaults(desired)
     affected = affected_jobs(desired, actual)
     problems: list[Diagnostic] = []
     actions: list[Action] = []
     restated: list[Action] = []
+    before = {new: old for old, new in renamed.items()}
     for name in sorted(desired.flows):
-        planner = FlowPlanner(desired, desired.flows[name], actual, defaults, affected)
+        planner = FlowPlanner(desired, desired.flows[name], actual, defaults, affected, before.get(name))
         actions += planner.actions()
         problems += planner.diagnostics
         restated += planner.restated
@@ -46,6 +50,7 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
         diagnostics=tuple(unique(sorted(found, key=lambda diagnostic: not diagnostic.is_error))),
         refusals=() if allow_prune else tuple(refusals(desired, actual, actions)),
         restated=tuple(restated),
+        renames=renamed,
     )
 
 

@@ -80,6 +80,7 @@ def flow(
         "externals": [],
         "on_change": OnChange.RECOMPUTE,
         "prune": Prune.CANCEL,
+        "identity": f"identity of {name}",
     }
     return DesiredFlow(
         name=name,
@@ -177,7 +178,7 @@ def _apply_to_flow(
         assert action.flow is not None and action.build_key is not None
         flows[action.key] = FlowRecord(
             name=action.key,
-            identity=action.key,
+            identity=action.flow.identity,
             build_key=action.build_key,
             labels=action.flow.labels,
             layer=action.flow.layer,

@@ -1,0 +1,77 @@
+"""Flows that got another name: they keep their records, their jobs and their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from reconciler.diagnostics import Diagnostic
+from reconciler.model.actual import ActualState
+from reconciler.model.desired import DesiredFlow, DesiredState
+
+_PLACE = "/metadata/previous_names"
+
+
+def renames(desired: DesiredState, actual: ActualState) -> dict[str, str]:
+    """Return which records become those of another flow: old name -> new name."""
+    found: dict[str, str] = {}
+    for flow in desired.flows.values():
+        if flow.name in actual.flows or any(name_problems(desired, flow)):
+            continue
+        for old in reversed(flow.previous_names):
+            record = actual.flows.get(old)
+            if record is not None and record.identity == flow.identity and old not in desired.invalid:
+                found[old] = flow.name
+                break
+    return found
+
+
+def as_renamed(actual: ActualState, names: Mapping[str, str]) -> ActualState:
+    """Return the actual state as it will be once the flows have their new names."""
+    if not names:
+        return actual
+    flows = {
+        names.get(name, name): msgspec.structs.replace(flow, name=names.get(name, name))
+        for name, flow in actual.flows.items()
+    }
+    jobs = {
+        names.get(name, name): [msgspec.structs.replace(job, flow=names.get(name, name)) for job in found]
+        for name, found in actual.jobs.items()
+    }
+    previous = {names.get(name, name): preview for name, preview in actual.previous.items()}
+    return msgspec.structs.replace(actual, flows=flows, jobs=jobs, previous=previous)
+
+
+def name_problems(desired: DesiredState, flow: DesiredFlow) -> Iterator[Diagnostic]:
+    """Yield previous names that are no longer free to mean this flow.
+
+    Its present name may be among them: it may have got that back.
+    """
+    for number, old in enumerate(flow.previous_names):
+        others = [
+            other.name
+            for other in desired.flows.values()
+            if other.name != flow.name and (other.name == old or old in other.previous_names)
+        ]
+        if others:
+            yield flow.manifest.diagnostic(
+                "flow/previous-name-in-use",
+                f"'{old}' cannot be a previous name of flow '{flow.name}': flow '{others[0]}' has it",
+                f"{_PLACE}/{number}",
+                hint=f"remove '{old}', or rename the other flow",
+            )
+
+
+def lost_identity(flow: DesiredFlow, actual: ActualState) -> Diagnostic | None:
+    """Return what is wrong if the flow would silently begin anew, because its first name is not given."""
+    names = [flow.name] if flow.name in actual.flows else flow.previous_names
+    known = [record.identity for name in names if (record := actual.flows.get(name)) is not None]
+    if not known or flow.identity in known:
+        return None
+    return flow.manifest.diagnostic(
+        "flow/lost-identity",
+        f"flow '{flow.name}' had another first name; without it all its jobs would run again",
+        _PLACE if flow.previous_names else "/metadata/name",
+        hint="list all previous names, the first one first; to begin anew on purpose give it another name",
+    )
