@@ -20,10 +20,12 @@ from reconciler.actual.unchanged import reconcile_key, unchanged_outcome
 from reconciler.desired.authorship import Authors
 from reconciler.desired.causes import Causes
 from reconciler.desired.git import Source
+from reconciler.desired.history import CommitInfo, History
 from reconciler.desired.state import Loaded, flows_in_build_order, load_desired, parsed_blob
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, RefusedError
 from reconciler.execution.aftermath import applied_config, remember_good, summarise
+from reconciler.execution.applied import note_revision
 from reconciler.execution.apply import Application
 from reconciler.execution.attribution import attributed, has_cause
 from reconciler.execution.builds import Builder, BuildFailedError
@@ -37,7 +39,7 @@ from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import ParsedFile
-from reconciler.model.records import AppliedConfig, AppliedRevision, Outcome
+from reconciler.model.records import AppliedConfig, Outcome
 from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.plan.planner import make_plan
 
@@ -100,8 +102,15 @@ class Session:
             jobs = {name: view.jobs_of(name) for name in flows}
             previous = previous_previews(view, flows, built)
             config = view.config()
-        base = config.revision if config is not None else None
-        return ActualState(base=base, flows=flows, jobs=jobs, built=built, previous=previous)
+        last, now = config.commit if config is not None else "", self.revision.commit
+        return ActualState(
+            base=config.revision if config is not None else None,
+            flows=flows,
+            jobs=jobs,
+            built=built,
+            previous=previous,
+            rewritten=bool(last) and last != now and not self.source.follows(now, last),
+        )
 
     # reconciling --------------------------------------------------------------------------------------
 
@@ -127,7 +136,8 @@ class Session:
             )
         plan = self._attributed(plan, loaded.state)
         now = time.time()
-        self.store.write(lambda writer: self._apply(writer, loaded, actual.built, plan, now))
+        commit = History(self.source).info(self.revision.commit)
+        self.store.write(lambda writer: self._apply(writer, loaded, actual.built, plan, commit, now))
         with self.store.read() as view:
             self._applied_at = view.change_counter()
         return plan
@@ -172,22 +182,19 @@ class Session:
         return built, failures
 
     def _apply(
-        self, writer: Writer, loaded: Loaded, built: Mapping[str, BuiltFlow], plan: Plan, now: float
+        self,
+        writer: Writer,
+        loaded: Loaded,
+        built: Mapping[str, BuiltFlow],
+        plan: Plan,
+        commit: CommitInfo | None,
+        now: float,
     ) -> None:
         desired = loaded.state
         Application(writer, plan, desired.project_name, built, now).carry_out()
         writer.put_config(applied_config(writer, desired, plan))
         remember_good(writer, loaded.good)
-        revision = self.revision
-        writer.add_revision(
-            AppliedRevision(
-                time=now,
-                branch=revision.branch,
-                commit=revision.commit,
-                path=revision.path,
-                summary=plan.summary(),
-            )
-        )
+        note_revision(writer, self.revision, commit, plan, now)
 
     # executing ----------------------------------------------------------------------------------------
 
@@ -278,7 +285,7 @@ def reconcile_once(
     RefusedError
         A guard forbids the plan, or another process is at work on this state.
     """
-    outcome = unchanged_outcome(session.store, session.revision)
+    outcome = unchanged_outcome(session.store, session.revision, time.time())
     if check is None and outcome is not None and outcome.idle:
         return Pass(outcome, None)
     with Lease(session.store.path) as lease, closing(session.hosts):
@@ -289,6 +296,8 @@ def reconcile_once(
         executor = session.executor()
         while executor.advance(time.time()):
             pass
+        if wait is None:
+            _tell_news(executor, watcher)
         settled = wait is None or wait_until_idle(session.store, executor, time.monotonic() + wait, watcher)
         executor.tidy_up()
         return Pass(session.record_outcome(plan), plan, timed_out=not settled)
@@ -310,7 +319,7 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: 
         if idle or now - shown >= _PROGRESS_INTERVAL:
             shown = now
             watcher.progress(*_count(store))
-            told |= _tell_outages(executor, watcher, told)
+            told |= _tell_news(executor, watcher, told)
         if idle:
             return True
         if now > deadline:
@@ -322,8 +331,10 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: 
             pause = min(_LONGEST_PAUSE, pause * 1.5)
 
 
-def _tell_outages(executor: Executor, watcher: Watcher, told: Collection[str]) -> set[str]:
-    """Say once why a worker cannot be used; its jobs wait until it can."""
+def _tell_news(executor: Executor, watcher: Watcher, told: Collection[str] = ()) -> set[str]:
+    """Say once why a worker cannot be used, its jobs wait until it can; and what else is odd about one."""
+    for warning in executor.warnings():
+        watcher.say(warning)
     outages = {f"worker {name}: {reason}" for name, reason in executor.outages().items()}
     for line in sorted(outages.difference(told)):
         watcher.say(f"{line}; it is tried again, its jobs stay as they are")

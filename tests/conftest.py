@@ -24,6 +24,8 @@ pytest_plugins = ["tests.services.plugin"]
 # processors busy, and the kills take thrice as long where they are: not both at once.
 LONGEST = (
     "tests/example_repo/test_campaign.py",
+    "tests/clusters/",
+    "tests/contract/",
     "tests/execution/test_executor.py",
     "tests/execution/test_interrupted.py",
     "tests/execution/test_responses.py",

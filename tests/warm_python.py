@@ -1,10 +1,10 @@
 """A Python that is there at once: a server that has imported everything forks for each script it is given.
 
 Importing jobflow costs a second of processor time, the program itself a third, and most processes of the
-tests do little else. ``command`` is run like ``python SCRIPT`` or ``python -m MODULE`` and is their
-``sys.executable``, so a program that runs by it builds and runs its jobs by it, too. Each gets a process of
-its own with the real arguments, environment, directory, streams and exit code, and dies if the command is
-killed.
+tests do little else. ``command`` is run like ``python SCRIPT``, ``python -m MODULE`` or ``python -c TEXT``
+and is their ``sys.executable``, so a program that runs by it builds and runs its jobs by it, too. Each gets a
+process of its own with the real arguments, environment, directory, streams and exit code, and dies if the
+command is killed.
 
 Only for tests that are about what programs and jobs do. How they start, what they import, and how they are
 killed is tested with the Python that runs the tests.
@@ -67,10 +67,11 @@ sys.exit(code)
 
 
 @contextlib.contextmanager
-def warm_python(user: int | None = None) -> Iterator[Path]:
+def warm_python(*more: str, user: int | None = None) -> Iterator[Path]:
     """Start the server and yield the command; both end, and what they started, with the block.
 
-    ``user`` is the number of the user whom both are for, if it is another one.
+    ``more`` modules are imported, too. ``user`` is the number of the user whom both are for, if it is another
+    one.
     """
     with tempfile.TemporaryDirectory(prefix="warm-") as name:
         place = Path(name)  # not below pytest's directories: the address of a socket must be short
@@ -82,7 +83,7 @@ def warm_python(user: int | None = None) -> Iterator[Path]:
         if user is not None:
             os.chown(place, user, -1)
         server = subprocess.Popen(
-            [sys.executable, __file__, str(address), str(command)],
+            [sys.executable, __file__, str(address), str(command), *more],
             user=user,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -96,7 +97,7 @@ def warm_python(user: int | None = None) -> Iterator[Path]:
 
 def serve(address: str) -> None:
     """Fork for every script that comes; when stdin ends, take along all that still runs."""
-    for name in IMPORTED:
+    for name in (*IMPORTED, *sys.argv[3:]):
         importlib.import_module(name)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -157,11 +158,14 @@ def run(request: dict[str, Any], streams: Sequence[int]) -> None:
 def outcome(argv: list[str]) -> int:
     """Run what ``python ARGV`` would; return its exit code."""
     module = argv[1] if argv[0] == "-m" else None
-    sys.argv = argv[module is not None :]
+    command = argv[0] == "-c"
+    sys.argv = ["-c", *argv[2:]] if command else argv[module is not None :]
     code_path = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[0:1] = [str(Path.cwd() if module else Path(argv[0]).parent), *code_path]
+    sys.path[0:1] = [str(Path.cwd() if module or command else Path(argv[0]).parent), *code_path]
     try:
-        if module:
+        if command:
+            exec(argv[1], {"__name__": "__main__"})
+        elif module:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(argv[0], run_name="__main__")

@@ -73,6 +73,20 @@ def delete_documents(txn: Txn, collection: str, uuid: str) -> int:
     return delete_keys(txn, list(txn.keys(TABLE, _prefix(collection, uuid))))
 
 
+def delete_later_documents(txn: Txn, collection: str, uuid: str, index: int) -> int:
+    """Remove the documents of ``uuid`` whose index is higher; return how many there were."""
+    prefix = _prefix(collection, uuid)
+    last = prefix + _index_part(index) + b"\xff"
+    return delete_keys(txn, [key for key in txn.keys(TABLE, prefix) if key > last])
+
+
+def take_documents(txn: Txn, collection: str, uuid: str, index: int) -> list[Document]:
+    """Remove the documents of ``uuid`` with just this index, and return them."""
+    found = list(txn.scan(TABLE, _prefix(collection, uuid) + _index_part(index)))
+    delete_keys(txn, [key for key, _ in found])
+    return [decode(data) for _, data in found]
+
+
 def delete_keys(txn: Txn, keys: Iterable[bytes]) -> int:
     """Remove documents by their keys, as :func:`rows` gives them; return how many there were."""
     return sum(txn.delete(TABLE, key) for key in keys)

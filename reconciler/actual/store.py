@@ -139,6 +139,12 @@ class View:
         )
         return {key: raw.decode() for key, raw in itertools.islice(due, limit)}
 
+    def next_cleanup(self, worker: str) -> float | None:
+        """Return when the next run directory of a worker is to be removed; None if none is."""
+        prefix = _pair(worker, "")
+        first = next(iter(self.txn.keys("cleanups", prefix)), None)
+        return float(_number(first[len(prefix) : len(prefix) + 8])) if first is not None else None
+
     def parsed(self, blob: str) -> ParsedFile | None:
         """Return what the blob was parsed to, if this version has read it before."""
         raw = self.txn.get("parsed", blob.encode())
@@ -173,6 +179,13 @@ class View:
     def revisions(self) -> list[AppliedRevision]:
         """Return the applied revisions, oldest first."""
         return [_revision(raw) for _, raw in self.txn.scan("revisions")]
+
+    def last_revision(self) -> AppliedRevision | None:
+        """Return the revision that was applied last."""
+        for key in self.txn.keys("revisions", reverse=True):
+            raw = self.txn.get("revisions", key)
+            return _revision(raw) if raw is not None else None
+        return None
 
     def config(self) -> AppliedConfig | None:
         """Return what the executor needs of the last applied revision."""

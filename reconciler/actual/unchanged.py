@@ -5,6 +5,8 @@ Apart from the loop, so that the command line can ask before it imports what doe
 
 from __future__ import annotations
 
+import msgspec
+
 from reconciler import __version__
 from reconciler.actual.store import Store
 from reconciler.model.desired import Revision
@@ -16,12 +18,18 @@ def reconcile_key(revision: Revision) -> str:
     return f"{__version__}:{revision.path}:{revision.tree}"
 
 
-def unchanged_outcome(store: Store, revision: Revision) -> Outcome | None:
-    """Return the last outcome if a reconcile would do nothing: same tree, same tool, same store."""
+def unchanged_outcome(store: Store, revision: Revision, now: float) -> Outcome | None:
+    """Return the last outcome if a plan would be empty: same tree, same tool, same store.
+
+    It is not idle if jobs have to be looked after, or run directories have to be removed by now.
+    """
     with store.read() as view:
         outcome = view.outcome()
         counter = view.change_counter()
     if outcome is None or not outcome.clean:
         return None
     same = (outcome.key, outcome.change_counter) == (reconcile_key(revision), counter)
-    return outcome if same else None
+    if not same:
+        return None
+    due = outcome.cleanup_at is not None and outcome.cleanup_at <= now
+    return msgspec.structs.replace(outcome, idle=False) if due else outcome

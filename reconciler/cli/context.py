@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the shell asks for completions at every key: source and sto
     from reconciler.desired.git import Source
     from reconciler.model.desired import Revision
 
-FORMATS = ("table", "wide", "json", "yaml", "name", "markdown")
+FORMATS = ("table", "wide", "json", "yaml", "name", "markdown", "mermaid", "dot", "png")
 
 
 class Options(msgspec.Struct):

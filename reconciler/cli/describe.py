@@ -1,8 +1,9 @@
-"""``reconcile describe``: everything about one flow or one job."""
+"""``reconcile describe``: everything about one flow, job or worker."""
 
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +12,19 @@ import msgspec
 
 from reconciler.actual.store import View
 from reconciler.cli.context import Context
-from reconciler.cli.get import find_jobs
+from reconciler.cli.get import find_jobs, require_worker
 from reconciler.cli.options import global_options
-from reconciler.cli.views.data import event_data, flow_data, flows_data, job_data, job_keys
+from reconciler.cli.views.data import (
+    event_data,
+    flow_data,
+    flows_data,
+    job_data,
+    job_keys,
+    worker_facts,
+)
 from reconciler.cli.views.listing import as_json, as_yaml, cell_text, cut, terminal_width
 from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
+from reconciler.cli.views.worker_text import readable_worker
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.records import Event, JobRecord
@@ -24,7 +33,7 @@ from reconciler.model.run_config import FIELDS
 _EVENTS = 12
 
 
-@click.group(name="describe", no_args_is_help=False, help="Show everything about one flow or job.")
+@click.group(name="describe", no_args_is_help=False, help="Show everything about one flow, job or worker.")
 @global_options
 def command(context: Context) -> None:
     """Take the global options also between `describe` and the kind."""
@@ -138,6 +147,29 @@ def _echo_job(facts: dict[str, Any]) -> None:
         click.echo("error:")
         for line in facts["error"].rstrip().splitlines():
             click.echo(f"  {line}")
+    _echo_events([msgspec.convert(event, Event) for event in facts["events"]])
+
+
+@command.command(name="worker", help="Show one worker: how it is, its jobs by state, events.")
+@click.argument("name")
+@global_options
+def worker(context: Context, name: str) -> None:
+    """Show one worker of the last applied revision."""
+    with context.store(must_exist=True) as store, store.read() as view:
+        require_worker(view, name)
+        config = view.config()
+        known = config.workers if config is not None else {}
+        facts = worker_facts(view, name, known[name], _EVENTS)
+    if context.options.output in ("json", "yaml"):
+        _structured(context, facts)
+        return
+    readable = readable_worker(facts, time.time())
+    for field in (
+        *("name", "type", "host", "scheduler_type", "work_dir", "max_jobs", "python", "jobflow"),
+        *("status", "last_seen", "reason", "fix", "failures", "next_try", "jobs"),
+    ):
+        if readable[field] not in (None, "", {}, 0):
+            click.echo(f"{field.replace('_', ' ') + ':':<16} {cell_text(readable[field])}")
     _echo_events([msgspec.convert(event, Event) for event in facts["events"]])
 
 

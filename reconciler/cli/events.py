@@ -7,7 +7,7 @@ import click
 from reconciler.actual.store import View
 from reconciler.cli.context import Context
 from reconciler.cli.describe import time_text
-from reconciler.cli.get import find_jobs
+from reconciler.cli.get import find_jobs, require_worker
 from reconciler.cli.options import global_options
 from reconciler.cli.views.data import event_data
 from reconciler.cli.views.listing import as_json, as_yaml
@@ -18,13 +18,14 @@ from reconciler.model.records import Change, Event
 
 
 @click.command(name="events", help="Print what happened, oldest first.")
-@click.option("--for", "about", metavar="job/FLOW/JOB|flow/FLOW", help="Only events about this.")
+@click.option("--for", "about", metavar="job/FLOW/JOB|flow/FLOW|worker/NAME", help="Only events about this.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="The newest N.")
 @global_options
 def command(context: Context, *, about: str | None, limit: int) -> None:
     """Print events."""
-    if about is not None and not about.startswith(("job/", "flow/")):
-        raise InputError(f"'{about}' is neither a job nor a flow", hint=f"write job/{about} or flow/{about}")
+    if about is not None and not about.startswith(("job/", "flow/", "worker/")):
+        hint = f"write job/{about}, flow/{about} or worker/{about}"
+        raise InputError(f"'{about}' is no job, flow or worker", hint=hint)
     with context.store(must_exist=True) as store, store.read() as view:
         events = view.events(about, limit=limit)
         if about is not None and not events:
@@ -44,6 +45,8 @@ def _require(view: View, about: str) -> None:
     kind, _, name = about.partition("/")
     if kind == "job":
         find_jobs(view, name)
+    elif kind == "worker":
+        require_worker(view, name)
     elif view.flow(name) is None:
         raise InputError(
             f"there is no flow '{name}'", hint=did_you_mean(name, [f.name for f in view.flows()])

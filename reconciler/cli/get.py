@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from itertools import islice
+import time
+from itertools import chain, islice
 from typing import Any
 
 import click
@@ -13,17 +14,22 @@ from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
 from reconciler.cli.views.data import flows_data, is_gone, job_data, job_keys, rule_data, worker_data
 from reconciler.cli.views.listing import show
+from reconciler.cli.views.tree import TREE_COLUMNS, signs, tree_rows
+from reconciler.cli.views.worker_text import readable_worker
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 
 FLOW_COLUMNS = (("name", "sync", "health", "jobs", "reason"), ("revision", "labels"))
 JOB_COLUMNS = (
     ("key", "state", "worker", "priority", "error"),
-    ("name", "index", "uuid", "exec_config", "resources", "qresources", "deferred", "run_worker", "run_dir"),
+    (
+        *("cause", "name", "index", "uuid", "exec_config", "resources", "qresources", "deferred"),
+        *("run_worker", "queue_id", "run_dir"),
+    ),
 )
 WORKER_COLUMNS = (
-    ("name", "type", "scheduler_type", "max_jobs", "active", "ready", "reachable"),
-    ("work_dir",),
+    ("name", "type", "scheduler_type", "max_jobs", "active", "ready", "status"),
+    ("last_seen", "work_dir", "python", "jobflow"),
 )
 RULE_COLUMNS = (
     ("name", "order", "flows", "name_filter", "name_glob", "function_filter", "sets"),
@@ -39,13 +45,19 @@ def command(context: Context) -> None:
 
 @command.command(name="flows", help="List flows with sync, health and the number of jobs by state.")
 @click.argument("patterns", nargs=-1)
+@click.option("--tree", is_flag=True, help="Below each flow its jobs, and what they generated, as a tree.")
 @global_options
-def flows(context: Context, patterns: tuple[str, ...]) -> None:
+def flows(context: Context, *, patterns: tuple[str, ...], tree: bool) -> None:
     """List flows; PATTERNS are globs on their names."""
+    as_text = context.options.output in ("table", "wide")
     with context.store(must_exist=True) as store, store.read() as view:
         rows = [row for row in flows_data(view) if _matches(str(row["name"]), patterns)]
+        lines = _trees(context, view, rows) if tree and as_text else []
     _none_found(context, rows, patterns, "flow")
-    if context.options.output in ("table", "wide"):
+    if lines:
+        show(context, lines, *TREE_COLUMNS, name="name")
+        return
+    if as_text:
         rows = [row | {"jobs": _counts(row["jobs"]), "labels": row["labels"] or None} for row in rows]
     show(context, rows, *FLOW_COLUMNS, name="name")
 
@@ -95,7 +107,7 @@ def jobs(
             rows += [job_data(job, keys) for job in islice(found, room)]
     _none_found(context, rows, patterns, "job")
     if context.options.output in ("table", "wide"):
-        rows = [row | {"error": _last_line(row["error"])} for row in rows]
+        rows = [row | {"error": _problem(row)} for row in rows]
     show(context, rows, *_job_columns(context, rows), name="key")
 
 
@@ -107,7 +119,9 @@ def workers(context: Context) -> None:
         config = view.config()
         known = config.workers if config is not None else {}
         rows = [worker_data(view, name, known[name]) for name in sorted(known)]
-    show(context, rows, *WORKER_COLUMNS, name="name")
+    if context.options.output in ("table", "wide"):
+        rows = [readable_worker(row, time.time()) for row in rows]
+    show(context, rows, *_worker_columns(rows), name="name")
 
 
 @command.command(name="rules", help="List override rules in the order in which they apply.")
@@ -121,6 +135,12 @@ def rules(context: Context) -> None:
         state = Session(source, store).load().state
     rows = [rule_data(state, rule) for rule in state.rules]
     show(context, rows, *RULE_COLUMNS, name="name")
+
+
+def _trees(context: Context, view: View, flows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    drawn, everything = signs(), context.options.verbose > 0
+    rows = (tree_rows(flow, view.jobs_of(flow["name"]), drawn, everything=everything) for flow in flows)
+    return list(chain.from_iterable(rows))
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -140,6 +160,12 @@ def _job_columns(context: Context, rows: list[dict[str, Any]]) -> tuple[tuple[st
     return (*narrow[:-1], "deferred", narrow[-1]), wide
 
 
+def _worker_columns(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """An outage explains itself, where there is one."""
+    narrow, wide = WORKER_COLUMNS
+    return (*narrow, "next_try", "reason") if any(row["reason"] for row in rows) else narrow, wide
+
+
 def _states(names: tuple[str, ...]) -> set[str]:
     from reconciler.model.states import JobState
 
@@ -156,9 +182,21 @@ def _check_filters(view: View, flow: str | None, worker: str | None) -> None:
         raise InputError(
             f"there is no flow '{flow}'", hint=did_you_mean(flow, [f.name for f in view.flows()])
         )
+    if worker is not None:
+        require_worker(view, worker)
+
+
+def require_worker(view: View, name: str) -> None:
+    """Say so if the last applied revision has no worker of this name.
+
+    Raises
+    ------
+    InputError
+        It has none; the hint names the nearest.
+    """
     config = view.config()
-    if worker is not None and config is not None and worker not in config.workers:
-        raise InputError(f"there is no worker '{worker}'", hint=did_you_mean(worker, config.workers))
+    if config is not None and name not in config.workers:
+        raise InputError(f"there is no worker '{name}'", hint=did_you_mean(name, config.workers))
 
 
 def _none_found(context: Context, rows: list[Any], patterns: tuple[str, ...], what: str) -> None:
@@ -170,8 +208,11 @@ def _counts(counts: dict[str, int]) -> str:
     return " ".join(f"{number} {state}" for state, number in counts.items()) or "-"
 
 
-def _last_line(error: str | None) -> str | None:
-    return error.strip().splitlines()[-1] if error else None
+def _problem(row: dict[str, Any]) -> str | None:
+    """Return in one line why a job failed, or why it can never start."""
+    if row["stuck"]:
+        return f"stuck: {row['stuck']}"
+    return str(row["error"]).strip().splitlines()[-1] if row["error"] else None
 
 
 def find_jobs(view: View, key: str) -> list[Any]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import io
+import shlex
+import sys
 from contextlib import closing
+from typing import BinaryIO
 
 import click
 
 from reconciler.cli.context import Context
 from reconciler.cli.get import find_jobs
 from reconciler.cli.options import global_options
-from reconciler.errors import InputError
+from reconciler.errors import InputError, TransientError
 from reconciler.execution.hosts.choice import host_of
+from reconciler.execution.hosts.command import Host
 from reconciler.execution.launch import shell_path
 from reconciler.execution.qtk import STDERR, STDOUT
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import JobRecord
 
-_NO_DIRECTORY, _NO_FILE = 43, 44
+_NO_DIRECTORY = 43
 
 
 @click.command(name="logs", help="Print what a job wrote to stdout and stderr (its latest attempt).")
@@ -34,14 +37,18 @@ def command(context: Context, *, key: str, which: str | None) -> None:
         raise InputError(f"{job.path} has no run directory: it is {job.state}")
     worker = config.workers.get(job.run_worker or job.config.worker_name) if config is not None else None
     if worker is None:
-        raise InputError(f"{job.path} ran on worker '{job.run_worker}', which is no longer in the repository")
-    for name in [which] if which else [STDOUT, STDERR]:
-        text = _read(worker, job, name)
-        click.echo(text, nl=False, err=name == STDERR and which is None)
+        raise InputError(
+            f"{job.path} ran on worker '{job.run_worker}', which is no longer in the repository",
+            hint=f"there, its files were in {job.run_dir}",
+        )
+    with closing(host_of(worker.transfer_connection)) as host:
+        for name in [which] if which else [STDOUT, STDERR]:
+            aside = name == STDERR and which is None
+            _copy(host, worker, job, name, (sys.stderr if aside else sys.stdout).buffer)
 
 
-def _read(worker: WorkerSpec, job: JobRecord, name: str) -> str:
-    """Return a file of the run directory, empty if it does not exist.
+def _copy(host: Host, worker: WorkerSpec, job: JobRecord, name: str, target: BinaryIO) -> None:
+    """Copy a file of the run directory, however big; nothing if it does not exist.
 
     Raises
     ------
@@ -50,17 +57,15 @@ def _read(worker: WorkerSpec, job: JobRecord, name: str) -> str:
     TransientError
         The worker does not answer.
     """
-    directory = shell_path(job.run_dir or "")
-    script = (
-        f"cd -- {directory} 2>/dev/null || exit {_NO_DIRECTORY}\n[ -f {name} ] || exit {_NO_FILE}\ncat {name}"
-    )
-    content = io.BytesIO()
-    with closing(host_of(worker.transfer_connection)) as host:
-        result = host.run(script, worker.timeout_execute, sink=content)
+    directory, file = shell_path(job.run_dir or ""), shlex.quote(name)
+    script = f"cd -- {directory} 2>/dev/null || exit {_NO_DIRECTORY}\n[ ! -f {file} ] || cat {file}"
+    result = host.run(script, worker.timeout_execute, sink=target)
+    target.flush()
     if result.exit_code == _NO_DIRECTORY:
         why = "" if worker.cleanup == "keep" else f"; its worker has cleanup: {_policy(worker)}"
         raise InputError(f"the run directory of {job.path} is gone: {job.run_dir}{why}")
-    return content.getvalue().decode(errors="replace")
+    if result.exit_code != 0:
+        raise TransientError(f"cannot read {job.run_dir}/{name} on {host.name}: {result.stderr.strip()}")
 
 
 def _policy(worker: WorkerSpec) -> str:

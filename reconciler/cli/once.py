@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def run(
     context.notice_uncommitted(source)
     limit = (math.inf if timeout is None else timeout) if wait else None
     with opened(context.state_dir(source, revision)) as store:
-        outcome = unchanged_outcome(store, revision)
+        outcome = unchanged_outcome(store, revision, time.time())
         if outcome is None or not outcome.idle:
             from reconciler.loop import Session
 

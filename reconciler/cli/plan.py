@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
@@ -45,7 +47,7 @@ def command(
             "--out does not go with --base: only a plan against the store can be applied",
             hint="save the plan without --base, once the branch is merged",
         )
-    sys.exit(_compare(context, base, head, exit_code=exit_code, allow_prune=allow_prune))
+    sys.exit(show_comparison(context, base, head, exit_code=exit_code, allow_prune=allow_prune))
 
 
 def show_plan(context: Context, *, exit_code: bool, allow_prune: bool, out: str | None = None) -> int:
@@ -75,13 +77,28 @@ def show_plan(context: Context, *, exit_code: bool, allow_prune: bool, out: str 
     return _exit_code(planned, exit_code=exit_code)
 
 
-def _compare(context: Context, base: str, head: str | None, *, exit_code: bool, allow_prune: bool) -> int:
+def show_comparison(
+    context: Context,
+    base: str,
+    head: str | None,
+    *,
+    exit_code: bool,
+    allow_prune: bool,
+    flows: Sequence[str] = (),
+    advice: bool = True,
+) -> int:
+    """Print what one revision would change after another, and return the exit code.
+
+    ``flows`` are globs: only what is done to such flows. ``advice`` are notes for whoever is about to merge.
+    """
     from reconciler.cli.planning import plan_comparison
 
     source = context.source()
     if head is None:
         context.notice_uncommitted(source)
-    planned = plan_comparison(context, source, base, head, allow_prune=allow_prune)
+    planned = plan_comparison(context, source, base, head, allow_prune=allow_prune, flows=flows)
+    if not advice:
+        planned = msgspec.structs.replace(planned, notes=())
     print_planned(context, planned, compared=True)
     return _exit_code(planned, exit_code=exit_code)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from reconciler.cli.views.words import many
 from reconciler.desired.documents import PROJECT_FILES
 from reconciler.desired.git import Source
 from reconciler.desired.state import load_desired
+from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.execution.known_builds import known_builds
 from reconciler.loop import Session, StoreCache
@@ -48,14 +50,22 @@ def plan_revision(session: Session, *, allow_prune: bool) -> Planned:
 
 
 def plan_comparison(
-    context: Context, source: Source, base_name: str, head_name: str | None, *, allow_prune: bool
+    context: Context,
+    source: Source,
+    base_name: str,
+    head_name: str | None,
+    *,
+    allow_prune: bool,
+    flows: Sequence[str] = (),
 ) -> Planned:
     """Return what one revision would change, once another one is fully applied.
+
+    ``flows`` are globs: if there are any, only what is done to such flows.
 
     Raises
     ------
     InputError
-        A revision does not exist, or ``head`` has no Project.
+        A revision does not exist, ``head`` has no Project, or neither has a flow that a glob means.
     """
     head = source.revision() if head_name is None else named_revision(source, head_name)
     base = named_revision(Source(source.git_dir, None, None, ""), base_name)
@@ -68,8 +78,20 @@ def plan_comparison(
         with store.read() as view:
             built = known_builds(view, after)
     found = compare(before, after, actual, built, allow_prune=allow_prune)
-    cost = plan_cost(found.plan, after, found.actual.jobs, before.workers)
-    return Planned(after.project_name, found.plan, cost, tuple(_notes(source, base, head)))
+    known = {*before.flows, *before.invalid, *after.flows, *after.invalid}
+    plan = _only(found.plan, flows, known) if flows else found.plan
+    cost = plan_cost(plan, after, found.actual.jobs, before.workers)
+    return Planned(after.project_name, plan, cost, tuple(_notes(source, base, head)))
+
+
+def _only(plan: Plan, patterns: Sequence[str], known: Collection[str]) -> Plan:
+    """Return the part of a plan that is about some flows; problems of the revision stay."""
+    for pattern in patterns:
+        if not fnmatch.filter(known, pattern):
+            raise InputError(f"neither revision has a flow '{pattern}'", hint=did_you_mean(pattern, known))
+    chosen = {name for pattern in patterns for name in known if fnmatch.fnmatchcase(name, pattern)}
+    actions = tuple(action for action in plan.actions if action.key.partition("/")[0] in chosen)
+    return msgspec.structs.replace(plan, actions=actions)
 
 
 def named_revision(source: Source, name: str) -> Revision:

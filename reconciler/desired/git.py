@@ -218,6 +218,14 @@ class Source:
         roots = self.run("rev-list", "--max-parents=0", wanted).stdout.decode().split()
         return roots[-1] if roots else ""
 
+    def follows(self, commit: str, earlier: str) -> bool:
+        """Whether an earlier commit is part of the history of a commit; one that is gone is not.
+
+        A shallow clone does not know: there it is taken to be so.
+        """
+        result = self.run("merge-base", "--is-ancestor", earlier, commit, check=False)
+        return result.returncode == 0 or (self.git_dir / "shallow").exists()
+
     def missing_commits(self, commit: str, branch: str) -> int:
         """Return how many commits of ``branch`` are no part of the history of ``commit``."""
         raw = self.run("rev-list", "--count", branch, f"^{commit}", "--").stdout

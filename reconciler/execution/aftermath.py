@@ -97,4 +97,11 @@ def summarise(view: View, key: str, revision: str, warnings: Sequence[Diagnostic
         flows=flows,
         jobs=jobs,
         warnings=list(warnings),
+        cleanup_at=_next_cleanup(view),
     )
+
+
+def _next_cleanup(view: View) -> float | None:
+    config = view.config()
+    times = [view.next_cleanup(worker) for worker in config.workers] if config is not None else []
+    return min((time for time in times if time is not None), default=None)

@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from reconciler.actual.outputs import delete_documents
 from reconciler.actual.store import Writer
-from reconciler.execution.outputs import COLLECTION
+from reconciler.execution.again import run_again
+from reconciler.execution.outputs import forget_job
 from reconciler.execution.ready import initial_state, recheck, release_dependants
-from reconciler.execution.transitions import apply_config, deferred, move, note, note_flow
+from reconciler.execution.transitions import apply_config, deferred, leave, move, note, note_flow
 from reconciler.model.actions import Action, JobPlan, Plan, Subject, Verb
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import Prune
 from reconciler.model.records import Change, FlowRecord, JobRecord
-from reconciler.model.states import ACTIVE, PENDING, JobState
+from reconciler.model.states import ACTIVE, JobState
+from reconciler.model.verbs import RERUN_BY_TOKEN
 
 
 class Application:
@@ -34,6 +35,7 @@ class Application:
         self.built = built
         self.now = now
         self.touched: list[str] = []
+        self.again: list[JobRecord] = []
 
     def carry_out(self) -> None:
         """Carry out every action, then decide who of the new jobs may run."""
@@ -48,6 +50,7 @@ class Application:
                 self._job(action)
         for action in self.plan.restated:
             self._restate(action)
+        run_again(self.writer, self.again, "spec.rerun", self.now)
         fresh = [job for job_id in self.touched if (job := self.writer.job(job_id)) is not None]
         recheck(self.writer, fresh, self.now)
 
@@ -94,6 +97,7 @@ class Application:
             prune=flow.prune,
             created=old.created if old is not None else self.now,
             stopped=old.stopped if old is not None and old.build_key == action.build_key else False,
+            rerun=flow.rerun if _follows_token(action) or old is None else old.rerun,
         )
         self.writer.put_flow(record)
         if old is not None and old.suspended != record.suspended:
@@ -105,7 +109,7 @@ class Application:
         for job in self.writer.jobs_of(flow.name):
             if flow.suspended and job.state in (JobState.READY, JobState.WAITING):
                 move(self.writer, job, JobState.PAUSED, self.now, "spec.suspend")
-            elif not flow.suspended and job.state is JobState.PAUSED:
+            elif not flow.suspended and job.state is JobState.PAUSED and job.held is None:
                 move(self.writer, job, initial_state(self.writer, job), self.now, "spec.suspend ended")
 
     def _refresh_jobs(self, old_build: str, built: BuiltFlow) -> None:
@@ -143,14 +147,15 @@ class Application:
             self.writer.put_flow(msgspec.structs.replace(flow, removed=True, orphaned=True))
             return
         for job in self.writer.jobs_of(name):
-            self.writer.delete_job(job)
-            delete_documents(self.writer.txn, COLLECTION, job.uuid)
+            forget_job(self.writer, job)
         self.writer.delete_flow(name)
 
     # jobs ---------------------------------------------------------------------------------------------
 
     def _job(self, action: Action) -> None:
         match action.verb:
+            case Verb.SUBMIT if action.record is not None:
+                self._run_again(action.record, action.reason)
             case Verb.SUBMIT | Verb.REPLACE:
                 if action.record is not None:
                     self._leave(action.record, "replaced by newer content")
@@ -182,6 +187,12 @@ class Application:
         if record.state is JobState.COMPLETED:
             release_dependants(self.writer, record.uuid, self.now)
 
+    def _run_again(self, known: JobRecord, reason: str) -> None:
+        job = self.writer.job(known.id)
+        if job is not None and job.current and job.state in RERUN_BY_TOKEN:
+            note(self.writer, job, "Submitted", reason, self.now, revision=self.plan.revision)
+            self.again.append(job)
+
     def _new_record(self, flow: str, plan: JobPlan) -> JobRecord:
         job = plan.job
         return JobRecord(
@@ -211,18 +222,9 @@ class Application:
         )
 
     def _leave(self, known: JobRecord, reason: str) -> None:
-        """A job has no place any more: it becomes history; what has not finished is cancelled."""
         job = self.writer.job(known.id)
-        if job is None:
-            return
-        left = deferred(msgspec.structs.replace(job, current=False), None)
-        if job.state in PENDING:
-            move(self.writer, left, JobState.USER_STOPPED, self.now, reason)
-        elif job.state in ACTIVE:
-            note(self.writer, left, "Cancelling", reason, self.now, revision=self.plan.revision)
-            self.writer.put_job(msgspec.structs.replace(left, cancel=reason))
-        else:
-            self.writer.put_job(left)
+        if job is not None:
+            leave(self.writer, job, reason, self.now, self.plan.revision)
 
     def _patch(self, action: Action) -> None:
         """Patch the job as it is now: one that has become active since planning waits with its patch."""
@@ -255,6 +257,11 @@ class Application:
             self.writer.put_job(msgspec.structs.replace(job, wanted=config, own=action.wanted.own))
         elif job.wanted is None and job.config.same_values(config):
             self.writer.put_job(msgspec.structs.replace(job, config=config, own=action.wanted.own))
+
+
+def _follows_token(action: Action) -> bool:
+    """Whether the plan has let the jobs run again for which a new ``spec.rerun`` asks."""
+    return action.verb is Verb.SUBMIT or any(change.field == "rerun" for change in action.changes)
 
 
 def _why_deferred(job: JobRecord) -> str:

@@ -30,7 +30,13 @@ from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 2.0, 300.0
 _CLEANED_AT_ONCE = 200
 _MAY_BE_THERE = ON_WORKER | {JobState.UPLOADED}
-_NOTES = (Step.NOTE_RUNNING, Step.NOTE_MISSING, Step.NOTE_FOUND, Step.NOTE_STUCK)
+_NOTES = (
+    Step.NOTE_RUNNING,
+    Step.NOTE_MISSING,
+    Step.NOTE_FOUND,
+    Step.NOTE_STUCK,
+    Step.NOTE_RESUBMIT,
+)
 
 Steps = Mapping[Step, Sequence[JobRecord]]
 
@@ -58,6 +64,10 @@ class Executor:
     def outages(self) -> dict[str, str]:
         """Return why workers cannot be used now, by name."""
         return {lane.name: reason for lane in self.lanes if (reason := lane.outage()) is not None}
+
+    def warnings(self) -> list[str]:
+        """Return what people should know of workers that can be used; each is told once, ever."""
+        return [warning for lane in self.lanes for warning in lane.warnings()]
 
     def tidy_up(self) -> None:
         """Remove on the workers what was taken in; to be called at the end."""
@@ -117,6 +127,11 @@ class Lane(OnWorker):
         """Return why this worker cannot be used now, and what to do about it, if so."""
         status = self._status()
         return None if status.reachable else " - ".join(filter(None, (status.reason, status.fix)))
+
+    def warnings(self) -> list[str]:
+        """Return what is new and people should know of this worker."""
+        found, self._taker_in.warnings = self._taker_in.warnings, []
+        return found
 
     def tidy_up(self) -> None:
         """Remove on the worker what was taken in; one that does not answer keeps it until the next time."""
@@ -251,6 +266,10 @@ def _note_one(writer: Writer, step: Step, job: JobRecord, seen: Seen, now: float
         case Step.NOTE_STUCK:
             entry = (seen.entries or {}).get(job.queue_id or "")
             _note_stuck(writer, job, entry.never if entry is not None else "", now)
+        case Step.NOTE_RESUBMIT:
+            reason = "its run config was changed, and as submitted it can never start"
+            note(writer, job, "Resubmitting", reason, now, attempt=job.attempt)
+            writer.put_job(msgspec.structs.replace(job, cancel=reason, again=True))
         case _:
             since = now if step is Step.NOTE_MISSING else None
             writer.put_job(msgspec.structs.replace(job, missing_since=since))

@@ -138,14 +138,15 @@ def submission_script(job: JobRecord, worker: WorkerSpec, place: Place, exec_con
     header = submission_header(worker.scheduler_type, job.config.resources_value, name_in_queue(job))
     code = ":".join(shell_path(place.code(tree)) for tree in job.code)
     outbox = shell_path(f"{place.outbox}/{marker_name(job)}")
+    enter = f"cd {shell_path(job.run_dir)}"  # again after the user's commands, which may go elsewhere
     parts = [
         header.rstrip("\n"),
         f"# {_one_line(job.path)}  {job.id}  attempt {job.attempt}",
-        f"cd {shell_path(job.run_dir)} || exit 1",
+        f"{enter} || exit 1",
         *_claim(worker.scheduler_type),
         "finish() {",
         "  code=$?",
-        f"  echo $code > {CLAIM}/exit_code",
+        f"  {enter} && echo $code > {CLAIM}/exit_code",
         f"  : > {outbox}.partial && mv {outbox}.partial {outbox}",
         "}",
         "trap finish EXIT",
@@ -155,6 +156,7 @@ def submission_script(job: JobRecord, worker: WorkerSpec, place: Place, exec_con
         *[_export(name, value, exec_config.expand) for name, value in exec_config.export.items()],
         *_commands(exec_config.pre_run),
         *([f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"] if code else []),
+        f"{enter} || exit 1",
         f"{shell_path(place.python)} {shell_path(place.launcher)} && job_code=0 || job_code=$?",
         _why_no_python(job.config.worker_name, place.python),
         *_commands(worker.post_run),
@@ -165,9 +167,13 @@ def submission_script(job: JobRecord, worker: WorkerSpec, place: Place, exec_con
 
 
 def _claim(scheduler_type: str) -> list[str]:
-    """Whoever makes the directory runs the job. A scheduler may start again what it has started before."""
+    """Whoever makes the directory runs the job. A scheduler may start again what it has started before.
+
+    But not what has ended: one that has lost its memory in a crash does not know that.
+    """
     queue_id = f'"{queue_of(scheduler_type).id_variable}"'
-    again = "" if scheduler_type == "shell" else f' || [ "$(cat {CLAIM}/queue_id 2>/dev/null)" = {queue_id} ]'
+    same = f'[ "$(cat {CLAIM}/queue_id 2>/dev/null)" = {queue_id} ] && [ ! -e {CLAIM}/exit_code ]'
+    again = "" if scheduler_type == "shell" else f" || {{ {same}; }}"
     return [f"mkdir {CLAIM} 2>/dev/null{again} || exit 0", f"echo {queue_id} > {CLAIM}/queue_id"]
 
 
@@ -178,10 +184,10 @@ def _why_no_python(worker: str, python: str) -> str:
         f"worker {worker}: {python} is not there, does not run, or is older than Python {oldest}; "
         "set `python:` of the worker to the path of a Python that has jobflow"
     )
-    error = {"type": "", "message": text, "traceback": text}
+    error = {"type": "", "message": "", "traceback": text}
     result = shlex.quote(json.dumps({"ok": False, "started": 0, "ended": 0, "error": error}))
     is_fit = f"{shell_path(python)} -c 'import sys; sys.exit(sys.version_info < {OLDEST_PYTHON})' 2>/dev/null"
-    return f"[ -e {RESULT} ] || {is_fit} || echo {result} > {RESULT}"
+    return f"[ -e {RESULT} ] || {is_fit} || printf '%s\\n' {result} > {RESULT}"
 
 
 def shell_path(path: str) -> str:

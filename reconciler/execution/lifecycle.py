@@ -27,6 +27,7 @@ class Observation(msgspec.Struct, frozen=True):
 class Step(StrEnum):
     """How a job moves on.
 
+    One that can never start is submitted anew when its run config has been changed meanwhile.
     A cancelled job is dropped while it was certainly never started, and withdrawn when an interrupted pass
     may have started it.
     """
@@ -40,6 +41,7 @@ class Step(StrEnum):
     NOTE_MISSING = "note missing"
     NOTE_FOUND = "note found"
     NOTE_STUCK = "note stuck"
+    NOTE_RESUBMIT = "note resubmit"
     KILL = "kill"
     TAKE_IN = "take in"
     TAKE_IN_LOST = "take in lost"
@@ -72,7 +74,9 @@ def _on_worker(job: JobRecord, seen: Observation, now: float) -> Step:
         return _in_queue(job, seen.entry)
     if job.missing_since is None:
         return Step.NOTE_MISSING
-    return Step.TAKE_IN_LOST if now - job.missing_since >= seen.lost_after else Step.WAIT
+    # That one which we ended ourselves is gone is no surprise.
+    doubt = seen.lost_after if job.cancel is None else 0.0
+    return Step.TAKE_IN_LOST if now - job.missing_since >= doubt else Step.WAIT
 
 
 def _in_queue(job: JobRecord, entry: Entry) -> Step:
@@ -82,7 +86,10 @@ def _in_queue(job: JobRecord, entry: Entry) -> Step:
         return Step.NOTE_FOUND
     if job.state is JobState.SUBMITTED and entry.state in _STARTED:
         return Step.NOTE_RUNNING
-    return Step.NOTE_STUCK if entry.never != (job.stuck or "") else Step.WAIT
+    if entry.never != (job.stuck or ""):
+        return Step.NOTE_STUCK
+    # It can never start as it is, and somebody has put that right: it has lost nothing by starting anew.
+    return Step.NOTE_RESUBMIT if job.stuck and job.wanted is not None else Step.WAIT
 
 
 _STARTED = (QueueState.RUNNING, QueueState.SUSPENDED)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from reconciler.actual.outputs import get_documents, latest_document, put_document
+from reconciler.actual.outputs import (
+    delete_documents,
+    delete_later_documents,
+    get_documents,
+    latest_document,
+    put_document,
+    take_documents,
+)
 from reconciler.actual.store import Store, Writer
 from reconciler.execution.job_json import additional_stores, blob_links, references
+from reconciler.model.records import JobRecord
 
 Document = dict[str, Any]
 Blobs = Mapping[str, list[Document]]
@@ -57,12 +65,25 @@ class EmbeddedOutputs:
         """Nothing to do: everything is written inside the transaction."""
 
     def save_inside(self, writer: Writer, documents: list[Document], blobs: Blobs) -> None:
-        """Write outputs in the transaction that completes the job."""
+        """Write outputs in the transaction that completes the job.
+
+        An output of a higher index is of a former life of the job, and would hide this one.
+        """
         for document in documents:
             put_document(writer.txn, COLLECTION, document)
+            if "index" in document:
+                delete_later_documents(writer.txn, COLLECTION, document["uuid"], document["index"])
         for name, found in blobs.items():
             for document in found:
                 put_document(writer.txn, name, document)
+
+
+def forget_job(writer: Writer, job: JobRecord) -> None:
+    """Delete a job with its output in the embedded store; another JobStore keeps what it has."""
+    writer.delete_job(job)
+    for document in take_documents(writer.txn, COLLECTION, job.uuid, job.index):
+        for store, blob_uuid in blob_links(document.get("output")):
+            delete_documents(writer.txn, store, blob_uuid)
 
 
 def needed_outputs(payload: Any, outputs: Outputs) -> tuple[list[Document], dict[str, list[Document]]]:

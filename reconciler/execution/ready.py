@@ -21,10 +21,14 @@ def parents_ready(view: View, job: JobRecord) -> bool:
 
 
 def _parent_ready(view: View, uuid: str, on_missing: str) -> bool:
-    """The highest index of a uuid counts: a job may have been replaced."""
+    """The highest index of a uuid counts: a job may have been replaced.
+
+    Not that of a former life: once a job runs again, its former replacements are history.
+    """
     generations = view.generations(uuid)
     if not generations:
         return on_missing != "error"
+    generations = [job for job in generations if job.current] or generations
     last = generations[-1]
     if last.state is JobState.COMPLETED:
         return True

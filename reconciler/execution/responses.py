@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from reconciler.actual.store import Writer
+from reconciler.execution.again import begin_again, reborn
 from reconciler.execution.job_json import own_run_config, references
 from reconciler.execution.outputs import Outputs
 from reconciler.execution.queues.base import Cause
@@ -22,7 +23,7 @@ from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
 from reconciler.model.rules import JobFacts
 from reconciler.model.run_config import inherited, layer_of, layers_for, resolve
 from reconciler.model.settings import Layer, Level, Origin
-from reconciler.model.states import ACTIVE, PENDING, JobState
+from reconciler.model.states import ACTIVE, FINISHED, PENDING, JobState
 
 
 def take_in(
@@ -37,6 +38,9 @@ def take_in(
     """Complete or fail a job by its result. Doing it twice is the same as once."""
     job = writer.job(job_id)
     if job is None or job.attempt != attempt or job.state not in ACTIVE:
+        return
+    if job.again:  # whatever this attempt has found, another one was asked for
+        begin_again(writer, job, now)
         return
     if not result.ok:
         text = result.error.traceback if result.error is not None else "unknown error"
@@ -60,7 +64,10 @@ def fail(
     state: JobState = JobState.FAILED,
     cause: Cause | None = None,
 ) -> None:
-    """End a job without a result. A cancelled one is not failed but stopped, as was wanted."""
+    """End a job without a result. A cancelled one is not failed but stopped, as was wanted, or runs again."""
+    if job.again:
+        begin_again(writer, job, now)
+        return
     over: dict[str, Any] = {"missing_since": None, "stuck": None}
     if job.cancel is not None:
         move(writer, job, JobState.USER_STOPPED, now, job.cancel, cancel=None, **over)
@@ -106,16 +113,22 @@ class _Response:
         if not new_jobs:
             return []
         inside = {payload["uuid"] for payload, _ in new_jobs}
-        records = [self._record(payload, parents, inside) for payload, parents in new_jobs]
+        records = [self._born(self._record(payload, parents, inside)) for payload, parents in new_jobs]
         for record, (payload, _) in zip(records, new_jobs, strict=True):
             self.writer.put_payload(record.id, json.dumps(payload).encode())
             self.writer.put_job(record)
             note(self.writer, record, "Generated", f"{kind} by {self.job.path}", self.now)
         for record in records:
-            state, reason = self._first_state(record)
+            self._begin(record)
+        return records
+
+    def _begin(self, record: JobRecord) -> None:
+        state, reason = self._first_state(record)
+        if not record.again:
             if state is not record.state:
                 move(self.writer, record, state, self.now, reason)
-        return records
+        elif state in FINISHED:  # an attempt of a former life is on its way out, and none will follow it
+            self.writer.put_job(msgspec.structs.replace(record, again=False, cancel=reason))
 
     def _first_state(self, record: JobRecord) -> tuple[JobState, str]:
         if self.flow.stopped:
@@ -125,6 +138,10 @@ class _Response:
         if self.flow.suspended:
             return JobState.PAUSED, "spec.suspend"
         return initial_state(self.writer, record), ""
+
+    def _born(self, record: JobRecord) -> JobRecord:
+        old = self.writer.job(record.id)
+        return record if old is None else reborn(old, record)
 
     def _record(self, payload: dict[str, Any], parents: Sequence[str], inside: set[str]) -> JobRecord:
         function = payload["function"]
@@ -151,7 +168,8 @@ class _Response:
             on_missing=config.get("on_missing_references") or "error",
             sequence=self.writer.next_number("sequence"), created=self.now, updated=self.now,
             current=self.job.current, generated_by=self.job.uuid, generator_index=self.job.index,
-            inherits=self._passes_on, files=self.job.files, code=self.job.code,
+            generator_attempt=self.job.attempt, inherits=self._passes_on, files=self.job.files,
+            code=self.job.code,
         )  # fmt: skip
 
     def _is_known(self, uuid: str, inside: set[str]) -> bool:
@@ -182,7 +200,7 @@ class _Response:
 
     def _free_key(self, name: str) -> str:
         if self.keys is None:
-            self.keys = Keys(job.key for job in self.writer.jobs_of(self.flow.name))
+            self.keys = Keys(job.key for job in self.writer.jobs_of(self.flow.name) if job.current)
         return self.keys.free(name)
 
     # dependants ---------------------------------------------------------------------------------------

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from reconciler.actual.store import Writer
+import msgspec
+
+from reconciler.actual.store import Store, Writer
 from reconciler.errors import InputError
+from reconciler.execution.outputs import Outputs
 from reconciler.execution.responses import fail, take_in
 from reconciler.execution.result import JobResult
 from reconciler.execution.starting import OnWorker
 from reconciler.execution.transitions import move
+from reconciler.execution.versions import note_versions
+from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.collect import Wanted
 from reconciler.execution.worker.ending import Ended
-from reconciler.model.records import JobRecord
+from reconciler.model.records import AppliedConfig, JobRecord
 from reconciler.model.states import ACTIVE, JobState
 
 AT_ONCE = 200
@@ -25,7 +30,21 @@ Collected = tuple[JobRecord, Ended]
 
 
 class TakerIn(OnWorker):
-    """Takes in what the jobs of one worker left. Taking in twice is the same as once."""
+    """Takes in what the jobs of one worker left. Taking in twice is the same as once.
+
+    ``warnings`` are for people: whoever tells them takes them out.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: AppliedConfig,
+        outputs: Outputs,
+        name: str,
+        access: Callable[[str], WorkerAccess],
+    ) -> None:
+        super().__init__(store, config, outputs, name, access)
+        self.warnings: list[str] = []
 
     def take_in(self, ended: Sequence[JobRecord], lost: Sequence[JobRecord], now: float) -> bool:
         """Take in attempts that are over, and look what became of lost ones; return whether any job moved.
@@ -72,7 +91,7 @@ class TakerIn(OnWorker):
     def _record(self, endings: Sequence[Collected], now: float) -> None:
         """Record all endings at once; if one holds what cannot be kept, that job alone fails."""
         try:
-            self.store.write(lambda writer: self._record_endings(writer, endings, now))
+            self.warnings += self.store.write(lambda writer: self._record_endings(writer, endings, now))
         except (ValueError, TypeError, KeyError) as error:
             if len(endings) > 1:
                 for one in endings:
@@ -82,17 +101,20 @@ class TakerIn(OnWorker):
             else:
                 raise
 
-    def _record_endings(self, writer: Writer, endings: Sequence[Collected], now: float) -> None:
+    def _record_endings(self, writer: Writer, endings: Sequence[Collected], now: float) -> list[str]:
+        warnings: list[str | None] = []
         for job, ending in endings:
             if ending.still_runs_as:
                 _adopt(writer, job, ending.still_runs_as, now)
             elif ending.result is not None:
                 take_in(writer, job.id, job.attempt, ending.result, self.outputs, self.config, now)
                 self._plan_cleanup(writer, job, ending.result, now)
+                warnings.append(note_versions(writer, self.name, ending.result, now))
             else:
                 current = writer.job(job.id)
                 if current is not None and current.attempt == job.attempt and current.state in ACTIVE:
                     fail(writer, current, ending.error, now, ending.state, ending.cause)
+        return list(filter(None, warnings))
 
     def _plan_cleanup(self, writer: Writer, job: JobRecord, result: JobResult, now: float) -> None:
         """A run directory goes, if the worker says so, after a success; people look at failures."""
@@ -103,9 +125,13 @@ class TakerIn(OnWorker):
 
 
 def _adopt(writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
-    """It is in the queue after all, perhaps under the id of an interrupted submission."""
+    """It is in the queue after all, perhaps started under the id of an interrupted submission."""
     current = writer.job(job.id)
-    if current is not None and current.state in ACTIVE:
+    if current is None or current.state not in ACTIVE:
+        return
+    if current.queue_id == queue_id:
+        writer.put_job(msgspec.structs.replace(current, missing_since=None))
+    else:
         move(
             writer, current, JobState.RUNNING, now, f"found as {queue_id}",
             queue_id=queue_id, missing_since=None, submitted=current.submitted or now,

@@ -10,7 +10,7 @@ import msgspec
 from reconciler.actual.store import Writer
 from reconciler.model.records import Change, Event, JobRecord
 from reconciler.model.run_config import RunConfig
-from reconciler.model.states import EDITABLE, JobState
+from reconciler.model.states import ACTIVE, EDITABLE, PENDING, JobState
 
 
 def move(
@@ -18,9 +18,10 @@ def move(
 ) -> JobRecord:
     """Move a job to a state and return the new record.
 
-    A deferred patch is applied as soon as the new state is editable.
+    A deferred patch is applied as soon as the new state is editable. Who paused the job is forgotten once it
+    moves on.
     """
-    moved = msgspec.structs.replace(job, state=state, updated=now, **fields)
+    moved = msgspec.structs.replace(job, state=state, updated=now, **({"held": None} | fields))
     text = f"{job.state} -> {state}" + (f": {message}" if message else "")
     note(writer, moved, "State", text, now, attempt=moved.attempt or None)
     if state in EDITABLE and moved.wanted is not None:
@@ -52,6 +53,18 @@ def deferred(
 ) -> JobRecord:
     """Return the job with another deferred patch, or with none."""
     return msgspec.structs.replace(job, wanted=config, wanted_changes=list(changes), wanted_by=revision)
+
+
+def leave(writer: Writer, job: JobRecord, reason: str, now: float, revision: str | None = None) -> None:
+    """Make a job history, since it has no place any more; what has not finished is cancelled."""
+    left = deferred(msgspec.structs.replace(job, current=False, again=False), None)
+    if job.state in PENDING:
+        move(writer, left, JobState.USER_STOPPED, now, reason)
+    elif job.state in ACTIVE:
+        note(writer, left, "Cancelling", reason, now, revision=revision)
+        writer.put_job(msgspec.structs.replace(left, cancel=reason))
+    else:
+        writer.put_job(left)
 
 
 def note(writer: Writer, job: JobRecord, kind: str, message: str, now: float, **fields: Any) -> None:

@@ -74,6 +74,11 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     identity: str = ""
     previous_names: list[str] = []
 
+    @property
+    def rerun(self) -> str | None:
+        """``spec.rerun``: a new value lets what has failed or was cancelled run again."""
+        return None if self.spec.rerun is None else str(self.spec.rerun)
+
 
 class Hold(msgspec.Struct, frozen=True):
     """New submissions that wait, because a document that touches them is invalid.

@@ -33,9 +33,9 @@ def _judge(
     broken = [job for job in jobs if job.state in BROKEN]
     if broken:
         return Health.DEGRADED, _explain_broken(broken, counts[JobState.WAITING])
-    stuck = next((job for job in jobs if job.stuck and job.state in ON_WORKER), None)
-    if stuck is not None:
-        return Health.DEGRADED, f"{stuck.key} is stuck: {stuck.stuck}"
+    stuck = [job for job in jobs if job.stuck and job.state in ON_WORKER]
+    if stuck:
+        return Health.DEGRADED, f"{stuck[0].key} is stuck: {stuck[0].stuck}{_more(stuck)}"
     if all(job.state in FINISHED for job in jobs):
         cancelled = counts[JobState.USER_STOPPED]
         if cancelled:
@@ -44,10 +44,16 @@ def _judge(
     if flow.suspended:
         why = f"suspended: {flow.suspend_reason}" if flow.suspend_reason else "spec.suspend is true"
         return Health.SUSPENDED, why
-    moving = [job for job in jobs if job.state not in FINISHED and job.state is not JobState.PAUSED]
-    if not moving:
-        return Health.SUSPENDED, f"{_jobs(counts[JobState.PAUSED])} paused"
+    halted = {"cancelled": counts[JobState.USER_STOPPED], "paused": counts[JobState.PAUSED]}
+    if any(halted.values()) and all(job.state in _STILL for job in jobs):
+        waiting = f"; {_jobs(counts[JobState.WAITING])} waiting" if counts[JobState.WAITING] else ""
+        parts = [f"{_jobs(number)} {what}" for what, number in halted.items() if number]
+        return Health.SUSPENDED, ", ".join(parts) + waiting
     return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {_jobs(len(jobs))} completed"
+
+
+_STILL = FINISHED | {JobState.PAUSED, JobState.WAITING}
+"""Of these nothing moves by itself, unless another flow lets it."""
 
 
 def _explain_broken(broken: Sequence[JobRecord | JobGlance], waiting: int) -> str:
@@ -55,11 +61,14 @@ def _explain_broken(broken: Sequence[JobRecord | JobGlance], waiting: int) -> st
     text = f"{first.key} {first.state}"
     if first.error:
         text += f": {first.error.strip().splitlines()[-1]}"
-    if len(broken) > 1:
-        text += f" (and {len(broken) - 1} more)"
+    text += _more(broken)
     if waiting:
         text += f"; {_jobs(waiting)} waiting"
     return text
+
+
+def _more(jobs: Sequence[JobRecord | JobGlance]) -> str:
+    return f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
 
 
 def _jobs(number: int) -> str:

@@ -313,6 +313,7 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     prune: Prune | None = None
     suspend: bool = False
     suspend_reason: str | None = None
+    rerun: str | int | None = None
 
     @property
     def form(self) -> str:

@@ -38,11 +38,12 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     ``wanted_changes`` what it changes, ``wanted_by`` the revision that asked for it.
     ``run_dir`` and ``run_worker`` are of the latest attempt; the next one may get another worker.
     ``current`` is False once a newer content of the flow has no place for the job: it is history then.
-    ``cancel`` is the reason why an active job is being cancelled. ``missing_since`` is when the queue was
-    first seen without it. ``stuck`` is why it can never start as it was submitted, as its scheduler says;
-    ``cause`` is the kind of reason for which it died: ``walltime``, ``oom``, ``exception`` and so on.
-    ``generated_by`` and ``generator_index`` are the job that generated it; ``inherits`` is False if that
-    passes nothing on.
+    ``cancel`` is the reason why an active job is being cancelled, and ``again`` tells that it runs again once
+    that is done. ``held`` is who paused it by hand: then the end of ``spec.suspend`` does not resume it.
+    ``missing_since`` is when the queue was first seen without it. ``stuck`` is why it can never start as it
+    was submitted, as its scheduler says; ``cause`` is the kind of reason for which it died: ``walltime``,
+    ``oom``, ``exception`` and so on. ``generated_by`` and ``generator_index`` are the job that generated it,
+    ``generator_attempt`` is the attempt that did; ``inherits`` is False if that passes nothing on.
     """
 
     uuid: str
@@ -71,11 +72,14 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     submitted: float | None = None
     missing_since: float | None = None
     cancel: str | None = None
+    again: bool = False
+    held: str | None = None
     stuck: str | None = None
     error: str | None = None
     cause: str | None = None
     generated_by: str | None = None
     generator_index: int = 1
+    generator_attempt: int = 0
     inherits: bool = True
     files: list[tuple[str, str]] = []
     code: list[str] = []
@@ -117,7 +121,8 @@ class FlowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One flow as last applied.
 
     ``layer`` is the flow's own level of the run config, for jobs that are generated later. ``removed`` is
-    True once its manifest has gone; ``orphaned`` once nothing looks after it any more.
+    True once its manifest has gone; ``orphaned`` once nothing looks after it any more. ``rerun`` is the last
+    ``spec.rerun`` that was followed.
     """
 
     name: str
@@ -134,13 +139,14 @@ class FlowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     prune: Prune = Prune.CANCEL
     created: float = 0.0
     stopped: bool = False
+    rerun: str | None = None
 
 
 class WorkerStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
     """How a worker was when last used.
 
     ``reason`` is why it could not be used, ``fix`` what a person can do about that; ``next_try`` is when it
-    is tried again by itself.
+    is tried again by itself. ``python`` and ``jobflow`` are the versions that its last finished job had.
     """
 
     reachable: bool
@@ -149,10 +155,12 @@ class WorkerStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
     fix: str = ""
     failures: int = 0
     next_try: float = 0.0
+    python: str = ""
+    jobflow: str = ""
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """One thing that happened; append-only."""
+    """One thing that happened; append-only. ``by`` is the person who asked for it with a verb."""
 
     time: float
     type: str
@@ -161,6 +169,7 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     revision: str | None = None
     changes: list[Change] = []
     attempt: int | None = None
+    by: str | None = None
 
 
 class AppliedConfig(msgspec.Struct, kw_only=True):
@@ -189,20 +198,43 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
         return {name: spec.digest for name, spec in self.exec_configs.items()}
 
 
-class AppliedRevision(msgspec.Struct, kw_only=True):
-    """One revision that was applied, and what it did."""
+class FlowActions(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """What a revision did to one flow: the action on the flow itself, and how many on its jobs, by action.
+
+    ``was`` is the name that the flow had before, if the revision renamed it.
+    """
+
+    action: str | None = None
+    jobs: dict[str, int] = {}
+    was: str | None = None
+
+
+class AppliedRevision(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One revision that was applied, and what it did.
+
+    ``author`` and ``subject`` are those of its commit, which git may have forgotten since. ``flows`` are
+    those that it changed; ``errors`` counts the problems that kept a part of it from being applied.
+    """
 
     time: float
     branch: str
     commit: str
     path: str
     summary: dict[str, int]
+    author: str | None = None
+    subject: str | None = None
+    flows: dict[str, FlowActions] = {}
+    errors: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.branch}@{self.commit[:7]}"
 
 
 class Outcome(msgspec.Struct, kw_only=True):
     """How the last reconcile ended, and the key under which it need not be repeated.
 
-    ``warnings`` of the revision do not block anything; they are shown again each time.
+    ``warnings`` of the revision do not block anything; they are shown again each time. ``cleanup_at`` is when
+    the next run directory is to be removed, in seconds since the epoch.
     """
 
     key: str
@@ -214,3 +246,4 @@ class Outcome(msgspec.Struct, kw_only=True):
     flows: int
     jobs: int
     warnings: list[Diagnostic] = []
+    cleanup_at: float | None = None

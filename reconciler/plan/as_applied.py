@@ -57,6 +57,10 @@ class _Result:
             self.patch(action)
             return
         jobs = self._jobs_of(action)
+        if action.verb is Verb.SUBMIT and action.record is not None:  # it runs again
+            self.patch(action)
+            jobs[action.record.id] = msgspec.structs.replace(jobs[action.record.id], state=JobState.READY)
+            return
         if action.record is not None:
             jobs[action.record.id] = _left(action.record)
         if action.verb in (Verb.SUBMIT, Verb.REPLACE):
@@ -100,6 +104,7 @@ def _flow_record(action: Action, old: FlowRecord | None) -> FlowRecord:
         suspend_reason=flow.spec.suspend_reason,
         prune=flow.prune,
         protected=flow.protected or (old is not None and old.protected),
+        rerun=flow.rerun,
     )
 
 

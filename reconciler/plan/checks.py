@@ -121,6 +121,14 @@ def check_worker(desired: DesiredState, name: str, spec: WorkerSpec) -> Iterator
             hint="add 'host: login.example.org', or use type: local",
         )
     yield from _masters_on_the_way(manifest, spec)
+    odd = sorted(set("%\\") & set(spec.work_dir))
+    if odd and spec.scheduler_type == "slurm":
+        yield manifest.diagnostic(
+            "worker/work-dir",
+            f"Slurm reads '{odd[0]}' in the directory of a job as the beginning of a pattern",
+            "/spec/work_dir",
+            hint=f"use a work_dir without '{odd[0]}'",
+        )
 
 
 def _local_with_connection(manifest: Manifest, name: str) -> Iterator[Diagnostic]:

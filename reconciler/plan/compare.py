@@ -49,7 +49,7 @@ def compare(
     were built before. The build of every other flow is made of what its manifest shows.
     """
     builds = _base_builds(base, store)
-    start = msgspec.structs.replace(store, built=builds, previous={})
+    start = msgspec.structs.replace(store, built=builds, previous={}, rewritten=False)
     actual = as_applied(make_plan(base, start, allow_prune=True), start)
     actual.base = str(base.revision)
     _add_head(actual, head, builds, store.built, head_built)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -61,6 +61,7 @@ class FlowPlanner:
         if self.built is None:
             return self._before_build()
         jobs = self.jobs.plan(self.built)
+        jobs += self._reruns(jobs)
         if self.jobs.problems:
             return self._impossible(self.jobs.problems)
         self.diagnostics += self.jobs.warnings
@@ -105,12 +106,25 @@ class FlowPlanner:
 
     def _on_hold(self) -> list[Action]:
         patches = self.jobs.patches()
+        reruns = self._reruns(patches)
         if self.jobs.problems:
             return self._impossible(self.jobs.problems)
         self.diagnostics += self.jobs.warnings
         self.restated = self.jobs.restated
         reason = "the flow changed, and on_change is hold: it keeps running as submitted"
-        return [self._action(Verb.KEEP, reason), *self._all_but_content(), *patches]
+        waiting = self.jobs.why_wait(reruns)
+        if waiting is not None:
+            return [
+                self._action(Verb.KEEP, f"{reason}; it is not run again: {waiting}"),
+                *self._all_but_content(),
+                *patches,
+            ]
+        return [self._action(Verb.KEEP, reason), *self._all_but_content("content"), *patches, *reruns]
+
+    def _reruns(self, actions: Sequence[Action]) -> list[Action]:
+        """Return the jobs that run again since ``spec.rerun`` is new; ``actions`` is what else happens."""
+        record, token = self.record, self.flow.rerun
+        return self.jobs.reruns(actions) if record is not None and token not in (None, record.rerun) else []
 
     # flows to be built --------------------------------------------------------------------------------
 
@@ -150,11 +164,15 @@ class FlowPlanner:
         if changes:
             yield self._action(Verb.PATCH, "the flow's manifest changed", changes)
 
-    def _all_but_content(self) -> Iterator[Action]:
-        """The jobs of a flow that stays as submitted follow its run config; so do those they generate."""
+    def _all_but_content(self, *but: str) -> Iterator[Action]:
+        """The jobs of a flow that stays as submitted follow its run config; so do those they generate.
+
+        ``but`` are the fields that do not change yet.
+        """
+        but = but or ("content", "rerun")
         record = self._live
         changes = tuple(self._flow_changes(record)) if record is not None else ()
-        changes = tuple(change for change in changes if change.field != "content")
+        changes = tuple(change for change in changes if change.field not in but)
         if record is not None and changes:
             action = self._action(Verb.PATCH, "the flow's manifest changed", changes)
             yield msgspec.structs.replace(action, build_key=record.build_key)
@@ -177,6 +195,8 @@ class FlowPlanner:
             yield Change("run config", _values(record.layer), _values(flow.layer))
         if flow.protected and not record.protected:
             yield Change("protected", False, True)
+        if record.rerun != flow.rerun:
+            yield Change("rerun", record.rerun, flow.rerun)
 
 
 def _values(layer: Layer) -> dict[str, object]:

@@ -18,6 +18,11 @@ def refusals(desired: DesiredState, actual: ActualState, actions: Sequence[Actio
     if not removed:
         return
     names = ", ".join(removed[:5]) + (" ..." if len(removed) > 5 else "")
+    if actual.rewritten:
+        yield (
+            f"history was rewritten: {desired.revision} does not follow from {actual.base}, which was "
+            f"applied last; applying it would cancel {len(removed)} of {len(live)} flows: {names}"
+        )
     if not desired.flows and not desired.invalid:
         yield f"{desired.revision} has no flow at all; applying it would cancel all {len(removed)}: {names}"
     elif len(live) > 2 and len(removed) > desired.project.max_prune * len(live):

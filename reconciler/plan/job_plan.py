@@ -13,6 +13,7 @@ from reconciler.model.keys import job_id
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import FINISHED, JobState
+from reconciler.model.verbs import RERUN_BY_TOKEN
 from reconciler.plan.configs import FlowConfigs
 
 
@@ -41,6 +42,19 @@ class JobPlanner:
         """Return what must happen so that the jobs there are follow the rules, and stay otherwise as made."""
         configs: dict[str, RunConfig] = {}
         return [*self._submitted(configs), *self._generated(configs)]
+
+    def reruns(self, actions: Sequence[Action]) -> list[Action]:
+        """Return the jobs that run again, since they failed or were cancelled; the others stay as they are.
+
+        ``actions`` is what the plan does to the jobs besides.
+        """
+        patched = {a.record.id: a.wanted for a in actions if a.record is not None and a.wanted is not None}
+        leaving = {a.record.id for a in actions if a.record is not None and a.verb in _LEAVING}
+        return [
+            _run_again(record, patched.get(record.id))
+            for record in self.jobs
+            if record.current and record.state in RERUN_BY_TOKEN and record.id not in leaving
+        ]
 
     def why_wait(self, actions: Iterable[Action]) -> str | None:
         """New submissions wait while a document that touches them is invalid: half the rules waste hours."""
@@ -145,6 +159,17 @@ class JobPlanner:
             yield action
         else:
             self.restated.append(action)
+
+
+_LEAVING = (Verb.REPLACE, Verb.CANCEL, Verb.FORGET)
+
+
+def _run_again(record: JobRecord, patched: JobPlan | None) -> Action:
+    plan = patched or JobPlan(as_built(record), record.own, record.wanted or record.config)
+    return Action(
+        verb=Verb.SUBMIT, subject=Subject.JOB, key=f"{record.flow}/{plan.job.key}", wanted=plan,
+        record=record, reason=f"spec.rerun changed, and it is {record.state}: runs again",
+    )  # fmt: skip
 
 
 def _step(record: JobRecord, config: RunConfig, *, changed: bool) -> tuple[Verb, str] | None:

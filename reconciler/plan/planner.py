@@ -68,7 +68,8 @@ def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
 
 
 def _remove(record: FlowRecord, jobs: list[JobRecord]) -> Iterator[Action]:
-    unfinished = [job for job in jobs if job.current and job.state not in FINISHED and job.cancel is None]
+    going_on = (job for job in jobs if job.current and (job.cancel is None or job.again))
+    unfinished = [job for job in going_on if job.state not in FINISHED]
     if record.prune is Prune.ORPHAN:
         yield _flow_action(Verb.FORGET, record.name, "removed from git; prune: orphan leaves its jobs alone")
         return

@@ -27,10 +27,15 @@ VERBS = {
     "rules": ["get", "rules"],
     "job": ["describe", "job", "arithmetic/add"],
     "flow": ["describe", "flow", "failing"],
+    "worker": ["describe", "worker", "w2"],
     "events": ["events"],
     "diagnostics": ["validate"],
     "plan": ["plan"],
     "doctor": ["doctor"],
+    "graph": ["graph", "generating"],
+    "history": ["history"],
+    "verb": ["retry", "--dry-run", "failing"],
+    "diff": ["diff", "HEAD~1", "HEAD"],
     "explain-job": ["explain", "job", "arithmetic/add"],
     "explain-rule": ["explain", "rule", "hurry"],
 }
@@ -72,7 +77,8 @@ def test_schema_is_valid_described_and_names_itself(name: str) -> None:
     schema = load(name)
     Draft202012Validator.check_schema(schema)
     assert schema["$id"] == f"urn:reconciler:v1:output:{name}"
-    assert f"`reconcile {' '.join(VERBS[name][:2])}" in schema["description"]
+    words = VERBS[name][:1] if name in ("graph", "diff") else VERBS[name][:2]
+    assert f"`reconcile {' '.join(words)}" in schema["description"]
     assert described(schema) == []
 
 

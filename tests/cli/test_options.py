@@ -138,6 +138,6 @@ def test_shell_completion(world: World, reconcile: Reconcile) -> None:
     ask = {"_RECONCILE_COMPLETE": "bash_complete", "COMP_WORDS": "reconcile get j", "COMP_CWORD": "2"}
     assert reconcile(env=ask).stdout == "plain,jobs\n"
     ask |= {"COMP_WORDS": "reconcile d", "COMP_CWORD": "1"}
-    assert reconcile(env=ask).stdout == "plain,describe\nplain,doctor\n"
+    assert reconcile(env=ask).stdout == "plain,diff\nplain,describe\nplain,doctor\n"
     script = reconcile(env={"_RECONCILE_COMPLETE": "bash_source"}).stdout
     assert "_RECONCILE_COMPLETE=bash_complete" in script

@@ -14,6 +14,7 @@ import msgspec
 from reconciler.actual.store import Store, View
 from reconciler.desired.git import Source, open_source
 from reconciler.execution.executor import Executor
+from reconciler.execution.hosts.choice import Hosts
 from reconciler.loop import Session, open_outputs
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, JobState
@@ -57,10 +58,12 @@ class World:
         self.repository.write("workers/workers.yaml", workers or self.worker("w1", max_jobs=4))
         shutil.copytree(CODE, self.repository.path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
         self.store = Store(root / "state")
+        self.hosts = Hosts()
         self.executor: Executor | None = None
 
     def close(self) -> None:
-        """Give the store back."""
+        """Give the store back, and let go of all connections."""
+        self.hosts.close()
         self.store.close()
 
     # documents ----------------------------------------------------------------------------------------
@@ -106,7 +109,7 @@ class World:
         """Commit, plan and apply; return what was narrated. The executor is a new one."""
         self.repository.commit()
         listener = Listener()
-        session = Session(self.source, self.store)
+        session = Session(self.source, self.store, hosts=self.hosts)
         plan = session.reconcile(listener)
         # A rule for jobs that are yet to be generated matches nothing so far.
         wrong = [found.message for found in plan.diagnostics if found.code != "rule/matches-nothing"]
@@ -116,7 +119,7 @@ class World:
 
     def restart(self) -> None:
         """Forget the executor and its memory, as a new process would."""
-        self.executor = Session(self.source, self.store).executor()
+        self.executor = Session(self.source, self.store, hosts=self.hosts).executor()
 
     def advance(self, now: float | None = None) -> bool:
         """Make one pass."""

@@ -297,3 +297,18 @@ def test_the_next_job_of_a_chain_starts_within_a_second(world: World) -> None:
     ]
     assert min(handovers) < 1.0, handovers
     assert sorted(handovers)[1] < 1.0, handovers
+
+
+@pytest.mark.usefixtures("warm")
+def test_commands_of_the_user_may_go_elsewhere(make_world: MakeWorld) -> None:
+    """A `cd` in pre_run or post_run moves neither the job nor its claim."""
+    world = make_world()
+    moving = world.worker("w1", pre_run="cd /", post_run="cd /tmp")
+    world.repository.write("workers/workers.yaml", moving)
+    world.flow(
+        "f", {"id": "a", "function": "give", "args": [1]}, {"id": "b", "function": "dies", "args": [7]}
+    )
+    world.reconcile()
+    world.run()
+    assert world.states("f/a", "f/b") == ["COMPLETED", "FAILED"]
+    assert (world.job("f/b").error or "").endswith("exit code 7")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from jobflow import Job, JobStore, OnMissing, run_locally
 from maggma.stores import MemoryStore
 from monty.json import MontyEncoder
 
+from reconciler.execution import launch as launch_module
 from reconciler.execution.bridge import launcher
 from reconciler.execution.job_json import additional_stores
 from tests.execution.launching import (
@@ -33,6 +35,7 @@ from tests.execution.launching import (
     launch_all,
     prepare,
 )
+from tests.execution.support import World
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,9 @@ def _cases() -> dict[str, Case]:
         "no package": (_imports("nowhere_at_all", "f"), [], {}),
         "no function": (_imports("launcher_jobs", "no_such"), [], {}),
         "no dependency": (_imports("needs_absent_package", "work"), [], {}),
+        "no package in mid-job": (jobs.imports_late(), [], {}),
+        "no part of a package": (jobs.imports_a_part(), [], {}),
+        "no name in a module": (jobs.imports_a_name(), [], {}),
     }  # fmt: skip
     return cases
 
@@ -261,13 +267,32 @@ def test_new_jobs_come_with_their_parents(launched: dict[str, Launched]) -> None
         ("missing error", ["Could not resolve reference"]),
         (
             "no package",
-            ["worker 'w1'", "nowhere_at_all.f", "No module named 'nowhere_at_all'", sys.executable],
+            [
+                f"worker 'w1': {sys.executable} has no module 'nowhere_at_all': install it there",
+                "python_path",
+            ],
         ),
-        ("no function", ["worker 'w1'", "launcher_jobs.no_such", sys.executable]),
+        (
+            "no function",
+            [f"worker 'w1': {sys.executable} has a module 'launcher_jobs', but no 'no_such' in it"],
+        ),
         (
             "no dependency",
-            ["worker 'w1'", "needs_absent_package.work", "a_package_that_is_nowhere", sys.executable],
+            [
+                f"worker 'w1': {sys.executable} has no module 'a_package_that_is_nowhere', which "
+                "needs_absent_package.work needs: install it there, set `python:`"
+            ],
         ),
+        (
+            "no package in mid-job",
+            [
+                "launcher_jobs.py",
+                f"worker 'w1': {sys.executable} has no module 'another_that_is_nowhere', which "
+                "launcher_jobs.imports_late needs: install it there",
+            ],
+        ),
+        ("no part of a package", ["has no module 'json.nowhere', which launcher_jobs.imports_a_part needs"]),
+        ("no name in a module", ["cannot import what launcher_jobs.imports_a_name needs: ", "'nothing'"]),
     ],
 )
 def test_error(case: str, texts: list[str], launched: dict[str, Launched]) -> None:
@@ -293,9 +318,77 @@ def test_a_process_that_exits_at_once_leaves_no_result(launched: dict[str, Launc
 def test_a_python_without_jobflow_is_named(tmp_path: Path) -> None:
     prepare(tmp_path / "run", jobs.give(1))
     done = launch(tmp_path / "run", python_path=[])
-    assert "worker 'w1'" in done.error
-    assert f"{sys.executable} cannot import jobflow (No module named 'jobflow')" in done.error
-    assert "`python:` of the worker" in done.error
+    assert last_line(done) == (
+        f"CannotImportError: worker 'w1': {sys.executable} has no module 'jobflow': `{sys.executable} -m pip "
+        "install jobflow` there, or set `python:` to a Python that has it"
+    )
+    assert (done.exit_code, done.result and done.result.jobflow) == (1, "")
+
+
+def test_a_jobflow_without_its_own_dependency_is_named(tmp_path: Path, site: Path) -> None:
+    maimed = tmp_path / "packages"
+    maimed.mkdir()
+    for entry in site.iterdir():
+        if entry.name != "maggma":
+            (maimed / entry.name).symlink_to(entry.resolve())
+    prepare(tmp_path / "run", jobs.give(1))
+    error = last_line(launch(tmp_path / "run", python_path=[maimed]))
+    assert f"worker 'w1': {sys.executable} has no module 'maggma', which jobflow needs: install" in error
+
+
+def last_line(done: Launched) -> str:
+    """What ``get jobs`` shows of an error."""
+    return done.error.strip().splitlines()[-1]
+
+
+def test_a_failed_import_shows_the_frames_of_the_job_only(launched: dict[str, Launched]) -> None:
+    for case in ("no package", "no function", "no dependency", "no package in mid-job"):
+        assert "launcher.py" not in launched[case].error
+        assert "contextlib" not in launched[case].error
+
+
+def test_a_job_that_fails_tells_which_jobflow_it_had(launched: dict[str, Launched]) -> None:
+    for case in ("raises", "no package", "replaces"):
+        result = launched[case].result
+        assert result is not None
+        assert (result.jobflow, result.python) == (version("jobflow"), sys.version.split()[0])
+
+
+def test_it_is_written_for_the_oldest_python_that_it_allows() -> None:
+    ast.parse(Path(launcher.__file__).read_text(), feature_version=launch_module.OLDEST_PYTHON)
+
+
+NO_PYTHON = """\
+#!/bin/sh
+# Knows nothing of annotations; asked for its version it tells the truth.
+[ "$1" = -c ] || { echo "SyntaxError: future feature annotations is not defined" >&2; exit 1; }
+exec %s -c "import sys; sys.version_info = (3, 6, 15); exec(sys.argv[1])" "$2"
+"""
+
+
+@pytest.mark.parametrize("kind", ["missing", "no program", "too old"])
+@pytest.mark.parametrize("pre_run", ["", "set -eu"])
+def test_a_python_that_cannot_run_it_is_named(
+    kind: str, pre_run: str, make_world: Callable[..., World]
+) -> None:
+    world = make_world()
+    python = world.root / "bin dir" / "python"
+    if kind != "missing":
+        python.parent.mkdir()
+        python.write_text(NO_PYTHON % sys.executable)
+        python.chmod(0o755 if kind == "too old" else 0o644)
+    worker = world.worker("w1", python=str(python), pre_run=pre_run, post_run="touch after")
+    world.repository.write("workers/workers.yaml", worker)
+    world.flow("f", {"id": "j", "function": "give", "args": [1]})
+    world.reconcile()
+    world.run()
+    job = world.job("f/j")
+    assert job.state == "FAILED"
+    assert job.error == (
+        f"worker w1: {python} is not there, does not run, or is older than Python 3.9; "
+        "set `python:` of the worker to the path of a Python that has jobflow"
+    )
+    assert (Path(str(job.run_dir)) / "after").exists(), "post_run comes all the same"
 
 
 def test_a_damaged_input_is_an_error_of_the_job(tmp_path: Path, site: Path) -> None:

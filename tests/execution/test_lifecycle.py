@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
+import msgspec
 import pytest
 
 from reconciler.execution.lifecycle import Observation, Step, next_step
@@ -86,16 +87,26 @@ def test_a_queue_that_was_not_asked_changes_nothing(
     assert step(job(state, cancel=cancel, missing_since=missing_since), in_queue=None) is Step.WAIT
 
 
-@pytest.mark.parametrize("cancel", [False, True])
 @pytest.mark.parametrize("state", sorted(ON_WORKER))
 @pytest.mark.parametrize(
     ("missing_since", "expected"),
     [(None, Step.NOTE_MISSING), (JUST_NOW, Step.WAIT), (LONG_AGO, Step.TAKE_IN_LOST)],
 )
 def test_missing_counts_only_when_confirmed(
-    state: JobState, cancel: bool, missing_since: float | None, expected: Step
+    state: JobState, missing_since: float | None, expected: Step
 ) -> None:
-    assert step(job(state, cancel=cancel, missing_since=missing_since), in_queue=False) is expected
+    assert step(job(state, missing_since=missing_since), in_queue=False) is expected
+
+
+@pytest.mark.parametrize("state", sorted(ON_WORKER))
+@pytest.mark.parametrize(
+    ("missing_since", "expected"),
+    [(None, Step.NOTE_MISSING), (JUST_NOW, Step.TAKE_IN_LOST), (LONG_AGO, Step.TAKE_IN_LOST)],
+)
+def test_a_second_listing_is_enough_for_one_that_we_ended_ourselves(
+    state: JobState, missing_since: float | None, expected: Step
+) -> None:
+    assert step(job(state, cancel=True, missing_since=missing_since), in_queue=False) is expected
 
 
 @pytest.mark.parametrize("missing_since", [None, JUST_NOW, LONG_AGO])
@@ -141,3 +152,11 @@ def test_that_a_job_can_never_start_is_noted_once_and_taken_back() -> None:
     assert step(job(S.SUBMITTED, stuck=never.never), in_queue=True, entry=never) is Step.WAIT
     assert step(job(S.SUBMITTED, stuck=never.never), in_queue=True, entry=PENDING) is Step.NOTE_STUCK
     assert step(job(S.SUBMITTED, stuck=never.never, cancel=True), in_queue=True, entry=never) is Step.KILL
+
+
+def test_a_job_that_can_never_start_is_submitted_anew_once_that_was_put_right() -> None:
+    never = Entry(QueueState.PENDING, never="too long for its partition")
+    waits = msgspec.structs.replace(job(S.SUBMITTED, stuck=never.never), wanted=RunConfig())
+    assert step(waits, in_queue=True, entry=never) is Step.NOTE_RESUBMIT
+    assert step(msgspec.structs.replace(waits, cancel="x"), in_queue=True, entry=never) is Step.KILL
+    assert step(msgspec.structs.replace(waits, stuck=None), in_queue=True, entry=PENDING) is Step.WAIT

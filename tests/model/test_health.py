@@ -13,7 +13,9 @@ FLOW = FlowRecord(name="f", identity="", build_key="")
 S = JobState
 
 
-def job(key: str, state: JobState, *, current: bool = True, error: str | None = None) -> JobRecord:
+def job(
+    key: str, state: JobState, *, current: bool = True, error: str | None = None, stuck: str | None = None
+) -> JobRecord:
     return JobRecord(
         uuid=key,
         index=1,
@@ -26,6 +28,7 @@ def job(key: str, state: JobState, *, current: bool = True, error: str | None = 
         content=key,
         current=current,
         error=error,
+        stuck=stuck,
     )
 
 
@@ -74,6 +77,26 @@ def test_the_last_line_of_the_error_is_the_reason() -> None:
     error = "Traceback (most recent call last):\n  ...\nValueError: too big\n"
     status = flow_status(FLOW, [job("a", S.FAILED, error=error)])
     assert status.reason == "a FAILED: ValueError: too big"
+
+
+def test_a_job_that_can_never_start_degrades_its_flow() -> None:
+    never = "its time limit is longer than its partition allows"
+    one = flow_status(FLOW, [job("a", S.SUBMITTED, stuck=never), job("b", S.RUNNING)])
+    assert (one.health, one.reason) == (Health.DEGRADED, f"a is stuck: {never}")
+    two = flow_status(FLOW, [job("a", S.SUBMITTED, stuck=never), job("b", S.SUBMITTED, stuck=never)])
+    assert two.reason == f"a is stuck: {never} (and 1 more)"
+    suspended = FlowRecord(name="f", identity="", build_key="", suspended=True)
+    assert flow_status(suspended, [job("a", S.SUBMITTED, stuck=never)]).health is Health.DEGRADED
+
+
+def test_a_failed_job_is_told_before_a_stuck_one() -> None:
+    status = flow_status(FLOW, [job("a", S.SUBMITTED, stuck="never"), job("b", S.FAILED, error="no")])
+    assert status.reason == "b FAILED: no"
+
+
+def test_what_was_stuck_once_does_not_count_any_more() -> None:
+    old = [job("a", S.COMPLETED, stuck="never"), job("b", S.SUBMITTED, stuck="never", current=False)]
+    assert flow_status(FLOW, old).health is Health.HEALTHY
 
 
 def test_counts_are_by_state() -> None:

@@ -192,15 +192,15 @@ class TestRevision:
             assert make_plan(state, ActualState()).effective
 
 
-def written(fields: str) -> list[Diagnostic]:
+def written(fields: str, scheduler: str = "slurm", work_dir: str = "/work") -> list[Diagnostic]:
     """Return what is wrong with a worker whose spec has these fields besides the needed ones."""
     text = f"""\
 apiVersion: reconciler/v1
 kind: Worker
 metadata: {{name: w1}}
 spec:
-  scheduler_type: slurm
-  work_dir: /work
+  scheduler_type: {scheduler}
+  work_dir: {work_dir}
 {indent(dedent(fields), "  ")}"""
     read = parse_file(text.encode())
     assert read.diagnostics == []
@@ -210,6 +210,14 @@ spec:
     found = check_desired(state)
     assert bool(make_plan(state, ActualState()).effective) == (not found), "flows wait for a good worker"
     return found
+
+
+@pytest.mark.parametrize("work_dir", ["/work/50%j", "/work/a\\b"])
+def test_slurm_would_read_a_pattern_in_the_work_dir(work_dir: str) -> None:
+    """Every job would die when it is launched."""
+    (found,) = written("type: local\n", work_dir=work_dir)
+    assert (found.code, found.location.line) == ("worker/work-dir", 6)
+    assert not written("type: local\n", scheduler="sge", work_dir=work_dir)
 
 
 class TestConnections:

@@ -13,7 +13,7 @@ from reconciler.model.actions import Plan
 from reconciler.model.desired import DesiredState
 from reconciler.model.health import flow_status
 from reconciler.model.manifests import Kind, RuleSpec, WorkerSpec
-from reconciler.model.records import AppliedConfig, Event, FlowRecord, JobRecord
+from reconciler.model.records import AppliedConfig, Event, FlowRecord, JobRecord, WorkerStatus
 from reconciler.model.rules import Rule
 from reconciler.model.states import ACTIVE, Health, JobState, Sync
 from reconciler.plan.cost import Cost, CostGroup
@@ -126,6 +126,7 @@ def _never_submitted(name: str, reason: str, revision: str) -> Data:
 def worker_data(view: View, name: str, spec: WorkerSpec) -> Data:
     """Return a worker with how many jobs it has."""
     status = view.worker_status(name)
+    known = status or WorkerStatus(reachable=True)
     return {
         "name": name,
         "type": spec.type,
@@ -134,9 +135,24 @@ def worker_data(view: View, name: str, spec: WorkerSpec) -> Data:
         "max_jobs": spec.max_jobs,
         "active": sum(view.count_in_state(state, name) for state in ACTIVE),
         "ready": view.count_in_state(JobState.READY, name),
-        "reachable": status.reachable if status is not None else None,
-        "reason": status.reason if status is not None else "",
-        "next_try": status.next_try or None if status is not None else None,
+        "reachable": known.reachable if status is not None else None,
+        "reason": known.reason,
+        "fix": known.fix,
+        "failures": known.failures,
+        "next_try": known.next_try or None,
+        "last_seen": known.last_seen,
+        "python": known.python or None,
+        "jobflow": known.jobflow or None,
+    }
+
+
+def worker_facts(view: View, name: str, spec: WorkerSpec, limit: int) -> Data:
+    """Return a worker with its jobs by state and its last ``limit`` events."""
+    counts = {str(state): view.count_in_state(state, name) for state in JobState}
+    return worker_data(view, name, spec) | {
+        "host": spec.connection.name if spec.connection is not None else None,
+        "jobs": {state: count for state, count in counts.items() if count},
+        "events": [event_data(event) for event in view.events(f"worker/{name}", limit=limit)],
     }
 
 

@@ -29,9 +29,11 @@ class Narrator:
             self.bar.stop()
 
     def say(self, line: str) -> None:
-        """Take a line of narration."""
+        """Take a line of narration; it stays above the progress bar."""
         if self.bar is None:
             self.context.say(line)
+        else:
+            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def planned(self, plan: Plan) -> None:
         """Show the plan that is about to be applied; it is applied also if nobody reads on."""

@@ -58,6 +58,9 @@ class ForeignOutputs:
                     self.store.additional_stores[name].update(found, key="blob_uuid")
             if documents:
                 self.store.docs_store.update(documents, key=["uuid", "index"])
+            for document in documents:  # one of a higher index is of a former life of the job
+                later = {"uuid": document["uuid"], "index": {"$gt": document["index"]}}
+                self.store.docs_store.remove_docs(later)
 
     def save_inside(
         self, writer: Writer, documents: list[Document], blobs: Mapping[str, list[Document]]

@@ -25,6 +25,10 @@ FILE_MARKER = "reconciler-file:"
 """Begins an argument that stands for a file of the repository: ``reconciler-file:<blob id>/<name>``."""
 
 
+class CannotImportError(RuntimeError):
+    """This Python lacks something that the job needs; the message tells what, where, and the fix."""
+
+
 def main() -> int:
     """Run the job; return 0 if it ended without an error."""
     started = time.time()
@@ -54,7 +58,7 @@ def describe(error: BaseException) -> dict[str, str]:
 
 def frames_of_others(error: BaseException) -> TracebackType | None:
     """Return the traceback of an error from where it left the launcher; None if it never did."""
-    trace = error.__traceback__
+    trace = error.__traceback__ if not isinstance(error, CannotImportError) else None
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     return trace
@@ -78,7 +82,7 @@ def run(request: dict[str, Any], here: Path, told: dict[str, Any]) -> dict[str, 
 
     Raises
     ------
-    RuntimeError
+    CannotImportError
         jobflow, or what the job needs, cannot be imported by this Python.
     """
     worker = request["worker"]
@@ -112,7 +116,7 @@ def load_job(raw: dict[str, Any], worker: str) -> tuple[Any, str]:
 
     Raises
     ------
-    RuntimeError
+    CannotImportError
         Its function or a class among its arguments cannot be imported; says which, where and why.
     """
     from monty.json import MontyDecoder
@@ -121,7 +125,7 @@ def load_job(raw: dict[str, Any], worker: str) -> tuple[Any, str]:
     with imports_for(f"{module}.{function}", worker):
         job = MontyDecoder().process_decoded(raw)
     if isinstance(job, dict) or isinstance(job.function, dict):
-        raise RuntimeError(
+        raise CannotImportError(
             f"worker '{worker}': {sys.executable} has a module '{module}', but no '{function}' in it: "
             f"another version than the flow was built with? {where_from(module)}"
         )
@@ -134,7 +138,7 @@ def imports_for(what: str, worker: str) -> Iterator[None]:
 
     Raises
     ------
-    RuntimeError
+    CannotImportError
         An import failed.
     """
     try:
@@ -143,12 +147,12 @@ def imports_for(what: str, worker: str) -> Iterator[None]:
         here = f"worker '{worker}': {sys.executable}"
         missing = missing_module(error)
         if missing is None:
-            text = f"{here} cannot import what {what} needs: {error}; repair it there, or set `python:` of the worker"
+            text = f"{here} cannot import what {what} needs: {error}; repair it there, or set `python:`"
         elif what == missing or what.startswith(f"{missing}."):
             text = f"{here} has no module '{missing}': {where_from(missing)}"
         else:
             text = f"{here} has no module '{missing}', which {what} needs: {where_from(missing)}"
-        raise RuntimeError(text) from error.with_traceback(frames_of_others(error))
+        raise CannotImportError(text) from error.with_traceback(frames_of_others(error))
 
 
 def missing_module(error: ImportError) -> str | None:
@@ -162,7 +166,7 @@ def missing_module(error: ImportError) -> str | None:
 def where_from(module: str) -> str:
     """Return what to do about a module that is not there."""
     if module == "jobflow":
-        return f"`{sys.executable} -m pip install jobflow` there, or set `python:` of the worker to a Python that has it"
+        return f"`{sys.executable} -m pip install jobflow` there, or set `python:` to a Python that has it"
     return (
         "install it there, set `python:` of the worker to a Python that has it, or, if it is yours, add its "
         "folder to spec.python_path of the Project"

@@ -20,8 +20,13 @@ from reconciler.execution.outputs import Outputs, needed_outputs
 from reconciler.execution.queues.base import Queue
 from reconciler.execution.queues.choice import queue_of
 from reconciler.execution.worker import collect, poll, prepare, submit, uploads
-from reconciler.execution.worker.collect import Wanted
-from reconciler.execution.worker.ending import Ended, ended_without_result, read_ending
+from reconciler.execution.worker.collect import Facts, Wanted
+from reconciler.execution.worker.ending import (
+    Ended,
+    ended_without_result,
+    may_still_start,
+    read_ending,
+)
 from reconciler.execution.worker.poll import Seen
 from reconciler.execution.worker.stream import Parcel, tar_stream
 from reconciler.execution.worker.submit import Submitted, Withdrawn
@@ -293,14 +298,24 @@ class WorkerAccess:
             spool.seek(0)
             facts = collect.read_facts(spool, len(wanted), sign)  # type: ignore[arg-type]
             numbers = [number for number, fact in facts.items() if fact.size is not None and not fact.later]
-            for number, fact in facts.items():
-                ending = ended_without_result(wanted[number], fact, self.queue) if fact.size is None else None
+            silent = {number: fact for number, fact in facts.items() if fact.size is None}
+            for number, fact in self._given_up(wanted, silent).items():
+                ending = ended_without_result(wanted[number], fact, self.queue)
                 if ending is not None:
                     yield wanted[number].job, ending
             if not together:
                 self._fetch(spool, [wanted[number].job.run_dir or "" for number in numbers])
             for number, raw in collect.read_results(spool, numbers):  # type: ignore[arg-type]
                 yield wanted[number].job, read_ending(raw)
+
+    def _given_up(self, wanted: Sequence[Wanted], facts: Mapping[int, Facts]) -> dict[int, Facts]:
+        """Take the claims of attempts that nobody has, before their late scripts can; return what is known.
+
+        One whose script was faster is left out: it is asked for again.
+        """
+        lost = {n: wanted[n].job for n, fact in facts.items() if may_still_start(wanted[n], fact, self.queue)}
+        gone = self.withdraw(list(lost.values())).gone if lost else set()
+        return {n: fact for n, fact in facts.items() if n not in lost or lost[n].id in gone}
 
     def _fetch(self, spool: tempfile.SpooledTemporaryFile[bytes], directories: Sequence[str]) -> None:
         """Let the host of the transfers write the results to the spool."""

@@ -37,9 +37,9 @@ class Wanted(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True):
     """What is known of one attempt without its result.
 
-    ``found``: ``gone`` (no run directory), ``fresh`` (never started), ``withdrawn`` (never started, and never
-    will: the claim is ours now), ``claimed``. ``size`` is that of the result in bytes, None without one;
-    ``later`` when it did not fit into this stream. ``claimant`` is the queue id that has claimed the attempt.
+    ``found``: ``gone`` (no run directory), ``fresh`` (it has not started), ``claimed`` (it has, or the claim
+    is ours and it never will). ``size`` is that of the result in bytes, None without one; ``later`` when it
+    did not fit into this stream. ``claimant`` is the queue id that has claimed the attempt.
     """
 
     found: str
@@ -70,8 +70,7 @@ look() {{
   found=gone code=- size=- claimant=-
   if [ -d "$2" ]; then
     found=fresh
-    if [ "$3" = lost ] && mkdir "$2/{claim}" 2>/dev/null; then found=withdrawn
-    elif [ -d "$2/{claim}" ]; then found=claimed; fi
+    [ -d "$2/{claim}" ] && found=claimed
     [ -s "$2/{claim}/exit_code" ] && read -r code < "$2/{claim}/exit_code"
     [ -s "$2/{claim}/queue_id" ] && read -r claimant < "$2/{claim}/queue_id"
     [ -f "$2/{result}" ] && size=$(wc -c < "$2/{result}") && size=$((size))
@@ -89,10 +88,10 @@ def _look(number: int, wanted: Wanted, queue: Queue, sign: str) -> Iterator[str]
     job = wanted.job
     assert job.run_dir is not None
     directory = shell_path(job.run_dir)
-    yield f"look {number} {directory} {'lost' if wanted.lost else 'ended'}"
+    yield f"look {number} {directory}"
     errors = shlex.quote(STDERR)
     questions = {f"{number}.tail": f"cd -- {directory} && tail -c {_TAIL} -- {errors} 2>/dev/null"}
-    if job.queue_id:
+    if job.queue_id and job.cancel is None:  # why one has ended that we ended ourselves is no question
         questions[f"{number}.autopsy"] = queue.autopsy_command(job.queue_id)
     yield f'if [ "$size" = - ]; then :\n{combined(questions, sign)}\nfi'
 

@@ -44,9 +44,7 @@ def ended_without_result(wanted: Wanted, facts: Facts, queue: Queue) -> Ended | 
     job = wanted.job
     if wanted.lost and facts.claimant is not None and facts.claimant != job.queue_id:
         return Ended(still_runs_as=facts.claimant)
-    death = None
-    if job.queue_id is not None and facts.autopsy is not None:
-        death = queue.autopsy(job.queue_id, facts.autopsy)
+    death = _death(wanted, facts, queue)
     if death is not None and not death.over:
         if wanted.lost:
             return Ended(still_runs_as=job.queue_id)
@@ -59,10 +57,22 @@ def ended_without_result(wanted: Wanted, facts: Facts, queue: Queue) -> Ended | 
     return Ended(error=_text(facts, death, started=started), cause=_cause(facts, death), state=state)
 
 
+def may_still_start(wanted: Wanted, facts: Facts, queue: Queue) -> bool:
+    """Whether nobody seems to have an attempt that has not started: it must not start once it is given up."""
+    death = _death(wanted, facts, queue)
+    return wanted.lost and facts.found == "fresh" and (death is None or death.over)
+
+
+def _death(wanted: Wanted, facts: Facts, queue: Queue) -> Death | None:
+    if wanted.job.queue_id is None or facts.autopsy is None:
+        return None
+    return queue.autopsy(wanted.job.queue_id, facts.autopsy)
+
+
 def _cause(facts: Facts, death: Death | None) -> Cause:
     if death is not None and death.cause is not None:
         return death.cause
-    if facts.found in ("fresh", "withdrawn"):
+    if facts.found == "fresh" or (facts.found == "claimed" and facts.claimant is None):
         return Cause.NEVER_STARTED
     return Cause.KILLED if facts.exit_code is not None else Cause.LOST
 

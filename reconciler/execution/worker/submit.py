@@ -41,7 +41,7 @@ def script(jobs: Sequence[JobRecord], queue: Queue, sign: str) -> str:
         f'cd -- "$1" || exit {_NO_DIRECTORY}\n'
         f"if [ -s {CLAIM}/queue_id ]; then cat {CLAIM}/queue_id; exit {_RUNS}; fi\n"
         f"if [ -s {ANSWER} ]; then cat {ANSWER}; exit 0; fi\n"
-        f"answer=$({submit}) || exit\n"
+        f"answer=$( {submit} ) || exit\n"
         f'printf "%s\\n" "$answer" > .{ANSWER}.partial && mv -f .{ANSWER}.partial {ANSWER}\n'
         'printf "%s\\n" "$answer"\n'
         "exit 0\n}\n"

@@ -235,3 +235,27 @@ def knows_reconciler() -> bool:
     except ImportError:
         return False
     return True
+
+
+@job
+def imports_late() -> int:
+    """Need what is not there, and find out in mid-job."""
+    import another_that_is_nowhere.part  # noqa: F401
+
+    return 1
+
+
+@job
+def imports_a_part() -> int:
+    """Need a part that an installed package does not have."""
+    import json.nowhere  # noqa: F401
+
+    return 1
+
+
+@job
+def imports_a_name() -> int:
+    """Need a name that a module does not have."""
+    from json import nothing  # noqa: F401
+
+    return 1

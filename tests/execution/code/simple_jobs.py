@@ -43,6 +43,15 @@ def wait_for(path: str, after: Any = None) -> str:
 
 
 @job
+def log_and_wait(file: str, line: str, gate: str) -> str:
+    """Append a line, and go on once a file exists."""
+    append(file, line)
+    while not Path(gate).exists():
+        time.sleep(0.02)
+    return line
+
+
+@job
 def fails(text: str) -> NoReturn:
     raise ValueError(text)
 

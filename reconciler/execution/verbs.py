@@ -1,0 +1,92 @@
+"""Carrying out a verb on jobs, in one transaction. The executor goes on from there at its next look.
+
+It needs no lease: the store has one transaction at a time, whoever writes, and the executor looks at every
+record again before it changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from reconciler.actual.store import Writer
+from reconciler.execution.again import run_again
+from reconciler.execution.outputs import forget_job
+from reconciler.execution.ready import initial_state, recheck
+from reconciler.execution.transitions import leave, move, note
+from reconciler.model.records import JobRecord
+from reconciler.model.states import JobState
+from reconciler.model.verbs import Effect
+from reconciler.plan.verbs import Step, VerbPlan
+
+
+class VerbActor:
+    """Carries out one plan of a verb. ``by`` is the person, ``asked`` the command as it was typed."""
+
+    def __init__(self, writer: Writer, plan: VerbPlan, by: str, asked: str, now: float) -> None:
+        self.writer = writer
+        self.plan = plan
+        self.by = by
+        self.asked = asked
+        self.now = now
+
+    def carry_out(self) -> None:
+        """Do what the plan says. It must be made of the records of this very transaction."""
+        for step in self.plan.steps:
+            self._note(step)
+            self._one(step)
+        self._run_again([step.job for step in self.plan.steps if step.effect is Effect.AGAIN])
+        self._unhook([step.job for step in self.plan.steps if step.effect is Effect.SUPERSEDE])
+        if any(step.effect is Effect.FORGET for step in self.plan.steps):
+            self._forget_empty_flows({step.job.flow for step in self.plan.steps})
+
+    def _note(self, step: Step) -> None:
+        kind, message = str(self.plan.verb).capitalize(), f"by {self.by}: {step.reason} (`{self.asked}`)"
+        attempt = step.job.attempt or None
+        note(self.writer, step.job, kind, message, self.now, by=self.by, attempt=attempt)
+
+    def _one(self, step: Step) -> None:
+        job, why = step.job, f"{self.plan.verb} by {self.by}"
+        match step.effect:
+            case Effect.SUPERSEDE:
+                leave(self.writer, job, step.reason, self.now)
+            case Effect.CANCEL_THEN_AGAIN:
+                self.writer.put_job(msgspec.structs.replace(job, cancel=why, again=True))
+            case Effect.CANCEL:
+                self.writer.put_job(msgspec.structs.replace(job, cancel=why, again=False))
+            case Effect.STOP:
+                move(self.writer, job, JobState.USER_STOPPED, self.now, why)
+            case Effect.PAUSE:
+                move(self.writer, job, JobState.PAUSED, self.now, why, held=self.by)
+            case Effect.RESUME:
+                move(self.writer, job, initial_state(self.writer, job), self.now, why)
+            case Effect.FORGET:
+                forget_job(self.writer, job)
+
+    def _run_again(self, jobs: Collection[JobRecord]) -> None:
+        run_again(self.writer, jobs, f"{self.plan.verb} by {self.by}", self.now)
+        stopped = {job.flow for job in jobs if job.state in (JobState.STOPPED, JobState.COMPLETED)}
+        for name in stopped:  # the word of the job that stopped it no longer holds
+            flow = self.writer.flow(name)
+            if flow is not None and flow.stopped:
+                self.writer.put_flow(msgspec.structs.replace(flow, stopped=False))
+
+    def _unhook(self, superseded: Collection[JobRecord]) -> None:
+        """Nobody waits for a detour of a former life; the new attempt says who waits for what."""
+        ids = {job.id for job in superseded}
+        for uuid in {job.uuid for job in superseded}:
+            if any(job.current for job in self.writer.generations(uuid)):
+                continue
+            for child in self.writer.dependants(uuid):
+                if child.current and child.id not in ids:
+                    parents = [parent for parent in child.parents if parent != uuid]
+                    left = msgspec.structs.replace(child, parents=parents)
+                    self.writer.put_job(left)
+                    recheck(self.writer, [left], self.now)
+
+    def _forget_empty_flows(self, names: Collection[str]) -> None:
+        for name in names:
+            flow = self.writer.flow(name)
+            if flow is not None and flow.removed and not self.writer.jobs_of(name):
+                self.writer.delete_flow(name)

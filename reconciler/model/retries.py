@@ -1,0 +1,169 @@
+"""Automatic retries: which deaths are worth another attempt, when, and with how much more.
+
+``Cause`` names why an attempt died; a policy is the ``retries`` of a run config.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from reconciler.model.settings import Resources
+
+
+class Cause(StrEnum):
+    """Why an attempt died without a result of its own; ``exception`` is one that its Python reported."""
+
+    WALLTIME = "walltime"
+    OOM = "oom"
+    NODE_FAIL = "node_fail"
+    KILLED = "killed"
+    LOST = "lost"
+    EXCEPTION = "exception"
+    NEVER_STARTED = "never_started"
+
+
+LONGEST_WAIT = 3600.0
+"""Seconds: no back-off grows beyond that."""
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A policy. ``limit`` attempts beyond the first; 0 is explicitly none.
+
+    ``backoff`` is the wait before the first of them, doubled before each further one. ``escalate`` multiplies
+    values of the ``resources`` or ``qresources`` each time: ``{resources: {time: "*2"}}``.
+    """
+
+    limit: int
+    on: tuple[Cause, ...] = (Cause.WALLTIME, Cause.OOM, Cause.NODE_FAIL, Cause.LOST)
+    backoff: str = "10s"
+    escalate: dict[str, dict[str, str]] = {}
+
+    def wants(self, cause: str | None, made: int) -> bool:
+        """Whether an attempt that died of this deserves another; ``made`` retries were made before."""
+        return made < self.limit and cause in self.on
+
+    def wait(self, made: int) -> float:
+        """Return the seconds to wait before the next retry."""
+        return min(LONGEST_WAIT, seconds_of(self.backoff) * 2.0**made)
+
+    def escalated(self, resources: Resources | None, made: int) -> Resources | None:
+        """Return the resources after a number of retries; what is not there is not escalated.
+
+        Raises
+        ------
+        ValueError
+            A value cannot be multiplied; says which.
+        """
+        if resources is None or made == 0:
+            return resources
+        factors = self.escalate.get("qresources" if resources.generic else "resources", {})
+        values = {
+            key: multiplied(value, factor_of(factors[key]) ** made) if key in factors else value
+            for key, value in resources.values.items()
+        }
+        return Resources(values, resources.generic)
+
+    def problems(self, resources: Resources | None) -> Iterator[tuple[str, str]]:
+        """Yield (key, what is wrong) of the values that cannot be multiplied."""
+        if resources is None:
+            return
+        factors: Mapping[str, str] = self.escalate.get("qresources" if resources.generic else "resources", {})
+        for key, factor in factors.items():
+            try:
+                multiplied(resources.values.get(key, 1), factor_of(factor))
+            except ValueError as error:
+                yield key, str(error)
+
+
+def policy_of(value: Any) -> Retries | None:
+    """Return the policy that a run config has as plain data; None if it has none."""
+    return msgspec.convert(value, Retries) if isinstance(value, Mapping) else None
+
+
+def seconds_of(duration: str) -> float:
+    """Return the seconds of ``30s``, ``5m``, ``2h``, ``7d`` or ``1w``.
+
+    Raises
+    ------
+    ValueError
+        It has another form.
+    """
+    found = re.fullmatch(r"(\d+)([smhdw])", duration)
+    if found is None:
+        raise ValueError(f"'{duration}' is no duration: give a number with s, m, h, d or w")
+    return float(int(found[1]) * _UNITS[found[2]])
+
+
+def factor_of(text: str) -> float:
+    """Return the factor of ``*2`` or ``*1.5``.
+
+    Raises
+    ------
+    ValueError
+        It has another form.
+    """
+    found = re.fullmatch(r"\*\s*(\d+(?:\.\d+)?)", text)
+    if found is None:
+        raise ValueError(f"'{text}' is no factor: give '*2' or '*1.5'")
+    return float(found[1])
+
+
+def multiplied(value: Any, factor: float) -> Any:
+    """Return a value of a scheduler's keyword, multiplied and rounded up: numbers, times, amounts of memory.
+
+    Times keep their form: ``1-12:00:00``, ``48:00:00``, ``90:00``; memory its unit where the result is whole.
+
+    Raises
+    ------
+    ValueError
+        It is nothing that can be multiplied.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return math.ceil(round(value * factor, 6))
+    if isinstance(value, str):
+        for read in (_number, _time, _memory):
+            found = read(value.strip(), factor)
+            if found is not None:
+                return found
+    raise ValueError(f"{value!r} cannot be multiplied: it is no number, time or amount of memory")
+
+
+def _number(text: str, factor: float) -> str | None:
+    return str(math.ceil(round(int(text) * factor, 6))) if text.isdigit() else None
+
+
+def _time(text: str, factor: float) -> str | None:
+    """Slurm's ``D-H``, ``D-H:M``, ``D-H:M:S`` and ``M:S``, and everybody's ``H:M:S``."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if found is None or (found[1] is None and found[3] is None):
+        return None
+    days, first, second, third = (int(part) if part is not None else 0 for part in found.groups())
+    if found[1] is None and found[4] is None:  # minutes and seconds
+        total = math.ceil(round((first * 60 + second) * factor, 6))
+        return f"{total // 60}:{total % 60:02}"
+    total = math.ceil(round((((days * 24 + first) * 60 + second) * 60 + third) * factor, 6))
+    hours, rest = divmod(total, 3600)
+    clock = f"{rest // 60:02}:{rest % 60:02}"
+    return f"{hours // 24}-{hours % 24:02}:{clock}" if found[1] is not None else f"{hours:02}:{clock}"
+
+
+_SMALLER = {"t": "g", "g": "m", "m": "k"}
+
+
+def _memory(text: str, factor: float) -> str | None:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgtKMGT])([bB]?)", text)
+    if found is None:
+        return None
+    amount, unit = round(float(found[1]) * factor, 6), found[2]
+    while amount != int(amount) and unit.lower() in _SMALLER:  # schedulers take whole numbers only
+        smaller = _SMALLER[unit.lower()]
+        amount, unit = round(amount * 1024, 6), smaller.upper() if unit.isupper() else smaller
+    return f"{math.ceil(amount)}{unit}{found[3]}"

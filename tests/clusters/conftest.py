@@ -1,0 +1,43 @@
+"""Fixtures of this directory: worlds on clusters, and a Python for their jobs that is there at once."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clusters.support import Cluster, MakeCluster
+from tests.services.login import Login
+from tests.services.slurm import Slurm
+from tests.services.sshd import Sshd
+from tests.warm_python import warm_python as start_warm_python
+
+
+@pytest.fixture(scope="session")
+def job_python(login: Login, warm_python: Path) -> Iterator[Path]:
+    """A warm Python (see :mod:`tests.warm_python`) for the jobs of who logs in."""
+    if not login.own:
+        yield warm_python
+        return
+    with start_warm_python(user=login.uid) as command:
+        yield command
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path, job_python: Path, warm: None) -> Iterator[MakeCluster]:
+    """Make worlds whose builds and jobs run by a warm Python."""
+    made: list[Cluster] = []
+
+    def make(slurm: Slurm, sshd: Sshd, **spec: Any) -> Cluster:
+        made.append(Cluster(tmp_path / f"world{len(made)}", slurm, sshd, job_python, **spec))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.close()
+        with contextlib.suppress(OSError):
+            shutil.rmtree(world.shared)

@@ -1,0 +1,13 @@
+"""The contract of workers: Slurm behind a jump host."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.suite import ContractOfSchedulers
+
+pytestmark = pytest.mark.timeout(600)  # for a machine that is busy with other things, too
+
+
+class TestJumpSlurm(ContractOfSchedulers):
+    place = "jump-slurm"

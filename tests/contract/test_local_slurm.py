@@ -1,0 +1,13 @@
+"""The contract of workers: Slurm on this machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.suite import TimeLimits
+
+pytestmark = pytest.mark.timeout(600)  # for a machine that is busy with other things, too
+
+
+class TestLocalSlurm(TimeLimits):
+    place = "local-slurm"

@@ -1,0 +1,13 @@
+"""The contract of workers: processes of another machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.suite import Contract
+
+pytestmark = pytest.mark.timeout(600)  # for a machine that is busy with other things, too
+
+
+class TestSshShell(Contract):
+    place = "ssh-shell"

@@ -1,0 +1,188 @@
+"""A store with jobs and nobody who runs them: tests say themselves when an attempt starts and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reconciler.actual.store import Store, Writer
+from reconciler.execution.launch import next_attempt
+from reconciler.execution.outputs import EmbeddedOutputs
+from reconciler.execution.ready import initial_state, parents_ready
+from reconciler.execution.responses import fail, take_in
+from reconciler.execution.result import JobError, JobResponse, JobResult
+from reconciler.execution.transitions import move
+from reconciler.execution.verbs import VerbActor
+from reconciler.model.manifests import WorkerSpec
+from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.run_config import RunConfig
+from reconciler.model.settings import Level, Origin, Setting
+from reconciler.model.states import ACTIVE, JobState
+from reconciler.model.verbs import JobVerb
+from reconciler.plan.verbs import VerbPlan, VerbPlanner
+
+PROJECT = Origin(Level.PROJECT, "Project", "test", "/spec/defaults/worker")
+BY = "ada (Ada Tester <ada@example.invalid>)"
+
+
+def config(worker: str = "w1", priority: int | None = None) -> RunConfig:
+    """Return a run config."""
+    urgent = Setting(priority, PROJECT) if priority is not None else None
+    return RunConfig(worker=Setting(worker, PROJECT), priority=urgent)
+
+
+def new_job(uuid: str, index: int = 1, *, name: str = "new", parents: Sequence[str] = ()) -> Any:
+    """Return a generated job as a launcher reports it."""
+    payload = {
+        "uuid": uuid, "index": index, "name": name, "function": {"@module": "m", "@callable": "f"},
+        "function_args": [], "function_kwargs": {}, "config": {},
+    }  # fmt: skip
+    return payload, list(parents)
+
+
+class Bench:
+    """The store, a clock, and the attempts that run: (job id, attempt)."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = Store(root)
+        self.outputs = EmbeddedOutputs(self.store)
+        self.clock = 1000.0
+        self.running: set[tuple[str, int]] = set()
+        spec = WorkerSpec(type="local", scheduler_type="shell", work_dir="/nowhere")
+        self.config = AppliedConfig(revision="main@1", workers={"w1": spec})
+        self.store.write(lambda writer: writer.put_config(self.config))
+
+    def flow(self, name: str, jobs: dict[str, list[str]], **fields: Any) -> None:
+        """Add a flow; ``jobs`` has the needs of each: keys of this flow, or ``flow/job``."""
+
+        def write(writer: Writer) -> None:
+            writer.put_flow(FlowRecord(name=name, identity=name, build_key=name, **fields))
+            for key, needs in jobs.items():
+                parents = [need.replace("/", "-") if "/" in need else f"{name}-{need}" for need in needs]
+                self._put(writer, name, key, parents)
+
+        self.store.write(write)
+
+    def _put(self, writer: Writer, flow: str, key: str, parents: list[str]) -> None:
+        record = JobRecord(
+            uuid=f"{flow}-{key}", index=1, flow=flow, key=key, name=key, function="m.f", content=key,
+            state=JobState.WAITING, config=config(), parents=parents,
+            sequence=writer.next_number("sequence"),
+        )  # fmt: skip
+        writer.put_job(msgspec.structs.replace(record, state=initial_state(writer, record)))
+        writer.put_payload(record.id, b'{"config": {}}')
+
+    # looking ------------------------------------------------------------------------------------------
+
+    def jobs(self) -> list[JobRecord]:
+        """Return all records."""
+        with self.store.read() as view:
+            return list(view.jobs())
+
+    def job(self, path: str) -> JobRecord:
+        """Return the current job of a path, or else its last one."""
+        found = [job for job in self.jobs() if job.path == path]
+        return max(found, key=lambda job: (job.current, job.sequence))
+
+    def states(self, *paths: str) -> list[str]:
+        """Return the states of jobs."""
+        return [str(self.job(path).state) for path in paths]
+
+    def output(self, uuid: str) -> Any:
+        """Return the output of a job that jobs which need it would get."""
+        found = self.outputs.latest(uuid)
+        return found["output"] if found is not None else None
+
+    # living -------------------------------------------------------------------------------------------
+
+    def start(self, *paths: str, state: JobState = JobState.RUNNING) -> None:
+        """Start the next attempt of READY jobs."""
+        for path in paths:
+            self.start_one(self.job(path), state)
+
+    def start_one(self, job: JobRecord, state: JobState = JobState.RUNNING) -> None:
+        """Start the next attempt of a READY job."""
+        assert job.state is JobState.READY, f"{job.path} is {job.state}"
+        assert not [one for one, _ in self.running if one == job.id], f"{job.path} runs already"
+        attempt = next_attempt(job, "/w")
+        self.clock += 1
+        self.store.write(
+            lambda writer: move(writer, attempt, state, self.clock, error=None, cause=None, queue_id="7")
+        )
+        self.running.add((job.id, attempt.attempt))
+
+    def end(self, path: str, *, error: str = "", output: Any = None, **response: Any) -> None:
+        """End the attempt of a job, with what it asks for next."""
+        self.end_one(self.job(path), error=error, output=output, **response)
+
+    def end_one(self, job: JobRecord, *, error: str = "", output: Any = None, **response: Any) -> None:
+        """End the attempt of a job by its result."""
+        self.running.remove((job.id, job.attempt))
+        self.clock += 1
+        document = {"uuid": job.uuid, "index": job.index, "output": output or f"{job.id}.{job.attempt}"}
+        result = JobResult(
+            ok=not error, started=self.clock - 1, ended=self.clock,
+            error=JobError("E", error, error) if error else None,
+            documents=[] if error else [document], response=JobResponse(**response),
+        )  # fmt: skip
+        self.store.write(
+            lambda writer: take_in(writer, job.id, job.attempt, result, self.outputs, self.config, self.clock)
+        )
+
+    def killed(self, path: str) -> None:
+        """End the attempt of a job as the executor does when it is gone without a result."""
+        job = self.job(path)
+        self.running.remove((job.id, job.attempt))
+        self.clock += 1
+        self.store.write(lambda writer: fail(writer, _known(writer, job.id), "killed", self.clock))
+
+    def run(self, *paths: str) -> None:
+        """Start jobs and let each complete."""
+        for path in paths:
+            self.start(path)
+            self.end(path)
+
+    def verb(self, verb: str, *paths: str, descendants: bool = False) -> VerbPlan:
+        """Do a verb to jobs, as the command line does."""
+        return self.verb_on(verb, [self.job(path) for path in paths], descendants=descendants)
+
+    def verb_on(self, verb: str, jobs: Sequence[JobRecord], *, descendants: bool = False) -> VerbPlan:
+        """Do a verb to jobs."""
+        self.clock += 1
+
+        def write(writer: Writer) -> VerbPlan:
+            planner = VerbPlanner(writer, self.config.workers, lambda flow: f"flows/{flow}.yaml:9")
+            present = [_known(writer, job.id) for job in jobs]
+            plan = planner.plan(JobVerb(verb), present, descendants=descendants)
+            VerbActor(writer, plan, BY, f"reconcile {verb} ...", self.clock).carry_out()
+            return plan
+
+        return self.store.write(write)
+
+    def check(self) -> None:
+        """What runs is what the store knows to run; nothing waits for what is there, or runs without it."""
+        with self.store.read() as view:
+            jobs = list(view.jobs())
+            active = [(job.id, job.attempt) for job in jobs if job.state in ACTIVE]
+            assert sorted(active) == sorted(self.running)
+            for job in jobs:
+                if not job.current:
+                    assert not job.again
+                    assert job.state not in (JobState.READY, JobState.WAITING, JobState.PAUSED)
+                    assert job.state not in ACTIVE or job.cancel is not None, f"{job.path} runs, as history"
+                elif job.state is JobState.READY:
+                    assert parents_ready(view, job), f"{job.path} is READY too early"
+                elif job.state is JobState.WAITING:
+                    assert not parents_ready(view, job), f"{job.path} waits for nothing"
+                for parent in job.parents if job.current else ():
+                    assert view.generations(parent), f"{job.path} needs what nobody knows"
+                assert job.again is False or job.state in ACTIVE
+
+
+def _known(writer: Writer, job_id: str) -> JobRecord:
+    job = writer.job(job_id)
+    assert job is not None
+    return job
