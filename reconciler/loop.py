@@ -33,7 +33,8 @@ from reconciler.execution.executor import Executor
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.known_builds import external_jobs, known_builds, previous_previews
 from reconciler.execution.outputs import EmbeddedOutputs, Outputs
-from reconciler.execution.worker.access import Repository, WorkerAccess
+from reconciler.execution.worker.access import WorkerAccess
+from reconciler.execution.worker.freight import Repository
 from reconciler.model.actions import Action, Plan, Subject, Verb
 from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState, Revision

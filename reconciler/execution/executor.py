@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -19,15 +18,15 @@ from reconciler.errors import TransientError
 from reconciler.execution.lifecycle import Observation, Step, next_step
 from reconciler.execution.looks import Looks
 from reconciler.execution.outputs import Outputs
+from reconciler.execution.standing import Standing
 from reconciler.execution.starting import OnWorker, Starter
 from reconciler.execution.taking_in import TakerIn
 from reconciler.execution.transitions import move, note
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.poll import Seen
-from reconciler.model.records import AppliedConfig, JobRecord, WorkerStatus
+from reconciler.model.records import AppliedConfig, JobRecord
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
-_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 2.0, 300.0
 _CLEANED_AT_ONCE = 200
 _MAY_BE_THERE = ON_WORKER | {JobState.UPLOADED}
 _NOTES = (
@@ -63,7 +62,7 @@ class Executor:
 
     def outages(self) -> dict[str, str]:
         """Return why workers cannot be used now, by name."""
-        return {lane.name: reason for lane in self.lanes if (reason := lane.outage()) is not None}
+        return {lane.name: reason for lane in self.lanes if (reason := lane.standing.outage) is not None}
 
     def warnings(self) -> list[str]:
         """Return what people should know of workers that can be used; each is told once, ever."""
@@ -91,7 +90,7 @@ class Lane(OnWorker):
         self._taker_in = TakerIn(store, config, outputs, name, access)
         self._looks: Looks | None = None
         self._strays: set[str] = set()
-        self._seen_at: float | None = None
+        self.standing = Standing(store, name)
 
     @property
     def looks(self) -> Looks:
@@ -106,27 +105,22 @@ class Lane(OnWorker):
             active = [job for state in ACTIVE for job in view.in_state(state, self.name)]
             old = view.due_cleanups(self.name, now, _CLEANED_AT_ONCE)
             work = active or old or view.any_in_state([JobState.READY], self.name)
-            status = view.worker_status(self.name)
         if not work:
             return False
         active = self._starter.drop(active, now)
-        if status is not None and now < status.next_try:
+        if now < self.standing.status.next_try:
             return False
         try:
+            before = self.access.host.commands
             moved = self._pass(active, now)
             self._clean_up(old)
+            asked = self.access.host.commands > before
         except TransientError as error:
-            self._note_failure(error, now)
+            self.standing.failed(error, now)
             return False
-        self._seen_at = now
-        if status is None or not status.reachable:
-            self._put_status(reachable=True, last_seen=now, reason="", fix="", failures=0, next_try=0.0)
+        if asked:  # else there was no reason to ask it for anything, and nothing is known
+            self.standing.answered(now)
         return moved
-
-    def outage(self) -> str | None:
-        """Return why this worker cannot be used now, and what to do about it, if so."""
-        status = self._status()
-        return None if status.reachable else " - ".join(filter(None, (status.reason, status.fix)))
 
     def warnings(self) -> list[str]:
         """Return what is new and people should know of this worker."""
@@ -234,29 +228,6 @@ class Lane(OnWorker):
 
         if refused:
             self.store.write(write)
-
-    # how the worker is --------------------------------------------------------------------------------
-
-    def _note_failure(self, error: TransientError, now: float) -> None:
-        status = self._status()
-        failures = status.failures + 1
-        wait = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (failures - 1))
-        self._put_status(
-            reachable=False,
-            last_seen=self._seen_at or status.last_seen,
-            reason=error.message,
-            fix=error.hint or "",
-            failures=failures,
-            next_try=now + wait,
-        )
-
-    def _status(self) -> WorkerStatus:
-        with self.store.read() as view:
-            return view.worker_status(self.name) or WorkerStatus(reachable=True)
-
-    def _put_status(self, **fields: Any) -> None:
-        status = msgspec.structs.replace(self._status(), **fields)
-        self.store.write(lambda writer: writer.put_worker_status(self.name, status))
 
 
 def _note_one(writer: Writer, step: Step, job: JobRecord, seen: Seen, now: float) -> None:

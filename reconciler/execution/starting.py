@@ -15,6 +15,7 @@ from reconciler.execution.outputs import Outputs
 from reconciler.execution.responses import fail
 from reconciler.execution.transitions import move
 from reconciler.execution.worker.access import WorkerAccess
+from reconciler.execution.worker.freight import Contents
 from reconciler.execution.worker.submit import Submitted
 from reconciler.model.records import AppliedConfig, JobRecord
 from reconciler.model.states import ACTIVE, JobState
@@ -88,7 +89,7 @@ class Starter(OnWorker):
         """
         if not jobs:
             return []
-        outcome = self.access.upload(jobs, self._payload, self.config, self.outputs)
+        outcome = self.access.upload(jobs, Contents(self._payload, self.config, self.outputs))
 
         def write(writer: Writer) -> list[JobRecord]:
             done = []

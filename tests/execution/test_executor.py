@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.execution.executor import _FIRST_BACK_OFF, _LONGEST_BACK_OFF
+from reconciler.execution.standing import _FIRST_BACK_OFF, _LONGEST_BACK_OFF
 from reconciler.model.records import JobRecord, WorkerStatus
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting

@@ -192,7 +192,7 @@ class TestRevision:
             assert make_plan(state, ActualState()).effective
 
 
-def written(fields: str, scheduler: str = "slurm", work_dir: str = "/work") -> list[Diagnostic]:
+def written(fields: str, scheduler: str = "slurm", work_dir: str = "/data") -> list[Diagnostic]:
     """Return what is wrong with a worker whose spec has these fields besides the needed ones."""
     text = f"""\
 apiVersion: reconciler/v1
@@ -212,7 +212,7 @@ spec:
     return found
 
 
-@pytest.mark.parametrize("work_dir", ["/work/50%j", "/work/a\\b"])
+@pytest.mark.parametrize("work_dir", ["/data/50%j", "/data/a\\b"])
 def test_slurm_would_read_a_pattern_in_the_work_dir(work_dir: str) -> None:
     """Every job would die when it is launched."""
     (found,) = written("type: local\n", work_dir=work_dir)

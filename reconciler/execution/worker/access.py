@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from reconciler.errors import InputError, ReconcilerError, TransientError
+from reconciler.errors import TransientError
 from reconciler.execution import launch
 from reconciler.execution.hosts.command import CommandResult, Host, new_sign
 from reconciler.execution.hosts.local import expand
 from reconciler.execution.hosts.sections import split
-from reconciler.execution.outputs import Outputs, needed_outputs
 from reconciler.execution.queues.base import Queue
 from reconciler.execution.queues.choice import queue_of
 from reconciler.execution.worker import collect, poll, prepare, submit, uploads
@@ -27,24 +25,15 @@ from reconciler.execution.worker.ending import (
     may_still_start,
     read_ending,
 )
+from reconciler.execution.worker.freight import Contents, Freight, Repository
 from reconciler.execution.worker.poll import Seen
-from reconciler.execution.worker.stream import Parcel, tar_stream
+from reconciler.execution.worker.stream import tar_stream
 from reconciler.execution.worker.submit import Submitted, Withdrawn
 from reconciler.model.manifests import WorkerSpec
-from reconciler.model.records import AppliedConfig, JobRecord
+from reconciler.model.records import JobRecord
 
 _SPOOLED = 1 << 20
 """Bytes of an answer that stay in memory; what is bigger goes to a temporary file."""
-
-
-class Repository(msgspec.Struct, frozen=True):
-    """What a worker needs of the user's repository: the files of code trees, and single files.
-
-    ``code`` yields (path, is executable, content).
-    """
-
-    code: Callable[[str], Iterable[tuple[str, bool, bytes]]]
-    blobs: Callable[[Iterable[str]], Iterator[tuple[str, bytes]]]
 
 
 class Uploaded(msgspec.Struct, frozen=True):
@@ -145,13 +134,7 @@ class WorkerAccess:
 
     # uploading ----------------------------------------------------------------------------------------
 
-    def upload(
-        self,
-        jobs: Sequence[JobRecord],
-        payload: Callable[[JobRecord], bytes],
-        config: AppliedConfig,
-        outputs: Outputs,
-    ) -> Uploaded:
+    def upload(self, jobs: Sequence[JobRecord], contents: Contents) -> Uploaded:
         """Bring everything that jobs need into their run directories; may be repeated.
 
         Raises
@@ -160,74 +143,21 @@ class WorkerAccess:
             The worker does not answer, its disk is full, or the store of outputs cannot be read.
         """
         there = self._there or set()
-        shared, broken = self._missing_trees(jobs, there)
-        impossible: dict[str, str] = {}
-
-        def parcels() -> Iterator[Parcel]:
-            yield from shared
-            if launch.launcher_name() not in there:
-                name = uploads.shared_name(launch.launcher_name(), launch.LAUNCHERS)
-                yield Parcel(name, launch.launcher_source())
-            for number, job in enumerate(jobs):
-                try:
-                    problem = next((broken[tree] for tree in job.code if tree in broken), None)
-                    if problem is not None:
-                        raise problem
-                    files = list(self._files(number, job, payload(job), config, outputs))
-                except TransientError:
-                    raise
-                except (ReconcilerError, ValueError, KeyError) as error:
-                    impossible[job.id] = str(error) or type(error).__name__
-                else:
-                    yield from files
-
-        trees = sorted({tree for job in jobs for tree in job.code} - broken.keys())
-        needed = [
-            f"{launch.LAUNCHERS}/{launch.launcher_name()}",
-            *(f"{launch.CODE}/{tree}" for tree in trees),
-        ]
-        text = uploads.script(self.place, jobs, needed, secrets.token_hex(8))
-        outcome = self._checked_upload(text, tar_stream(parcels()))
-        self._there = there | {launch.launcher_name(), *trees}
-        return Uploaded(
-            ready={jobs[number].id for number in outcome.placed},
-            used={jobs[number].id for number in outcome.used},
-            impossible=impossible,
-        )
-
-    def _missing_trees(
-        self, jobs: Sequence[JobRecord], there: Container[str]
-    ) -> tuple[list[Parcel], dict[str, ReconcilerError]]:
-        """Return the files of code trees that are not there yet, and the trees that cannot be sent."""
-        parcels: list[Parcel] = []
-        broken: dict[str, ReconcilerError] = {}
-        for tree in sorted({tree for job in jobs for tree in job.code if tree not in there}):
-            target = uploads.shared_name(tree, launch.CODE)
-            try:
-                files = list(self.repository.code(tree))
-            except InputError as error:
-                broken[tree] = error
-            else:
-                parcels += [Parcel(f"{target}/{path}", data, flag) for path, flag, data in files]
-        return parcels, broken
-
-    def _checked_upload(self, text: str, stream: Iterator[bytes]) -> uploads.Uploaded:
+        freight = Freight(jobs, contents, self.repository, self.spec, self.place, there)
+        shared = freight.shared
+        text = uploads.script(self.place, jobs, list(shared.values()), secrets.token_hex(8))
         try:
-            return uploads.uploaded(self._run(text, self.transfer, data=stream), self.place)
+            result = self._run(text, self.transfer, data=tar_stream(freight.parcels()))
+            outcome = uploads.uploaded(result, self.place)
         except TransientError:
             self._there = None  # whatever is missing is sent again
             raise
-
-    def _files(
-        self, number: int, job: JobRecord, payload: bytes, config: AppliedConfig, outputs: Outputs
-    ) -> Iterator[Parcel]:
-        documents, blobs = needed_outputs(json.loads(payload), outputs)
-        script = launch.script_of(job, config, self.spec, self.place)
-        yield Parcel(uploads.job_name(number, launch.SCRIPT), script.encode())
-        yield Parcel(uploads.job_name(number, launch.INPUT), launch.job_input(job, payload, documents, blobs))
-        for blob, name in job.files:
-            for _, data in self.repository.blobs([blob]):
-                yield Parcel(uploads.job_name(number, f"files/{blob}/{name}"), data)
+        self._there = there | shared.keys()
+        return Uploaded(
+            ready={jobs[number].id for number in outcome.placed},
+            used={jobs[number].id for number in outcome.used},
+            impossible=freight.impossible,
+        )
 
     # around the start ---------------------------------------------------------------------------------
 

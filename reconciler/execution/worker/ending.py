@@ -48,9 +48,8 @@ def ended_without_result(wanted: Wanted, facts: Facts, queue: Queue) -> Ended | 
     if death is not None and not death.over:
         if wanted.lost:
             return Ended(still_runs_as=job.queue_id)
-        if (
-            facts.exit_code or 0
-        ) > 128:  # its scheduler ended it, and knows why as soon as it is done with it
+        by_signal = (facts.exit_code or 0) > 128
+        if by_signal:  # its scheduler ended it, and knows why as soon as it is done with it
             return None
     started = facts.found == "claimed" and facts.claimant is not None
     state = JobState.FAILED if started or facts.found == "gone" else JobState.REMOTE_ERROR

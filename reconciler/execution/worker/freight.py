@@ -1,0 +1,124 @@
+"""What an upload brings: the scripts and inputs of jobs, and what they share: the launcher, code trees.
+
+Made while it is sent: of the jobs only one is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+
+import msgspec
+
+from reconciler.errors import InputError, ReconcilerError, TransientError
+from reconciler.execution import launch
+from reconciler.execution.outputs import Outputs, needed_outputs
+from reconciler.execution.worker import uploads
+from reconciler.execution.worker.stream import Parcel
+from reconciler.model.manifests import WorkerSpec
+from reconciler.model.records import AppliedConfig, JobRecord
+
+
+class Repository(msgspec.Struct, frozen=True):
+    """What a worker needs of the user's repository: the files of code trees, and single files.
+
+    ``code`` yields (path, is executable, content).
+    """
+
+    code: Callable[[str], Iterable[tuple[str, bool, bytes]]]
+    blobs: Callable[[Iterable[str]], Iterator[tuple[str, bytes]]]
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """Where the contents of run directories come from: the store, the applied configuration, the outputs."""
+
+    payload: Callable[[JobRecord], bytes]
+    config: AppliedConfig
+    outputs: Outputs
+
+
+class Freight:
+    """The files for some jobs of one worker. ``there`` are the launchers and code trees that it has already.
+
+    After all parcels were made, ``impossible`` has the jobs whose files cannot be made, and why.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[JobRecord],
+        contents: Contents,
+        repository: Repository,
+        worker: WorkerSpec,
+        place: launch.Place,
+        there: Container[str],
+    ) -> None:
+        self.impossible: dict[str, str] = {}
+        self._jobs = jobs
+        self._contents = contents
+        self._repository = repository
+        self._worker = worker
+        self._place = place
+        self._there = there
+        self._broken: dict[str, ReconcilerError] = {}
+        self._code = list(self._missing_code())
+
+    @property
+    def shared(self) -> dict[str, str]:
+        """What the jobs share, by name: its path below the work_dir."""
+        trees = {tree for job in self._jobs for tree in job.code} - self._broken.keys()
+        name = launch.launcher_name()
+        return {name: f"{launch.LAUNCHERS}/{name}"} | {
+            tree: f"{launch.CODE}/{tree}" for tree in sorted(trees)
+        }
+
+    def parcels(self) -> Iterator[Parcel]:
+        """Yield every file.
+
+        Raises
+        ------
+        TransientError
+            The store of outputs cannot be read now.
+        """
+        yield from self._code
+        name = launch.launcher_name()
+        if name not in self._there:
+            yield Parcel(uploads.shared_name(name, launch.LAUNCHERS), launch.launcher_source())
+        for number, job in enumerate(self._jobs):
+            yield from self._of_job(number, job)
+
+    def _missing_code(self) -> Iterator[Parcel]:
+        """Yield the code trees that are not there yet; note those that cannot be sent."""
+        for tree in sorted({tree for job in self._jobs for tree in job.code if tree not in self._there}):
+            target = uploads.shared_name(tree, launch.CODE)
+            try:
+                files = list(self._repository.code(tree))
+            except InputError as error:
+                self._broken[tree] = error
+            else:
+                yield from (Parcel(f"{target}/{path}", data, flag) for path, flag, data in files)
+
+    def _of_job(self, number: int, job: JobRecord) -> list[Parcel]:
+        try:
+            for tree in job.code:
+                if tree in self._broken:
+                    raise self._broken[tree]
+            return list(self._files(number, job))
+        except TransientError:
+            raise
+        except (ReconcilerError, ValueError, KeyError) as error:
+            self.impossible[job.id] = str(error) or type(error).__name__
+            return []
+
+    def _files(self, number: int, job: JobRecord) -> Iterator[Parcel]:
+        payload = self._contents.payload(job)
+        documents, blobs = needed_outputs(json.loads(payload), self._contents.outputs)
+        script = launch.script_of(job, self._contents.config, self._worker, self._place)
+        files = {
+            launch.SCRIPT: script.encode(),
+            launch.INPUT: launch.job_input(job, payload, documents, blobs),
+        }
+        for blob, name in job.files:
+            for _, data in self._repository.blobs([blob]):
+                files[f"files/{blob}/{name}"] = data
+        for path, data in files.items():
+            yield Parcel(uploads.job_name(number, path), data)
