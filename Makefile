@@ -35,7 +35,7 @@ services: bootstrap ## install what the tests start: sshd, Slurm, Grid Engine
 	@bash scripts/services
 	@echo "The tests find their services; they start them by themselves."
 
-bench: bootstrap ## run the benchmarks one after the other
+bench: services ## run the benchmarks one after the other
 	@bash scripts/bench
 
 clean: ## remove .venv, caches, builds and the state of the demo

@@ -222,3 +222,21 @@ def test_a_marker_that_an_interrupted_pass_left_is_removed_later(world: World) -
     assert world.state("f/next") == "COMPLETED"
     assert not mine.exists()
     assert foreign.exists(), "the directory may be shared with another project"
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_script_that_is_just_starting_is_not_taken_for_withdrawn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has made its claim and is about to write its name into it."""
+    world.flow("f", {"id": "j", "function": "give", "args": [1]})
+    world.reconcile()
+    _bring_to(world, "UPLOADED", monkeypatch)
+    claim = Path(world.job("f/j").run_dir or "") / "claim"
+    claim.mkdir()
+    world.edit("f/j", cancel="removed")
+    world.advance()
+    assert world.state("f/j") == "UPLOADED"
+    os.utime(claim, (time.time() - 200, time.time() - 200))  # nobody takes minutes for that
+    world.run()
+    assert world.state("f/j") == "USER_STOPPED"

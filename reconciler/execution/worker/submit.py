@@ -19,7 +19,7 @@ from reconciler.execution.queues.base import Queue
 from reconciler.model.records import JobRecord
 
 ANSWER = "queue_answer"
-_NO_DIRECTORY, _RUNS = 21, 22
+_NO_DIRECTORY, _RUNS, _TOO_EARLY = 21, 22, 23
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -90,8 +90,10 @@ def withdraw_script(jobs: Sequence[JobRecord], sign: str) -> str:
         "reconciler_withdraw() {\n"
         'cd -- "$1" || exit 0\n'
         f"[ -s {ANSWER} ] && cat {ANSWER}\n"
-        f"mkdir {CLAIM} 2>/dev/null && exit 0\n"
+        f"if mkdir {CLAIM} 2>/dev/null; then : > {CLAIM}/withdrawn; exit 0; fi\n"
         f"if [ -s {CLAIM}/queue_id ]; then cat {CLAIM}/queue_id >&2; exit {_RUNS}; fi\n"
+        # A claim without a name is ours, or that of a script which is just about to write it.
+        f'[ -e {CLAIM}/withdrawn ] || [ -n "$(find {CLAIM} -maxdepth 0 -mmin +1)" ] || exit {_TOO_EARLY}\n'
         "exit 0\n}\n"
     )
     calls = {str(number): f"reconciler_withdraw {_directory(job)}" for number, job in enumerate(jobs)}
@@ -99,7 +101,10 @@ def withdraw_script(jobs: Sequence[JobRecord], sign: str) -> str:
 
 
 class Withdrawn(msgspec.Struct, frozen=True):
-    """Jobs that will never run any more, queue ids of scripts that still wait, and jobs that run already."""
+    """Jobs that will never run any more, queue ids of scripts that still wait, and jobs that run already.
+
+    Of a job in none of these it is too early to tell.
+    """
 
     gone: set[str]
     queued: list[str]
