@@ -44,6 +44,7 @@ TABLES = (
     "events",  # sequence number -> Event
     "events_about",  # what it is about, sequence number -> nothing
     "revisions",  # sequence number -> AppliedRevision
+    "unused",  # table, key of something that can be made again -> since when nothing refers to it
 )
 """Every table of the environment. A table whose key ends in "-> nothing" is an index."""
 
@@ -171,6 +172,35 @@ class Database:
         except lmdb.ReadersFullError:
             self._env.reader_check()  # killed processes leave their slots behind
             return self._env.begin()
+
+    def copy_to(self, descriptor: int) -> None:
+        """Write a snapshot of the whole store, without its free pages, to an open file.
+
+        Others may read and write meanwhile; the caller makes the file durable.
+
+        Raises
+        ------
+        WorldError
+            The file cannot be written, or the store cannot be read.
+        """
+        try:
+            while not self._copied(descriptor):
+                os.ftruncate(descriptor, 0)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+        except (lmdb.Error, OSError) as error:
+            raise _failure("copy", self.path, error) from error
+
+    def _copied(self, descriptor: int) -> bool:
+        """Copy once; return False if another process gave the map a new size at just that moment."""
+        token, raw = self._begin(write=False)  # holds resizes off, and adopts those of other processes
+        try:
+            with raw:
+                self._env.copyfd(descriptor, compact=True)
+        except lmdb.MapResizedError:
+            return False
+        finally:
+            self._gate.leave(token)
+        return True
 
     def _make_room(self) -> int:
         """Double the map if less than a quarter of it is free and nobody minds; return its size before."""

@@ -34,6 +34,9 @@ VERBS = {
     "history": "List the applied revisions and what they did.",
     "render": "Print the submission script of a job.",
     "doctor": "Check this machine, the repository and the workers.",
+    "backup": "Copy the state to a file, also while a reconcile runs.",
+    "restore": "Put a backup in the place of the state.",
+    "fsck": "Check every invariant of the state; repair what can be.",
     "explain": "Explain a job's run config, a rule, or a field of a manifest.",
 }
 """Each verb has a file of its name in this package, imported only when it is used."""
