@@ -6,7 +6,7 @@ the lease, after a copy was made: the first writer migrates, readers wait for it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from reconciler import __version__
@@ -40,21 +40,14 @@ def check_version(database: Database, state_dir: Path) -> None:
     """
     with database.read() as txn:
         found = _version(txn)
-        by = _written_by(txn)
+        story = _story(txn, state_dir)
     if found is None:
         database.write(_stamp)
     elif found > SCHEMA_VERSION:
-        raise InputError(
-            f"the state in {state_dir} was written by a newer reconciler ({by}, schema {found}; "
-            f"this is {__version__}, schema {SCHEMA_VERSION})",
-            hint=f"upgrade to reconciler {by} or newer, or choose another --state-dir",
-        )
+        raise _too_new(story)
     elif found < SCHEMA_VERSION:
-        raise OutdatedError(
-            f"the state in {state_dir} was written by an older reconciler ({by}, schema {found}; "
-            f"this is {__version__}, schema {SCHEMA_VERSION})",
-            hint="run `reconcile --once`: it makes a copy, then migrates it",
-        )
+        hint = "run `reconcile --once`: it makes a copy, then migrates it"
+        raise OutdatedError(story, hint=hint)
 
 
 def migrate_state(state_dir: Path, now: float, say: Callable[[str], None]) -> None:
@@ -81,38 +74,42 @@ def migrate_state(state_dir: Path, now: float, say: Callable[[str], None]) -> No
 def _migrate(database: Database, state_dir: Path, now: float, say: Callable[[str], None]) -> None:
     with database.read() as txn:
         found = _version(txn)
-    if found is None or found >= SCHEMA_VERSION:
-        return  # another process was faster
-    _require_way(found, state_dir)
+        if found in (None, SCHEMA_VERSION):
+            return  # another process was faster
+        _require_way(txn, state_dir)
     copy = state_dir / f"before-schema-{SCHEMA_VERSION}-{time_stamp(now)}.mdb"
     save_copy(database, copy, overwrite=True)
     say(f"migrating the state from schema {found} to {SCHEMA_VERSION}; a copy of it as it was: {copy}")
-    database.write(upgrade)
+    database.write(lambda txn: upgrade(txn, state_dir))
 
 
-def upgrade(txn: Txn) -> None:
-    """Run the migrations that a store needs.
+def upgrade(txn: Txn, place: Path) -> None:
+    """Run the migrations that a store needs; ``place`` is how errors name it.
 
     Raises
     ------
     InputError
-        No way leads from its version to this one.
+        It was written by a newer version, or no way leads from its schema to this one.
     """
-    found = _version(txn)
-    if found is not None:
-        _require_way(found)
-        for version in range(found, SCHEMA_VERSION):
-            MIGRATIONS[version](txn)
+    for version in _require_way(txn, place):
+        MIGRATIONS[version](txn)
     _stamp(txn)
 
 
-def _require_way(found: int, place: Path | None = None) -> None:
-    if any(version not in MIGRATIONS for version in range(found, SCHEMA_VERSION)):
-        where = f" in {place}" if place is not None else ""
+def _require_way(txn: Txn, place: Path) -> Sequence[int]:
+    """Return the versions that a store is to be migrated from, one after the other."""
+    found = _version(txn)
+    if found is None:
+        return ()
+    if found > SCHEMA_VERSION:
+        raise _too_new(_story(txn, place))
+    steps = range(found, SCHEMA_VERSION)
+    if any(version not in MIGRATIONS for version in steps):
         raise InputError(
-            f"the state{where} has schema {found}, too old to be migrated to {SCHEMA_VERSION}",
+            f"{_story(txn, place)}: too old to be migrated",
             hint="migrate it with an older version of reconciler first, or choose another --state-dir",
         )
+    return steps
 
 
 def _version(txn: Txn) -> int | None:
@@ -121,6 +118,20 @@ def _version(txn: Txn) -> int | None:
     if raw is not None:
         return number_of(raw)
     return 0 if any(txn.count(table) for table in ("meta", "flows", "jobs")) else None
+
+
+def _story(txn: Txn, place: Path) -> str:
+    """Say who wrote a store of another schema."""
+    found = _version(txn) or 0
+    kind = "a newer" if found > SCHEMA_VERSION else "an older"
+    mine = f"this is {__version__}, schema {SCHEMA_VERSION}"
+    return (
+        f"the state in {place} was written by {kind} reconciler ({_written_by(txn)}, schema {found}; {mine})"
+    )
+
+
+def _too_new(story: str) -> InputError:
+    return InputError(story, hint="upgrade reconciler to the version that wrote it, or to a newer one")
 
 
 def _written_by(txn: Txn) -> str:

@@ -93,7 +93,7 @@ def _prepared(file: Path, place: Path, now: float) -> Staged:
         with database.read() as txn:
             if not txn.count("meta"):
                 raise InputError(f"{file} holds no state", hint="give a file that `reconcile backup` wrote")
-        database.write(lambda txn: _adapt(txn, now))
+        database.write(lambda txn: _adapt(txn, file, now))
         contents, report = _looked_at(database)
     finally:
         close_database(database)
@@ -101,8 +101,8 @@ def _prepared(file: Path, place: Path, now: float) -> Staged:
     return Staged(place, contents, report)
 
 
-def _adapt(txn: Txn, now: float) -> None:
-    upgrade(txn)
+def _adapt(txn: Txn, file: Path, now: float) -> None:
+    upgrade(txn, file)
     writer = Writer(txn)
     writer.put_restored(now)
     writer.finish()

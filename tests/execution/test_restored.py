@@ -13,9 +13,16 @@ from reconciler.actual.backup import save_copy
 from reconciler.actual.fsck.examine import examine
 from reconciler.actual.restore import stage, swap
 from reconciler.actual.store import Store
+from reconciler.execution.queues.shell import ShellQueue
 from tests.execution.support import World, gate, lines, running
 
 pytestmark = pytest.mark.usefixtures("warm")
+
+
+@pytest.fixture(autouse=True)
+def _sure_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is over is no longer in the queue; nothing else is, that it could be confused with."""
+    monkeypatch.setattr(ShellQueue, "lost_after", 0.0)
 
 
 def backup(world: World) -> Path:

@@ -61,6 +61,6 @@ RESTORE = "put a backup back: `reconcile restore FILE`"
 
 
 def shown(key: bytes) -> str:
-    """Return a key as text that fits in a line: names and ids as they are, the rest as hexadecimal."""
-    text = key.decode(errors="replace")
+    """Return a key as text that fits in a line: names with a slash between them; numbers as hexadecimal."""
+    text = key.replace(b"\0", b"/").decode(errors="replace")
     return text if text.isprintable() and "\ufffd" not in text else key.hex()
