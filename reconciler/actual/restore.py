@@ -19,7 +19,7 @@ from reconciler.actual.fsck.problem import Report
 from reconciler.actual.migrations import upgrade
 from reconciler.actual.state_dir import lmdb_dir, require_local, restored_dir, sync_directory, time_stamp
 from reconciler.actual.store import Store, View, Writer
-from reconciler.errors import InputError, ReconcilerError, WorldError
+from reconciler.errors import InputError, WorldError
 
 
 class Staged(msgspec.Struct, frozen=True):
@@ -31,17 +31,23 @@ class Staged(msgspec.Struct, frozen=True):
 
 
 def present_contents(state_dir: Path) -> Contents | None:
-    """Return what the present state holds; None if there is none, or if it cannot be read any more."""
+    """Return what the present state holds; None if there is none, or if it is damaged.
+
+    Raises
+    ------
+    InputError
+        It has another schema.
+    """
     if not Store.exists(state_dir):
         return None
     try:
         store = Store(state_dir)
-    except ReconcilerError:
+    except WorldError:
         return None
     try:
         with store.read() as view:
             return contents_of(view)
-    except (ReconcilerError, msgspec.DecodeError):
+    except (WorldError, msgspec.DecodeError):
         return None
     finally:
         store.close()

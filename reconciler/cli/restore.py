@@ -24,6 +24,9 @@ directories, goes on with those that run, and takes in the results that are ther
 was removed meanwhile, or that has another worker now, runs again."""
 
 
+_BY_FORCE = "with --force it is replaced, and kept beside the restored one"
+
+
 @click.command(name="restore", help="Put a backup in the place of the state, which is kept beside it.")
 @click.argument("file", metavar="FILE")
 @click.option("--force", is_flag=True, help="Also over a state that has jobs, or with a damaged backup.")
@@ -47,22 +50,31 @@ def command(context: Context, *, file: str, force: bool) -> None:
 
 
 def _put_back(context: Context, staged: Staged, state_dir: Path, now: float, *, force: bool) -> None:
-    from reconciler.actual.restore import present_contents, swap
+    from reconciler.actual.restore import swap
 
-    present = present_contents(state_dir)
+    present = _present(state_dir, force=force)
     _check_lineage(context, staged.contents, present)
     if not force:
         _check_report(staged)
         if present is not None and present.jobs:
-            raise RefusedError(
-                f"the state in {state_dir} has jobs: {contents_text(present)}",
-                hint="with --force it is replaced, and kept beside the restored one",
-            )
+            raise RefusedError(f"the state in {state_dir} has jobs: {contents_text(present)}", hint=_BY_FORCE)
     kept = swap(staged, state_dir, now)
     click.echo(f"restored {contents_text(staged.contents)}")
     if kept is not None:
         click.echo(f"the state as it was is kept in {kept}")
     context.say(_AFTERWARDS)
+
+
+def _present(state_dir: Path, *, force: bool) -> Contents | None:
+    """Return what is to be replaced, as far as it can be read."""
+    from reconciler.actual.restore import present_contents
+
+    try:
+        return present_contents(state_dir)
+    except InputError as error:
+        if force:
+            return None
+        raise RefusedError(error.message, hint=_BY_FORCE) from error
 
 
 def _check_report(staged: Staged) -> None:

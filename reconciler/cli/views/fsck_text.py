@@ -45,7 +45,7 @@ def _summary(found: Report, left: Report) -> str:
     if found is not left:
         return f"{text}; {len(left.problems)} left after the repair" if found.problems else text
     repairable = sum(1 for problem in found.problems if problem.repairable)
-    return f"{text}; `reconcile fsck --repair` puts {repairable} right" if repairable else text
+    return f"{text}; `reconcile fsck --repair` puts {repairable} of them right" if repairable else text
 
 
 def _remaining(left: Report) -> set[tuple[str, str]]:
