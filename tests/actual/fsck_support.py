@@ -45,7 +45,8 @@ def built(flow: str, *jobs: JobRecord) -> BuiltFlow:
 def put_base(writer: Writer) -> None:
     """Write what every state has."""
     workers = {
-        name: WorkerSpec(type="local", scheduler_type="shell", work_dir=f"/work/{name}") for name in WORKERS
+        name: WorkerSpec(type="local", scheduler_type="shell", work_dir=f"/scratch/{name}")
+        for name in WORKERS
     }
     writer.put_config(AppliedConfig(revision="main@1", workers=workers))
     writer.put_lineage({"project": "p", "root": "a" * 40})
@@ -76,7 +77,7 @@ def record(writer: Writer, uuid: str, index: int = 1, **fields: Any) -> JobRecor
     """Return a job whose fields agree with each other."""
     state = fields.get("state", JobState.WAITING)
     if state in ACTIVE:
-        fields = {"run_worker": "w", "run_dir": f"/work/w/{uuid}", "attempt": 1, "queue_id": "1"} | fields
+        fields = {"run_worker": "w", "run_dir": f"/scratch/w/{uuid}", "attempt": 1, "queue_id": "1"} | fields
     return job(uuid, index, sequence=writer.next_number("sequence"), **fields)
 
 
@@ -92,7 +93,7 @@ def furnish(store: Store) -> None:
         for one in (done, runs, born):
             put_job(writer, one)
             writer.add_event(Event(time=1.0, type="T", about=f"job/{one.path}", message="m"))
-        writer.add_cleanup("w", 5.0, job("uuid0", run_dir="/work/w/uuid0", attempt=1))
+        writer.add_cleanup("w", 5.0, job("uuid0", run_dir="/scratch/w/uuid0", attempt=1))
         writer.add_revision(AppliedRevision(time=1.0, branch="main", commit="1" * 40, path="", summary={}))
         writer.put_good("Flow/f", GoodManifest("flows/f.yaml", "blob", 0))
         writer.put_parsed("blob:0:1", ParsedFile([], [], True, []))
