@@ -17,7 +17,7 @@ from reconciler import __version__
 from reconciler.actual.compaction import compact
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store, Writer
-from reconciler.actual.unchanged import reconcile_key, unchanged_outcome
+from reconciler.actual.unchanged import is_settled, reconcile_key, unchanged_outcome
 from reconciler.desired.authorship import Authors
 from reconciler.desired.causes import Causes
 from reconciler.desired.git import Source
@@ -288,7 +288,7 @@ def reconcile_once(
         A guard forbids the plan, or another process is at work on this state.
     """
     outcome = unchanged_outcome(session.store, session.revision, time.time())
-    if check is None and outcome is not None and outcome.idle:
+    if check is None and outcome is not None and is_settled(outcome, wait=wait is not None):
         return Pass(outcome, None)
     with Lease(session.store.path) as lease, closing(session.hosts):
         lease.acquire(time.time())
@@ -311,8 +311,9 @@ _PROGRESS_INTERVAL = 0.2
 
 
 def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: Watcher) -> bool:
-    """Advance until no job runs or could run; return False if the deadline (monotonic) came first.
+    """Advance until no job runs, could run or waits for a retry; False if the deadline came first.
 
+    ``deadline`` is of the monotonic clock.
     The pause between two looks grows while nothing happens and is short again after something did.
     """
     pause, shown, told = _SHORTEST_PAUSE, 0.0, set[str]()
@@ -346,14 +347,15 @@ def _tell_news(executor: Executor, watcher: Watcher, told: Collection[str] = ())
 
 def _is_idle(store: Store) -> bool:
     with store.read() as view:
-        return not view.any_in_state((*ACTIVE, JobState.READY))
+        return not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None
 
 
 def _count(store: Store) -> tuple[int, int, int]:
     with store.read() as view:
         by_state = {state: view.count_in_state(state) for state in JobState}
+        retries = view.count_retries()
     running = sum(by_state[state] for state in ACTIVE)
-    done = sum(by_state[state] for state in FINISHED)
+    done = sum(by_state[state] for state in FINISHED) - retries
     return done, sum(by_state.values()), running
 
 

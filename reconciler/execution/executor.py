@@ -18,6 +18,7 @@ from reconciler.errors import TransientError
 from reconciler.execution.lifecycle import Observation, Step, next_step
 from reconciler.execution.looks import Looks
 from reconciler.execution.outputs import Outputs
+from reconciler.execution.retrying import begin_due
 from reconciler.execution.standing import Standing
 from reconciler.execution.starting import OnWorker, Starter
 from reconciler.execution.taking_in import TakerIn
@@ -53,12 +54,14 @@ class Executor:
         outputs: Outputs,
         access: Callable[[str], WorkerAccess],
     ) -> None:
+        self.store = store
         self.lanes = [Lane(store, config, outputs, name, access) for name in sorted(config.workers)]
 
     def advance(self, now: float) -> bool:
-        """Move every job that can move; return whether any did."""
+        """Move every job that can move, and begin the retries that are due; return whether any did."""
+        begun = begin_due(self.store, now)
         moved = [lane.advance(now) for lane in self.lanes]
-        return any(moved)
+        return begun or any(moved)
 
     def outages(self) -> dict[str, str]:
         """Return why workers cannot be used now, by name."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.actual.store import Store
-from reconciler.execution.queues.base import Cause
+from reconciler.model.retries import Cause
 from tests.clusters.support import HPC, Cluster, MakeCluster
 from tests.execution.support import eventually, lines
 from tests.services.plugin import NewSshd
