@@ -37,7 +37,7 @@ def begin_due(store: Store, now: float) -> bool:
 
 def give_up(writer: Writer, job: JobRecord, reason: str, now: float) -> None:
     """Make no more retries of a job that waits for one: it has failed."""
-    note(writer, job, "Retry", f"no retry: {reason}", now, attempt=job.attempt)
+    note(writer, job, "GivenUp", f"no retry: {reason}", now, attempt=job.attempt)
     writer.put_job(msgspec.structs.replace(job, retry_at=None))
     release_dependants(writer, job.uuid, now)
 
@@ -58,7 +58,7 @@ def note_retry(writer: Writer, job: JobRecord, retry: Retry, now: float) -> None
     if base is not None and asked is not None and asked != base:
         grown = {key: value for key, value in asked.values.items() if value != base.values[key]}
         text += f" with {', '.join(f'{key}={value}' for key, value in grown.items())}"
-    note(writer, job, "Retry", text, now, attempt=job.attempt)
+    note(writer, job, "Retrying", text, now, attempt=job.attempt)
 
 
 def _why(job: JobRecord) -> str:

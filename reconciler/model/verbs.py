@@ -79,8 +79,9 @@ def decide(verb: JobVerb, job: JobRecord, flow: FlowRecord | None, suspended_at:
     gone = _gone(job, flow)
     if gone is not None:
         return gone
-    if job.retry_at is not None and verb in _OF_RETRIES:
-        return _OF_RETRIES[verb]
+    of_retry = _of_retry(verb, job) if job.retry_at is not None else None
+    if of_retry is not None:
+        return of_retry
     if job.state not in TAKES[verb]:
         return Verdict(None, *_state_does_not_fit(verb, job.state), slight=True)
     match verb:
@@ -93,12 +94,17 @@ def decide(verb: JobVerb, job: JobRecord, flow: FlowRecord | None, suspended_at:
     return _cancel(job)
 
 
-_OF_RETRIES: Mapping[JobVerb, Verdict] = {
-    JobVerb.PAUSE: Verdict(Effect.PAUSE, "waits for its retry: paused until `reconcile resume`"),
-    JobVerb.CANCEL: Verdict(Effect.GIVE_UP, "waits for its retry: it is not tried again"),
-    JobVerb.RESUME: Verdict(None, "it waits for its retry", "`reconcile retry` makes it now", slight=True),
-}
-"""What verbs do to a job that waits for an automatic retry, where its state alone says something else."""
+def _of_retry(verb: JobVerb, job: JobRecord) -> Verdict | None:
+    """What a verb does to a job that waits for an automatic retry, where its state alone says otherwise."""
+    match verb:
+        case JobVerb.PAUSE:
+            return Verdict(Effect.PAUSE, f"{job.state}, to be retried: paused until `reconcile resume`")
+        case JobVerb.CANCEL:
+            return Verdict(Effect.GIVE_UP, f"{job.state}, to be retried: it is not tried again")
+        case JobVerb.RESUME:
+            why = f"it is {job.state}, to be retried; resume is for jobs that {_MEANT[verb]}"
+            return Verdict(None, why, "`reconcile retry` tries it again now", slight=True)
+    return None
 
 
 def _gone(job: JobRecord, flow: FlowRecord | None) -> Verdict | None:
@@ -123,7 +129,7 @@ def _again(verb: JobVerb, job: JobRecord, *, suspended: bool) -> Verdict:
         return Verdict(Effect.CANCEL_THEN_AGAIN, how)
     later = "; not before its flow is no longer suspended" if suspended else ""
     if job.retry_at is not None and verb is JobVerb.RETRY:
-        return Verdict(Effect.AGAIN, f"waits for its retry: that is made now, as {attempt}{later}")
+        return Verdict(Effect.AGAIN, f"{job.state}, to be retried: that is done now, as {attempt}{later}")
     return Verdict(Effect.AGAIN, f"{job.state}: runs again as {attempt}{later}")
 
 

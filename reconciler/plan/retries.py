@@ -9,7 +9,7 @@ import msgspec
 from reconciler.diagnostics import Diagnostic, Related
 from reconciler.model.desired import DesiredState
 from reconciler.model.records import FlowRecord, JobRecord
-from reconciler.model.retries import FORMS, Retries, form_of, policy_of
+from reconciler.model.retries import Retries, form_of, policy_of
 from reconciler.model.run_config import RunConfig
 from reconciler.model.schedulers import KEYWORDS, QRESOURCES_FIELDS, QRESOURCES_SUPPORTED, RESERVED
 from reconciler.model.settings import Resources, Setting
@@ -64,7 +64,7 @@ def check_policy(desired: DesiredState, setting: Setting) -> Iterator[Diagnostic
         return
     for form, factors in policy.escalate.items() if policy is not None else ():
         known, what = (QRESOURCES_FIELDS, "QResources field") if form == "qresources" else ANY_KEYWORD
-        for key in factors.keys() - (known - RESERVED):
+        for key in sorted(factors.keys() - (known - RESERVED)):
             yield _unknown(desired, setting, form, key, known, what)
 
 
@@ -94,7 +94,7 @@ def _unknown_to_scheduler(
     chosen = desired.locate(config.worker.origin) if config.worker is not None else None
     label = f"worker '{config.worker_name}' is chosen here"
     related = (Related(chosen, label),) if chosen is not None else ()
-    for key in policy.factors(resources).keys() - (known - RESERVED):
+    for key in sorted(policy.factors(resources).keys() - (known - RESERVED)):
         yield _unknown(desired, setting, form_of(resources), key, known, what, related)
 
 
@@ -119,7 +119,6 @@ def _not_multiplied(
 ) -> Iterator[Diagnostic]:
     assert isinstance(resources.value, Resources)
     form = form_of(resources.value)
-    assert form in FORMS
     for key, problem in policy.problems(resources.value):
         place = desired.locate(inside(resources, f"/{key}"))
         related = (Related(place, f"'{key}' is set here"),) if place is not None else ()

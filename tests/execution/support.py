@@ -141,9 +141,9 @@ class World:
         self.executor.tidy_up()
 
     def is_idle(self) -> bool:
-        """Whether no job runs and none is ready."""
+        """Whether no job runs, none is ready and none waits for a retry."""
         with self.store.read() as view:
-            return not any(view.count_in_state(state) for state in (*ACTIVE, JobState.READY))
+            return not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None
 
     # looking ------------------------------------------------------------------------------------------
 

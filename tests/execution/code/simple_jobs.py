@@ -57,6 +57,16 @@ def fails(text: str) -> NoReturn:
 
 
 @job
+def fails_at_first(file: str, line: str, times: int, after: Any = None) -> int:
+    """Append a line, and fail unless that many are there already; return how many there are."""
+    append(file, line)
+    attempts = Path(file).read_text().splitlines().count(line)
+    if attempts <= times:
+        raise ValueError(f"{line} fails for the {attempts}. time")
+    return attempts
+
+
+@job
 def dies(code: int) -> NoReturn:
     os.write(2, b"last words \xff\n")
     os._exit(code)
