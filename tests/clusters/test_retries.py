@@ -47,7 +47,9 @@ def test_a_job_of_a_node_that_failed_runs_again(
     gate = world.gated("lost", retries={"limit": 1, "backoff": "1s"})
     world.reconcile()
     world.until(lambda: world.state("lost/lost-000") == "RUNNING" and world.ran()["lost-000"] == 1)
-    first = slurm.call("squeue", "--noheader", "--format=%N", "--jobs", world.job("lost/lost-000").queue_id or "")
+    first = slurm.call(
+        "squeue", "--noheader", "--format=%N", "--jobs", world.job("lost/lost-000").queue_id or ""
+    )
     slurm.node_down(first.strip())
     world.until(lambda: world.ran()["lost-000"] == 2 or world.elapse(5))
     job = world.job("lost/lost-000")

@@ -139,7 +139,10 @@ class Bench:
 
     def killed(self, path: str, cause: Cause | None = None) -> None:
         """End the attempt of a job as the executor does when it is gone without a result."""
-        job = self.job(path)
+        self.killed_one(self.job(path), cause)
+
+    def killed_one(self, job: JobRecord, cause: Cause | None = None) -> None:
+        """End the attempt of a job that is gone without a result."""
         self.running.remove((job.id, job.attempt))
         self.clock += 1
         self.store.write(
