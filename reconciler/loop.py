@@ -324,6 +324,7 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: 
             shown = now
             watcher.progress(*_count(store))
             told |= _tell_news(executor, watcher, told)
+            told |= _tell_retries(store, watcher, told, time.time())
         if idle:
             return True
         if now > deadline:
@@ -343,6 +344,17 @@ def _tell_news(executor: Executor, watcher: Watcher, told: Collection[str] = ())
     for line in sorted(outages.difference(told)):
         watcher.say(f"{line}; it is tried again, its jobs stay as they are")
     return outages
+
+
+def _tell_retries(store: Store, watcher: Watcher, told: Collection[str], now: float) -> set[str]:
+    """Say once of every attempt that died when the next one is made."""
+    with store.read() as view:
+        waiting = {f"{job.id}.{job.attempt}": job for job in view.waiting_for_retry()}
+    for attempt, job in waiting.items():
+        if attempt not in told and job.retry_at is not None:
+            seconds = max(0.0, job.retry_at - now)
+            watcher.say(f"{job.path} failed ({job.cause}); it is tried again in {seconds:.0f} s")
+    return set(waiting)
 
 
 def _is_idle(store: Store) -> bool:

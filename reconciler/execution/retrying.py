@@ -9,7 +9,7 @@ from reconciler.execution.again import run_again
 from reconciler.execution.ready import release_dependants
 from reconciler.execution.transitions import note
 from reconciler.model.records import JobRecord
-from reconciler.plan.retries import Retry, is_still_wanted
+from reconciler.plan.retries import Retry, coming_retry
 
 AT_ONCE = 200
 """Jobs that one transaction begins again."""
@@ -23,10 +23,12 @@ def begin_due(store: Store, now: float) -> bool:
 
     def begin(writer: Writer) -> None:
         for job in writer.due_retries(now, AT_ONCE):
-            if is_still_wanted(job, writer.flow(job.flow)):
-                run_again(writer, [job], _why(job), now, as_retry=True)
-            else:
+            retry = coming_retry(job, writer.flow(job.flow))
+            if retry is None:
                 give_up(writer, job, "it is not wanted any more", now)
+            else:
+                why = f"retry {retry.number} of {retry.limit} after {job.retried[-1]}"
+                run_again(writer, [job], why, now, as_retry=True)
 
     with store.read() as view:
         due = view.due_retries(now, 1)
@@ -44,7 +46,7 @@ def give_up(writer: Writer, job: JobRecord, reason: str, now: float) -> None:
 
 def drop_unwanted_retry(writer: Writer, job: JobRecord, now: float) -> None:
     """Give up the retry of a job whose run config was changed to one without it."""
-    if job.retry_at is not None and not is_still_wanted(job, writer.flow(job.flow)):
+    if job.retry_at is not None and coming_retry(job, writer.flow(job.flow)) is None:
         give_up(writer, job, "its run config was changed", now)
 
 
@@ -59,9 +61,3 @@ def note_retry(writer: Writer, job: JobRecord, retry: Retry, now: float) -> None
         grown = {key: value for key, value in asked.values.items() if value != base.values[key]}
         text += f" with {', '.join(f'{key}={value}' for key, value in grown.items())}"
     note(writer, job, "Retrying", text, now, attempt=job.attempt)
-
-
-def _why(job: JobRecord) -> str:
-    policy = job.config.policy
-    limit = policy.limit if policy is not None else 0
-    return f"retry {len(job.retried)} of {limit} after {job.retried[-1]}"

@@ -45,10 +45,12 @@ def may_retry(job: JobRecord, flow: FlowRecord | None) -> bool:
     return wanted and job.current
 
 
-def is_still_wanted(job: JobRecord, flow: FlowRecord | None) -> bool:
-    """Whether the retry that was decided for a job is one by the policy that it has now."""
-    policy = job.config.policy
-    return may_retry(job, flow) and policy is not None and policy.wants(job.retried[-1], len(job.retried) - 1)
+def coming_retry(job: JobRecord, flow: FlowRecord | None) -> Retry | None:
+    """Return the retry that a job waits for; None if by the run config that it has now there is none."""
+    policy, made = job.config.policy, len(job.retried) - 1
+    if job.retry_at is None or policy is None or not may_retry(job, flow):
+        return None
+    return Retry(job.retry_at, made + 1, policy.limit) if policy.wants(job.retried[-1], made) else None
 
 
 # checking ---------------------------------------------------------------------------------------------

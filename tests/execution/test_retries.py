@@ -111,8 +111,24 @@ def test_wait_waits_for_retries_even_if_nothing_runs(world: World) -> None:
     world.reconcile()
     world.until(lambda: world.job("f/j").retry_at is not None)
     reconcile_once(Session(world.source, world.store), Listener())
-    assert reconcile_once(Session(world.source, world.store), Listener(), wait=120).plan is None
+    listener = Listener()
+    assert reconcile_once(Session(world.source, world.store), listener, wait=120).plan is None
     assert world.state("f/j") == "COMPLETED"
+    assert [line.partition("; it is tried again in ")[0] for line in listener.said] == [
+        "f/j failed (exception)"
+    ]
+
+
+def test_retries_that_python_code_gives(world: World) -> None:
+    """As jobs of jobflow-remote have their run config: in ``manager_config``."""
+    log = str(world.root / "log")
+    world.factory("f", "simple_jobs.one_retried", "fails_at_first", [log, "j", 1], AT_ONCE)
+    world.reconcile()
+    world.run()
+    (job,) = world.jobs().values()
+    assert (job.state.value, job.attempt) == ("COMPLETED", 2)
+    assert job.config.retries is not None
+    assert job.config.retries.origin.level == "job"
 
 
 # kill -9 ----------------------------------------------------------------------------------------------

@@ -150,6 +150,13 @@ def log_and_generate(file: str) -> Response:
     return Response(addition=Flow([first, second]))
 
 
+def one_retried(function: str, args: list[Any], retries: dict[str, Any]) -> Job:
+    """Return one job of this module, with retries."""
+    made: Job = globals()[function](*args)
+    made.config.manager_config = {"retries": retries}
+    return made
+
+
 def one(function: str, **kwargs: Any) -> Job:
     """Return one job of this module."""
     made: Job = globals()[function](**kwargs)
