@@ -111,14 +111,14 @@ def _grown(value: Any, factor: str, made: int) -> Any:
 
 
 def policy_of(value: Any) -> Retries | None:
-    """Return the policy that a run config has as plain data; None if it has none.
+    """Return the policy that a run config has as plain data; None for None.
 
     Raises
     ------
     msgspec.ValidationError
         Python code has given something that is no policy.
     """
-    return msgspec.convert(value, Retries) if isinstance(value, Mapping) else None
+    return msgspec.convert(value, Retries) if value is not None else None
 
 
 def seconds_of(duration: str) -> float:

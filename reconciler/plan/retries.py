@@ -76,10 +76,12 @@ def check_retries(desired: DesiredState, scheduler: str, config: RunConfig) -> I
     A plain shell gives no resources: there is nothing to escalate.
     """
     setting, policy = config.retries, config.policy
-    if setting is None or config.resources is None or scheduler == "shell":
+    if setting is None:
         return
-    if policy is None:
+    if policy is None:  # of Python code, which no schema has checked
         yield from check_policy(desired, setting)
+        return
+    if config.resources is None or scheduler == "shell":
         return
     yield from _unknown_to_scheduler(desired, scheduler, setting, config)
     yield from _not_multiplied(desired, setting, policy, config.resources)

@@ -85,6 +85,23 @@ def test_a_rule_gives_retries_and_a_commit_takes_them(world: World) -> None:
     assert world.is_idle()
 
 
+def test_what_an_orphaned_flow_has_left_is_retried_on_a_worker_that_was_removed(world: World) -> None:
+    world.put(
+        "Worker", "w2", {"type": "local", "scheduler_type": "shell", "work_dir": str(world.work / "w2")}
+    )
+    world.flow("f", unlucky(world, 1), retries=AT_ONCE | {"backoff": "1h"}, worker="w2", prune="orphan")
+    world.flow("g", {"id": "k", "function": "give", "args": [1]})
+    world.reconcile()
+    world.until(lambda: world.job("f/j").retry_at is not None)
+    world.repository.remove("flows/f.yaml")
+    world.repository.remove("workers/w2.yaml")
+    world.reconcile()
+    world.edit("f/j", retry_at=time.time())
+    world.run()
+    job = world.job("f/j")
+    assert (job.state.value, job.attempt, job.run_worker) == ("COMPLETED", 2, "w2")
+
+
 # passes that find nothing else to do ------------------------------------------------------------------
 
 

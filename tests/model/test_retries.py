@@ -127,9 +127,10 @@ def test_nothing_grows_beyond_all_bounds() -> None:
         ({"limit": 1, "escalate": {"resources": {"time": "2"}}}, "is no factor"),
         ({"limit": 1, "escalate": {"priority": {}}}, "give resources or qresources"),
         ({"limit": 1, "on": ["bad luck"]}, "bad luck"),
+        (3, "Expected `object`, got `int`"),
     ],
 )
-def test_a_policy_of_python_code_is_checked(given: dict[str, Any], message: str) -> None:
+def test_a_policy_of_python_code_is_checked(given: Any, message: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=message):
         policy_of(given)
 

@@ -150,10 +150,18 @@ def test_what_cannot_be_multiplied() -> None:
     assert "'1:ncpus=4' cannot be multiplied" in found.message
 
 
-def test_what_python_code_gives_is_checked_as_well() -> None:
-    found = complaints({"limit": 1, "backoff": "soon"}, {})
-    assert {one.code for one in found} == {"retries/invalid"}
-    assert "'soon' is no duration" in found[0].message
+@pytest.mark.parametrize("scheduler", ["slurm", "shell"])
+@pytest.mark.parametrize(
+    ("given", "message"), [({"limit": 1, "backoff": "soon"}, "'soon' is no duration"), (3, "got `int`")]
+)
+def test_what_python_code_gives_is_checked_as_well(scheduler: str, given: Any, message: str) -> None:
+    one = flow(jobs=["a"])
+    state = desired(one, workers={"w1": worker(scheduler_type=scheduler)})
+    job = built_job("a", "a", own={"retries": given})
+    _, config = FlowConfigs(state, one, {}).of_built(job)
+    (found,) = check_config(state, one, config)
+    assert found.code == "retries/invalid"
+    assert message in found.message
 
 
 def test_every_problem_has_its_place(repository: Repository, reconcile: Reconcile) -> None:

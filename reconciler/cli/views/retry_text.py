@@ -24,7 +24,8 @@ def retry_line(row: dict[str, Any], now: float) -> str | None:
 
 def _count(row: dict[str, Any]) -> str:
     """The policy may have been changed since."""
-    limit = (row["retries"] or {}).get("limit", 0)
+    policy = row["retries"]
+    limit = policy.get("limit", 0) if isinstance(policy, dict) else 0
     return f"{len(row['retried'])} of {limit}"
 
 
