@@ -47,17 +47,8 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def reconcile(
-    world: World, program: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., str]:
-    monkeypatch.chdir(world.repository.path)
-
-    def run(*arguments: str) -> str:
-        done = program(*arguments, "--state-dir", str(world.root / "state"))
-        assert done.code == 0, done.stderr
-        return done.stdout
-
-    return run
+def reconcile(world: World, program_on: Callable[[World], Callable[..., str]]) -> Callable[..., str]:
+    return program_on(world)
 
 
 def test_lists_say_when_it_is_tried_again(reconcile: Callable[..., str]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,11 +18,10 @@ from reconciler.actual.unchanged import unchanged_outcome
 from reconciler.loop import Session, reconcile_once
 from reconciler.model.health import flow_status
 from reconciler.model.states import Health
-from tests.execution.support import Listener, World, gate, lines, running
+from tests.execution.support import Listener, World, gate, lines, reconcile_killed_at, running
 
 pytestmark = pytest.mark.usefixtures("warm")
 
-KILLER = Path(__file__).with_name("killer.py")
 AT_ONCE = {"limit": 2, "on": ["exception", "killed", "lost"], "backoff": "0s"}
 
 
@@ -174,18 +171,3 @@ def test_killed_at_every_record_around_a_retry(make_world: Callable[..., World])
     assert {(job.state.value, job.attempt, len(job.retried)) for job in found} == {("COMPLETED", 3, 2)}
     assert Counter(lines(world.root / "log")) == {f"j{number}": 3 for number in range(count)}
     assert ends[-signal.SIGKILL] >= 10, ends
-
-
-def reconcile_killed_at(world: World, moment: str) -> int:
-    """Run ``reconcile --once --wait`` that kills itself at a step; return its exit code."""
-    arguments = ["--repo", str(world.repository.path), "--state-dir", str(world.root / "state"), "-q"]
-    done = subprocess.run(
-        [sys.executable, str(KILLER), *arguments, "--once", "--wait", "--timeout", "120"],
-        env=os.environ | {"RECONCILER_TEST_KILL_AT": moment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
