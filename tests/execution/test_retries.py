@@ -163,7 +163,7 @@ def test_killed_at_every_record_around_a_retry(make_world: Callable[..., World])
     world.repository.commit()
     world.store.close()
     ends: Counter[int] = Counter()
-    for moment in MOMENTS * 3:
+    for moment in MOMENTS * 2:
         ends[reconcile_killed_at(world, moment)] += 1
     assert reconcile_killed_at(world, "write:before:100000") == 0
     world.store = Store(world.root / "state")
