@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from reconciler.actual.fsck.examine import repair
 from reconciler.actual.migrations import SCHEMA_VERSION
 from reconciler.actual.state_dir import Lease, default_state_dir
 from reconciler.actual.store import Store
@@ -391,3 +392,11 @@ class TestRetries:
         store.write(lambda writer: writer.delete_job(failed))
         with store.read() as view:
             assert (view.next_retry(), view.count_retries()) == (None, 0)
+
+    def test_one_that_the_index_has_lost_is_found_again(self, store: Store) -> None:
+        failed = job("a", state=JobState.FAILED, retry_at=10.0, retried=["oom"])
+        store.write(lambda writer: writer.put_job(failed))
+        store.write(lambda writer: writer.txn.delete("retries", struct.pack(">Q", 10_000) + b"a_1"))
+        assert self.ids(store, 25) == []
+        repair(store)
+        assert self.ids(store, 25) == ["a"]
