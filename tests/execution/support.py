@@ -22,6 +22,7 @@ from reconciler.execution.hosts.choice import Hosts
 from reconciler.loop import Session, open_outputs
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, JobState
+from tests.services.programs import PATIENCE
 from tests.support import Repository
 
 CODE = Path(__file__).parent / "code"
@@ -216,7 +217,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def eventually(true: Callable[[], bool], timeout: float = 10.0) -> bool:
+def eventually(true: Callable[[], bool], timeout: float = PATIENCE) -> bool:
     """Wait until something is true; return whether it came to be."""
     deadline = time.monotonic() + timeout
     while not true():

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -129,7 +129,7 @@ def new_slurm(services: SharedServices) -> Iterator[Callable[..., Slurm]]:
     """Start clusters for one test, to stop and to kill: ``new_slurm(nodes=1, cpus=4)``. A second each."""
     with ExitStack() as stack:
 
-        def start(**options: int) -> Slurm:
+        def start(**options: Any) -> Slurm:
             cluster = Slurm(services.private("slurm"), **options)
             stack.callback(cluster.close)
             cluster.start()

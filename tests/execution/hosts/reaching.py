@@ -12,6 +12,7 @@ from typing import Any
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.command import Host
 from reconciler.model.connections import Connection
+from tests.services.programs import PATIENCE
 from tests.services.sshd import Sshd
 
 
@@ -27,14 +28,14 @@ def reach(server: Sshd, **changed: Any) -> Connection:
     return Connection(**(given | changed))
 
 
-def said(host: Host, script: str, timeout: float = 20) -> str:
+def said(host: Host, script: str, timeout: float = PATIENCE) -> str:
     """Return what a script prints, without the last line break; it must end with 0 and no error output."""
     result = host.run(script, timeout)
     assert (result.exit_code, result.stderr) == (0, ""), result
     return result.stdout.removesuffix("\n")
 
 
-def outage(host: Host, script: str = "true", timeout: float = 20) -> TransientError:
+def outage(host: Host, script: str = "true", timeout: float = PATIENCE) -> TransientError:
     """Return the error that a script ends with; fail if it ends well."""
     try:
         result = host.run(script, timeout)
@@ -44,8 +45,12 @@ def outage(host: Host, script: str = "true", timeout: float = 20) -> TransientEr
 
 
 @contextlib.contextmanager
-def takes(least: float, most: float) -> Iterator[None]:
-    """Check how many seconds the block takes."""
+def takes(least: float, most: float = PATIENCE - 15) -> Iterator[None]:
+    """Check how many seconds the block takes.
+
+    ``most`` tells an end in time from one that came by itself, or by another deadline: it is well below
+    these, and far above what a busy machine may need.
+    """
     began = time.monotonic()
     yield
     took = time.monotonic() - began
@@ -56,7 +61,7 @@ def make_key(path: Path, passphrase: str = "", kind: str = "ed25519") -> Path:
     """Make a pair of keys."""
     size = ["-a", "1", *(["-b", "2048"] if kind == "rsa" else [])]  # weak ones are made and read quickly
     command = ["ssh-keygen", "-q", "-t", kind, *size, "-N", passphrase, "-C", path.name, "-f", str(path)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=30)
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=PATIENCE)
     return path
 
 

@@ -24,7 +24,7 @@ from reconciler.model.manifests import WorkerSpec
 from tests.execution.hosts.conftest import MakeHost
 from tests.execution.hosts.reaching import outage, reach, said, takes
 from tests.services.plugin import NewSshd
-from tests.services.programs import run, wait_until
+from tests.services.programs import PATIENCE, run, wait_until
 from tests.services.sshd import Sshd
 
 WHERE = "echo $RC_TEST_SSHD"
@@ -142,7 +142,7 @@ class Master:
     def close(self) -> None:
         """End it."""
         subprocess.run(
-            ["ssh", *self._common, "-O", "exit", self.server.name], capture_output=True, timeout=20
+            ["ssh", *self._common, "-O", "exit", self.server.name], capture_output=True, timeout=PATIENCE
         )
 
     @property
@@ -152,7 +152,7 @@ class Master:
             ["ssh", *self._common, "-O", "check", self.server.name],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=PATIENCE,
         )
         return int(done.stderr.partition("pid=")[2].partition(")")[0])
 
@@ -202,7 +202,7 @@ class TestControlMaster:
 
     def test_a_deadline(self, master: Master, make_host: MakeHost) -> None:
         host = make_host(master.connection)
-        with takes(0.4, 3):
+        with takes(0.4):
             assert "gave no answer in 0.5 s" in outage(host, "sleep 60", 0.5).message
         assert said(host, "echo next") == "next"
 
@@ -227,11 +227,11 @@ class TestControlMaster:
     def test_the_master_dies_in_mid_command(self, master: Master, make_host: MakeHost) -> None:
         host = make_host(master.connection)
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(outage, host, "touch ~/begun-under-master; sleep 60")
+            running = pool.submit(outage, host, "touch ~/begun-under-master; sleep 90")
             begun = master.server.login.home / "begun-under-master"
-            wait_until(begun.exists, 10, "the command to begin")
+            wait_until(begun.exists, "the command to begin")
             os.kill(master.pid, signal.SIGKILL)
-            with takes(0, 10):
+            with takes(0):
                 error = running.result()
         assert isinstance(error, AccessError)
         assert error.hint is not None and error.hint.startswith("open it: `ssh -M -N -f ")
@@ -275,4 +275,4 @@ class TestSharing:
         assert said(hosts.of(None), "echo here") == "here"
         assert hosts.commands == 2
         hosts.close()
-        wait_until(lambda: not server.sessions(), 5, "the connection to end")
+        wait_until(lambda: not server.sessions(), "the connection to end")
