@@ -34,7 +34,7 @@ from reconciler.execution.executor import Executor
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.known_builds import external_jobs, known_builds, previous_previews
 from reconciler.execution.outputs import EmbeddedOutputs, Outputs
-from reconciler.execution.worker.access import WorkerAccess
+from reconciler.execution.worker.accesses import Accesses
 from reconciler.execution.worker.freight import Repository
 from reconciler.model.actions import Action, Plan, Subject, Verb
 from reconciler.model.actual import ActualState
@@ -207,16 +207,8 @@ class Session:
         if config is None:
             raise InputError("nothing was applied yet", hint="run `reconcile --once`")
         repository = Repository(self.source.code, self.source.blobs)
-        known: dict[str, WorkerAccess] = {}
-
-        def access(name: str) -> WorkerAccess:
-            if name not in known:
-                spec, hosts = config.workers[name], self.hosts
-                host, transfer = hosts.of(spec.connection), hosts.of(spec.transfer_connection)
-                known[name] = WorkerAccess(name, spec, repository, host, transfer)
-            return known[name]
-
-        return Executor(self.store, config, open_outputs(self.store, config), access)
+        accesses = Accesses(config.workers, repository, self.hosts)
+        return Executor(self.store, config, open_outputs(self.store, config), accesses)
 
     # the outcome --------------------------------------------------------------------------------------
 
