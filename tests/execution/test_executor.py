@@ -114,7 +114,7 @@ def test_the_limit_holds_at_every_instant_and_the_worker_stays_full(make_world: 
     world = make_world()
     world.repository.write("workers/workers.yaml", world.worker("w1", max_jobs=3))
     log = world.root / "log"
-    jobs = [{"id": f"j{n}", "function": "log_span", "args": [str(log), f"j{n}", 0.3]} for n in range(9)]
+    jobs = [{"id": f"j{n}", "function": "log_span", "args": [str(log), f"j{n}", 0.6]} for n in range(9)]
     world.flow("many", *jobs)
     world.reconcile()
     while not world.is_idle():

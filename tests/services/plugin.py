@@ -88,13 +88,13 @@ def sge(services: SharedServices) -> GridEngine:
 
 @pytest.fixture(scope="session")
 def slurm_sshd(services: SharedServices, login: Login, slurm: Slurm) -> Sshd:
-    """A shared server like :func:`sshd`, from which the clients of :func:`slurm` find their cluster."""
+    """A shared server from which the clients of :func:`slurm` find their cluster; without SFTP."""
     place = services.once("slurm_sshd", lambda place: _slurm_sshd(place, login, slurm).start())
     return _slurm_sshd(place, login, slurm)
 
 
 def _slurm_sshd(place: Path, login: Login, slurm: Slurm) -> Sshd:
-    return Sshd(place, login, name="slurm", env=slurm.env)
+    return Sshd(place, login, name="slurm", env=slurm.env, sftp=False)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.command import Host
 from reconciler.model.connections import Connection
-from tests.services.programs import PATIENCE
+from tests.services.programs import PATIENCE, run
 from tests.services.sshd import Sshd
 
 
@@ -83,3 +83,39 @@ class Counting:
         self.head = self.head or chunk[:100]
         self.size += len(chunk)
         return len(chunk)
+
+
+class Master:
+    """An OpenSSH master connection, opened like a user does it."""
+
+    def __init__(self, server: Sshd) -> None:
+        self.server = server
+        self.socket = server.directory / "m-%r@%h:%p"  # a short path: that of a socket has 107 characters
+        self._common = ["-F", str(server.ssh_config), "-S", str(self.socket)]
+
+    def open(self) -> None:
+        """Open it; returns when it can be used."""
+        run(["ssh", "-M", "-N", "-f", *self._common, self.server.name])
+
+    def close(self) -> None:
+        """End it."""
+        subprocess.run(
+            ["ssh", *self._common, "-O", "exit", self.server.name], capture_output=True, timeout=PATIENCE
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        done = subprocess.run(
+            ["ssh", *self._common, "-O", "check", self.server.name],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        return int(done.stderr.partition("pid=")[2].partition(")")[0])
+
+    @property
+    def connection(self) -> Connection:
+        """How a worker names it."""
+        config = str(self.server.ssh_config)
+        return Connection(host=self.server.name, ssh_config=config, control_path=str(self.socket))

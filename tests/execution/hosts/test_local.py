@@ -55,7 +55,7 @@ def test_a_script_that_was_cut_off_runs_nothing(tmp_path: Path) -> None:
 def test_commands_are_counted() -> None:
     host = LocalHost()
     for _ in range(3):
-        host.run("true", 10)
+        host.run("true", PATIENCE)
     assert host.commands == 3
 
 
@@ -74,13 +74,13 @@ def test_the_directory_of_this_process_is_left_alone(tmp_path: Path) -> None:
 
 def test_data_and_output_flow_at_the_same_time() -> None:
     sink = io.BytesIO()
-    done = LocalHost().run("cat; echo said >&2", 20, data=(PIECE for _ in range(400)), sink=sink)
+    done = LocalHost().run("cat; echo said >&2", PATIENCE, data=(PIECE for _ in range(400)), sink=sink)
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "said\n")
     assert sink.getbuffer() == PIECE * 400
 
 
 def test_data_that_nobody_reads_is_no_error() -> None:
-    done = LocalHost().run("exit 4", 20, data=(PIECE for _ in range(400)))
+    done = LocalHost().run("exit 4", PATIENCE, data=(PIECE for _ in range(400)))
     assert done.exit_code == 4
 
 

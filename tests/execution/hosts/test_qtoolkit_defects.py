@@ -48,7 +48,7 @@ def test_defect_03_files_travel_again_after_a_lost_connection(new_sshd: NewSshd,
     host = make_host(reach(server))
     said(host, "true")
     server.kill_sessions()
-    assert host.run("cat", 20, data=[b"a file"]).stdout == "a file"
+    assert host.run("cat", PATIENCE, data=[b"a file"]).stdout == "a file"
 
 
 def test_defect_03_the_gateway_is_not_ignored(sshd: Sshd, gateway: Sshd, make_host: MakeHost) -> None:
@@ -68,7 +68,7 @@ def test_defect_04_a_script_may_have_any_character(either: tuple[Host, Path]) ->
     assert said(host, f"printf %s {shlex.quote(text)} > '{name}'; cat '{name}'") == text
     assert name.read_text() == text
     data = text.encode() * 1000
-    assert host.run(f"cat > '{name}'", 20, data=[data]).exit_code == 0
+    assert host.run(f"cat > '{name}'", PATIENCE, data=[data]).exit_code == 0
     assert name.read_bytes() == data
 
 
@@ -88,7 +88,7 @@ def test_defect_05_no_command_changes_the_directory_of_another(either: tuple[Hos
 
 def test_defect_05_output_that_is_no_text(either: tuple[Host, Path]) -> None:
     host, _ = either
-    assert host.run(r"printf '\377\376ok'", 20).stdout == "\ufffd\ufffdok"
+    assert host.run(r"printf '\377\376ok'", PATIENCE).stdout == "\ufffd\ufffdok"
 
 
 def test_defect_05_a_silent_command_and_a_child_that_holds_the_output(either: tuple[Host, Path]) -> None:

@@ -40,21 +40,21 @@ class TestAnswers:
     """What a script gives back."""
 
     def test_output_errors_and_exit_code(self, host: Host) -> None:
-        result = host.run("echo out; echo err >&2; exit 7", 20)
+        result = host.run("echo out; echo err >&2; exit 7", PATIENCE)
         assert (result.exit_code, result.stdout, result.stderr) == (7, "out\n", "err\n")
         assert host.commands == 1
         assert not host.is_local
 
     def test_output_is_exact(self, host: Host) -> None:
-        assert host.run("printf 'a\\n\\nb'; printf '\\n\\n' >&2", 20).stdout == "a\n\nb"
-        assert host.run("printf '\\n\\nb'", 20).stdout == "\n\nb"
-        assert host.run("true", 20).stdout == ""
+        assert host.run("printf 'a\\n\\nb'; printf '\\n\\n' >&2", PATIENCE).stdout == "a\n\nb"
+        assert host.run("printf '\\n\\nb'", PATIENCE).stdout == "\n\nb"
+        assert host.run("true", PATIENCE).stdout == ""
 
     def test_a_script_without_data_finds_nothing_to_read(self, host: Host) -> None:
         assert said(host, "cat; read -r line || echo nothing") == "nothing"
 
     def test_bytes_that_are_no_utf8_are_replaced(self, host: Host) -> None:
-        result = host.run(r"printf 'a\377b'; printf '\200' >&2", 20)
+        result = host.run(r"printf 'a\377b'; printf '\200' >&2", PATIENCE)
         assert (result.stdout, result.stderr) == ("a\ufffdb", "\ufffd")
 
     def test_a_script_of_a_megabyte(self, host: Host) -> None:
@@ -75,7 +75,7 @@ class TestAnswers:
         (tmp_path / ".bash_profile").write_text(greeting + "export FROM_PROFILE=1\n")
         tmp_path.chmod(0o755)
         server = new_sshd(env={"HOME": str(tmp_path)})
-        result = make_host(reach(server)).run("echo $FROM_PROFILE; echo err >&2", 20)
+        result = make_host(reach(server)).run("echo $FROM_PROFILE; echo err >&2", PATIENCE)
         assert (result.stdout, result.stderr) == ("1\n", "err\n")
         no_login = make_host(reach(server, login_shell=False))
         assert said(no_login, "echo [$FROM_PROFILE]") == "[]"
@@ -103,7 +103,7 @@ class TestAnswers:
     def test_no_sftp_is_needed(self, new_sshd: NewSshd, make_host: MakeHost) -> None:
         host = make_host(reach(new_sshd(sftp=False)))
         sink = io.BytesIO()
-        assert host.run("cat", 20, data=[b"file"], sink=sink).exit_code == 0
+        assert host.run("cat", PATIENCE, data=[b"file"], sink=sink).exit_code == 0
         assert sink.getvalue() == b"file"
 
 
@@ -115,7 +115,9 @@ class TestStreams:
         block, sink = b"x" * MB, Counting()
         tracemalloc.start()
         try:
-            result = host.run("cat; echo done >&2", 20, data=(block for _ in range(50)), sink=cast(Any, sink))
+            result = host.run(
+                "cat; echo done >&2", PATIENCE, data=(block for _ in range(50)), sink=cast(Any, sink)
+            )
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -124,12 +126,12 @@ class TestStreams:
         assert peak < 12 * MB
 
     def test_data_is_what_the_script_finds_first(self, host: Host) -> None:
-        result = host.run("read -r first; cat", 20, data=[b"", b"one\n", b"tw", b"", b"o\n"])
+        result = host.run("read -r first; cat", PATIENCE, data=[b"", b"one\n", b"tw", b"", b"o\n"])
         assert result.stdout == "two\n"
-        assert host.run("cat | wc -c", 20, data=[]).stdout.strip() == "0"
+        assert host.run("cat | wc -c", PATIENCE, data=[]).stdout.strip() == "0"
 
     def test_data_that_nobody_reads(self, host: Host) -> None:
-        result = host.run("exit 3", 20, data=(b"x" * MB for _ in range(20)))
+        result = host.run("exit 3", PATIENCE, data=(b"x" * MB for _ in range(20)))
         assert result.exit_code == 3
 
     def test_an_error_in_the_data_is_the_callers(self, host: Host) -> None:
@@ -138,11 +140,11 @@ class TestStreams:
             raise PermissionError("the file is not yours")
 
         with pytest.raises(PermissionError, match="not yours"):
-            host.run("cat; echo end", 20, data=broken())
+            host.run("cat; echo end", PATIENCE, data=broken())
         assert said(host, "echo next") == "next"
 
     def test_a_big_error_output(self, host: Host) -> None:
-        result = host.run("head -c 3000000 /dev/zero | tr '\\0' e >&2", 20)
+        result = host.run("head -c 3000000 /dev/zero | tr '\\0' e >&2", PATIENCE)
         assert len(result.stderr) == 3_000_000
 
     def test_a_stream_has_time_as_long_as_it_moves(self, host: Host) -> None:
@@ -404,12 +406,25 @@ class TestSharing:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
+    @pytest.mark.parametrize("through_another", [False, True])
+    def test_an_idle_connection_says_that_it_is_alive(
+        self, new_sshd: NewSshd, make_host: MakeHost, sshd: Sshd, through_another: bool
+    ) -> None:
+        """A firewall forgets connections in which nothing moves; that to a gateway is one like others."""
+        talkative = new_sshd()
+        config = talkative.directory / "sshd_config"
+        config.write_text("LogLevel DEBUG\n" + config.read_text())
+        talkative.restart()
+        near = reach(talkative, keepalive=1)
+        said(make_host(reach(sshd, gateway=near, keepalive=0) if through_another else near), "true")
+        wait_until(lambda: "rtype keepalive@" in talkative.log.read_text(), "a sign of life")
+
     def test_a_command_over_a_kept_connection_is_quick(self, host: Host) -> None:
         said(host, "true")
         times = []
         for _ in range(20):
             began = time.perf_counter()
-            host.run("true", 20)
+            host.run("true", PATIENCE)
             times.append(time.perf_counter() - began)
         assert min(times) < 0.04, "Nagle's algorithm alone costs 40 ms"
 

@@ -38,7 +38,7 @@ class Jobs:
 
     def run(self, command: str) -> CommandResult:
         """Run a command of the queue."""
-        return LocalHost().run(f"cd {shlex.quote(str(self.directory))}\n{command}", 20)
+        return LocalHost().run(f"cd {shlex.quote(str(self.directory))}\n{command}", 60)
 
     def attempt(self, script: str, name: str = "n.1", **resources: object) -> CommandResult:
         """Submit a script."""
@@ -94,6 +94,15 @@ def test_it_is_a_queue() -> None:
 
 
 # a real cell --------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_listed_of_the_user_who_is_asked_for(jobs: Jobs) -> None:
+    queue_id = jobs.submit("sleep 300\n")
+    asked = {queue_id: 0.0}
+    for user, listed in (("nobody", set()), (jobs.run("id -un").stdout.strip(), {queue_id})):
+        queue = SGEQueue(user)
+        assert set(queue.listing(asked, jobs.run(queue.listing_command([queue_id])))) == listed
+    jobs.cancel(queue_id)
 
 
 def test_submit_list_find_cancel(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
