@@ -204,7 +204,7 @@ def test_a_master_that_is_down_is_no_answer_to_anything(
 def test_without_a_cell_there_is_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SGE_ROOT", str(tmp_path))
     with pytest.raises(TransientError, match="doesn't exist"):
-        QUEUE.listing({"1": 0.0}, LocalHost().run(QUEUE.listing_command(["1"]), 20))
+        QUEUE.listing({"1": 0.0}, LocalHost().run(QUEUE.listing_command(["1"]), 60))
 
 
 # recorded answers ---------------------------------------------------------------------------------------
