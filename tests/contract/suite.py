@@ -23,7 +23,7 @@ class Contract:
     """The part that holds for all. ``place`` is from ``PLACES``; ``megabytes``: the size of a big output."""
 
     place: ClassVar[str]
-    megabytes: ClassVar[int] = 10
+    megabytes: ClassVar[int] = 100
     overdue: ClassVar[bool] = False
 
     # results ------------------------------------------------------------------------------------------
