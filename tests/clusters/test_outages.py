@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.actual.store import Store
+from reconciler.execution.qtk import STDOUT
 from reconciler.model.retries import Cause
 from tests.clusters.support import HPC, Cluster, MakeCluster
 from tests.execution.hosts.reaching import takes
@@ -194,7 +195,7 @@ def test_d1_slurmctld_forgets_what_it_had_started(
     ended = Ended(tmp_path)
     slurm = new_slurm(more=ended.config)
     world = make_cluster(slurm, new_sshd(env=slurm.env))
-    names = world.logging("quick", 3)
+    names = world.logging("quick", 3, exec_config={"pre_run": "echo a word"})
     world.reconcile()
     slurm.call("scontrol", "update", "PartitionName=debug", "State=DOWN")
     world.advance()
@@ -213,6 +214,8 @@ def test_d1_slurmctld_forgets_what_it_had_started(
     assert eventually(lambda: ended.times() == dict.fromkeys(ids, 2), 200)
     assert world.ran() == dict.fromkeys(names, 1), NEVER_TWICE
     finish(world)
+    logs = [Path(job.run_dir or "") / STDOUT for job in world.jobs().values()]
+    assert [lines(log) for log in logs] == [["a word"]] * 3, "what was printed is still there"
 
 
 class Ended:
