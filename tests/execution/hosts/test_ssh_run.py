@@ -263,6 +263,12 @@ class TestOutages:
             assert "connection was lost" in outage(host, "sleep 90").message
         assert said(host, "echo next") == "next"
 
+    def test_a_shell_that_is_killed_is_no_lost_connection(self, host: Host) -> None:
+        assert "the shell was killed" in outage(host, "kill -9 $$").message
+        before = host.commands
+        assert said(host, "echo next") == "next"
+        assert host.commands == before + 1
+
     def test_a_connection_that_was_lost_meanwhile(self, new_sshd: NewSshd, make_host: MakeHost) -> None:
         server = new_sshd()
         host = make_host(reach(server))
