@@ -65,7 +65,7 @@ def killed_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_killed_at_every_step_and_at_random(world: World) -> None:
     dice = random.Random(20240229)
     named = dice.sample(NAMED, len(NAMED))
