@@ -83,6 +83,7 @@ def flow_data(flow: FlowRecord, jobs: list[JobRecord], config: AppliedConfig | N
         "sync": str(sync),
         "health": str(status.health),
         "reason": status.reason if sync is Sync.SYNCED else f"{status.reason}; {why}",
+        "fix": status.fix,
         "revision": flow.revision,
         "jobs": status.counts,
         "labels": flow.labels,
@@ -122,7 +123,7 @@ def _never_submitted(name: str, reason: str, revision: str) -> Data:
     reason = reason.removeprefix("last good version kept: ")
     return {
         "name": name, "sync": str(Sync.UNKNOWN), "health": str(Health.DEGRADED), "reason": reason,
-        "revision": revision, "jobs": {}, "labels": {}, "suspended": False, "removed": False,
+        "fix": "", "revision": revision, "jobs": {}, "labels": {}, "suspended": False, "removed": False,
     }  # fmt: skip
 
 
