@@ -9,7 +9,7 @@ import msgspec
 from reconciler.actual.store import View
 from reconciler.desired.git import Source
 from reconciler.desired.state import Loaded, ParseCache, load_desired
-from reconciler.errors import InputError, ReconcilerError
+from reconciler.errors import InputError, ReconcilerError, RefusedError
 from reconciler.execution.doctor.check import Check, Finding, failed, named, ok, skipped, warning
 from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState, Revision
@@ -54,7 +54,7 @@ def _readable(known: Known) -> Finding:
 
 
 def _as_finding(error: ReconcilerError, fix: str) -> Finding:
-    return failed(error.message, error.hint or fix, by_user=isinstance(error, InputError))
+    return failed(error.message, error.hint or fix, by_user=isinstance(error, InputError | RefusedError))
 
 
 def _branch(known: Known) -> Finding:
