@@ -6,6 +6,7 @@ Together with the command line the only place that reads the clock.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
@@ -29,7 +30,7 @@ from reconciler.execution.applied import note_revision
 from reconciler.execution.apply import Application
 from reconciler.execution.attribution import attributed, has_cause
 from reconciler.execution.builds import Builder, BuildFailedError
-from reconciler.execution.executor import Executor
+from reconciler.execution.executor import Executor, Lane
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.known_builds import external_jobs, known_builds, previous_previews
 from reconciler.execution.outputs import EmbeddedOutputs, Outputs
@@ -39,7 +40,7 @@ from reconciler.model.actions import Action, Plan, Subject, Verb
 from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
-from reconciler.model.manifests import ParsedFile
+from reconciler.model.manifests import ParsedFile, WorkerSpec
 from reconciler.model.records import AppliedConfig, Outcome
 from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.plan.planner import make_plan
@@ -205,17 +206,19 @@ class Session:
             config = view.config()
         if config is None:
             raise InputError("nothing was applied yet", hint="run `reconcile --once`")
-        repository = Repository(self.source.code, self.source.blobs)
-        known: dict[str, WorkerAccess] = {}
+        outputs = open_outputs(self.store, config)
+        return Executor([self.lane(name, config.workers[name], outputs) for name in sorted(config.workers)])
 
-        def access(name: str) -> WorkerAccess:
-            if name not in known:
-                spec, hosts = config.workers[name], self.hosts
-                host, transfer = hosts.of(spec.connection), hosts.of(spec.transfer_connection)
-                known[name] = WorkerAccess(name, spec, repository, host, transfer)
-            return known[name]
+    def lane(self, name: str, spec: WorkerSpec, outputs: Outputs) -> Lane:
+        """Return the lane of one worker; it may outlive the session."""
+        repository, hosts = Repository(self.source.code, self.source.blobs), self.hosts
 
-        return Executor(self.store, config, open_outputs(self.store, config), access)
+        @functools.cache
+        def access() -> WorkerAccess:
+            host, transfer = hosts.of(spec.connection), hosts.of(spec.transfer_connection)
+            return WorkerAccess(name, spec, repository, host, transfer)
+
+        return Lane(self.store, outputs, name, access)
 
     # the outcome --------------------------------------------------------------------------------------
 

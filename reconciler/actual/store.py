@@ -7,6 +7,7 @@ reconcile with nothing to do is recognised.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import struct
@@ -46,7 +47,7 @@ _event = msgspec.msgpack.Decoder(Event).decode
 _build = msgspec.msgpack.Decoder(BuiltFlow).decode
 _parsed = msgspec.msgpack.Decoder(ParsedFile).decode
 _good = msgspec.msgpack.Decoder(GoodManifest).decode
-_config = msgspec.msgpack.Decoder(AppliedConfig).decode
+_config = functools.lru_cache(maxsize=2)(msgspec.msgpack.Decoder(AppliedConfig).decode)
 _outcome = msgspec.msgpack.Decoder(Outcome).decode
 _status = msgspec.msgpack.Decoder(WorkerStatus).decode
 _revision = msgspec.msgpack.Decoder(AppliedRevision).decode

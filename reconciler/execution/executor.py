@@ -24,7 +24,7 @@ from reconciler.execution.taking_in import TakerIn
 from reconciler.execution.transitions import move, note
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.poll import Seen
-from reconciler.model.records import AppliedConfig, JobRecord
+from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
 _CLEANED_AT_ONCE = 200
@@ -41,19 +41,10 @@ Steps = Mapping[Step, Sequence[JobRecord]]
 
 
 class Executor:
-    """Carries the jobs of all workers through their life.
+    """Carries the jobs of all workers through their life, one worker after the other."""
 
-    ``access`` gives the files and the queue of a worker by its name.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        config: AppliedConfig,
-        outputs: Outputs,
-        access: Callable[[str], WorkerAccess],
-    ) -> None:
-        self.lanes = [Lane(store, config, outputs, name, access) for name in sorted(config.workers)]
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self.lanes = lanes
 
     def advance(self, now: float) -> bool:
         """Move every job that can move; return whether any did."""
@@ -77,17 +68,10 @@ class Executor:
 class Lane(OnWorker):
     """The jobs of one worker. What fails here leaves the other workers alone."""
 
-    def __init__(
-        self,
-        store: Store,
-        config: AppliedConfig,
-        outputs: Outputs,
-        name: str,
-        access: Callable[[str], WorkerAccess],
-    ) -> None:
-        super().__init__(store, config, outputs, name, access)
-        self._starter = Starter(store, config, outputs, name, access)
-        self._taker_in = TakerIn(store, config, outputs, name, access)
+    def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
+        super().__init__(store, outputs, name, access)
+        self._starter = Starter(store, outputs, name, access)
+        self._taker_in = TakerIn(store, outputs, name, access)
         self._looks: Looks | None = None
         self._strays: set[str] = set()
         self.standing = Standing(store, name)
