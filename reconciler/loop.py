@@ -66,6 +66,8 @@ class Session:
     """One revision of one source, and the store that it is compared with.
 
     ``hosts`` are the connections of the workers, opened when first used; they may outlive the session.
+    ``overtaken`` tells, after a reconcile, that jobs have moved between its plan and its write: then another
+    plan may find more, like the children that a replaced job has had meanwhile.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class Session:
         self.hosts = hosts or Hosts()
         self.revision = revision or source.revision()
         self.parsed_files = 0
-        self._applied_at = -1
+        self.overtaken = False
+        self._planned_at = self._applied_at = -1
+        self._builder: Builder | None = None
 
     # desired state and plan ---------------------------------------------------------------------------
 
@@ -104,6 +108,7 @@ class Session:
             jobs = {name: view.jobs_of(name) for name in flows}
             previous = previous_previews(view, flows, built)
             config = view.config()
+            self._planned_at = view.change_counter()
         last, now = config.commit if config is not None else "", self.revision.commit
         return ActualState(
             base=config.revision if config is not None else None,
@@ -166,7 +171,7 @@ class Session:
         failures: list[Diagnostic] = []
         with self.store.read() as view:
             built = known_builds(view, desired)
-        builder = Builder(self.source, desired, self.store.path)
+        self._builder = builder = Builder(self.source, desired, self.store.path)
         try:
             for flow in flows_in_build_order(desired.flows):
                 externals = external_jobs(flow, built)
@@ -183,6 +188,11 @@ class Session:
             builder.close()
         return built, failures
 
+    def interrupt(self) -> None:
+        """Kill the build process, if there is one; for another thread, of a program that ends now."""
+        if self._builder is not None:
+            self._builder.kill()
+
     def _apply(
         self,
         writer: Writer,
@@ -193,6 +203,7 @@ class Session:
         now: float,
     ) -> None:
         desired = loaded.state
+        self.overtaken = writer.change_counter() != self._planned_at
         Application(writer, plan, desired.project_name, built, now).carry_out()
         writer.put_config(applied_config(writer, desired, plan))
         remember_good(writer, loaded.good)
@@ -207,18 +218,13 @@ class Session:
         if config is None:
             raise InputError("nothing was applied yet", hint="run `reconcile --once`")
         outputs = open_outputs(self.store, config)
-        return Executor([self.lane(name, config.workers[name], outputs) for name in sorted(config.workers)])
-
-    def lane(self, name: str, spec: WorkerSpec, outputs: Outputs) -> Lane:
-        """Return the lane of one worker; it may outlive the session."""
-        repository, hosts = Repository(self.source.code, self.source.blobs), self.hosts
-
-        @functools.cache
-        def access() -> WorkerAccess:
-            host, transfer = hosts.of(spec.connection), hosts.of(spec.transfer_connection)
-            return WorkerAccess(name, spec, repository, host, transfer)
-
-        return Lane(self.store, outputs, name, access)
+        repository = repository_of(self.source)
+        return Executor(
+            [
+                lane_of(name, config.workers[name], self.store, repository, self.hosts, outputs)
+                for name in sorted(config.workers)
+            ]
+        )
 
     # the outcome --------------------------------------------------------------------------------------
 
@@ -356,6 +362,24 @@ def _count(store: Store) -> tuple[int, int, int]:
     running = sum(by_state[state] for state in ACTIVE)
     done = sum(by_state[state] for state in FINISHED)
     return done, sum(by_state.values()), running
+
+
+def repository_of(source: Source) -> Repository:
+    """Return what workers need of a source."""
+    return Repository(source.code, source.blobs)
+
+
+def lane_of(
+    name: str, spec: WorkerSpec, store: Store, repository: Repository, hosts: Hosts, outputs: Outputs
+) -> Lane:
+    """Return the lane of one worker; its host is opened when it is first used."""
+
+    @functools.cache
+    def access() -> WorkerAccess:
+        host, transfer = hosts.of(spec.connection), hosts.of(spec.transfer_connection)
+        return WorkerAccess(name, spec, repository, host, transfer)
+
+    return Lane(store, outputs, name, access)
 
 
 def open_outputs(store: Store, config: AppliedConfig) -> Outputs:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from reconciler.errors import RefusedError, WorldError
 
@@ -44,6 +45,11 @@ def require_local(path: Path) -> None:
         )
 
 
+def is_on_network(path: Path) -> bool:
+    """Whether a path lies on a network file system."""
+    return _file_system(path) in _NETWORK_FILE_SYSTEMS
+
+
 def _file_system(path: Path) -> str:
     """Return the type of the file system that holds ``path``, by the longest mount point; '' if unknown."""
     mounts = Path("/proc/mounts")
@@ -66,8 +72,8 @@ class Lease:
         self._path = state_dir / "lease"
         self._descriptor: int | None = None
 
-    def acquire(self, started: float) -> None:
-        """Take the lease and leave a note of who holds it.
+    def acquire(self, started: float, role: str = "") -> None:
+        """Take the lease and leave a note of who holds it; ``role`` is ``watch`` for a daemon.
 
         Raises
         ------
@@ -79,20 +85,19 @@ class Lease:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise WorldError(f"cannot open {self._path}: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _locked(descriptor):
             holder = _holder(descriptor)
             os.close(descriptor)
             raise RefusedError(
                 f"another reconcile is at work on this state: {holder}",
                 hint="wait until it has ended; readers like `reconcile get jobs` work meanwhile",
-            ) from error
+            )
         note = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": started,
             "command": sys.argv[:1],
+            "role": role,
         }
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(note).encode(), 0)
@@ -117,6 +122,20 @@ class Lease:
         # Layered file systems have other device numbers there; then the pid of the note must do.
         return next((_said(note) for line in lines if _is_lock(line, device, note)), None)
 
+    def is_watched(self) -> bool:
+        """Whether a daemon holds the lease. Asks by trying to share it for a moment."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return _note_of(os.pread(descriptor, 4096, 0)).get("role") == "watch"
+        finally:
+            os.close(descriptor)
+        return False
+
     def __enter__(self) -> Lease:
         return self
 
@@ -124,6 +143,20 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock, in a few tries: who asks for the role of its holder has it for an instant."""
+    for pause in (0.01, 0.02, 0.04, None):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if pause is None:
+                break
+            time.sleep(pause)
+        else:
+            return True
+    return False
 
 
 def _is_lock(line: Sequence[str], device: str, note: bytes) -> bool:
@@ -138,10 +171,18 @@ def _holder(descriptor: int) -> str:
     return _said(os.pread(descriptor, 4096, 0))
 
 
-def _said(raw: bytes) -> str:
+def _note_of(raw: bytes) -> dict[str, Any]:
     try:
         note = json.loads(raw)
+    except ValueError:
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _said(raw: bytes) -> str:
+    note = _note_of(raw)
+    try:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(note["started"]))
         return f"pid {note['pid']} on {note['host']}, since {since}"
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return "its holder has left no note"

@@ -26,6 +26,7 @@ from reconciler.model.manifests import GoodManifest, ParsedFile
 from reconciler.model.records import (
     AppliedConfig,
     AppliedRevision,
+    Attempt,
     Event,
     FlowRecord,
     JobGlance,
@@ -48,6 +49,7 @@ _build = msgspec.msgpack.Decoder(BuiltFlow).decode
 _parsed = msgspec.msgpack.Decoder(ParsedFile).decode
 _good = msgspec.msgpack.Decoder(GoodManifest).decode
 _config = functools.lru_cache(maxsize=2)(msgspec.msgpack.Decoder(AppliedConfig).decode)
+_attempt = msgspec.msgpack.Decoder(Attempt).decode
 _outcome = msgspec.msgpack.Decoder(Outcome).decode
 _status = msgspec.msgpack.Decoder(WorkerStatus).decode
 _revision = msgspec.msgpack.Decoder(AppliedRevision).decode
@@ -169,6 +171,17 @@ class View:
         found = [_event(raw) for key in newest if (raw := self.txn.get("events", key)) is not None]
         return found[::-1]
 
+    def last_event(self) -> int:
+        """Return the number of the newest event; 0 if there was none."""
+        return _number(self.txn.get("meta", b"next/event"))
+
+    def events_after(self, number: int, limit: int) -> list[tuple[int, Event]]:
+        """Return the oldest events that are newer than a number, each with its own."""
+        last = self.last_event()
+        numbers = range(number + 1, min(last, number + limit) + 1)
+        raws = ((n, self.txn.get("events", _big_endian(n))) for n in numbers)
+        return [(n, _event(raw)) for n, raw in raws if raw is not None]
+
     def _event_keys(self, about: str | None) -> Iterator[bytes]:
         if about is None:
             yield from self.txn.keys("events", reverse=True)
@@ -197,6 +210,11 @@ class View:
         """Return how a worker was when last used."""
         raw = self.txn.get("meta", f"worker/{worker}".encode())
         return _status(raw) if raw is not None else None
+
+    def attempt(self) -> Attempt | None:
+        """Return the last attempt of a daemon to apply a revision."""
+        raw = self.txn.get("meta", b"attempt")
+        return _attempt(raw) if raw is not None else None
 
     def outcome(self) -> Outcome | None:
         """Return how the last reconcile ended."""
@@ -296,6 +314,10 @@ class Writer(View):
     def put_worker_status(self, worker: str, status: WorkerStatus) -> None:
         """Write how a worker is."""
         self.txn.put("meta", f"worker/{worker}".encode(), _encode(status))
+
+    def put_attempt(self, attempt: Attempt) -> None:
+        """Write what came of an attempt to apply a revision."""
+        self.txn.put("meta", b"attempt", _encode(attempt))
 
     def put_outcome(self, outcome: Outcome) -> None:
         """Write how this reconcile ended."""

@@ -31,6 +31,8 @@ VERBS = {
     "output": "Print the output of a finished job.",
     "logs": "Print what a job wrote to stdout and stderr.",
     "events": "Print what happened, oldest first.",
+    "watch": "Reconcile for ever: the daemon.",
+    "now": "Let the daemon look at the source at once.",
     "history": "List the applied revisions and what they did.",
     "render": "Print the submission script of a job.",
     "doctor": "Check this machine, the repository and the workers.",

@@ -19,7 +19,7 @@ from reconciler.desired.flows import build_form
 from reconciler.desired.git import Source
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import WorldError
-from reconciler.execution.hosts.process import end_group
+from reconciler.execution.hosts.process import end_group, kill_group
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow, BuiltJob, build_key
 from reconciler.model.manifests import OnCodeChange
@@ -84,6 +84,12 @@ class Builder:
             end_group(self._process)
             self._process = None
             self._errors.close()
+
+    def kill(self) -> None:
+        """Kill the build process with all that it started; for another thread, of a program that ends now."""
+        process = self._process
+        if process is not None:
+            kill_group(process)
 
     def _request(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
         files = self._materialise_files(flow)

@@ -28,6 +28,7 @@ from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
 _CLEANED_AT_ONCE = 200
+_SOON = 1.0  # seconds until jobs are looked at again that could start, and did not for no known reason
 _MAY_BE_THERE = ON_WORKER | {JobState.UPLOADED}
 _NOTES = (
     Step.NOTE_RUNNING,
@@ -73,6 +74,7 @@ class Lane(OnWorker):
         self._starter = Starter(store, outputs, name, access)
         self._taker_in = TakerIn(store, outputs, name, access)
         self._looks: Looks | None = None
+        self._urgent = False
         self._strays: set[str] = set()
         self.standing = Standing(store, name)
 
@@ -92,7 +94,7 @@ class Lane(OnWorker):
         if not work:
             return False
         active = self._starter.drop(active, now)
-        if now < self.standing.status.next_try:
+        if self.standing.rests(now):
             return False
         try:
             before = self.access.host.commands
@@ -105,6 +107,21 @@ class Lane(OnWorker):
         if asked:  # else there was no reason to ask it for anything, and nothing is known
             self.standing.answered(now)
         return moved
+
+    def due(self, now: float) -> float | None:
+        """Return when another pass is worth while, if nothing happens elsewhere; None if never."""
+        with self.store.read() as view:
+            on_worker = view.any_in_state(ON_WORKER, self.name)
+            waits = on_worker or view.any_in_state((*ACTIVE, JobState.READY), self.name)
+            cleanup = view.next_cleanup(self.name)
+        times = [cleanup] if cleanup is not None else []
+        if on_worker:
+            times.append(self.looks.next_look(now, urgent=self._urgent))
+        elif waits:
+            times.append(now + _SOON)
+        if times and self.standing.rests(now):
+            return max(min(times), self.standing.status.next_try)
+        return min(times, default=None)
 
     def warnings(self) -> list[str]:
         """Return what is new and people should know of this worker."""
@@ -139,9 +156,9 @@ class Lane(OnWorker):
         on_worker = [job for job in active if job.state in ON_WORKER]
         if not on_worker or not self.looks.due(now):
             return Seen(set())
-        urgent = any(job.cancel is not None or job.state is JobState.SUBMITTED for job in on_worker)
+        self._urgent = any(job.cancel is not None or job.state is JobState.SUBMITTED for job in on_worker)
         ask = {}
-        if self.looks.queue_due(now, urgent=urgent):
+        if self.looks.queue_due(now, urgent=self._urgent):
             ask = {job.queue_id: job.submitted or now for job in on_worker if job.queue_id}
         seen = self.access.poll(ask)
         self.looks.looked(now, asked=bool(ask))

@@ -28,6 +28,16 @@ class Looks:
         interval = self._interval(now, _SHORTEST_QUESTION) / (_URGENT if urgent else 1)
         return not self._local or _past(self._asked, interval, now)
 
+    def next_look(self, now: float, *, urgent: bool) -> float:
+        """Return when :meth:`due` and :meth:`queue_due` will say so, whichever is first.
+
+        The outbox of this machine needs no look for that: who waits is told of what comes there.
+        """
+        question = self._asked + self._interval(now, _SHORTEST_QUESTION) / (_URGENT if urgent else 1)
+        if self._local:
+            return question
+        return min(question, self._looked + self._interval(now, _SHORTEST_LOOK))
+
     def looked(self, now: float, *, asked: bool) -> None:
         """Note a look."""
         self._looked = now
