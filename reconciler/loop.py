@@ -29,6 +29,7 @@ from reconciler.execution.aftermath import applied_config, remember_good, summar
 from reconciler.execution.applied import note_revision
 from reconciler.execution.apply import Application
 from reconciler.execution.attribution import attributed, has_cause
+from reconciler.execution.build_process import SpareProcess
 from reconciler.execution.builds import Builder, BuildFailedError
 from reconciler.execution.executor import Executor, Lane
 from reconciler.execution.hosts.choice import Hosts
@@ -66,8 +67,8 @@ class Session:
     """One revision of one source, and the store that it is compared with.
 
     ``hosts`` are the connections of the workers, opened when first used; they may outlive the session.
-    ``overtaken`` tells, after a reconcile, that jobs have moved between its plan and its write: then another
-    plan may find more, like the children that a replaced job has had meanwhile.
+    ``spare`` is a build process in reserve. ``overtaken`` tells, after a reconcile, that jobs have moved
+    between its plan and its write: then another plan may find more, like children of a replaced job.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Session:
         store: Store,
         revision: Revision | None = None,
         hosts: Hosts | None = None,
+        spare: SpareProcess | None = None,
     ) -> None:
         self.source = source
         self.store = store
@@ -85,6 +87,7 @@ class Session:
         self.overtaken = False
         self._planned_at = self._applied_at = -1
         self._builder: Builder | None = None
+        self._spare = spare
 
     # desired state and plan ---------------------------------------------------------------------------
 
@@ -171,7 +174,7 @@ class Session:
         failures: list[Diagnostic] = []
         with self.store.read() as view:
             built = known_builds(view, desired)
-        self._builder = builder = Builder(self.source, desired, self.store.path)
+        self._builder = builder = Builder(self.source, desired, self.store.path, self._spare)
         try:
             for flow in flows_in_build_order(desired.flows):
                 externals = external_jobs(flow, built)

@@ -191,9 +191,7 @@ def leave_now(code: int, source: SourceThread) -> None:
     """End this process with all commands that it runs; threads that hang cannot be ended in any other way."""
     import os
 
-    session = source.session
-    if session is not None:
-        session.interrupt()
+    source.kill()
     kill_running()
     logging.shutdown()
     sys.stdout.flush()

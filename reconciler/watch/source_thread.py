@@ -20,6 +20,7 @@ from reconciler.actual.state_dir import is_on_network
 from reconciler.actual.store import Store
 from reconciler.desired.git import Source
 from reconciler.errors import ExitCode, ReconcilerError, RefusedError
+from reconciler.execution.build_process import SpareProcess
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.freight import Repository
 from reconciler.loop import Session, Watcher
@@ -80,7 +81,7 @@ class SourceThread(threading.Thread):
     ) -> None:
         super().__init__(name="source", daemon=True)
         self.wake = Wake()
-        self.session: Session | None = None
+        self._session: Session | None = None
         self._settings = settings
         self._store = store
         self._hosts = hosts
@@ -89,6 +90,7 @@ class SourceThread(threading.Thread):
         self._notices = notices
         self._news = news
         self._requests = Requests(store.path)
+        self._spare = SpareProcess()
         self._source: Source | None = None
         self._planned: tuple[str, str, str] | None = None
         self._watched = False
@@ -106,6 +108,12 @@ class SourceThread(threading.Thread):
             self._source = self._settings.open_source(False)
         return self._source
 
+    def kill(self) -> None:
+        """Kill the build processes; for another thread, when the program ends although this one hangs."""
+        if self._session is not None:
+            self._session.interrupt()
+        self._spare.kill()
+
     def end(self) -> None:
         """Let the thread end after its present step."""
         self._ending = True
@@ -119,7 +127,9 @@ class SourceThread(threading.Thread):
             self._notices.watch(self._requests.directory, self._poked)
             self.look(reasons)
             if not self._ending:
+                self._spare.warm()
                 reasons = self.wake.wait(self.pause())
+        self._spare.close()
 
     def _poked(self) -> None:
         """Another program has asked for something, or has changed jobs."""
@@ -183,7 +193,7 @@ class SourceThread(threading.Thread):
     def _pass(self, source: Source, revision: Revision, requests: Sequence[Request]) -> None:
         number = secrets.token_hex(4)
         tell("reconcile-begun", f"reconciling {revision}", level=logging.DEBUG, reconcile=number)
-        self.session = session = Session(source, self._store, revision, self._hosts)
+        self._session = session = Session(source, self._store, revision, self._hosts, self._spare)
         try:
             plan = session.reconcile(self._teller, allow_prune=any(r.allow_prune for r in requests))
             session.record_outcome(plan)
@@ -201,7 +211,7 @@ class SourceThread(threading.Thread):
         else:
             self._done(session, plan, requests, number)
         finally:
-            self.session = None
+            self._session = None
 
     def _done(self, session: Session, plan: Plan, requests: Sequence[Request], number: str) -> None:
         revision = session.revision
