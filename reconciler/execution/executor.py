@@ -97,10 +97,10 @@ class Lane(OnWorker):
         if self.standing.rests(now):
             return False
         try:
-            before = self.access.host.commands
+            before = self.access.commands
             moved = self._pass(active, now)
             self._clean_up(old)
-            asked = self.access.host.commands > before
+            asked = self.access.commands > before
         except TransientError as error:
             self.standing.failed(error, now)
             return False

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from reconciler.actual.store import Store
-from reconciler.model.manifests import WorkerSpec
+from reconciler.execution.hosts.choice import Hosts
+from reconciler.model.connections import Connection
 from reconciler.model.records import AppliedConfig
 from reconciler.watch.worker_thread import WorkerThread
 
@@ -17,11 +18,13 @@ Hire = Callable[[str, AppliedConfig], WorkerThread]
 class Crew:
     """Keeps a thread for each worker; ``hire`` makes one. Only the main thread calls :meth:`adjust`."""
 
-    def __init__(self, store: Store, hire: Hire) -> None:
+    def __init__(self, store: Store, hosts: Hosts, hire: Hire) -> None:
         self._store = store
+        self._hosts = hosts
         self._hire = hire
         self._threads: dict[str, WorkerThread] = {}
-        self._made_for: dict[str, tuple[WorkerSpec, object]] = {}
+        self._made_for: dict[str, object] = {}
+        self._config: AppliedConfig | None = None
         self._lock = threading.Lock()
 
     def adjust(self) -> bool:
@@ -32,29 +35,34 @@ class Crew:
         """
         with self._store.read() as view:
             config = view.config()
-        wanted = config.workers if config is not None else {}
-        complete = True
-        for name, thread in list(self._threads.items()):
-            if self._made_for[name] != _made_for(name, config):
-                thread.end()
-            if not thread.is_alive():
-                self._dismiss(name)
-        for name in wanted:
-            if name in self._threads:
-                complete &= self._made_for[name] == _made_for(name, config)
-                continue
-            assert config is not None
-            thread = self._hire(name, config)
-            with self._lock:
-                self._threads[name] = thread
-            self._made_for[name] = (config.workers[name], config.jobstore)
-            thread.start()
+        if config is None or (config is self._config and all(t.is_alive() for t in self._threads.values())):
+            return True
+        wanted: dict[str, object] = {name: (spec, config.jobstore) for name, spec in config.workers.items()}
+        self._part_with(wanted)
+        for name in wanted.keys() - self._threads.keys():
+            self._add(name, config, wanted[name])
+        complete = self._made_for == wanted
+        self._config = config if complete else None
+        if complete:
+            self._hosts.keep(_connections(config))
         return complete
 
-    def _dismiss(self, name: str) -> None:
+    def _part_with(self, wanted: dict[str, object]) -> None:
+        """Let those go that the revision has changed or removed, and those that died."""
+        for name, thread in list(self._threads.items()):
+            if self._made_for[name] != wanted.get(name):
+                thread.end()
+            if not thread.is_alive():
+                with self._lock:
+                    del self._threads[name]
+                del self._made_for[name]
+
+    def _add(self, name: str, config: AppliedConfig, made_for: object) -> None:
+        thread = self._hire(name, config)
         with self._lock:
-            del self._threads[name]
-        del self._made_for[name]
+            self._threads[name] = thread
+        self._made_for[name] = made_for
+        thread.start()
 
     def call(self, but: str | None = None) -> None:
         """Wake all threads: jobs may be ready that were not before. ``but`` is the one that knows already."""
@@ -74,8 +82,7 @@ class Crew:
         return [name for name, thread in self._threads.items() if thread.is_alive()]
 
 
-def _made_for(name: str, config: AppliedConfig | None) -> tuple[WorkerSpec, object] | None:
-    """Return what a thread was made for: the worker, and where outputs go."""
-    if config is None or name not in config.workers:
-        return None
-    return config.workers[name], config.jobstore
+def _connections(config: AppliedConfig) -> Iterator[Connection | None]:
+    for spec in config.workers.values():
+        yield spec.connection
+        yield spec.transfer_connection

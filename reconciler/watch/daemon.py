@@ -60,7 +60,7 @@ class Daemon:
         self._hosts = Hosts()
         self._notices = Notices()
         self._news = Wake()
-        self._crew = Crew(store, self._hire)
+        self._crew = Crew(store, self._hosts, self._hire)
         self._source = SourceThread(
             settings, store, self._hosts, teller, clock, self._notices, self._news.call
         )
@@ -128,6 +128,7 @@ class Daemon:
     def _tend(self) -> None:
         try:
             complete = self._crew.adjust()
+            self._keep_source()
             self._tell_events()
             self._report()
         except ReconcilerError as error:
@@ -135,6 +136,11 @@ class Daemon:
             tell("store-failed", error.message, level=logging.ERROR, hint=error.hint)
             self._news.wait(_TICK)
         self._news.wait(_TICK if complete else _HURRIED_TICK)
+
+    def _keep_source(self) -> None:
+        """A thread that ended although nobody told it to would never come back: then the process must."""
+        if not self._source.is_alive():
+            raise RuntimeError("the thread of the source has died")
 
     def _tell_events(self) -> None:
         """Log what has happened to jobs and flows since the last time; also what other programs did."""

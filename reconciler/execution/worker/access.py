@@ -7,6 +7,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO
 
 import msgspec
 
@@ -47,7 +48,8 @@ class Uploaded(msgspec.Struct, frozen=True):
 class WorkerAccess:
     """The directory and the queue of one worker.
 
-    ``transfer`` is the host for files, often the same as ``host``; both see the same directory.
+    ``transfer`` is the host for files, often the same as ``host``; both see the same directory. ``commands``
+    counts what was run for this worker: its host may serve others too.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class WorkerAccess:
         self.transfer = transfer if transfer is not None else host
         self.queue: Queue = queue_of(spec.scheduler_type, spec.scheduler_username)
         self.place = launch.place_of(spec, expand)
+        self.commands = 0
         self._there: set[str] | None = None
         """Launchers and code trees that lie on the worker; None until it was asked."""
         self._forget: set[str] = set()
@@ -224,7 +227,7 @@ class WorkerAccess:
             sign = new_sign()
             together = self.transfer is self.host
             text = collect.script(wanted, self.place, self.queue, sign, with_results=together)
-            self._checked(self.host.run(text, self.spec.timeout_execute, sink=spool))  # type: ignore[arg-type]
+            self._checked(self._run(text, sink=spool))  # type: ignore[arg-type]
             spool.seek(0)
             facts = collect.read_facts(spool, len(wanted), sign)  # type: ignore[arg-type]
             numbers = [number for number, fact in facts.items() if fact.size is not None and not fact.later]
@@ -253,18 +256,26 @@ class WorkerAccess:
         spool.truncate()
         if directories:
             text = collect.results_script(directories)
-            self._checked(self.transfer.run(text, self.spec.timeout_execute, sink=spool))  # type: ignore[arg-type]
+            self._checked(self._run(text, self.transfer, sink=spool))  # type: ignore[arg-type]
         spool.seek(0)
 
     # running ------------------------------------------------------------------------------------------
 
-    def _run(self, text: str, host: Host | None = None, data: Iterable[bytes] | None = None) -> CommandResult:
-        return (host or self.host).run(text, self.spec.timeout_execute, data=data)
+    def _run(
+        self,
+        text: str,
+        host: Host | None = None,
+        *,
+        data: Iterable[bytes] | None = None,
+        sink: BinaryIO | None = None,
+    ) -> CommandResult:
+        self.commands += 1
+        return (host or self.host).run(text, self.spec.timeout_execute, data=data, sink=sink)
 
     def _run_one_by_one(self, text: str) -> str:
         """Run a script that takes a while for each of many jobs: it must not be silent for too long."""
         said = io.BytesIO()
-        self.host.run(text, self.spec.timeout_execute, sink=said)
+        self._run(text, sink=said)
         return said.getvalue().decode(errors="replace")
 
     def _checked(self, result: CommandResult) -> None:
