@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import click
@@ -43,21 +44,20 @@ def wait_for_answer(requests: Requests, token: str, lease: Lease, timeout: float
     WorldError
         The daemon ended before it answered.
     """
-    deadline = time.monotonic() + timeout if timeout is not None else None
-    while True:
-        alive = lease.is_watched()  # asked before, since the last deed of a daemon may be the answer
-        answer = requests.take_answer(token)
-        if answer is not None:
-            return answer
-        if not alive:
-            requests.take_back(token)
-            raise WorldError(
-                "the daemon ended before it answered", hint="start it again, or use `reconcile --once`"
-            )
-        if deadline is not None and time.monotonic() > deadline:
-            requests.take_back(token)
-            return None
-        time.sleep(_GLANCE)
+    deadline = time.monotonic() + timeout if timeout is not None else math.inf
+    try:
+        while True:
+            alive = lease.is_watched()  # asked before, since the last deed of a daemon may be the answer
+            answer = requests.take_answer(token)
+            if answer is not None or time.monotonic() > deadline:
+                return answer
+            if not alive:
+                raise WorldError(
+                    "the daemon ended before it answered", hint="start it again, or use `reconcile --once`"
+                )
+            time.sleep(_GLANCE)
+    finally:
+        requests.take_back(token)
 
 
 def show_answer(context: Context, answer: Answer) -> int:

@@ -82,7 +82,7 @@ class Lane(OnWorker):
     def looks(self) -> Looks:
         """When this worker is looked at."""
         if self._looks is None:
-            self._looks = Looks(local=self.access.host.is_local)
+            self._looks = Looks(self.access.spec.poll_interval, local=self.access.host.is_local)
         return self._looks
 
     def advance(self, now: float) -> bool:

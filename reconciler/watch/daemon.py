@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from reconciler.actual.requests import Answer, Requests
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
-from reconciler.errors import ReconcilerError, RefusedError
+from reconciler.errors import ExitCode, ReconcilerError, RefusedError
 from reconciler.execution.executor import Lane
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.process import kill_running
@@ -106,11 +107,20 @@ class Daemon:
         return False
 
     def _begin(self) -> None:
+        self._refuse_old_requests()
         with self._store.read() as view:
             self._event = view.last_event()
         self._source.start()
         tell("begun", f"watching; the state is in {self._store.path}")
         self._manager.tell("READY=1")
+
+    def _refuse_old_requests(self) -> None:
+        """What was asked of a daemon that died is not done unasked hours later, least of all a prune."""
+        requests, began = Requests(self._store.path), self._clock()
+        requests.open()
+        old = [request for request in requests.pending() if request.time < began]
+        again = Answer(code=ExitCode.WORLD, error="the daemon died before it answered", hint="ask again")
+        requests.answer(old, again)
 
     def _hire(self, name: str, config: AppliedConfig) -> WorkerThread:
         spec = config.workers[name]

@@ -121,7 +121,6 @@ class SourceThread(threading.Thread):
 
     def run(self) -> None:
         """Look until told to end."""
-        self._requests.open()
         reasons = frozenset[str]()
         while not self._ending:
             self._notices.watch(self._requests.directory, self._poked)
