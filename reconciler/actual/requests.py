@@ -7,7 +7,6 @@ finds it when it starts again. The one who asked takes the answer away.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -138,7 +137,8 @@ class Requests:
 
     def _write(self, token: str, kind: str, content: Request | Answer) -> None:
         file = self._file(token, kind)
-        partial = file.with_suffix(f".partial-{os.getpid()}")
+        # Not beside it: whoever watches the directory is to be called once, when there is something to see.
+        partial = self.directory.with_name(f".{file.name}.partial")
         try:
             partial.write_bytes(msgspec.json.encode(content))
             partial.replace(file)

@@ -15,15 +15,15 @@ from reconciler.errors import ExitCode
 
 @click.command(name="watch", help="Reconcile for ever: at each commit, and whenever a job has moved.")
 @click.option(
-    "--interval", type=click.FloatRange(min=1), default=60.0, metavar="SECONDS", show_default=True,
-    help="How often to look at a remote repository. A local one is watched.",
+    "--interval", type=click.FloatRange(min=1), metavar="SECONDS",
+    help="How often to look at the repository.  [default: 60 for a remote one; a local one is watched]",
 )  # fmt: skip
 @click.option("--standby", is_flag=True, help="If another process holds the lease, wait for it.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Form of the log.")
 @click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Instead of stderr.")
 @global_options
 def command(
-    context: Context, *, interval: float, standby: bool, log_format: str, log_file: Path | None
+    context: Context, *, interval: float | None, standby: bool, log_format: str, log_file: Path | None
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT."""
     from reconciler.cli.views.log_text import LogTeller, start_log

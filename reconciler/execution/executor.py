@@ -24,6 +24,7 @@ from reconciler.execution.taking_in import TakerIn
 from reconciler.execution.transitions import move, note
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.poll import Seen
+from reconciler.model.manifests import PollInterval
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
@@ -82,7 +83,8 @@ class Lane(OnWorker):
     def looks(self) -> Looks:
         """When this worker is looked at."""
         if self._looks is None:
-            self._looks = Looks(self.access.spec.poll_interval, local=self.access.host.is_local)
+            bounds = self.access.spec.poll_interval or PollInterval()
+            self._looks = Looks(bounds, local=self.access.host.is_local)
         return self._looks
 
     def advance(self, now: float) -> bool:

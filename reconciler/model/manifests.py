@@ -223,7 +223,7 @@ class WorkerSpec(ConnectionOptions, frozen=True, kw_only=True):
     scheduler_username: str | None = None
     sanitize_command: bool = False
     cleanup: Literal["keep", "completed"] | CleanupAfter = "keep"
-    poll_interval: PollInterval = PollInterval()
+    poll_interval: PollInterval | None = None
 
     @property
     def connection(self) -> Connection | None:

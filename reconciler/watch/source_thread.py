@@ -36,8 +36,8 @@ from reconciler.watch.wake import Wake
 
 Clock = Callable[[], float]
 
-_WATCHED, _UNWATCHED = 10.0, 1.0
-"""Seconds between two looks at a local repository, with notices of its file system and without."""
+_REMOTE, _WATCHED, _UNWATCHED = 60.0, 10.0, 1.0
+"""Seconds between two looks: at a remote, and at a local repository with or without notices of changes."""
 
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 5.0, 300.0
 _SETTLING = 10.0
@@ -58,12 +58,13 @@ class Teller(Watcher, Protocol):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the source is, and how often it is looked at.
 
-    ``open_source`` takes whether to fetch what is new at a remote; ``interval`` is in seconds, for a remote.
+    ``open_source`` takes whether to fetch what is new at a remote. ``interval`` is the seconds between two
+    looks; None: as fits the kind of source.
     """
 
     open_source: Callable[[bool], Source]
     is_remote: bool
-    interval: float = 60.0
+    interval: float | None = None
 
 
 class SourceThread(threading.Thread):
@@ -140,8 +141,8 @@ class SourceThread(threading.Thread):
         requests = self._requests.pending()
         try:
             self._source = source = self._settings.open_source(True)
+            self._watch(source)  # before it is read: what comes in between is a call
             revision = source.revision()
-            self._watch(source)
         except ReconcilerError as error:
             self._note("", AttemptResult.FAILED, error)
             self._answer(requests, _refusal(error))
@@ -157,11 +158,12 @@ class SourceThread(threading.Thread):
         """Return for how many seconds there is nothing to do unless somebody calls."""
         if self._attempt is not None and self._attempt.failures:
             return max(0.1, min(_LONGEST_BACK_OFF, self._attempt.next_try - self._clock()))
-        longest = self._settings.interval if self._settings.is_remote else self._look_interval()
-        jittered = longest * random.uniform(0.9, 1.1)
+        jittered = (self._settings.interval or self._interval()) * random.uniform(0.9, 1.1)
         return min(jittered, _SETTLING) if self._deleting else jittered
 
-    def _look_interval(self) -> float:
+    def _interval(self) -> float:
+        if self._settings.is_remote:
+            return _REMOTE
         return _WATCHED if self._watched else _UNWATCHED
 
     def _watch(self, source: Source) -> None:
