@@ -65,6 +65,10 @@ def _file_system(path: Path) -> str:
     return kind
 
 
+_AT_WORK = "wait until it has ended; readers like `reconcile get jobs` work meanwhile"
+_WATCHED = "it is a daemon, and applies commits by itself: `reconcile now --wait`; or end it first"
+
+
 class Lease:
     """The right to write: an flock on a file of the state directory. A dead holder loses it by itself."""
 
@@ -86,11 +90,11 @@ class Lease:
         except OSError as error:
             raise WorldError(f"cannot open {self._path}: {error.strerror}") from error
         if not _locked(descriptor):
-            holder = _holder(descriptor)
+            note = os.pread(descriptor, 4096, 0)
             os.close(descriptor)
             raise RefusedError(
-                f"another reconcile is at work on this state: {holder}",
-                hint="wait until it has ended; readers like `reconcile get jobs` work meanwhile",
+                f"another reconcile is at work on this state: {_said(note)}",
+                hint=_WATCHED if _note_of(note).get("role") == "watch" else _AT_WORK,
             )
         note = {
             "host": socket.gethostname(),
@@ -165,10 +169,6 @@ def _is_lock(line: Sequence[str], device: str, note: bytes) -> bool:
         return False
     same_inode = line[5].rpartition(":")[2] == device.rpartition(":")[2]
     return line[5] == device or (same_inode and f'"pid": {line[4]},'.encode() in note)
-
-
-def _holder(descriptor: int) -> str:
-    return _said(os.pread(descriptor, 4096, 0))
 
 
 def _note_of(raw: bytes) -> dict[str, Any]:

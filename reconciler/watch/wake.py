@@ -15,7 +15,8 @@ class Wake:
 
     def call(self, reason: str = "") -> None:
         """Ring; may be called by any thread, and by a signal handler."""
-        self._reasons.append(reason)
+        if reason:
+            self._reasons.append(reason)
         self._rung.set()
 
     def wait(self, seconds: float | None) -> frozenset[str]:
