@@ -90,11 +90,11 @@ class Lease:
         except OSError as error:
             raise WorldError(f"cannot open {self._path}: {error.strerror}") from error
         if not _locked(descriptor):
-            note = os.pread(descriptor, 4096, 0)
+            left = os.pread(descriptor, 4096, 0)
             os.close(descriptor)
             raise RefusedError(
-                f"another reconcile is at work on this state: {_said(note)}",
-                hint=_WATCHED if _note_of(note).get("role") == "watch" else _AT_WORK,
+                f"another reconcile is at work on this state: {_said(left)}",
+                hint=_WATCHED if _note_of(left).get("role") == "watch" else _AT_WORK,
             )
         note = {
             "host": socket.gethostname(),
