@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from reconciler import __version__
+from reconciler.actual.compaction import compact
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store, Writer
 from reconciler.actual.unchanged import reconcile_key, unchanged_outcome
@@ -313,6 +314,7 @@ def reconcile_once(
             _tell_news(executor, watcher)
         settled = wait is None or wait_until_idle(session.store, executor, time.monotonic() + wait, watcher)
         executor.tidy_up()
+        compact(session.store, time.time())
         return Pass(session.record_outcome(plan), plan, timed_out=not settled)
 
 

@@ -10,6 +10,7 @@ open, and holds new ones off meanwhile.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 import lmdb
 
 from reconciler.actual.gate import Gate
+from reconciler.actual.state_dir import sync_directory
 from reconciler.actual.txn import Txn
 from reconciler.errors import TransientError, WorldError
 
@@ -44,6 +46,7 @@ TABLES = (
     "events",  # sequence number -> Event
     "events_about",  # what it is about, sequence number -> nothing
     "revisions",  # sequence number -> AppliedRevision
+    "unused",  # table, key of something that can be made again -> since when nothing refers to it
 )
 """Every table of the environment. A table whose key ends in "-> nothing" is an index."""
 
@@ -51,6 +54,7 @@ _FIRST_MAP_SIZE = 256 * 2**20  # address space, not disk: the file is as large a
 _MAX_READERS = 512  # open reads of all processes together
 _SMALLEST_FILE = 2 * 4096  # bytes: the two pages that every environment begins with
 _FULL_DISK = 2**20  # bytes
+_LOCK_FILE = 2**17  # bytes; ample
 _PATIENCE = 60.0  # seconds that a write waits for open transactions when it cannot go on without more room
 _COURTESY = 0.5  # seconds that a write waits for them when room gets scarce, but may suffice
 
@@ -172,6 +176,35 @@ class Database:
             self._env.reader_check()  # killed processes leave their slots behind
             return self._env.begin()
 
+    def copy_to(self, descriptor: int) -> None:
+        """Write a snapshot of the whole store, without its free pages, to an open file.
+
+        Others may read and write meanwhile; the caller makes the file durable.
+
+        Raises
+        ------
+        WorldError
+            The file cannot be written, or the store cannot be read.
+        """
+        try:
+            while not self._copied(descriptor):
+                os.ftruncate(descriptor, 0)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+        except (lmdb.Error, OSError) as error:
+            raise _failure("copy", self.path, error) from error
+
+    def _copied(self, descriptor: int) -> bool:
+        """Copy once; return False if another process gave the map a new size at just that moment."""
+        token, raw = self._begin(write=False)  # holds resizes off, and adopts those of other processes
+        try:
+            with raw:
+                self._env.copyfd(descriptor, compact=True)
+        except lmdb.MapResizedError:
+            return False
+        finally:
+            self._gate.leave(token)
+        return True
+
     def _make_room(self) -> int:
         """Double the map if less than a quarter of it is free and nobody minds; return its size before."""
         self._require_own()
@@ -214,9 +247,23 @@ def _open_environment(path: Path) -> Any:
     file = path / "data.mdb"
     if file.exists() and 0 < file.stat().st_size < _SMALLEST_FILE:
         raise lmdb.CorruptedError("data.mdb is cut off")
-    return lmdb.open(
+    _require_room_for_lock(path)
+    is_new = not file.exists()
+    env = lmdb.open(
         str(path), max_dbs=len(TABLES) + 8, map_size=_FIRST_MAP_SIZE, mode=0o600, max_readers=_MAX_READERS
     )
+    if is_new:  # LMDB makes durable what is in the file, not that there is one
+        sync_directory(path)
+        sync_directory(path.parent)
+    return env
+
+
+def _require_room_for_lock(path: Path) -> None:
+    """Refuse a full disk. LMDB maps its lock file: where its pages have no room, the system kills us."""
+    lock = path / "lock.mdb"
+    begun = lock.exists() and lock.stat().st_blocks > 0  # the rest of it holds only the 60th reader and on
+    if not begun and shutil.disk_usage(path).free < _LOCK_FILE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _lengthen(file: Path, env: Any) -> None:
@@ -249,11 +296,24 @@ _CAUSES: dict[type[Exception], tuple[str, str]] = {
 }
 
 
+_LIMITED = "its file may not grow any more", "raise the limit: `ulimit -f`"
+_QUOTA = "your disk quota is used up", "free some space there, or choose another --state-dir"
+_CUT_SHORT = (
+    "the disk did not take all that was written: it is full, a quota or limit is reached, or it is broken",
+    "see `df`, `quota` and `ulimit -f`; free some space there, then try again",
+)
+_BY_NUMBER = {errno.EFBIG: _LIMITED, errno.EDQUOT: _QUOTA, errno.EIO: _CUT_SHORT}
+"""What LMDB has no kind of error for; it tells the words of the system."""
+
+
 def _failure(doing: str, path: Path, error: Exception) -> WorldError:
     """Say what went wrong in words of the user."""
     plain = (isinstance(error, OSError) and error.strerror) or str(error)
-    kind = lmdb.DiskError if type(error) is lmdb.Error and _is_full(path) else type(error)
-    cause, hint = _CAUSES.get(kind, (plain, None))
+    cut_short = type(error) is lmdb.Error and _is_full(path)
+    full = cut_short or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
+    kind = lmdb.DiskError if full else type(error)
+    by_number = (cause for number, cause in _BY_NUMBER.items() if os.strerror(number) in plain)
+    cause, hint = _CAUSES.get(kind) or next(by_number, (plain, None))
     return WorldError(f"cannot {doing} the store in {path}: {cause}", hint=hint)
 
 

@@ -14,6 +14,7 @@ from monty.json import jsanitize
 from reconciler.actual import mongo, outputs
 from reconciler.actual.codec import Document, decode
 from reconciler.actual.db import Database, Txn, close_database, open_database
+from reconciler.actual.state_dir import lmdb_dir
 
 Properties = dict[str, Any] | list[str] | None
 SortSpec = dict[str, Sort | int] | None
@@ -62,7 +63,7 @@ class LMDBStore(Store):  # type: ignore[misc]
     def directory(self) -> Path:
         """The LMDB directory that :attr:`path` means."""
         path = Path(self.path).expanduser().resolve()
-        return path if (path / "data.mdb").exists() else path / "lmdb"
+        return path if (path / "data.mdb").exists() else lmdb_dir(path)
 
     @property
     def name(self) -> str:

@@ -15,6 +15,9 @@ from reconciler.actual.codec import Document, decode, encode
 from reconciler.actual.db import Txn
 
 TABLE = "outputs"
+COLLECTION = "outputs"
+"""The collection of job outputs; each additional store is a collection of its own name."""
+
 IDENTITY_FIELDS = ("uuid", "blob_uuid")
 """Fields that give a document its place, the first that is a string wins."""
 
@@ -66,6 +69,11 @@ def latest_document(txn: Txn, collection: str, uuid: str) -> Document | None:
     for _, data in txn.scan(TABLE, _prefix(collection, uuid), reverse=True):
         return decode(data)
     return None
+
+
+def has_document(txn: Txn, collection: str, uuid: str, index: int) -> bool:
+    """Whether there is a document of ``uuid`` with just this index; decodes none."""
+    return any(True for _ in txn.keys(TABLE, _prefix(collection, uuid) + _index_part(index)))
 
 
 def delete_documents(txn: Txn, collection: str, uuid: str) -> int:

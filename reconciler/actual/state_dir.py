@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,34 @@ def default_state_dir(project: str) -> Path:
         return Path(override).expanduser()
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base).expanduser() / "reconciler" / project
+
+
+def lmdb_dir(state_dir: Path) -> Path:
+    """Return the directory of the LMDB environment; ends a restore that was interrupted at its last step."""
+    current, restored = state_dir / "lmdb", restored_dir(state_dir)
+    if not current.exists():
+        with suppress(OSError):  # there is none, or another process was faster
+            restored.rename(current)
+    return current
+
+
+def restored_dir(state_dir: Path) -> Path:
+    """Return where a restored environment waits, complete, to take the place of the present one."""
+    return state_dir / "lmdb.restored"
+
+
+def time_stamp(now: float) -> str:
+    """Return a time as part of a file name: ``20260131-174501``."""
+    return time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def require_local(path: Path) -> None:
@@ -84,8 +113,8 @@ class Lease:
         RefusedError
             Another process holds it; the message names host, pid and since when.
         """
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise WorldError(f"cannot open {self._path}: {error.strerror}") from error
@@ -103,9 +132,10 @@ class Lease:
             "command": sys.argv[:1],
             "role": role,
         }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(note).encode(), 0)
         self._descriptor = descriptor
+        with suppress(OSError):  # the lock counts; on a full disk it has no note
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(note).encode(), 0)
 
     def release(self) -> None:
         """Give the lease back."""

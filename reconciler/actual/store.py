@@ -7,20 +7,41 @@ reconcile with nothing to do is recognised.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from reconciler.actual.db import Database, Txn, close_database, open_database
-from reconciler.actual.state_dir import require_local
-from reconciler.errors import InputError, RefusedError
+from reconciler.actual.keys import (
+    about_key,
+    big_endian,
+    cleanup_key,
+    id_in_state_key,
+    index_entries,
+    number_of,
+    pair,
+)
+from reconciler.actual.migrations import check_version
+from reconciler.actual.records import (
+    decode_attempt,
+    decode_build,
+    decode_config,
+    decode_event,
+    decode_flow,
+    decode_glance,
+    decode_good,
+    decode_job,
+    decode_lineage,
+    decode_outcome,
+    decode_parsed,
+    decode_revision,
+    decode_status,
+    encode,
+)
+from reconciler.actual.state_dir import lmdb_dir, require_local
+from reconciler.errors import RefusedError
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import GoodManifest, ParsedFile
 from reconciler.model.records import (
@@ -38,23 +59,6 @@ from reconciler.model.states import JobState
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
-
-_encode = msgspec.msgpack.Encoder().encode
-_job = msgspec.msgpack.Decoder(JobRecord).decode
-_glance = msgspec.msgpack.Decoder(JobGlance).decode
-_flow = msgspec.msgpack.Decoder(FlowRecord).decode
-_event = msgspec.msgpack.Decoder(Event).decode
-_build = msgspec.msgpack.Decoder(BuiltFlow).decode
-_parsed = msgspec.msgpack.Decoder(ParsedFile).decode
-_good = msgspec.msgpack.Decoder(GoodManifest).decode
-_config = functools.lru_cache(maxsize=2)(msgspec.msgpack.Decoder(AppliedConfig).decode)
-_attempt = msgspec.msgpack.Decoder(Attempt).decode
-_outcome = msgspec.msgpack.Decoder(Outcome).decode
-_status = msgspec.msgpack.Decoder(WorkerStatus).decode
-_revision = msgspec.msgpack.Decoder(AppliedRevision).decode
-_lineage = msgspec.msgpack.Decoder(dict[str, str]).decode
-
 
 class View:
     """A consistent look at the store."""
@@ -67,30 +71,30 @@ class View:
     def flow(self, name: str) -> FlowRecord | None:
         """Return a flow by name."""
         raw = self.txn.get("flows", name.encode())
-        return _flow(raw) if raw is not None else None
+        return decode_flow(raw) if raw is not None else None
 
     def flows(self) -> Iterator[FlowRecord]:
         """Yield all flows by name, removed ones included."""
         for _, raw in self.txn.scan("flows"):
-            yield _flow(raw)
+            yield decode_flow(raw)
 
     def job(self, job_id: str) -> JobRecord | None:
         """Return a job by ``<uuid>_<index>``."""
         raw = self.txn.get("jobs", job_id.encode())
-        return _job(raw) if raw is not None else None
+        return decode_job(raw) if raw is not None else None
 
     def jobs(self) -> Iterator[JobRecord]:
         """Yield all jobs."""
         for _, raw in self.txn.scan("jobs"):
-            yield _job(raw)
+            yield decode_job(raw)
 
     def jobs_of(self, flow: str) -> list[JobRecord]:
         """Return the jobs of a flow, history included, oldest first."""
-        return sorted(map(_job, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
+        return sorted(map(decode_job, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
 
     def glances_of(self, flow: str) -> list[JobGlance]:
         """Return what the status of a flow depends on of each of its jobs, oldest first."""
-        return sorted(map(_glance, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
+        return sorted(map(decode_glance, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
 
     def _raw_jobs_of(self, flow: str) -> Iterator[bytes]:
         prefix = flow.encode() + b"\0"
@@ -101,15 +105,15 @@ class View:
 
     def generations(self, uuid: str) -> list[JobRecord]:
         """Return the records of one uuid, lowest index first."""
-        found = [_job(raw) for _, raw in self.txn.scan("jobs", uuid.encode() + b"_")]
+        found = [decode_job(raw) for _, raw in self.txn.scan("jobs", uuid.encode() + b"_")]
         return sorted(found, key=lambda job: job.index)
 
     def in_state(self, state: JobState, worker: str | None = None) -> Iterator[JobRecord]:
         """Yield the jobs of a state: by worker, then highest priority, then oldest first."""
         for key in self._state_keys(state, worker):
-            raw = self.txn.get("jobs", _id_of(key))
+            raw = self.txn.get("jobs", id_in_state_key(key))
             if raw is not None:
-                yield _job(raw)
+                yield decode_job(raw)
 
     def count_in_state(self, state: JobState, worker: str | None = None) -> int:
         """Return the number of jobs of a state without reading them."""
@@ -127,7 +131,7 @@ class View:
         """Return the jobs whose arguments refer to ``uuid``."""
         prefix = uuid.encode() + b"\0"
         ids = [key[len(prefix) :] for key in self.txn.keys("children", prefix)]
-        return [_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
+        return [decode_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
 
     def payload(self, job_id: str) -> bytes | None:
         """Return the jobflow Job of a record, as JSON."""
@@ -138,29 +142,29 @@ class View:
     def due_cleanups(self, worker: str, now: float, limit: int) -> dict[bytes, str]:
         """Return run directories of a worker that are to be removed by now, by the key of their entry."""
         due = itertools.takewhile(
-            lambda row: row[0] < _cleanup_key(worker, now), self.txn.scan("cleanups", _pair(worker, ""))
+            lambda row: row[0] < cleanup_key(worker, now), self.txn.scan("cleanups", pair(worker, ""))
         )
         return {key: raw.decode() for key, raw in itertools.islice(due, limit)}
 
     def next_cleanup(self, worker: str) -> float | None:
         """Return when the next run directory of a worker is to be removed; None if none is."""
-        prefix = _pair(worker, "")
+        prefix = pair(worker, "")
         first = next(iter(self.txn.keys("cleanups", prefix)), None)
-        return float(_number(first[len(prefix) : len(prefix) + 8])) if first is not None else None
+        return float(number_of(first[len(prefix) : len(prefix) + 8])) if first is not None else None
 
     def parsed(self, blob: str) -> ParsedFile | None:
         """Return what the blob was parsed to, if this version has read it before."""
         raw = self.txn.get("parsed", blob.encode())
-        return _parsed(raw) if raw is not None else None
+        return decode_parsed(raw) if raw is not None else None
 
     def good_manifests(self) -> dict[str, GoodManifest]:
         """Return where the last good version of every manifest stands, by ``Kind/name``."""
-        return {key.decode(): _good(raw) for key, raw in self.txn.scan("good")}
+        return {key.decode(): decode_good(raw) for key, raw in self.txn.scan("good")}
 
     def build(self, build_key: str) -> BuiltFlow | None:
         """Return a built flow by its build key."""
         raw = self.txn.get("builds", build_key.encode())
-        return _build(raw) if raw is not None else None
+        return decode_build(raw) if raw is not None else None
 
     # history and configuration ------------------------------------------------------------------------
 
@@ -168,67 +172,72 @@ class View:
         """Return the newest events, oldest first; ``about`` is ``job/<flow>/<job>`` or ``flow/<name>``."""
         keys = self._event_keys(about)
         newest = itertools.islice(keys, limit) if limit else keys
-        found = [_event(raw) for key in newest if (raw := self.txn.get("events", key)) is not None]
+        found = [decode_event(raw) for key in newest if (raw := self.txn.get("events", key)) is not None]
         return found[::-1]
 
     def last_event(self) -> int:
         """Return the number of the newest event; 0 if there was none."""
-        return _number(self.txn.get("meta", b"next/event"))
+        return number_of(self.txn.get("meta", b"next/event"))
 
     def events_after(self, number: int, limit: int) -> list[tuple[int, Event]]:
         """Return the oldest events that are newer than a number, each with its own."""
         last = self.last_event()
         numbers = range(number + 1, min(last, number + limit) + 1)
-        raws = ((n, self.txn.get("events", _big_endian(n))) for n in numbers)
-        return [(n, _event(raw)) for n, raw in raws if raw is not None]
+        raws = ((n, self.txn.get("events", big_endian(n))) for n in numbers)
+        return [(n, decode_event(raw)) for n, raw in raws if raw is not None]
 
     def _event_keys(self, about: str | None) -> Iterator[bytes]:
         if about is None:
             yield from self.txn.keys("events", reverse=True)
             return
-        prefix = _about_key(about)
+        prefix = about_key(about)
         for key in self.txn.keys("events_about", prefix, reverse=True):
             yield key[len(prefix) :]
 
     def revisions(self) -> list[AppliedRevision]:
         """Return the applied revisions, oldest first."""
-        return [_revision(raw) for _, raw in self.txn.scan("revisions")]
+        return [decode_revision(raw) for _, raw in self.txn.scan("revisions")]
 
     def last_revision(self) -> AppliedRevision | None:
         """Return the revision that was applied last."""
         for key in self.txn.keys("revisions", reverse=True):
             raw = self.txn.get("revisions", key)
-            return _revision(raw) if raw is not None else None
+            return decode_revision(raw) if raw is not None else None
         return None
 
     def config(self) -> AppliedConfig | None:
         """Return what the executor needs of the last applied revision."""
         raw = self.txn.get("meta", b"config")
-        return _config(raw) if raw is not None else None
+        return decode_config(raw) if raw is not None else None
 
     def worker_status(self, worker: str) -> WorkerStatus | None:
         """Return how a worker was when last used."""
         raw = self.txn.get("meta", f"worker/{worker}".encode())
-        return _status(raw) if raw is not None else None
+        return decode_status(raw) if raw is not None else None
 
     def attempt(self) -> Attempt | None:
         """Return the last attempt of a daemon to apply a revision."""
         raw = self.txn.get("meta", b"attempt")
-        return _attempt(raw) if raw is not None else None
+        return decode_attempt(raw) if raw is not None else None
 
     def outcome(self) -> Outcome | None:
         """Return how the last reconcile ended."""
         raw = self.txn.get("meta", b"outcome")
-        return _outcome(raw) if raw is not None else None
+        return decode_outcome(raw) if raw is not None else None
 
     def lineage(self) -> dict[str, str] | None:
         """Return the project and root commit that this state belongs to."""
         raw = self.txn.get("meta", b"lineage")
-        return _lineage(raw) if raw is not None else None
+        return decode_lineage(raw) if raw is not None else None
+
+    def restored(self) -> float | None:
+        """Return when this state was restored from a backup; None if it never was."""
+        raw = self.txn.get("meta", b"restored")
+        return float(number_of(raw)) if raw is not None else None
 
     def change_counter(self) -> int:
         """Return how many transactions have touched flows or jobs."""
-        return _number(self.txn.get("meta", b"changes"))
+        return number_of(self.txn.get("meta", b"changes"))
 
 
 class Writer(View):
@@ -242,13 +251,17 @@ class Writer(View):
     def finish(self) -> None:
         """Write the counters, once for all that the transaction did."""
         for counter, number in self._numbers.items():
-            self.txn.put("meta", f"next/{counter}".encode(), _big_endian(number))
+            self.txn.put("meta", f"next/{counter}".encode(), big_endian(number))
         if self._touched:
-            self.txn.put("meta", b"changes", _big_endian(self.change_counter() + 1))
+            self.txn.put("meta", b"changes", big_endian(self.change_counter() + 1))
+
+    def touch(self) -> None:
+        """Count this transaction as one that changes flows or jobs."""
+        self._touched = True
 
     def put_flow(self, record: FlowRecord) -> None:
         """Write a flow."""
-        self.txn.put("flows", record.name.encode(), _encode(record))
+        self.txn.put("flows", record.name.encode(), encode(record))
         self._touched = True
 
     def delete_flow(self, name: str) -> None:
@@ -259,20 +272,20 @@ class Writer(View):
     def put_job(self, record: JobRecord) -> None:
         """Write a job and keep the indexes right."""
         raw = self.txn.get("jobs", record.id.encode())
-        new = _index_entries(record)
-        old = _index_entries(_job(raw)) if raw is not None else set()
+        new = index_entries(record)
+        old = index_entries(decode_job(raw)) if raw is not None else set()
         for table, key in old - new:
             self.txn.delete(table, key)
         for table, key in new - old:
             self.txn.put(table, key)
-        self.txn.put("jobs", record.id.encode(), _encode(record))
+        self.txn.put("jobs", record.id.encode(), encode(record))
         self._touched = True
 
     def delete_job(self, record: JobRecord) -> None:
         """Remove a job with its payload and index entries; its output stays."""
         self.txn.delete("jobs", record.id.encode())
         self.txn.delete("payloads", record.id.encode())
-        for table, key in _index_entries(record):
+        for table, key in index_entries(record):
             self.txn.delete(table, key)
         self._touched = True
 
@@ -283,7 +296,7 @@ class Writer(View):
     def add_cleanup(self, worker: str, due: float, job: JobRecord) -> None:
         """Note that the run directory of a job's attempt is to be removed at a time."""
         assert job.run_dir is not None
-        key = _cleanup_key(worker, due) + f"{job.id}.{job.attempt}".encode()
+        key = cleanup_key(worker, due) + f"{job.id}.{job.attempt}".encode()
         self.txn.put("cleanups", key, job.run_dir.encode())
 
     def delete_cleanups(self, keys: Iterable[bytes]) -> None:
@@ -293,11 +306,11 @@ class Writer(View):
 
     def put_parsed(self, blob: str, parsed: ParsedFile) -> None:
         """Remember what a blob was parsed to."""
-        self.txn.put("parsed", blob.encode(), _encode(parsed))
+        self.txn.put("parsed", blob.encode(), encode(parsed))
 
     def put_good(self, key: str, manifest: GoodManifest) -> None:
         """Remember the last good version of a manifest."""
-        self.txn.put("good", key.encode(), _encode(manifest))
+        self.txn.put("good", key.encode(), encode(manifest))
 
     def delete_good(self, key: str) -> None:
         """Forget the last good version of a manifest that is gone."""
@@ -305,43 +318,47 @@ class Writer(View):
 
     def put_build(self, built: BuiltFlow) -> None:
         """Keep a built flow."""
-        self.txn.put("builds", built.build_key.encode(), _encode(built))
+        self.txn.put("builds", built.build_key.encode(), encode(built))
 
     def put_config(self, config: AppliedConfig) -> None:
         """Write what the executor needs."""
-        self.txn.put("meta", b"config", _encode(config))
+        self.txn.put("meta", b"config", encode(config))
 
     def put_worker_status(self, worker: str, status: WorkerStatus) -> None:
         """Write how a worker is."""
-        self.txn.put("meta", f"worker/{worker}".encode(), _encode(status))
+        self.txn.put("meta", f"worker/{worker}".encode(), encode(status))
 
     def put_attempt(self, attempt: Attempt) -> None:
         """Write what came of an attempt to apply a revision."""
-        self.txn.put("meta", b"attempt", _encode(attempt))
+        self.txn.put("meta", b"attempt", encode(attempt))
 
     def put_outcome(self, outcome: Outcome) -> None:
         """Write how this reconcile ended."""
-        self.txn.put("meta", b"outcome", _encode(outcome))
+        self.txn.put("meta", b"outcome", encode(outcome))
 
     def put_lineage(self, lineage: dict[str, str]) -> None:
         """Bind this state to a project and a repository."""
-        self.txn.put("meta", b"lineage", _encode(lineage))
+        self.txn.put("meta", b"lineage", encode(lineage))
+
+    def put_restored(self, time: float) -> None:
+        """Write that this state was restored: workers may have seen more than it knows."""
+        self.txn.put("meta", b"restored", big_endian(int(time)))
 
     def add_event(self, event: Event) -> None:
         """Append an event."""
-        number = _big_endian(self.next_number("event"))
-        self.txn.put("events", number, _encode(event))
-        self.txn.put("events_about", _about_key(event.about) + number)
+        number = big_endian(self.next_number("event"))
+        self.txn.put("events", number, encode(event))
+        self.txn.put("events_about", about_key(event.about) + number)
 
     def add_revision(self, revision: AppliedRevision) -> None:
         """Append an applied revision."""
-        self.txn.put("revisions", _big_endian(self.next_number("revision")), _encode(revision))
+        self.txn.put("revisions", big_endian(self.next_number("revision")), encode(revision))
 
     def next_number(self, counter: str) -> int:
         """Return the next number of a counter, from 1."""
         known = self._numbers.get(counter)
         if known is None:
-            known = _number(self.txn.get("meta", f"next/{counter}".encode()))
+            known = number_of(self.txn.get("meta", f"next/{counter}".encode()))
         self._numbers[counter] = known + 1
         return known + 1
 
@@ -350,15 +367,30 @@ class Store:
     """An open state directory."""
 
     def __init__(self, state_dir: Path) -> None:
+        """Open it, or make an empty one.
+
+        Raises
+        ------
+        OutdatedError
+            It must be migrated first.
+        InputError
+            It was written by a newer version.
+        RefusedError, WorldError
+            It lies on a network file system, or cannot be opened.
+        """
         require_local(state_dir)
         self.path = state_dir
-        self._database: Database = open_database(state_dir / "lmdb")
-        self._check_version()
+        self._database: Database = open_database(lmdb_dir(state_dir))
+        try:
+            check_version(self._database, state_dir)
+        except BaseException:
+            close_database(self._database)
+            raise
 
     @staticmethod
     def exists(state_dir: Path) -> bool:
         """Whether something was ever stored there."""
-        return (state_dir / "lmdb" / "data.mdb").exists()
+        return (lmdb_dir(state_dir) / "data.mdb").exists()
 
     @contextmanager
     def read(self) -> Iterator[View]:
@@ -377,20 +409,13 @@ class Store:
 
         return self._database.write(run)
 
+    def copy_to(self, descriptor: int) -> None:
+        """Write a snapshot of the whole store to an open file; see :meth:`Database.copy_to`."""
+        self._database.copy_to(descriptor)
+
     def close(self) -> None:
         """Give the environment back."""
         close_database(self._database)
-
-    def _check_version(self) -> None:
-        with self._database.read() as txn:
-            found = _number(txn.get("meta", b"schema"))
-        if found == 0:
-            self._database.write(lambda txn: txn.put("meta", b"schema", _big_endian(SCHEMA_VERSION)))
-        elif found > SCHEMA_VERSION:
-            raise InputError(
-                f"the state in {self.path} was written by a newer reconciler (schema {found})",
-                hint="upgrade reconciler, or choose another --state-dir",
-            )
 
     def check_lineage(self, project: str, root_commit: str) -> None:
         """Refuse to use this state for another project or repository.
@@ -410,47 +435,3 @@ class Store:
                 f"{known['root'][:7]}), not to '{project}' (root {root_commit[:7]})",
                 hint="choose another --state-dir for this repository",
             )
-
-
-def _index_entries(job: JobRecord) -> set[tuple[str, bytes]]:
-    """Return (table, key) of all that leads to a job."""
-    job_id = job.id
-    children = {("children", _pair(parent, job_id)) for parent in job.parents}
-    return {("by_state", _state_key(job)), ("by_flow", _pair(job.flow, job_id)), *children}
-
-
-def _state_key(job: JobRecord) -> bytes:
-    rank = struct.pack(">q", -job.config.priority_value)
-    flipped = bytes([rank[0] ^ 0x80]) + rank[1:]  # so that negative numbers sort before positive ones
-    return b"\0".join([job.state.encode(), job.config.worker_name.encode(), b""]) + (
-        flipped + _big_endian(job.sequence) + job.id.encode()
-    )
-
-
-def _id_of(state_key: bytes) -> bytes:
-    """The job id follows two names that end with NUL, and 16 bytes of rank and age."""
-    after_state = state_key.index(b"\0") + 1
-    after_worker = state_key.index(b"\0", after_state) + 1
-    return state_key[after_worker + 16 :]
-
-
-def _cleanup_key(worker: str, due: float) -> bytes:
-    return _pair(worker, "") + _big_endian(int(max(0.0, due)))
-
-
-def _about_key(about: str) -> bytes:
-    """Names of jobs may be longer than a key of LMDB."""
-    raw = about.encode()
-    return (raw if len(raw) <= 400 else hashlib.sha256(raw).digest()) + b"\0"
-
-
-def _pair(first: str, second: str) -> bytes:
-    return first.encode() + b"\0" + second.encode()
-
-
-def _big_endian(number: int) -> bytes:
-    return struct.pack(">Q", number)
-
-
-def _number(raw: bytes | None) -> int:
-    return struct.unpack(">Q", raw)[0] if raw is not None else 0

@@ -66,6 +66,11 @@ class Txn:
                     return
                 yield key
 
+    def first_key(self, table: str, start: bytes) -> bytes | None:
+        """Return the first key that is not before ``start``."""
+        with self._raw.cursor(db=self._tables[table]) as cursor:
+            return bytes(cursor.key()) if cursor.set_range(start) else None
+
     def count(self, table: str) -> int:
         """Return the number of entries of a table."""
         return int(self._raw.stat(db=self._tables[table])["entries"])

@@ -48,7 +48,7 @@ def apply_file(context: Context, file: Path, limit: float | None) -> int:
     source = context.source()
     source.branch, source.path = saved.branch, saved.path
     check_source(saved, source)
-    with opened(context.state_dir(source, saved.revision)) as store:
+    with opened(context.state_dir(source, saved.revision), context.say) as store:
         session = Session(source, store, saved.revision)
         return reconcile_pass(
             context, session, limit, allow_prune=saved.allow_prune, check=lambda: check_holds(saved, session)

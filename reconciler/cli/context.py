@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,13 +122,30 @@ def mute_stdout() -> None:
 
 
 @contextmanager
-def opened(state_dir: Path) -> Iterator[Store]:
-    """Open a store and give it back. Nobody else may look into its directory."""
+def opened(state_dir: Path, migrating: Callable[[str], None] | None = None) -> Iterator[Store]:
+    """Open a store and give it back. Nobody else may look into its directory.
+
+    With ``migrating``, which is told what happens, one of an older schema is migrated first.
+
+    Raises
+    ------
+    InputError
+        The schema is too new, or older and not to be migrated.
+    RefusedError
+        It must be migrated, but another process has the lease.
+    """
+    from reconciler.actual.migrations import OutdatedError, migrate_state
     from reconciler.actual.store import Store
 
     with suppress(OSError):  # the store says what is wrong with it
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = Store(state_dir)
+    try:
+        store = Store(state_dir)
+    except OutdatedError:
+        if migrating is None:
+            raise
+        migrate_state(state_dir, time.time(), migrating)
+        store = Store(state_dir)
     try:
         yield store
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import Any, NoReturn
@@ -11,7 +12,7 @@ import click
 from reconciler import __version__
 from reconciler.cli.context import Context, mute_stdout
 from reconciler.cli.options import global_options
-from reconciler.errors import ExitCode, InputError, ReconcilerError
+from reconciler.errors import ExitCode, InputError, ReconcilerError, WorldError
 
 VERBS = {
     "validate": "Check the manifests of a revision.",
@@ -36,6 +37,9 @@ VERBS = {
     "history": "List the applied revisions and what they did.",
     "render": "Print the submission script of a job.",
     "doctor": "Check this machine, the repository and the workers.",
+    "backup": "Copy the state to a file, also while a reconcile runs.",
+    "restore": "Put a backup in the place of the state.",
+    "fsck": "Check every invariant of the state; repair what can be.",
     "explain": "Explain a job's run config, a rule, or a field of a manifest.",
 }
 """Each verb has a file of its name in this package, imported only when it is used."""
@@ -137,9 +141,18 @@ def main() -> NoReturn:
         click.echo("interrupted; jobs that run go on, the next reconcile takes them in", err=True)
         code = ExitCode.INTERRUPTED
     except Exception as error:
-        _report_bug(error)
-        code = ExitCode.BUG
+        if _disk_is_full(error):
+            _show(WorldError(f"cannot write: {error}", hint="free some space there, then try again"))
+            code = ExitCode.WORLD
+        else:
+            _report_bug(error)
+            code = ExitCode.BUG
     sys.exit(code)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Whether something could not be written at a place that says no more of it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _as_ours(error: click.ClickException) -> InputError:

@@ -41,7 +41,7 @@ def run(
     revision = source.revision()
     context.notice_uncommitted(source)
     limit = (math.inf if timeout is None else timeout) if wait else None
-    with opened(context.state_dir(source, revision)) as store:
+    with opened(context.state_dir(source, revision), context.say) as store:
         outcome = unchanged_outcome(store, revision, time.time())
         if outcome is None or not outcome.idle:
             lease = Lease(store.path)

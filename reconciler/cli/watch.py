@@ -38,6 +38,6 @@ def command(
         is_remote=is_remote(options.repo),
         interval=interval,
     )
-    with opened(context.state_dir()) as store:
+    with opened(context.state_dir(), context.say) as store:
         number = Daemon(settings, store, LogTeller(context), standby=standby).run()
     sys.exit(ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.OK)

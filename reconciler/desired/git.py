@@ -190,6 +190,8 @@ class Source:
         ------
         InputError
             The tree has a symlink or submodule.
+        WorldError
+            The disk is full, or not writable.
         """
         import shutil
 
@@ -197,18 +199,22 @@ class Source:
             return
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        try:
+            self._write_tree(tree, partial)
+            partial.rename(target)
+        except OSError as error:
+            if not target.exists():  # else somebody else was faster: the content is the same
+                raise WorldError(f"cannot write {target}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _write_tree(self, tree: str, place: Path) -> None:
+        place.mkdir(parents=True)
         for path, executable, data in self.code(tree):
-            file = partial / path
+            file = place / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
             file.chmod(0o755 if executable else 0o644)
-        try:
-            partial.rename(target)
-        except OSError:  # somebody else was faster: the content is the same
-            shutil.rmtree(partial, ignore_errors=True)
-            if not target.exists():
-                raise
 
     def common_dir(self) -> Path:
         """Return the directory that has the branches: of a linked work tree, that of the main one."""

@@ -165,10 +165,11 @@ class Builder:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a file so that it is there completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise WorldError(f"cannot write {path}: {error.strerror}") from error

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from reconciler.actual.outputs import (
+    COLLECTION,
     delete_documents,
     delete_later_documents,
     get_documents,
@@ -19,9 +20,6 @@ from reconciler.model.records import JobRecord
 
 Document = dict[str, Any]
 Blobs = Mapping[str, list[Document]]
-
-COLLECTION = "outputs"
-"""The collection of the embedded store; each additional store is a collection of its own name."""
 
 
 class Outputs(Protocol):

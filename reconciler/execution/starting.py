@@ -23,6 +23,8 @@ from reconciler.model.states import ACTIVE, JobState
 BATCH = 100
 """Jobs that leave the store at once, and share one upload and one submission command."""
 
+_RAN_BEFORE = "it was started before the state was restored; that attempt counts"
+
 
 class OnWorker:
     """What all work on the jobs of one worker needs. ``access`` gives its files and its queue."""
@@ -85,8 +87,11 @@ class Starter(OnWorker):
 
         def write(writer: Writer) -> list[JobRecord]:
             done = []
+            restored = writer.restored() is not None
             for job in _still(writer, jobs, JobState.CHECKED_OUT):
-                if job.id in outcome.used:  # by a life of this job that the store does not remember
+                if restored and job.id in outcome.ran and job.cancel is None:
+                    done.append(move(writer, job, JobState.UPLOADED, now, _RAN_BEFORE))
+                elif job.id in outcome.used:  # by a life of this job that the store does not remember
                     self._next_attempt(writer, job, now)
                 elif job.cancel is not None or job.id in outcome.impossible:
                     fail(writer, job, outcome.impossible.get(job.id, ""), now, JobState.REMOTE_ERROR)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from reconciler.actual.compaction import compact
 from reconciler.actual.requests import Answer, Request, Requests
 from reconciler.actual.state_dir import is_on_network
 from reconciler.actual.store import Store
@@ -127,9 +128,17 @@ class SourceThread(threading.Thread):
             self._notices.watch(self._requests.directory, self._poked)
             self.look(reasons)
             if not self._ending:
-                self._spare.warm()
+                self._tidy_up()
                 reasons = self.wake.wait(self.pause())
         self._spare.close()
+
+    def _tidy_up(self) -> None:
+        """Do what can wait while nobody waits for it."""
+        try:
+            self._spare.warm()
+            compact(self._store, self._clock())
+        except (ReconcilerError, OSError) as error:
+            tell("tidying-failed", str(error), level=logging.WARNING)
 
     def _poked(self) -> None:
         """Another program has asked for something, or has changed jobs."""

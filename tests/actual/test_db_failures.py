@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from reconciler.actual.db import Database, Txn, close_database, open_database
 from reconciler.errors import WorldError
-from tests.actual.db_support import run, start
+from tests.actual.db_support import HEAD, ROOT, run, start
 
 
 class TestKilled:
@@ -54,6 +57,72 @@ class TestKilled:
             reader.wait(30)
             for _ in range(100):
                 assert stack.enter_context(mine.read()).count("jobs") == 0
+
+
+class TestFullDisk:
+    """A disk of one MiB, that only the program sees."""
+
+    def run_there(self, path: Path, code: str) -> list[str]:
+        path.mkdir()
+        mount = 'mount -t tmpfs -o size=1m,mode=700 tmpfs "$2" && exec "$0" -c "$1" "$2"'
+        program = ["bash", "-c", mount, sys.executable, HEAD + dedent(code), str(path)]
+        done = subprocess.run(
+            ["unshare", "--user", "--map-root-user", "--mount", *program],
+            cwd=ROOT, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        if "unshare:" in done.stderr or "mount:" in done.stderr:
+            pytest.skip("this system lets nobody mount a small disk")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def test_what_was_written_before_stays_and_room_is_all_it_takes(self, tmp_path: Path) -> None:
+        code = """
+            database = db.open_database(path / "lmdb")
+            ballast = path / "ballast"
+            ballast.write_bytes(b"x" * 400_000)
+            number = 0
+            try:
+                while True:
+                    database.write(lambda txn: txn.put("jobs", b"%06d" % number, b"v" * 3000))
+                    number += 1
+            except db.WorldError as error:
+                print(error)
+            def big(txn):
+                txn.put("jobs", b"big", b"x" * 300_000)
+            for _ in range(2):
+                try:
+                    database.write(big)
+                    print("written")
+                except db.WorldError as error:
+                    print(error)
+                with database.read() as txn:
+                    print([key for key in txn.keys("jobs")] == [b"%06d" % n for n in range(number)])
+                ballast.unlink(missing_ok=True)
+            db.close_database(database)
+            with db.open_database(path / "lmdb").read() as txn:
+                print(txn.count("jobs") - number, number > 50)
+        """
+        full = f"cannot write to the store in {tmp_path / 'disk' / 'lmdb'}: no space is left on the disk"
+        assert self.run_there(tmp_path / "disk", code) == [full, full, "True", "written", "False", "1 True"]
+
+    def test_there_is_no_room_to_begin_in(self, tmp_path: Path) -> None:
+        """LMDB itself would be killed by the system: it maps its lock file."""
+        code = """
+            (path / "ballast").write_bytes(b"x" * 1_000_000)
+            for _ in range(2):
+                try:
+                    db.open_database(path / "lmdb")
+                    print("opened")
+                except db.WorldError as error:
+                    print(error, "|", error.hint)
+                (path / "ballast").unlink(missing_ok=True)
+        """
+        said, then = self.run_there(tmp_path / "disk", code)
+        assert said == (
+            f"cannot open the store in {tmp_path / 'disk' / 'lmdb'}: no space is left on the disk"
+            " | free some space there, then try again"
+        )
+        assert then == "opened"
 
 
 class TestFailures:

@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from reconciler.actual.migrations import SCHEMA_VERSION
 from reconciler.actual.state_dir import Lease, default_state_dir
-from reconciler.actual.store import SCHEMA_VERSION, Store
+from reconciler.actual.store import Store
 from reconciler.errors import ExitCode, InputError, RefusedError
 from reconciler.model.records import Event, FlowRecord, JobRecord
 from reconciler.model.run_config import RunConfig

@@ -32,6 +32,7 @@ VERBS = {
     "diagnostics": ["validate"],
     "plan": ["plan"],
     "doctor": ["doctor"],
+    "fsck": ["fsck"],
     "graph": ["graph", "generating"],
     "history": ["history"],
     "verb": ["retry", "--dry-run", "failing"],

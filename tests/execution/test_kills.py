@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.actual.fsck.examine import examine
 from reconciler.actual.store import Store
 from tests.execution.support import World, lines, processes_below
 
@@ -87,6 +88,7 @@ def _check(world: World) -> None:
     assert sorted(lines(world.root / "log")) == expected
     assert {job.state.value for job in world.jobs().values()} == {"COMPLETED"}
     assert len(world.jobs()) == CHAINS * LENGTH
+    assert world.view(lambda view: examine(view).problems) == []
     world.close()
     deadline = time.monotonic() + 5
     while processes_below(world.root) and time.monotonic() < deadline:

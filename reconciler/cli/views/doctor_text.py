@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -15,7 +15,7 @@ from reconciler.execution.doctor.check import Check, Group, Status
 
 _SYMBOLS = {Status.OK: "✔", Status.WARNING: "⚠", Status.FAILED: "✗"}
 _ASCII = {Status.OK: "+", Status.WARNING: "!", Status.FAILED: "x"}
-_COLORS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "red"}
+COLORS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "red"}
 
 
 class DoctorText:
@@ -23,7 +23,7 @@ class DoctorText:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.symbols = _SYMBOLS if _can_encode("".join(_SYMBOLS.values())) else _ASCII
+        self.symbols = symbols()
         self._waiting = False
 
     def progress(self, line: str) -> None:
@@ -53,7 +53,7 @@ class DoctorText:
         click.echo()
 
     def _show(self, check: Check) -> None:
-        symbol = self.context.style(self.symbols[check.status], fg=_COLORS[check.status])
+        symbol = self.context.style(self.symbols[check.status], fg=COLORS[check.status])
         click.echo(f"  {symbol} {check.name}: {check.message}")
         if check.fix:
             click.echo(f"      fix: {check.fix}")
@@ -67,6 +67,11 @@ class DoctorText:
         parts += [f"{count[Status.FAILED]} failed"] * bool(count[Status.FAILED])
         parts += [f"{count[Status.SKIPPED]} skipped"] * bool(count[Status.SKIPPED])
         click.echo(", ".join(parts))
+
+
+def symbols() -> Mapping[Status, str]:
+    """Return how each ending is shown on this terminal."""
+    return _SYMBOLS if _can_encode("".join(_SYMBOLS.values())) else _ASCII
 
 
 def _can_encode(text: str) -> bool:

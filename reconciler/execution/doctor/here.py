@@ -13,8 +13,9 @@ from pathlib import Path
 import msgspec
 
 from reconciler import __version__
+from reconciler.actual.migrations import SCHEMA_VERSION
 from reconciler.actual.state_dir import Lease, require_local
-from reconciler.actual.store import SCHEMA_VERSION, Store
+from reconciler.actual.store import Store
 from reconciler.errors import ReconcilerError
 from reconciler.execution.doctor.check import (
     Check,

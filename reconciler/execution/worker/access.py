@@ -38,10 +38,14 @@ _SPOOLED = 1 << 20
 
 
 class Uploaded(msgspec.Struct, frozen=True):
-    """What became of uploads, by job id: ready to start, used by an earlier life, impossible (and why)."""
+    """What became of uploads, by job id: ready to start, used by an earlier life, impossible (and why).
+
+    Of those used, ``ran`` are those whose script has begun.
+    """
 
     ready: set[str]
     used: set[str]
+    ran: set[str]
     impossible: dict[str, str]
 
 
@@ -159,6 +163,7 @@ class WorkerAccess:
         return Uploaded(
             ready={jobs[number].id for number in outcome.placed},
             used={jobs[number].id for number in outcome.used},
+            ran={jobs[number].id for number in outcome.ran},
             impossible=freight.impossible,
         )
 

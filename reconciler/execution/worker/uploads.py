@@ -14,10 +14,14 @@ from reconciler.model.records import JobRecord
 
 
 class Uploaded(msgspec.Struct, frozen=True):
-    """What became of jobs, by their numbers: those in place, and those whose directory was used before."""
+    """What became of jobs, by their numbers: those in place, and those whose directory was used before.
+
+    Of these, ``ran`` are those whose script has begun: it runs, or it has left what it found.
+    """
 
     placed: set[int]
     used: set[int]
+    ran: set[int]
 
 
 def shared_name(path: str, folder: str) -> str:
@@ -44,7 +48,11 @@ def script(place: Place, jobs: Sequence[JobRecord], needed: Sequence[str], nonce
         f'[ -e "$1" ] || mv -- "{stage}/shared/$1" "$1" 2>/dev/null || [ -e "$1" ] || echo "missing $1"',
         "}",
         "reconciler_place() {",
-        f'if [ -e "$2/{CLAIM}" ]; then echo "used $1"; return; fi',
+        f'if [ -s "$2/{CLAIM}/queue_id" ]; then echo "ran $1"; return; fi',
+        f'if [ -e "$2/{CLAIM}" ]; then',
+        # A claim without a name was withdrawn, or is that of a script which is just about to write it.
+        f'[ -e "$2/{CLAIM}/withdrawn" ] || [ -n "$(find "$2/{CLAIM}" -maxdepth 0 -mmin +1)" ] || return',
+        'echo "used $1"; return; fi',
         f'[ -e "{stage}/jobs/$1" ] || return',
         'mkdir -p -- "$2" && rm -rf -- "$2/files" || exit 11',
         f'mv -f -- "{stage}/jobs/$1/"* "$2/" || exit 11',
@@ -73,10 +81,12 @@ def uploaded(result: CommandResult, place: Place) -> Uploaded:
     if result.exit_code != 0:
         said = result.stderr.strip()[-300:] or f"exit code {result.exit_code}"
         raise TransientError(f"cannot write to {place.work_dir}: {said}")
-    outcome = Uploaded(set(), set())
+    outcome = Uploaded(set(), set(), set())
     for line in result.stdout.splitlines():
         word, _, rest = line.partition(" ")
         if word == "missing":
             raise TransientError(f"{place.work_dir}/{rest} was removed; it is sent again")
-        (outcome.used if word == "used" else outcome.placed).add(int(rest))
+        (outcome.placed if word == "placed" else outcome.used).add(int(rest))
+        if word == "ran":
+            outcome.ran.add(int(rest))
     return outcome

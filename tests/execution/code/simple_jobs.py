@@ -125,6 +125,21 @@ def opens_gate_then_generates(gate: str) -> Response:
     return Response(addition=Flow([child]))
 
 
+@job
+def log_and_fail(file: str) -> NoReturn:
+    append(file, "failed")
+    raise ValueError("as it was told to")
+
+
+@job
+def log_and_generate(file: str) -> Response:
+    """Append a line, and ask for two jobs that do so, too."""
+    append(file, "generator")
+    first = log_line(file, "first")
+    second = log_line(file, "second", first.output)
+    return Response(addition=Flow([first, second]))
+
+
 def one(function: str, **kwargs: Any) -> Job:
     """Return one job of this module."""
     made: Job = globals()[function](**kwargs)

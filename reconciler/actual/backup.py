@@ -1,0 +1,57 @@
+"""A copy of the whole store in one file: made while others read and write, complete or not there at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from reconciler.actual.state_dir import sync_directory
+from reconciler.errors import RefusedError, WorldError
+
+
+class Copied(Protocol):
+    """What can write a snapshot of itself to an open file: a store, or its environment."""
+
+    @property
+    def copy_to(self) -> Callable[[int], None]:
+        """Write the snapshot."""
+        ...
+
+
+def save_copy(source: Copied, file: Path, *, overwrite: bool = False) -> int:
+    """Write a snapshot to ``file``; return its size in bytes. It is durable, and takes its name at the end.
+
+    Raises
+    ------
+    RefusedError
+        The file exists, and is not to be overwritten.
+    WorldError
+        It cannot be written; nothing is left of it.
+    """
+    if file.exists() and not overwrite:
+        raise RefusedError(f"{file} exists already", hint="choose another name, or add --force")
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        try:
+            size = _write(source, partial)
+            partial.replace(file)
+            sync_directory(file.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise WorldError(f"cannot write {file}: {error.strerror}") from error
+    except WorldError as error:
+        raise WorldError(f"cannot write {file}: {error.message}", hint=error.hint) from error
+    return size
+
+
+def _write(source: Copied, partial: Path) -> int:
+    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        source.copy_to(descriptor)
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)

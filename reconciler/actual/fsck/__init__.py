@@ -1,0 +1,1 @@
+"""Is the store what it should be? Every invariant as a check, its breaches as data, repairs as edits."""

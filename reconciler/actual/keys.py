@@ -1,0 +1,57 @@
+"""How the keys of the store are made: names end with NUL, numbers are big-endian, so that keys sort well."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+from reconciler.model.records import JobRecord
+
+
+def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:
+    """Return (table, key) of all that leads to a job."""
+    job_id = job.id
+    children = {("children", pair(parent, job_id)) for parent in job.parents}
+    return {("by_state", state_key(job)), ("by_flow", pair(job.flow, job_id)), *children}
+
+
+def state_key(job: JobRecord) -> bytes:
+    """Return the key of a job in the index by state: state, worker, priority, age, id."""
+    rank = struct.pack(">q", -job.config.priority_value)
+    flipped = bytes([rank[0] ^ 0x80]) + rank[1:]  # so that negative numbers sort before positive ones
+    return b"\0".join([job.state.encode(), job.config.worker_name.encode(), b""]) + (
+        flipped + big_endian(job.sequence) + job.id.encode()
+    )
+
+
+def id_in_state_key(state_key: bytes) -> bytes:
+    """Return the job id: it follows two names that end with NUL, and 16 bytes of rank and age."""
+    after_state = state_key.index(b"\0") + 1
+    after_worker = state_key.index(b"\0", after_state) + 1
+    return state_key[after_worker + 16 :]
+
+
+def cleanup_key(worker: str, due: float) -> bytes:
+    """Return how the keys of a worker's run directories begin that are to be removed at ``due`` (seconds)."""
+    return pair(worker, "") + big_endian(int(max(0.0, due)))
+
+
+def about_key(about: str) -> bytes:
+    """Return how the keys of the events about something begin; names of jobs may be longer than a key."""
+    raw = about.encode()
+    return (raw if len(raw) <= 400 else hashlib.sha256(raw).digest()) + b"\0"
+
+
+def pair(first: str, second: str) -> bytes:
+    """Return two names as one key; a name has no NUL."""
+    return first.encode() + b"\0" + second.encode()
+
+
+def big_endian(number: int) -> bytes:
+    """Return a number as 8 bytes that sort as numbers do."""
+    return struct.pack(">Q", number)
+
+
+def number_of(raw: bytes | None) -> int:
+    """Return the number of :func:`big_endian`; 0 if there is none."""
+    return struct.unpack(">Q", raw)[0] if raw is not None else 0

@@ -1,0 +1,144 @@
+"""The schema of the store: which one this is, what older ones become, and who may not read it.
+
+A migration brings the store from one version to the next. All that are needed run in one transaction, under
+the lease, after a copy was made: the first writer migrates, readers wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from reconciler import __version__
+from reconciler.actual.backup import save_copy
+from reconciler.actual.db import Database, Txn, close_database, open_database
+from reconciler.actual.keys import big_endian, number_of
+from reconciler.actual.state_dir import Lease, lmdb_dir, time_stamp
+from reconciler.errors import InputError
+
+Migration = Callable[[Txn], None]
+
+SCHEMA_VERSION = 1
+
+MIGRATIONS: Mapping[int, Migration] = {}
+"""Version -> what brings a store from it to the next. Whoever raises SCHEMA_VERSION adds an entry."""
+
+
+class OutdatedError(InputError):
+    """The store has an older schema and was not migrated yet."""
+
+
+def check_version(database: Database, state_dir: Path) -> None:
+    """Let a store pass that this program can use as it is; a new one gets the version of the program.
+
+    Raises
+    ------
+    OutdatedError
+        It must be migrated first.
+    InputError
+        It was written by a newer version.
+    """
+    with database.read() as txn:
+        found = _version(txn)
+        story = _story(txn, state_dir)
+    if found is None:
+        database.write(_stamp)
+    elif found > SCHEMA_VERSION:
+        raise _too_new(story)
+    elif found < SCHEMA_VERSION:
+        hint = "run `reconcile --once`: it makes a copy, then migrates it"
+        raise OutdatedError(story, hint=hint)
+
+
+def migrate_state(state_dir: Path, now: float, say: Callable[[str], None]) -> None:
+    """Bring the store of a state directory to the schema of this program, after a copy was made.
+
+    Raises
+    ------
+    RefusedError
+        Another process has the lease.
+    InputError
+        No way leads from its version to this one.
+    WorldError
+        The disk is full, or fails otherwise; the store is as it was.
+    """
+    with Lease(state_dir) as lease:
+        lease.acquire(now)
+        database = open_database(lmdb_dir(state_dir))
+        try:
+            _migrate(database, state_dir, now, say)
+        finally:
+            close_database(database)
+
+
+def _migrate(database: Database, state_dir: Path, now: float, say: Callable[[str], None]) -> None:
+    with database.read() as txn:
+        found = _version(txn)
+        if found in (None, SCHEMA_VERSION):
+            return  # another process was faster
+        _require_way(txn, state_dir)
+    copy = state_dir / f"before-schema-{SCHEMA_VERSION}-{time_stamp(now)}.mdb"
+    save_copy(database, copy, overwrite=True)
+    say(f"migrating the state from schema {found} to {SCHEMA_VERSION}; a copy of it as it was: {copy}")
+    database.write(lambda txn: upgrade(txn, state_dir))
+
+
+def upgrade(txn: Txn, place: Path) -> None:
+    """Run the migrations that a store needs; ``place`` is how errors name it.
+
+    Raises
+    ------
+    InputError
+        It was written by a newer version, or no way leads from its schema to this one.
+    """
+    for version in _require_way(txn, place):
+        MIGRATIONS[version](txn)
+    _stamp(txn)
+
+
+def _require_way(txn: Txn, place: Path) -> Sequence[int]:
+    """Return the versions that a store is to be migrated from, one after the other."""
+    found = _version(txn)
+    if found is None:
+        return ()
+    if found > SCHEMA_VERSION:
+        raise _too_new(_story(txn, place))
+    steps = range(found, SCHEMA_VERSION)
+    if any(version not in MIGRATIONS for version in steps):
+        raise InputError(
+            f"{_story(txn, place)}: too old to be migrated",
+            hint="migrate it with an older version of reconciler first, or choose another --state-dir",
+        )
+    return steps
+
+
+def _version(txn: Txn) -> int | None:
+    """Return the schema of a store; None for one that is new. The very first ones do not say theirs: 0."""
+    raw = txn.get("meta", b"schema")
+    if raw is not None:
+        return number_of(raw)
+    return 0 if any(txn.count(table) for table in ("meta", "flows", "jobs")) else None
+
+
+def _story(txn: Txn, place: Path) -> str:
+    """Say who wrote a store of another schema."""
+    found = _version(txn) or 0
+    kind = "a newer" if found > SCHEMA_VERSION else "an older"
+    mine = f"this is {__version__}, schema {SCHEMA_VERSION}"
+    return (
+        f"the state in {place} was written by {kind} reconciler ({_written_by(txn)}, schema {found}; {mine})"
+    )
+
+
+def _too_new(story: str) -> InputError:
+    return InputError(story, hint="upgrade reconciler to the version that wrote it, or to a newer one")
+
+
+def _written_by(txn: Txn) -> str:
+    raw = txn.get("meta", b"written_by")
+    return raw.decode(errors="replace") if raw is not None else "an unknown version"
+
+
+def _stamp(txn: Txn) -> None:
+    txn.put("meta", b"schema", big_endian(SCHEMA_VERSION))
+    txn.put("meta", b"written_by", __version__.encode())

@@ -1,0 +1,157 @@
+"""Putting a backup in the place of the present state.
+
+The backup is copied beside it, brought to the schema of this program and looked at. Only then does it take
+its place, by two renames; a process that dies between them is helped by whoever opens the state next.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from reconciler.actual.contents import Contents, contents_of
+from reconciler.actual.db import Database, Txn, close_database, open_database
+from reconciler.actual.fsck.examine import examine
+from reconciler.actual.fsck.problem import Report
+from reconciler.actual.migrations import upgrade
+from reconciler.actual.state_dir import lmdb_dir, require_local, restored_dir, sync_directory, time_stamp
+from reconciler.actual.store import Store, View, Writer
+from reconciler.errors import InputError, WorldError
+
+
+class Staged(msgspec.Struct, frozen=True):
+    """A copy of a backup, ready to take its place: what it holds, and what is wrong with it."""
+
+    place: Path
+    contents: Contents
+    report: Report
+
+
+def present_contents(state_dir: Path) -> Contents | None:
+    """Return what the present state holds; None if there is none, or if it is damaged.
+
+    Raises
+    ------
+    InputError
+        It has another schema.
+    """
+    if not Store.exists(state_dir):
+        return None
+    try:
+        store = Store(state_dir)
+    except WorldError:
+        return None
+    try:
+        with store.read() as view:
+            return contents_of(view)
+    except (WorldError, msgspec.DecodeError):
+        return None
+    finally:
+        store.close()
+
+
+def stage(file: Path, state_dir: Path, now: float) -> Staged:
+    """Copy a backup beside the present state, and look at it. The caller holds the lease.
+
+    Raises
+    ------
+    InputError
+        It is no backup, or of a version that cannot be read.
+    WorldError
+        It cannot be read or copied.
+    """
+    require_local(state_dir)
+    place = state_dir / "lmdb.restoring"
+    try:
+        _copy(file, place)
+    except OSError as error:
+        raise WorldError(f"cannot copy {file} to {place}: {error.strerror}") from error
+    try:
+        return _prepared(file, place, now)
+    except BaseException:
+        drop(place)
+        raise
+
+
+def _copy(file: Path, place: Path) -> None:
+    drop(place)
+    place.mkdir(mode=0o700)
+    target = place / "data.mdb"
+    with file.open("rb") as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+    target.chmod(0o600)
+
+
+def drop(place: Path) -> None:
+    """Remove a staged copy."""
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _prepared(file: Path, place: Path, now: float) -> Staged:
+    try:
+        database = open_database(place)
+    except WorldError as error:
+        raise InputError(f"{file} is no backup, or is damaged", hint="give another one") from error
+    try:
+        with database.read() as txn:
+            if not txn.count("meta"):
+                raise InputError(f"{file} holds no state", hint="give a file that `reconcile backup` wrote")
+        database.write(lambda txn: _adapt(txn, file, now))
+        contents, report = _looked_at(database)
+    finally:
+        close_database(database)
+    (place / "lock.mdb").unlink(missing_ok=True)
+    return Staged(place, contents, report)
+
+
+def _adapt(txn: Txn, file: Path, now: float) -> None:
+    upgrade(txn, file)
+    writer = Writer(txn)
+    writer.put_restored(now)
+    writer.finish()
+
+
+def _looked_at(database: Database) -> tuple[Contents, Report]:
+    with database.read() as txn:
+        view = View(txn)
+        return contents_of(view), examine(view)
+
+
+def swap(staged: Staged, state_dir: Path, now: float) -> Path | None:
+    """Let a staged backup take the place of the present state; return where that is kept, if there is one.
+
+    Raises
+    ------
+    WorldError
+        A rename fails; the state is as it was.
+    """
+    current, waiting = lmdb_dir(state_dir), restored_dir(state_dir)
+    kept = _free_name(state_dir / f"lmdb.before-restore-{time_stamp(now)}") if current.exists() else None
+    try:
+        _sync_file(staged.place / "data.mdb")
+        sync_directory(staged.place)
+        drop(waiting)
+        staged.place.rename(waiting)  # complete from here on
+        if kept is not None:
+            current.rename(kept)
+        waiting.rename(current)
+        sync_directory(state_dir)
+    except OSError as error:
+        raise WorldError(f"cannot restore to {current}: {error.strerror}") from error
+    return kept
+
+
+def _free_name(path: Path) -> Path:
+    numbered = (path.with_name(f"{path.name}-{number}") for number in range(2, 1000))
+    return next((one for one in (path, *numbered) if not one.exists()), path)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
