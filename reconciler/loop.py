@@ -18,7 +18,7 @@ from reconciler import __version__
 from reconciler.actual.compaction import compact
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store, Writer
-from reconciler.actual.unchanged import reconcile_key, unchanged_outcome
+from reconciler.actual.unchanged import is_settled, reconcile_key, unchanged_outcome
 from reconciler.desired.authorship import Authors
 from reconciler.desired.causes import Causes
 from reconciler.desired.git import Source
@@ -224,10 +224,11 @@ class Session:
         outputs = open_outputs(self.store, config)
         repository = repository_of(self.source)
         return Executor(
+            self.store,
             [
                 lane_of(name, config.workers[name], self.store, repository, self.hosts, outputs)
                 for name in sorted(config.workers)
-            ]
+            ],
         )
 
     # the outcome --------------------------------------------------------------------------------------
@@ -300,7 +301,7 @@ def reconcile_once(
         A guard forbids the plan, or another process is at work on this state.
     """
     outcome = unchanged_outcome(session.store, session.revision, time.time())
-    if check is None and outcome is not None and outcome.idle:
+    if check is None and outcome is not None and is_settled(outcome, wait=wait is not None):
         return Pass(outcome, None)
     with Lease(session.store.path) as lease, closing(session.hosts):
         lease.acquire(time.time())
@@ -323,8 +324,9 @@ _PROGRESS_INTERVAL = 0.2
 
 
 def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: Watcher) -> bool:
-    """Advance until no job runs or could run; return False if the deadline (monotonic) came first.
+    """Advance until no job runs, could run or waits for a retry; False if the deadline came first.
 
+    ``deadline`` is of the monotonic clock.
     The pause between two looks grows while nothing happens and is short again after something did.
     """
     pause, shown, told = _SHORTEST_PAUSE, 0.0, set[str]()
@@ -335,6 +337,7 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: 
             shown = now
             watcher.progress(*_count(store))
             told |= _tell_news(executor, watcher, told)
+            told |= _tell_retries(store, watcher, told, time.time())
         if idle:
             return True
         if now > deadline:
@@ -356,16 +359,28 @@ def _tell_news(executor: Executor, watcher: Watcher, told: Collection[str] = ())
     return outages
 
 
+def _tell_retries(store: Store, watcher: Watcher, told: Collection[str], now: float) -> set[str]:
+    """Say once of every attempt that died when the next one is made."""
+    with store.read() as view:
+        waiting = {f"{job.id}.{job.attempt}": job for job in view.waiting_for_retry()}
+    for attempt, job in waiting.items():
+        if attempt not in told and job.retry_at is not None:
+            seconds = max(0.0, job.retry_at - now)
+            watcher.say(f"{job.path} failed ({job.cause}); it is tried again in {seconds:.0f} s")
+    return set(waiting)
+
+
 def _is_idle(store: Store) -> bool:
     with store.read() as view:
-        return not view.any_in_state((*ACTIVE, JobState.READY))
+        return not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None
 
 
 def _count(store: Store) -> tuple[int, int, int]:
     with store.read() as view:
         by_state = {state: view.count_in_state(state) for state in JobState}
+        retries = view.count_retries()
     running = sum(by_state[state] for state in ACTIVE)
-    done = sum(by_state[state] for state in FINISHED)
+    done = sum(by_state[state] for state in FINISHED) - retries
     return done, sum(by_state.values()), running
 
 

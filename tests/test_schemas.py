@@ -24,6 +24,7 @@ from reconciler.model.manifests import (
     RuleSpec,
     WorkerSpec,
 )
+from reconciler.model.retries import FORMS, HIGHEST_LIMIT, Cause, Retries
 
 SPECS: dict[Kind, type[msgspec.Struct]] = {
     Kind.PROJECT: ProjectSpec,
@@ -32,7 +33,7 @@ SPECS: dict[Kind, type[msgspec.Struct]] = {
     Kind.FLOW: FlowSpec,
     Kind.OVERRIDE_RULE: RuleSpec,
 }
-RUN_CONFIG = {"worker", "exec_config", "resources", "qresources", "priority"}
+RUN_CONFIG = {"worker", "exec_config", "resources", "qresources", "priority", "retries"}
 ROOT = Path(__file__).resolve().parent.parent
 
 every_kind = pytest.mark.parametrize("kind", Kind)
@@ -163,7 +164,18 @@ def test_what_schemas_share_is_the_same_in_each() -> None:
             assert shared.setdefault(name, part) == part, f"$defs/{name} of {kind}"
     exec_config = shared["exec_config"]["properties"]
     assert exec_config == spec_of(Kind.EXEC_CONFIG)["properties"]
-    assert {"name", "metadata", "worker", "resources", "qresources", "priority"} <= shared.keys()
+    assert {"name", "metadata", *RUN_CONFIG} <= shared.keys()
+
+
+def test_the_schema_of_retries_is_that_of_their_code() -> None:
+    part = load_schema(Kind.FLOW)["$defs"]["retries"]["properties"]
+    fields = {field.name: field for field in msgspec.structs.fields(Retries)}
+    assert part.keys() == fields.keys()
+    assert part["on"]["items"]["enum"] == list(Cause)
+    assert part["on"]["default"] == list(fields["on"].default)
+    assert part["backoff"]["default"] == fields["backoff"].default
+    assert (part["limit"]["minimum"], part["limit"]["maximum"]) == (0, HIGHEST_LIMIT)
+    assert list(part["escalate"]["properties"]) == list(FORMS)
 
 
 def test_the_schemas_of_the_source_tree_are_used_and_are_all_there_are() -> None:

@@ -42,6 +42,7 @@ TABLES = (
     "children",  # parent uuid, job id -> nothing
     "builds",  # build key -> BuiltFlow
     "cleanups",  # worker, when due, job id and attempt -> run directory to remove
+    "retries",  # when due, job id -> nothing
     "outputs",  # collection, document key -> document
     "events",  # sequence number -> Event
     "events_about",  # what it is about, sequence number -> nothing

@@ -12,7 +12,10 @@ def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:
     """Return (table, key) of all that leads to a job."""
     job_id = job.id
     children = {("children", pair(parent, job_id)) for parent in job.parents}
-    return {("by_state", state_key(job)), ("by_flow", pair(job.flow, job_id)), *children}
+    found = {("by_state", state_key(job)), ("by_flow", pair(job.flow, job_id)), *children}
+    if job.retry_at is not None:
+        found.add(("retries", big_endian(milliseconds(job.retry_at)) + job_id.encode()))
+    return found
 
 
 def state_key(job: JobRecord) -> bytes:
@@ -34,6 +37,11 @@ def id_in_state_key(state_key: bytes) -> bytes:
 def cleanup_key(worker: str, due: float) -> bytes:
     """Return how the keys of a worker's run directories begin that are to be removed at ``due`` (seconds)."""
     return pair(worker, "") + big_endian(int(max(0.0, due)))
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a time in milliseconds, as keys have it."""
+    return int(max(0.0, seconds) * 1000)
 
 
 def about_key(about: str) -> bytes:

@@ -20,6 +20,7 @@ from reconciler.actual.keys import (
     cleanup_key,
     id_in_state_key,
     index_entries,
+    milliseconds,
     number_of,
     pair,
 )
@@ -151,6 +152,29 @@ class View:
         prefix = pair(worker, "")
         first = next(iter(self.txn.keys("cleanups", prefix)), None)
         return float(number_of(first[len(prefix) : len(prefix) + 8])) if first is not None else None
+
+    def due_retries(self, now: float, limit: int) -> list[JobRecord]:
+        """Return failed jobs that are to be tried again by now, the longest due first."""
+        keys = self.txn.keys("retries")
+        due = itertools.takewhile(lambda key: number_of(key[:8]) <= milliseconds(now), keys)
+        ids = [key[8:] for key in itertools.islice(due, limit)]
+        return [decode_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
+
+    def next_retry(self) -> float | None:
+        """Return when the next failed job is to be tried again; None if none is."""
+        first = next(iter(self.txn.keys("retries")), None)
+        return number_of(first[:8]) / 1000 if first is not None else None
+
+    def count_retries(self) -> int:
+        """Return how many failed jobs are to be tried again."""
+        return self.txn.count("retries")
+
+    def waiting_for_retry(self) -> Iterator[JobRecord]:
+        """Yield all failed jobs that are to be tried again, the next one first."""
+        for key in self.txn.keys("retries"):
+            raw = self.txn.get("jobs", key[8:])
+            if raw is not None:
+                yield decode_job(raw)
 
     def parsed(self, blob: str) -> ParsedFile | None:
         """Return what the blob was parsed to, if this version has read it before."""

@@ -21,7 +21,8 @@ def reconcile_key(revision: Revision) -> str:
 def unchanged_outcome(store: Store, revision: Revision, now: float) -> Outcome | None:
     """Return the last outcome if a plan would be empty: same tree, same tool, same store.
 
-    It is not idle if jobs have to be looked after, or run directories have to be removed by now.
+    It is not idle if jobs have to be looked after, or if by now failed ones have to be tried again or run
+    directories have to be removed.
     """
     with store.read() as view:
         outcome = view.outcome()
@@ -31,5 +32,10 @@ def unchanged_outcome(store: Store, revision: Revision, now: float) -> Outcome |
     same = (outcome.key, outcome.change_counter) == (reconcile_key(revision), counter)
     if not same:
         return None
-    due = outcome.cleanup_at is not None and outcome.cleanup_at <= now
+    due = any(time is not None and time <= now for time in (outcome.cleanup_at, outcome.retry_at))
     return msgspec.structs.replace(outcome, idle=False) if due else outcome
+
+
+def is_settled(outcome: Outcome, *, wait: bool) -> bool:
+    """Whether nothing is to be done: now, or with ``wait`` also later, for jobs that wait for a retry."""
+    return outcome.idle and not (wait and outcome.retry_at is not None)

@@ -24,6 +24,7 @@ from reconciler.cli.views.data import (
 )
 from reconciler.cli.views.listing import as_json, as_yaml, cell_text, cut, terminal_width
 from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
+from reconciler.cli.views.retry_text import escalation_text, retry_line
 from reconciler.cli.views.worker_text import readable_worker
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
@@ -69,7 +70,8 @@ def _remark(job: JobRecord) -> str:
     waits = {change.field: change.new for change in job.wanted_changes}
     deferred = f"  ! deferred: {cell_text(waits)}" if waits else ""
     stuck = f"  stuck: {job.stuck}" if job.stuck else ""
-    return deferred + stuck + (f"  {job.error.strip().splitlines()[-1]}" if job.error else "")
+    retry = f"  to be retried after {job.cause}:" if job.retry_at is not None else ""
+    return deferred + stuck + retry + (f"  {job.error.strip().splitlines()[-1]}" if job.error else "")
 
 
 def _flow_facts(view: View, name: str) -> dict[str, Any]:
@@ -109,10 +111,12 @@ def _facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, Any]
         if parent not in keys and (found := view.generations(parent)):
             keys[parent] = found[-1].path
     facts = job_data(record, keys)
+    decisions = origins.decisions(record, members)
     facts["provenance"] = {
         decision.field: origins.of_setting(decision.in_effect)
         | {"beats": [origins.of_setting(setting) for setting in decision.beaten]}
-        for decision in origins.decisions(record, members)
+        | {"escalated": origins.of_escalation(record, decisions) if decision.field == "resources" else None}
+        for decision in decisions
         if decision.in_effect is not None
     }
     facts["events"] = [event_data(e) for e in view.events(f"job/{record.path}", limit=_EVENTS)]
@@ -136,6 +140,9 @@ def _echo_job(facts: dict[str, Any]) -> None:
     ):
         if facts[field] is not None:
             click.echo(f"{field + ':':<13} {facts[field]}")
+    retries = retry_line(facts, time.time())
+    if retries is not None:
+        click.echo(f"{'retry:':<13} {retries}")
     if facts["parents"]:
         click.echo(f"{'needs:':<13} {', '.join(facts['parents'])}")
     click.echo("run config:")
@@ -179,7 +186,13 @@ def _config_lines(provenance: dict[str, dict[str, Any]]) -> Iterator[str]:
         if found is None:
             yield f"  {field + ':':<12} (none)"
             continue
-        yield f"  {field + ':':<12} {value_text(found['value'])}   # {_who(found)}"
+        grown = found["escalated"]
+        if grown is not None:
+            who = f"escalated: {escalation_text(grown)}, {_who(grown['by'])}"
+            yield f"  {field + ':':<12} {value_text(grown['value'])}   # {who}"
+            yield f"  {'':<12}   from {value_text(found['value'])}   # {_who(found)}"
+        else:
+            yield f"  {field + ':':<12} {value_text(found['value'])}   # {_who(found)}"
         for beaten in found["beats"]:
             yield f"  {'':<12}   beats {value_text(beaten['value'])}   # {_who(beaten)}"
 

@@ -14,6 +14,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
 from reconciler.cli.views.data import flows_data, is_gone, job_data, job_keys, rule_data, worker_data
 from reconciler.cli.views.listing import show
+from reconciler.cli.views.retry_text import coming_retry
 from reconciler.cli.views.tree import TREE_COLUMNS, signs, tree_rows
 from reconciler.cli.views.worker_text import readable_worker
 from reconciler.diagnostics import did_you_mean
@@ -107,7 +108,8 @@ def jobs(
             rows += [job_data(job, keys) for job in islice(found, room)]
     _none_found(context, rows, patterns, "job")
     if context.options.output in ("table", "wide"):
-        rows = [row | {"error": _problem(row)} for row in rows]
+        now = time.time()
+        rows = [row | {"error": _problem(row, now)} for row in rows]
     show(context, rows, *_job_columns(context, rows), name="key")
 
 
@@ -208,11 +210,12 @@ def _counts(counts: dict[str, int]) -> str:
     return " ".join(f"{number} {state}" for state, number in counts.items()) or "-"
 
 
-def _problem(row: dict[str, Any]) -> str | None:
-    """Return in one line why a job failed, or why it can never start."""
+def _problem(row: dict[str, Any], now: float) -> str | None:
+    """Return in one line why a job failed and when it is tried again, or why it can never start."""
     if row["stuck"]:
         return f"stuck: {row['stuck']}"
-    return str(row["error"]).strip().splitlines()[-1] if row["error"] else None
+    last = str(row["error"]).strip().splitlines()[-1] if row["error"] else None
+    return ": ".join(filter(None, (coming_retry(row, now), last))) or None
 
 
 def find_jobs(view: View, key: str) -> list[Any]:

@@ -93,7 +93,7 @@ def wait_until_idle(store: Store, lease: Lease, limit: float) -> bool:
 
 def _is_idle(store: Store) -> bool:
     with store.read() as view:
-        return not view.any_in_state((*ACTIVE, JobState.READY))
+        return not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None
 
 
 def standing(store: Store) -> Outcome:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.actual.state_dir import Lease
-from reconciler.actual.unchanged import unchanged_outcome
+from reconciler.actual.unchanged import is_settled, unchanged_outcome
 from reconciler.cli.context import Context, opened
 from reconciler.cli.views.words import many, some
+from reconciler.cli.views.worker_text import coming_text
 from reconciler.errors import ExitCode, InputError
 from reconciler.model.records import Outcome
 
@@ -43,7 +44,7 @@ def run(
     limit = (math.inf if timeout is None else timeout) if wait else None
     with opened(context.state_dir(source, revision), context.say) as store:
         outcome = unchanged_outcome(store, revision, time.time())
-        if outcome is None or not outcome.idle:
+        if outcome is None or not is_settled(outcome, wait=wait):
             lease = Lease(store.path)
             if lease.is_watched():
                 return _by_the_daemon(context, store, lease, limit, allow_prune=allow_prune)
@@ -110,6 +111,8 @@ def _standing(context: Context, outcome: Outcome) -> str:
     if outcome.degraded:
         text = context.style(f"Degraded: {some(outcome.degraded, 5)}", fg="red")
         return f"{flows}; {text}; see `reconcile describe flow {outcome.degraded[0]}`"
+    if outcome.idle and outcome.retry_at is not None:
+        return f"{flows}; nothing is running; next retry {coming_text(outcome.retry_at, time.time())}"
     if outcome.idle:
         return f"{flows}; nothing is running"
     return f"{flows}; jobs are running: `reconcile --once --wait`, or `reconcile get jobs`"

@@ -7,5 +7,6 @@ from reconciler.cli.job_verbs import job_verb
 command = job_verb(
     "pause",
     "Keep jobs from starting.",
-    "Takes READY and WAITING: they are PAUSED until `reconcile resume`.",
+    "Takes READY and WAITING, and what failed and waits for an automatic retry: they are PAUSED until "
+    "`reconcile resume`.",
 )

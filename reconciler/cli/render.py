@@ -102,7 +102,7 @@ def render_job(job: JobRecord, config: AppliedConfig, worker: str | None = None)
     if moved:
         job = msgspec.structs.replace(job, config=_given_worker(job.config, name, config))
     if moved or job.state not in ACTIVE or job.run_dir is None:
-        attempt = next_attempt(job, place.work_dir)
+        attempt = next_attempt(_counted_anew(job) if job.ended else job, place.work_dir)
         notes.append(_next_text(attempt, name, moved=moved))
     else:
         attempt = job
@@ -112,6 +112,11 @@ def render_job(job: JobRecord, config: AppliedConfig, worker: str | None = None)
     script = _script(attempt, config, spec, place)
     notes += _more_notes(attempt, spec, name, script)
     return Rendered(script, attempt, notes)
+
+
+def _counted_anew(job: JobRecord) -> JobRecord:
+    """What is begun by hand gets nothing that retries escalated."""
+    return msgspec.structs.replace(job, retried=[])
 
 
 def _spec(config: AppliedConfig, name: str) -> WorkerSpec:
@@ -140,6 +145,8 @@ def _next_text(attempt: JobRecord, worker: str, *, moved: bool) -> str:
         JobState.FAILED: "when it is tried again",
         JobState.REMOTE_ERROR: "when it is tried again",
     }.get(attempt.state, "next")
+    if attempt.retry_at is not None:
+        when = f"as retry {len(attempt.retried)} after {attempt.retried[-1]}"
     as_if = ", as if it were given that worker" if moved else ""
     return (
         f"{attempt.path} is {attempt.state}: {when} it gets attempt {attempt.attempt} on worker {worker}"

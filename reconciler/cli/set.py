@@ -45,6 +45,12 @@ _FIELDS: tuple[tuple[str, str, str, Callable[[str], Any]], ...] = (
         read_mapping,
     ),
     ("qresources", "qresources", "Set generic resources: VALUE is a YAML mapping.", read_mapping),
+    (
+        "retries",
+        "retries",
+        "Set the automatic retries: VALUE is a YAML mapping; '{limit: 0}' for none.",
+        read_mapping,
+    ),
     ("priority", "priority", "Set the priority: VALUE is an integer; higher goes first.", read_priority),
 )
 

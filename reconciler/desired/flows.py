@@ -21,7 +21,7 @@ from reconciler.model.settings import Level, Origin
 BUILD_FORMAT = 1
 """Raised when builds of an older version of this program must not be used again."""
 
-RUN_CONFIG_KEYS = ("worker", "exec_config", "resources", "qresources", "priority")
+RUN_CONFIG_KEYS = ("worker", "exec_config", "resources", "qresources", "priority", "retries")
 
 _CALLABLE_KEYS = ("function", "class", "$call")
 

@@ -208,6 +208,8 @@ class Builder:
         self._guard.node(line, column)
         message = f"the alias *{shown(event.anchor, quote='')} repeats another value: aliases are not allowed"
         hint = "write the value out, or let a rule or the project's defaults give it to many jobs"
+        if event.anchor[:1].isdigit():
+            hint = f"if it is a factor, put it in quotes: '*{event.anchor}'"
         self._problem("yaml/alias", message, line, column, hint=hint)
         if self._open and self._open[-1].wants_key:
             self._open[-1].entry = (None, line, column)

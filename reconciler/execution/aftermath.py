@@ -45,10 +45,11 @@ def _workers_in_use(
 ) -> dict[str, WorkerSpec]:
     """A worker that was removed from git serves on until its last job has ended."""
     unfinished = (*ACTIVE, *PENDING)
+    retried = {job.config.worker_name for job in view.waiting_for_retry()}
     return {
         name: spec
         for name, spec in old.items()
-        if name not in desired.workers and view.any_in_state(unfinished, name)
+        if name not in desired.workers and (name in retried or view.any_in_state(unfinished, name))
     }
 
 
@@ -98,6 +99,7 @@ def summarise(view: View, key: str, revision: str, warnings: Sequence[Diagnostic
         jobs=jobs,
         warnings=list(warnings),
         cleanup_at=_next_cleanup(view),
+        retry_at=view.next_retry(),
     )
 
 

@@ -14,14 +14,17 @@ from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import ACTIVE, JobState
 
 
-def run_again(writer: Writer, jobs: Iterable[JobRecord], reason: str, now: float) -> None:
+def run_again(
+    writer: Writer, jobs: Iterable[JobRecord], reason: str, now: float, *, as_retry: bool = False
+) -> None:
     """Let jobs whose last attempt is over run again, as soon as what they need is there.
 
     They get the present run config and code. Jobs that need them wait for them again, unless they have
-    ended. ``jobs`` may need each other.
+    ended. ``jobs`` may need each other. ``as_retry``: those that wait for an automatic retry get that one
+    now, with what it escalates; else retries are counted anew.
     """
     builds = _Builds(writer)
-    begun = [_begin(writer, builds, job, reason, now) for job in jobs]
+    begun = [_begin(writer, builds, job, reason, now, as_retry=as_retry) for job in jobs]
     for job in begun:
         recheck(writer, _present(writer, [job, *writer.dependants(job.uuid)]), now)
 
@@ -53,13 +56,16 @@ class _Builds:
         return code, jobs.get((job.uuid, job.index))
 
 
-def _begin(writer: Writer, builds: _Builds, job: JobRecord, reason: str, now: float) -> JobRecord:
+def _begin(
+    writer: Writer, builds: _Builds, job: JobRecord, reason: str, now: float, *, as_retry: bool
+) -> JobRecord:
     flow = writer.flow(job.flow)
     state = JobState.PAUSED if flow is not None and flow.suspended else JobState.WAITING
     if flow is not None and job.generated_by is None:
         job = _as_built_now(writer, job, *builds.job(flow, job))
+    retried = job.retried if as_retry and job.retry_at is not None else []
     return move(
-        writer, job, state, now, reason,
+        writer, job, state, now, reason, retried=retried,
         error=None, cause=None, stuck=None, missing_since=None, cancel=None, again=False,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from reconciler.actual.store import Writer
 from reconciler.execution.again import run_again
 from reconciler.execution.outputs import forget_job
 from reconciler.execution.ready import initial_state, recheck, release_dependants
+from reconciler.execution.retrying import drop_unwanted_retry
 from reconciler.execution.transitions import apply_config, deferred, leave, move, note, note_flow
 from reconciler.model.actions import Action, JobPlan, Plan, Subject, Verb
 from reconciler.model.flows import BuiltFlow
@@ -218,7 +219,7 @@ class Application:
         if old.state is JobState.COMPLETED:
             return msgspec.structs.replace(revived, config=plan.config)
         return msgspec.structs.replace(
-            revived, state=JobState.WAITING, config=plan.config, code=self.built[old.flow].code
+            revived, state=JobState.WAITING, config=plan.config, code=self.built[old.flow].code, retried=[]
         )
 
     def _leave(self, known: JobRecord, reason: str) -> None:
@@ -236,7 +237,8 @@ class Application:
         event = {"revision": self.plan.revision, "changes": list(action.changes)}
         if job.editable:
             renamed = msgspec.structs.replace(job, key=plan.job.key, name=plan.job.name, own=plan.own)
-            apply_config(self.writer, renamed, plan.config, self.now, action.reason, **event)
+            patched = apply_config(self.writer, renamed, plan.config, self.now, action.reason, **event)
+            drop_unwanted_retry(self.writer, patched, self.now)
         elif job.config.same_values(plan.config):
             as_before = msgspec.structs.replace(job, config=plan.config, own=plan.own)
             self.writer.put_job(deferred(as_before, None))

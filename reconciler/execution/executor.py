@@ -18,6 +18,7 @@ from reconciler.errors import TransientError
 from reconciler.execution.lifecycle import Observation, Step, next_step
 from reconciler.execution.looks import Looks
 from reconciler.execution.outputs import Outputs
+from reconciler.execution.retrying import begin_due
 from reconciler.execution.standing import Standing
 from reconciler.execution.starting import OnWorker, Starter
 from reconciler.execution.taking_in import TakerIn
@@ -45,13 +46,15 @@ Steps = Mapping[Step, Sequence[JobRecord]]
 class Executor:
     """Carries the jobs of all workers through their life, one worker after the other."""
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, store: Store, lanes: Sequence[Lane]) -> None:
+        self.store = store
         self.lanes = lanes
 
     def advance(self, now: float) -> bool:
-        """Move every job that can move; return whether any did."""
+        """Move every job that can move, and begin the retries that are due; return whether any did."""
+        begun = begin_due(self.store, now)
         moved = [lane.advance(now) for lane in self.lanes]
-        return any(moved)
+        return begun or any(moved)
 
     def outages(self) -> dict[str, str]:
         """Return why workers cannot be used now, by name."""

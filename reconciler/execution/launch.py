@@ -135,7 +135,7 @@ def submission_script(job: JobRecord, worker: WorkerSpec, place: Place, exec_con
         The worker's scheduler cannot be asked for the job's resources.
     """
     assert job.run_dir is not None
-    header = submission_header(worker.scheduler_type, job.config.resources_value, name_in_queue(job))
+    header = submission_header(worker.scheduler_type, job.asked, name_in_queue(job))
     code = ":".join(shell_path(place.code(tree)) for tree in job.code)
     outbox = shell_path(f"{place.outbox}/{marker_name(job)}")
     enter = f"cd {shell_path(job.run_dir)}"  # again after the user's commands, which may go elsewhere

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from reconciler.actual.store import View, Writer
 from reconciler.execution.transitions import move
 from reconciler.model.records import JobRecord
-from reconciler.model.states import FINISHED, JobState
+from reconciler.model.states import JobState
 
 
 def initial_state(view: View, job: JobRecord) -> JobState:
@@ -32,7 +32,7 @@ def _parent_ready(view: View, uuid: str, on_missing: str) -> bool:
     last = generations[-1]
     if last.state is JobState.COMPLETED:
         return True
-    return on_missing != "error" and last.state in FINISHED
+    return on_missing != "error" and last.ended
 
 
 def release_dependants(writer: Writer, uuid: str, now: float) -> None:

@@ -13,17 +13,19 @@ from reconciler.actual.store import Writer
 from reconciler.execution.again import begin_again, reborn
 from reconciler.execution.job_json import own_run_config, references
 from reconciler.execution.outputs import Outputs
-from reconciler.execution.queues.base import Cause
 from reconciler.execution.ready import initial_state, release_dependants
 from reconciler.execution.result import JobResponse, JobResult, NewJob
+from reconciler.execution.retrying import give_up, note_retry
 from reconciler.execution.transitions import move, note
 from reconciler.model.flows import digest
 from reconciler.model.keys import Keys
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.retries import Cause
 from reconciler.model.rules import JobFacts
 from reconciler.model.run_config import inherited, layer_of, layers_for, resolve
 from reconciler.model.settings import Layer, Level, Origin
 from reconciler.model.states import ACTIVE, FINISHED, PENDING, JobState
+from reconciler.plan.retries import next_retry
 
 
 def take_in(
@@ -64,7 +66,10 @@ def fail(
     state: JobState = JobState.FAILED,
     cause: Cause | None = None,
 ) -> None:
-    """End a job without a result. A cancelled one is not failed but stopped, as was wanted, or runs again."""
+    """End a job without a result. A cancelled one is not failed but stopped, as was wanted, or runs again.
+
+    One that is to be retried has failed until then, and whoever needs it goes on waiting.
+    """
     if job.again:
         begin_again(writer, job, now)
         return
@@ -73,8 +78,16 @@ def fail(
         move(writer, job, JobState.USER_STOPPED, now, job.cancel, cancel=None, **over)
         return
     lines = error.strip().splitlines() or ["unknown error"]
-    move(writer, job, state, now, lines[-1], error=error, cause=cause, **over)
-    release_dependants(writer, job.uuid, now)
+    over |= {"error": error, "cause": cause}
+    retry = next_retry(job, writer.flow(job.flow), cause, now)
+    if retry is None:
+        move(writer, job, state, now, lines[-1], **over)
+        release_dependants(writer, job.uuid, now)
+        return
+    assert cause is not None
+    retried = [*job.retried, str(cause)]
+    failed = move(writer, job, state, now, lines[-1], retried=retried, retry_at=retry.at, **over)
+    note_retry(writer, failed, retry, now)
 
 
 class _Response:
@@ -232,6 +245,8 @@ class _Response:
         for job in self.writer.jobs_of(self.flow.name):
             if job.current and job.state in PENDING:
                 move(self.writer, job, JobState.STOPPED, self.now, f"stop_jobflow of {self.job.path}")
+            elif job.retry_at is not None:
+                give_up(self.writer, job, f"stop_jobflow of {self.job.path}", self.now)
 
 
 def _arguments(payload: dict[str, Any]) -> list[Any]:

@@ -18,10 +18,11 @@ def move(
 ) -> JobRecord:
     """Move a job to a state and return the new record.
 
-    A deferred patch is applied as soon as the new state is editable. Who paused the job is forgotten once it
-    moves on.
+    A deferred patch is applied as soon as the new state is editable. Who paused the job, and that it was to
+    be retried, is forgotten once it moves on.
     """
-    moved = msgspec.structs.replace(job, state=state, updated=now, **({"held": None} | fields))
+    forgotten: dict[str, Any] = {"held": None, "retry_at": None}
+    moved = msgspec.structs.replace(job, state=state, updated=now, **(forgotten | fields))
     text = f"{job.state} -> {state}" + (f": {message}" if message else "")
     note(writer, moved, "State", text, now, attempt=moved.attempt or None)
     if state in EDITABLE and moved.wanted is not None:
@@ -57,7 +58,7 @@ def deferred(
 
 def leave(writer: Writer, job: JobRecord, reason: str, now: float, revision: str | None = None) -> None:
     """Make a job history, since it has no place any more; what has not finished is cancelled."""
-    left = deferred(msgspec.structs.replace(job, current=False, again=False), None)
+    left = deferred(msgspec.structs.replace(job, current=False, again=False, retry_at=None), None)
     if job.state in PENDING:
         move(writer, left, JobState.USER_STOPPED, now, reason)
     elif job.state in ACTIVE:

@@ -14,10 +14,11 @@ from reconciler.actual.store import Writer
 from reconciler.execution.again import run_again
 from reconciler.execution.outputs import forget_job
 from reconciler.execution.ready import initial_state, recheck
+from reconciler.execution.retrying import give_up
 from reconciler.execution.transitions import leave, move, note
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
-from reconciler.model.verbs import Effect
+from reconciler.model.verbs import Effect, JobVerb
 from reconciler.plan.verbs import Step, VerbPlan
 
 
@@ -59,13 +60,16 @@ class VerbActor:
                 move(self.writer, job, JobState.USER_STOPPED, self.now, why)
             case Effect.PAUSE:
                 move(self.writer, job, JobState.PAUSED, self.now, why, held=self.by)
+            case Effect.GIVE_UP:
+                give_up(self.writer, job, why, self.now)
             case Effect.RESUME:
                 move(self.writer, job, initial_state(self.writer, job), self.now, why)
             case Effect.FORGET:
                 forget_job(self.writer, job)
 
     def _run_again(self, jobs: Collection[JobRecord]) -> None:
-        run_again(self.writer, jobs, f"{self.plan.verb} by {self.by}", self.now)
+        why, as_retry = f"{self.plan.verb} by {self.by}", self.plan.verb is JobVerb.RETRY
+        run_again(self.writer, jobs, why, self.now, as_retry=as_retry)
         stopped = {job.flow for job in jobs if job.state in (JobState.STOPPED, JobState.COMPLETED)}
         for name in stopped:  # the word of the job that stopped it no longer holds
             flow = self.writer.flow(name)

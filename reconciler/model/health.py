@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from reconciler.model.records import FlowRecord, JobGlance, JobRecord
-from reconciler.model.states import BROKEN, FINISHED, ON_WORKER, Health, JobState
+from reconciler.model.states import BROKEN, ON_WORKER, Health, JobState
 
 
 class FlowStatus(msgspec.Struct, frozen=True):
@@ -30,13 +30,13 @@ def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> Flow
 def _judge(
     flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance], counts: Counter[str]
 ) -> tuple[Health, str]:
-    broken = [job for job in jobs if job.state in BROKEN]
+    broken = [job for job in jobs if job.state in BROKEN and job.ended]
     if broken:
         return Health.DEGRADED, _explain_broken(broken, counts[JobState.WAITING])
     stuck = [job for job in jobs if job.stuck and job.state in ON_WORKER]
     if stuck:
         return Health.DEGRADED, f"{stuck[0].key} is stuck: {stuck[0].stuck}{_more(stuck)}"
-    if all(job.state in FINISHED for job in jobs):
+    if all(job.ended for job in jobs):
         cancelled = counts[JobState.USER_STOPPED]
         if cancelled:
             return Health.SUSPENDED, f"{_jobs(cancelled)} cancelled"
@@ -45,15 +45,17 @@ def _judge(
         why = f"suspended: {flow.suspend_reason}" if flow.suspend_reason else "spec.suspend is true"
         return Health.SUSPENDED, why
     halted = {"cancelled": counts[JobState.USER_STOPPED], "paused": counts[JobState.PAUSED]}
-    if any(halted.values()) and all(job.state in _STILL for job in jobs):
+    if any(halted.values()) and all(job.ended or job.state in _STILL for job in jobs):
         waiting = f"; {_jobs(counts[JobState.WAITING])} waiting" if counts[JobState.WAITING] else ""
         parts = [f"{_jobs(number)} {what}" for what, number in halted.items() if number]
         return Health.SUSPENDED, ", ".join(parts) + waiting
-    return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {_jobs(len(jobs))} completed"
+    again = sum(job.retry_at is not None for job in jobs)
+    more = f"; {_jobs(again)} to be retried" if again else ""
+    return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {_jobs(len(jobs))} completed{more}"
 
 
-_STILL = FINISHED | {JobState.PAUSED, JobState.WAITING}
-"""Of these nothing moves by itself, unless another flow lets it."""
+_STILL = frozenset({JobState.PAUSED, JobState.WAITING})
+"""Beside what has ended: of these nothing moves by itself, unless another flow lets it."""
 
 
 def _explain_broken(broken: Sequence[JobRecord | JobGlance], waiting: int) -> str:

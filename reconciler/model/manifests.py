@@ -308,8 +308,8 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
 class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     """``kind: Flow``. Exactly one of ``jobs``, ``maker``, ``factory``, ``file`` is given.
 
-    ``worker, exec_config, resources, qresources, priority`` are the flow's level of the run config; they
-    are read from the manifest by presence, see :mod:`reconciler.model.run_config`.
+    ``worker, exec_config, resources, qresources, priority, retries`` are the flow's level of the run config;
+    they are read from the manifest by presence, see :mod:`reconciler.model.run_config`.
     """
 
     jobs: list[dict[str, Any]] | None = None

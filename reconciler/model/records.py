@@ -12,8 +12,8 @@ from reconciler.model.keys import job_id
 from reconciler.model.manifests import ExecConfigSpec, Prune, WorkerSpec
 from reconciler.model.rules import Rule
 from reconciler.model.run_config import RunConfig
-from reconciler.model.settings import Layer, Setting
-from reconciler.model.states import EDITABLE, JobState
+from reconciler.model.settings import Layer, Resources, Setting
+from reconciler.model.states import EDITABLE, FINISHED, JobState
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -43,7 +43,9 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     that is done. ``held`` is who paused it by hand: then the end of ``spec.suspend`` does not resume it.
     ``missing_since`` is when the queue was first seen without it. ``stuck`` is why it can never start as it
     was submitted, as its scheduler says; ``cause`` is the kind of reason for which it died: ``walltime``,
-    ``oom``, ``exception`` and so on. ``generated_by`` and ``generator_index`` are the job that generated it,
+    ``oom``, ``exception`` and so on. ``retry_at`` is when a job that failed is tried again by itself, and
+    ``retried`` are the causes for which that was decided since it was last begun by hand, one each time.
+    ``generated_by`` and ``generator_index`` are the job that generated it,
     ``generator_attempt`` is the attempt that did; ``inherits`` is False if that passes nothing on.
     """
 
@@ -78,6 +80,8 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     stuck: str | None = None
     error: str | None = None
     cause: str | None = None
+    retry_at: float | None = None
+    retried: list[str] = []
     generated_by: str | None = None
     generator_index: int = 1
     generator_attempt: int = 0
@@ -106,6 +110,18 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         """Whether a patch may reach it now."""
         return self.state in EDITABLE
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen to it by itself."""
+        return has_ended(self.state, self.retry_at)
+
+    @property
+    def asked(self) -> Resources | None:
+        """The resources of its last attempt, or of the retry that is to come: as retries escalated them."""
+        policy = self.config.policy if self.retried else None
+        base = self.config.resources_value
+        return policy.escalated(base, len(self.retried)) if policy is not None else base
+
 
 class JobGlance(msgspec.Struct, kw_only=True, gc=False):
     """The part of a :class:`JobRecord` that the status of its flow depends on; quick to read."""
@@ -116,6 +132,17 @@ class JobGlance(msgspec.Struct, kw_only=True, gc=False):
     current: bool = True
     stuck: str | None = None
     error: str | None = None
+    retry_at: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen to it by itself."""
+        return has_ended(self.state, self.retry_at)
+
+
+def has_ended(state: JobState, retry_at: float | None) -> bool:
+    """Whether nothing will happen by itself to a job: it has finished, and waits for no retry."""
+    return state in FINISHED and retry_at is None
 
 
 class FlowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -260,7 +287,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     """How the last reconcile ended, and the key under which it need not be repeated.
 
     ``warnings`` of the revision do not block anything; they are shown again each time. ``cleanup_at`` is when
-    the next run directory is to be removed, in seconds since the epoch.
+    the next run directory is to be removed, ``retry_at`` when the next failed job is tried again, both in
+    seconds since the epoch.
     """
 
     key: str
@@ -273,3 +301,4 @@ class Outcome(msgspec.Struct, kw_only=True):
     jobs: int
     warnings: list[Diagnostic] = []
     cleanup_at: float | None = None
+    retry_at: float | None = None

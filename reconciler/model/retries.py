@@ -31,6 +31,14 @@ class Cause(StrEnum):
 LONGEST_WAIT = 3600.0
 """Seconds: no back-off grows beyond that."""
 
+HIGHEST_LIMIT = 100
+
+LARGEST_FACTOR = 1e6
+"""However often a value is multiplied, it does not grow by more than that."""
+
+FORMS = ("resources", "qresources")
+"""The keys of ``escalate``: the two forms that resources have."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -39,12 +47,24 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     ``backoff`` is the wait before the first of them, doubled before each further one. ``escalate`` multiplies
     values of the ``resources`` or ``qresources`` each time: ``{resources: {time: "*2"}}``.
+    A value that is none of these raises ValueError.
     """
 
     limit: int
     on: tuple[Cause, ...] = (Cause.WALLTIME, Cause.OOM, Cause.NODE_FAIL, Cause.LOST)
     backoff: str = "10s"
     escalate: dict[str, dict[str, str]] = {}
+
+    def __post_init__(self) -> None:
+        """Check what is given; policies of Python code have passed no schema."""
+        if not 0 <= self.limit <= HIGHEST_LIMIT:
+            raise ValueError(f"limit is {self.limit}: give a number from 0 to {HIGHEST_LIMIT}")
+        seconds_of(self.backoff)
+        for form, factors in self.escalate.items():
+            if form not in FORMS:
+                raise ValueError(f"'{form}' cannot be escalated: give {' or '.join(FORMS)}")
+            for factor in factors.values():
+                factor_of(factor)
 
     def wants(self, cause: str | None, made: int) -> bool:
         """Whether an attempt that died of this deserves another; ``made`` retries were made before."""
@@ -55,37 +75,50 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return min(LONGEST_WAIT, seconds_of(self.backoff) * 2.0**made)
 
     def escalated(self, resources: Resources | None, made: int) -> Resources | None:
-        """Return the resources after a number of retries; what is not there is not escalated.
-
-        Raises
-        ------
-        ValueError
-            A value cannot be multiplied; says which.
-        """
+        """Return the resources after a number of retries; what is not there, or no amount, stays."""
         if resources is None or made == 0:
             return resources
-        factors = self.escalate.get("qresources" if resources.generic else "resources", {})
+        factors = self.factors(resources)
         values = {
-            key: multiplied(value, factor_of(factors[key]) ** made) if key in factors else value
+            key: _grown(value, factors[key], made) if key in factors else value
             for key, value in resources.values.items()
         }
         return Resources(values, resources.generic)
 
-    def problems(self, resources: Resources | None) -> Iterator[tuple[str, str]]:
+    def factors(self, resources: Resources) -> Mapping[str, str]:
+        """Return the factors for resources of this form, by key."""
+        return self.escalate.get(form_of(resources), {})
+
+    def problems(self, resources: Resources) -> Iterator[tuple[str, str]]:
         """Yield (key, what is wrong) of the values that cannot be multiplied."""
-        if resources is None:
-            return
-        factors: Mapping[str, str] = self.escalate.get("qresources" if resources.generic else "resources", {})
-        for key, factor in factors.items():
+        for key, factor in self.factors(resources).items():
             try:
                 multiplied(resources.values.get(key, 1), factor_of(factor))
             except ValueError as error:
                 yield key, str(error)
 
 
+def form_of(resources: Resources) -> str:
+    """Return under which of :data:`FORMS` resources are written."""
+    return "qresources" if resources.generic else "resources"
+
+
+def _grown(value: Any, factor: str, made: int) -> Any:
+    try:
+        return multiplied(value, min(LARGEST_FACTOR, factor_of(factor) ** made))
+    except ValueError:
+        return value
+
+
 def policy_of(value: Any) -> Retries | None:
-    """Return the policy that a run config has as plain data; None if it has none."""
-    return msgspec.convert(value, Retries) if isinstance(value, Mapping) else None
+    """Return the policy that a run config has as plain data; None for None.
+
+    Raises
+    ------
+    msgspec.ValidationError
+        Python code has given something that is no policy.
+    """
+    return msgspec.convert(value, Retries) if value is not None else None
 
 
 def seconds_of(duration: str) -> float:
@@ -96,7 +129,7 @@ def seconds_of(duration: str) -> float:
     ValueError
         It has another form.
     """
-    found = re.fullmatch(r"(\d+)([smhdw])", duration)
+    found = re.fullmatch(r"(\d{1,9})([smhdw])", duration)
     if found is None:
         raise ValueError(f"'{duration}' is no duration: give a number with s, m, h, d or w")
     return float(int(found[1]) * _UNITS[found[2]])
@@ -108,12 +141,13 @@ def factor_of(text: str) -> float:
     Raises
     ------
     ValueError
-        It has another form.
+        It has another form, or is zero.
     """
-    found = re.fullmatch(r"\*\s*(\d+(?:\.\d+)?)", text)
-    if found is None:
+    found = re.fullmatch(r"\*\s*(\d{1,3}(?:\.\d{1,6})?)", text)
+    factor = float(found[1]) if found is not None else 0.0
+    if factor == 0.0:
         raise ValueError(f"'{text}' is no factor: give '*2' or '*1.5'")
-    return float(found[1])
+    return factor
 
 
 def multiplied(value: Any, factor: float) -> Any:

@@ -1,7 +1,7 @@
-"""Run config: the effective worker, exec_config, resources and priority of a job, and who set them.
+"""Run config: the effective worker, exec_config, resources, priority and retries of a job; who set them.
 
 For each key by itself the strongest level that gives it wins. Presence decides, never truthiness:
-``priority: 0``, ``resources: {}`` and ``exec_config: {}`` are values.
+``priority: 0``, ``resources: {}``, ``exec_config: {}`` and ``retries: {limit: 0}`` are values.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import Any, cast
 
 import msgspec
 
+from reconciler.model.retries import Retries, policy_of
 from reconciler.model.rules import JobFacts, Rule
 from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
 
-FIELDS = ("worker", "exec_config", "resources", "priority")
+FIELDS = ("worker", "exec_config", "resources", "priority", "retries")
 
 
 class RunConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The four settings of one job; None where no level gives the field.
+    """The five settings of one job; None where no level gives the field.
 
     ``exec_config`` is the name of an ExecConfig or an inline one (a dict; ``{}`` is explicitly none).
     ``commands`` is the digest of the ExecConfig that the name stands for: a name stays when its content is
@@ -30,6 +31,7 @@ class RunConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
     resources: Setting | None = None
     priority: Setting | None = None
     commands: str | None = None
+    retries: Setting | None = None
 
     def setting(self, field: str) -> Setting | None:
         """Return the setting of one of :data:`FIELDS`."""
@@ -58,6 +60,14 @@ class RunConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """The resources; None when no level gives any."""
         return cast(Resources, self.resources.value) if self.resources is not None else None
 
+    @property
+    def policy(self) -> Retries | None:
+        """The automatic retries; None when no level gives any, or what Python code gave are none."""
+        try:
+            return policy_of(self.value("retries"))
+        except msgspec.ValidationError:
+            return None
+
     def same_values(self, other: RunConfig) -> bool:
         """Whether all values are equal, wherever they came from."""
         return self.commands == other.commands and all(
@@ -81,7 +91,7 @@ def layer_of(values: Mapping[str, Any], origin: Origin, pointer: str) -> Layer:
     ``pointer`` is where ``values`` stands in the manifest of ``origin``.
     """
     layer: Layer = {}
-    for key in ("worker", "exec_config", "priority"):
+    for key in ("worker", "exec_config", "priority", "retries"):
         if key in values:
             layer[key] = Setting(values[key], _at(origin, f"{pointer}/{key}"))
     for key, generic in (("resources", False), ("qresources", True)):
@@ -121,7 +131,7 @@ def resolve(
     """Return the effective run config: per field the first layer that has it.
 
     ``worker_defaults`` maps a worker's name to its default resources, the weakest level of that field;
-    ``commands`` the name of each ExecConfig to its digest. Resources are replaced, never merged.
+    ``commands`` the name of each ExecConfig to its digest. Resources and retries are replaced, never merged.
     """
     chosen: dict[str, Setting] = {}
     for layer in layers:

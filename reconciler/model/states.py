@@ -39,7 +39,7 @@ PENDING = frozenset({S.WAITING, S.READY, S.PAUSED})
 """Not started yet."""
 
 FINISHED = frozenset({S.COMPLETED, S.FAILED, S.REMOTE_ERROR, S.STOPPED, S.USER_STOPPED})
-"""Nothing will happen to these by itself."""
+"""Nothing will happen to these by itself, unless a retry was decided: see ``JobRecord.ended``."""
 
 BROKEN = frozenset({S.FAILED, S.REMOTE_ERROR})
 """Ended, but not as wanted."""

@@ -25,7 +25,8 @@ class JobVerb(StrEnum):
 class Effect(StrEnum):
     """What happens to one job.
 
-    ``SUPERSEDE`` reaches the jobs that one which runs again had generated: they become history.
+    ``SUPERSEDE`` reaches the jobs that one which runs again had generated: they become history. ``GIVE_UP``
+    makes no more retries of a job that has failed.
     """
 
     AGAIN = "again"
@@ -35,6 +36,7 @@ class Effect(StrEnum):
     RESUME = "resume"
     STOP = "stop"
     CANCEL = "cancel"
+    GIVE_UP = "give up"
     FORGET = "forget"
 
 
@@ -48,7 +50,7 @@ TAKES: Mapping[JobVerb, frozenset[JobState]] = {
     JobVerb.CANCEL: PENDING | ACTIVE,
     JobVerb.FORGET: FINISHED,
 }
-"""The states that each verb takes a job from."""
+"""The states that each verb takes a job from; one that waits for a retry can also be paused and cancelled."""
 
 RERUN_BY_TOKEN = frozenset({S.FAILED, S.REMOTE_ERROR, S.USER_STOPPED})
 """Jobs in these states run again when ``spec.rerun`` of their flow changes."""
@@ -77,16 +79,32 @@ def decide(verb: JobVerb, job: JobRecord, flow: FlowRecord | None, suspended_at:
     gone = _gone(job, flow)
     if gone is not None:
         return gone
+    of_retry = _of_retry(verb, job) if job.retry_at is not None else None
+    if of_retry is not None:
+        return of_retry
     if job.state not in TAKES[verb]:
         return Verdict(None, *_state_does_not_fit(verb, job.state), slight=True)
     match verb:
         case JobVerb.RETRY | JobVerb.RERUN:
-            return _again(job, suspended=flow is not None and flow.suspended)
+            return _again(verb, job, suspended=flow is not None and flow.suspended)
         case JobVerb.PAUSE:
             return Verdict(Effect.PAUSE, f"{job.state}: paused until `reconcile resume`")
         case JobVerb.RESUME:
             return _resume(flow, suspended_at)
     return _cancel(job)
+
+
+def _of_retry(verb: JobVerb, job: JobRecord) -> Verdict | None:
+    """What a verb does to a job that waits for an automatic retry, where its state alone says otherwise."""
+    match verb:
+        case JobVerb.PAUSE:
+            return Verdict(Effect.PAUSE, f"{job.state}, to be retried: paused until `reconcile resume`")
+        case JobVerb.CANCEL:
+            return Verdict(Effect.GIVE_UP, f"{job.state}, to be retried: it is not tried again")
+        case JobVerb.RESUME:
+            why = f"it is {job.state}, to be retried; resume is for jobs that {_MEANT[verb]}"
+            return Verdict(None, why, "`reconcile retry` tries it again now", slight=True)
+    return None
 
 
 def _gone(job: JobRecord, flow: FlowRecord | None) -> Verdict | None:
@@ -102,7 +120,7 @@ def _gone(job: JobRecord, flow: FlowRecord | None) -> Verdict | None:
     return None
 
 
-def _again(job: JobRecord, *, suspended: bool) -> Verdict:
+def _again(verb: JobVerb, job: JobRecord, *, suspended: bool) -> Verdict:
     attempt = f"attempt {job.attempt + 1}"
     if job.state in ACTIVE:
         if job.again:
@@ -110,6 +128,8 @@ def _again(job: JobRecord, *, suspended: bool) -> Verdict:
         how = f"{job.state}: cancelled, and once that is done it runs again as {attempt}"
         return Verdict(Effect.CANCEL_THEN_AGAIN, how)
     later = "; not before its flow is no longer suspended" if suspended else ""
+    if job.retry_at is not None and verb is JobVerb.RETRY:
+        return Verdict(Effect.AGAIN, f"{job.state}, to be retried: that is done now, as {attempt}{later}")
     return Verdict(Effect.AGAIN, f"{job.state}: runs again as {attempt}{later}")
 
 

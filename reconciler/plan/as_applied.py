@@ -59,7 +59,9 @@ class _Result:
         jobs = self._jobs_of(action)
         if action.verb is Verb.SUBMIT and action.record is not None:  # it runs again
             self.patch(action)
-            jobs[action.record.id] = msgspec.structs.replace(jobs[action.record.id], state=JobState.READY)
+            jobs[action.record.id] = msgspec.structs.replace(
+                jobs[action.record.id], state=JobState.READY, retry_at=None
+            )
             return
         if action.record is not None:
             jobs[action.record.id] = _left(action.record)
@@ -88,7 +90,7 @@ def _settled(job: JobRecord) -> JobRecord:
 def _left(job: JobRecord) -> JobRecord:
     """History: what had not started never will, what runs is being cancelled."""
     state = JobState.USER_STOPPED if job.state in PENDING else job.state
-    return msgspec.structs.replace(job, current=False, wanted=None, state=state)
+    return msgspec.structs.replace(job, current=False, wanted=None, state=state, retry_at=None)
 
 
 def _flow_record(action: Action, old: FlowRecord | None) -> FlowRecord:

@@ -15,6 +15,7 @@ from reconciler.model.manifests import Kind, Manifest, WorkerSpec
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
 from reconciler.plan.resources import at_origin, check_resources, check_words
+from reconciler.plan.retries import check_policy, check_retries
 
 
 def worker_defaults(desired: DesiredState) -> dict[str, Setting]:
@@ -39,7 +40,7 @@ def check_desired(desired: DesiredState) -> list[Diagnostic]:
 
 
 def check_config(desired: DesiredState, flow: DesiredFlow, config: RunConfig) -> list[Diagnostic]:
-    """Check one effective run config: names, support, scheduler keywords, shell worker with resources."""
+    """Check one effective run config: names, scheduler keywords, shell worker with resources, retries."""
     if config.worker is None:
         return [_no_worker(flow)]
     found = [*check_name(desired, "worker", config.worker)]
@@ -50,6 +51,7 @@ def check_config(desired: DesiredState, flow: DesiredFlow, config: RunConfig) ->
         found += check_worker(desired, config.worker_name, spec)
         if config.resources is not None:
             found += check_resources(desired, spec.scheduler_type, config.resources, config.worker)
+        found += check_retries(desired, spec.scheduler_type, config)
     return found
 
 
@@ -88,6 +90,8 @@ def _check_layers(desired: DesiredState) -> Iterator[Diagnostic]:
                 yield from check_name(desired, field, layer[field])
         if "resources" in layer:
             yield from check_words(desired, layer["resources"])
+        if "retries" in layer:
+            yield from check_policy(desired, layer["retries"])
 
 
 def _layers(desired: DesiredState) -> Iterator[Layer]:
@@ -174,6 +178,6 @@ def unique(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
     """
     seen: dict[tuple[object, ...], Diagnostic] = {}
     for diagnostic in diagnostics:
-        message = "" if diagnostic.code == "resources/unknown-keyword" else diagnostic.message
+        message = "" if diagnostic.code.endswith("/unknown-keyword") else diagnostic.message
         seen.setdefault((diagnostic.code, diagnostic.location, message), diagnostic)
     return sorted(seen.values(), key=Diagnostic.sort_key)

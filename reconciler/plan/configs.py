@@ -103,7 +103,7 @@ class FlowConfigs:
 
     def problems(self, config: RunConfig) -> list[Diagnostic]:
         """Return why a run config is impossible. Jobs share settings, so few combinations are checked."""
-        key = (id(config.worker), id(config.exec_config), id(config.resources))
+        key = (id(config.worker), id(config.exec_config), id(config.resources), id(config.retries))
         known = self._checked.get(key)
         if known is None:
             # Keeping the config keeps its settings alive, and so their ids unique.

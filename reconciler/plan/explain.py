@@ -41,6 +41,27 @@ def without_revision(record: JobRecord) -> list[Decision]:
     return [Decision(field, record.config.setting(field), None, ()) for field in FIELDS]
 
 
+class Escalation(msgspec.Struct, frozen=True):
+    """What retries made of the resources of a job: the value, and the factor of each key that grew."""
+
+    value: Setting
+    factors: dict[str, str]
+
+
+def escalation(record: JobRecord) -> Escalation | None:
+    """Return what retries made of the resources of a job; None if they are as they were given."""
+    setting, policy = record.config.resources, record.config.policy
+    base, asked = record.config.resources_value, record.asked
+    if setting is None or policy is None or base is None or asked is None or asked == base:
+        return None
+    factors = {
+        key: factor
+        for key, factor in policy.factors(base).items()
+        if base.values.get(key) != asked.values.get(key)
+    }
+    return Escalation(Setting(asked, setting.origin), factors)
+
+
 def _decide(configs: FlowConfigs, record: JobRecord, field: str, layers: Sequence[Layer]) -> Decision:
     settings = [layer[field] for layer in layers if field in layer]
     worker = next((layer["worker"] for layer in layers if "worker" in layer), None)

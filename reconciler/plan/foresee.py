@@ -15,7 +15,6 @@ from reconciler.model.desired import DesiredState, PreviewJob
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.rules import JobFacts
 from reconciler.model.run_config import RunConfig
-from reconciler.model.states import FINISHED
 from reconciler.plan.configs import FlowConfigs
 
 
@@ -71,7 +70,7 @@ def foreseen_jobs(
     for job in configs.flow.preview:
         yield from _one(configs, job, known.pop(job.key, None), affected)
     for record in known.values():
-        verb = Verb.FORGET if record.state in FINISHED else Verb.CANCEL
+        verb = Verb.FORGET if record.ended else Verb.CANCEL
         yield _foreseen(configs, verb, record.key, "no longer part of the flow", ())
 
 

@@ -12,7 +12,7 @@ from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.keys import job_id
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.run_config import RunConfig
-from reconciler.model.states import FINISHED, JobState
+from reconciler.model.states import JobState
 from reconciler.model.verbs import RERUN_BY_TOKEN
 from reconciler.plan.configs import FlowConfigs
 
@@ -130,7 +130,7 @@ class JobPlanner:
                 continue
             config = configs[record.id] = self.configs.of_record(record, configs[record.generator])
             problems = self.configs.problems(config)
-            if problems and record.state in FINISHED:
+            if problems and record.ended:
                 # What it said of itself at birth cannot be edited: it must not block its flow for ever.
                 self.warnings += (replace(found, severity=Severity.WARNING) for found in problems)
                 continue
@@ -206,7 +206,7 @@ def _label_changes(record: JobRecord, job: BuiltJob) -> tuple[Change, ...]:
 
 def _leave(record: JobRecord) -> Action:
     verb, reason = Verb.CANCEL, "no longer part of the flow"
-    if record.state in FINISHED:
+    if record.ended:
         verb, reason = Verb.FORGET, f"{reason}; its record and output stay as history"
     return Action(verb=verb, subject=Subject.JOB, key=record.path, reason=reason, record=record)
 

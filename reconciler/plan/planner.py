@@ -10,7 +10,7 @@ from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Prune
 from reconciler.model.records import FlowRecord, JobRecord
-from reconciler.model.states import ACTIVE, FINISHED
+from reconciler.model.states import ACTIVE
 from reconciler.plan.checks import check_desired, unique, worker_defaults
 from reconciler.plan.flow_plan import FlowPlanner
 from reconciler.plan.foresee import affected_jobs
@@ -69,7 +69,7 @@ def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
 
 def _remove(record: FlowRecord, jobs: list[JobRecord]) -> Iterator[Action]:
     going_on = (job for job in jobs if job.current and (job.cancel is None or job.again))
-    unfinished = [job for job in going_on if job.state not in FINISHED]
+    unfinished = [job for job in going_on if not job.ended]
     if record.prune is Prune.ORPHAN:
         yield _flow_action(Verb.FORGET, record.name, "removed from git; prune: orphan leaves its jobs alone")
         return

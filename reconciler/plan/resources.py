@@ -17,7 +17,7 @@ from reconciler.model.schedulers import (
 )
 from reconciler.model.settings import Origin, Resources, Setting
 
-_ANY_KEYWORD = (frozenset[str]().union(*KEYWORDS.values()), "scheduler keyword")
+ANY_KEYWORD = (frozenset[str]().union(*KEYWORDS.values()), "scheduler keyword")
 
 
 def check_resources(
@@ -45,7 +45,7 @@ def check_words(desired: DesiredState, setting: Setting) -> Iterator[Diagnostic]
     resources = setting.value
     assert isinstance(resources, Resources)
     yield from _check_values(desired, setting, resources)
-    known, what = (QRESOURCES_FIELDS, "QResources field") if resources.generic else _ANY_KEYWORD
+    known, what = (QRESOURCES_FIELDS, "QResources field") if resources.generic else ANY_KEYWORD
     yield from _unknown(desired, setting, resources.values, known, what)
 
 
@@ -59,7 +59,8 @@ def at_origin(
     return manifest.diagnostic(code, message, origin.pointer, key=key, **rest)
 
 
-def _below(setting: Setting, pointer: str) -> Origin:
+def inside(setting: Setting, pointer: str) -> Origin:
+    """Return the origin of a value inside of the value of a setting."""
     origin = setting.origin
     return Origin(origin.level, origin.kind, origin.name, origin.pointer + pointer)
 
@@ -67,13 +68,13 @@ def _below(setting: Setting, pointer: str) -> Origin:
 def _check_values(desired: DesiredState, setting: Setting, resources: Resources) -> Iterator[Diagnostic]:
     for pointer, reason in unsafe_values(resources.values):
         yield at_origin(
-            desired, _below(setting, pointer), "resources/unsafe-value",
+            desired, inside(setting, pointer), "resources/unsafe-value",
             f"the value of '{pointer[1:]}' {reason}", hint="give one plain value on one line",
         )  # fmt: skip
     for prefix, values in (("", resources.values), ("/scheduler_kwargs", _kwargs(resources))):
         for key in sorted(RESERVED & values.keys()):
             yield at_origin(
-                desired, _below(setting, f"{prefix}/{key}"), "resources/reserved",
+                desired, inside(setting, f"{prefix}/{key}"), "resources/reserved",
                 f"'{key}' is set by reconciler for every job: it finds a job again by its name and its files",
                 key=True, hint=f"remove '{key}'",
             )  # fmt: skip
@@ -88,7 +89,7 @@ def _kwargs(resources: Resources) -> dict[str, Any]:
 def _check_shell(
     desired: DesiredState, setting: Setting, resources: Resources, worker: Setting | None
 ) -> Iterator[Diagnostic]:
-    known, what = (QRESOURCES_FIELDS, "QResources field") if resources.generic else _ANY_KEYWORD
+    known, what = (QRESOURCES_FIELDS, "QResources field") if resources.generic else ANY_KEYWORD
     yield from _unknown(desired, setting, resources.values, known, what)
     asked = [key for key in resources.values if key in known - KEYWORDS["shell"] - RESERVED]
     if asked:
@@ -120,7 +121,7 @@ def _check_generic(
 ) -> Iterator[Diagnostic]:
     yield from _unknown(desired, setting, values, QRESOURCES_FIELDS, "QResources field")
     for found in impossible(scheduler, values):
-        origin = setting.origin if found.key is None else _below(setting, f"/{found.key}")
+        origin = setting.origin if found.key is None else inside(setting, f"/{found.key}")
         # Of a wrong value the value is underlined, of a field that is not there for this scheduler its key.
         at_key = found.code == "resources/unsupported-field"
         yield at_origin(desired, origin, found.code, found.message, key=at_key, hint=found.hint or None)
@@ -138,7 +139,7 @@ def _misfits(
     known = {key: value for key, value in values.items() if key in KEYWORDS[scheduler] - RESERVED}
     for found in misfits(scheduler, known):
         yield at_origin(
-            desired, _below(setting, f"{below}/{found.key}"), "resources/impossible-value",
+            desired, inside(setting, f"{below}/{found.key}"), "resources/impossible-value",
             found.message, hint=found.hint,
         )  # fmt: skip
 
@@ -154,7 +155,12 @@ def _unknown(
     for key in words:
         if key not in known:
             yield at_origin(
-                desired, _below(setting, f"{below}/{key}"), "resources/unknown-keyword",
+                desired, inside(setting, f"{below}/{key}"), "resources/unknown-keyword",
                 f"'{key}' is no {what}", key=True,
-                hint=did_you_mean(key, known - RESERVED) or "known: " + ", ".join(sorted(known - RESERVED)),
+                hint=hint_for(key, known - RESERVED),
             )  # fmt: skip
+
+
+def hint_for(word: str, known: frozenset[str]) -> str:
+    """Return the word that was meant, or else all that there are."""
+    return did_you_mean(word, known) or "known: " + ", ".join(sorted(known))

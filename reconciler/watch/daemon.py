@@ -20,6 +20,7 @@ from reconciler.errors import ExitCode, ReconcilerError, RefusedError
 from reconciler.execution.executor import Lane
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.process import kill_running
+from reconciler.execution.retrying import begin_due
 from reconciler.loop import lane_of, open_outputs
 from reconciler.model.records import AppliedConfig, Event
 from reconciler.model.states import ACTIVE, JobState
@@ -139,6 +140,8 @@ class Daemon:
         try:
             complete = self._crew.adjust()
             self._keep_source()
+            if begin_due(self._store, self._clock()):
+                self._crew.call()
             self._tell_events()
             self._report()
         except ReconcilerError as error:

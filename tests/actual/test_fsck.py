@@ -85,6 +85,10 @@ REPAIRED: dict[str, tuple[Break, list[str]]] = {
         put("children", b"uuid0\0nobody_1"),
         ["index children: children/uuid0/nobody_1: the entry leads nowhere"],
     ),
+    "retries has a stranger": (
+        put("retries", struct.pack(">Q", 1) + b"nobody_1"),
+        ["index retries: retries/", "the entry leads nowhere"],
+    ),
     "events_about lacks an event": (
         first("events_about", lambda w, key: w.txn.delete("events_about", key)),
         ["index events_about: events/1: is missing in events_about"],

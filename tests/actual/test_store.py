@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from reconciler.actual.fsck.examine import repair
 from reconciler.actual.migrations import SCHEMA_VERSION
 from reconciler.actual.state_dir import Lease, default_state_dir
 from reconciler.actual.store import Store
@@ -360,3 +361,42 @@ class TestStateDir:
     def test_the_variable_wins(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("RECONCILER_STATE_DIR", str(tmp_path / "mine"))
         assert default_state_dir("p") == tmp_path / "mine"
+
+
+class TestRetries:
+    """Failed jobs that are to be tried again are found by when, and by nothing else."""
+
+    def ids(self, store: Store, now: float, limit: int = 9) -> list[str]:
+        with store.read() as view:
+            return [found.uuid for found in view.due_retries(now, limit)]
+
+    def test_those_that_are_due_and_the_next_one(self, store: Store) -> None:
+        for uuid, due in (("a", 30.25), ("b", 10.0), ("c", 20.5)):
+            failed = job(uuid, state=JobState.FAILED, retry_at=due, retried=["oom"])
+            store.write(lambda writer, failed=failed: writer.put_job(failed))  # type: ignore[misc]
+        assert self.ids(store, 9.9) == []
+        assert self.ids(store, 20.5) == ["b", "c"]
+        assert self.ids(store, 100, limit=2) == ["b", "c"]
+        with store.read() as view:
+            assert (view.next_retry(), view.count_retries()) == (10.0, 3)
+            assert [found.uuid for found in view.waiting_for_retry()] == ["b", "c", "a"]
+
+    def test_the_time_goes_with_the_record(self, store: Store) -> None:
+        failed = job("a", state=JobState.FAILED, retry_at=10.0, retried=["oom"])
+        store.write(lambda writer: writer.put_job(failed))
+        store.write(lambda writer: writer.put_job(msgspec.structs.replace(failed, retry_at=20.0)))
+        assert (self.ids(store, 15), self.ids(store, 25)) == ([], ["a"])
+        store.write(lambda writer: writer.put_job(msgspec.structs.replace(failed, retry_at=None)))
+        assert self.ids(store, 25) == []
+        store.write(lambda writer: writer.put_job(failed))
+        store.write(lambda writer: writer.delete_job(failed))
+        with store.read() as view:
+            assert (view.next_retry(), view.count_retries()) == (None, 0)
+
+    def test_one_that_the_index_has_lost_is_found_again(self, store: Store) -> None:
+        failed = job("a", state=JobState.FAILED, retry_at=10.0, retried=["oom"])
+        store.write(lambda writer: writer.put_job(failed))
+        store.write(lambda writer: writer.txn.delete("retries", struct.pack(">Q", 10_000) + b"a_1"))
+        assert self.ids(store, 25) == []
+        repair(store)
+        assert self.ids(store, 25) == ["a"]

@@ -11,6 +11,7 @@ import pytest
 
 from reconciler.cli.main import main
 from tests.cli.world import World
+from tests.execution.support import World as ExecutorWorld
 from tests.support import isolate
 
 
@@ -52,3 +53,22 @@ def program(
         return Ended(end.value.code, out.decode(errors="replace"), err.decode(errors="replace"))
 
     return run
+
+
+@pytest.fixture
+def program_on(
+    program: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[ExecutorWorld], Callable[..., str]]:
+    """Run the program on a world whose jobs the test writes itself; it succeeds, and gives its stdout."""
+
+    def on(world: ExecutorWorld) -> Callable[..., str]:
+        monkeypatch.chdir(world.repository.path)
+
+        def run(*arguments: str) -> str:
+            done = program(*arguments, "--state-dir", str(world.root / "state"))
+            assert done.code == 0, done.stderr
+            return done.stdout
+
+        return run
+
+    return on

@@ -548,6 +548,7 @@ def test_every_verb_takes_what_the_others_take() -> None:
         "resources",
         "qresources",
         "priority",
+        "retries",
         "suspend",
     }
     for name, verb in set_group.commands.items():

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from reconciler.model.states import JobState
-from tests.cli.conftest import Ended
 from tests.execution.support import World
 
 NEVER = "its time limit is longer than its partition allows: ask for less `time` (PartitionTimeLimit)"
@@ -36,17 +35,8 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def reconcile(
-    world: World, program: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., str]:
-    monkeypatch.chdir(world.repository.path)
-
-    def run(*arguments: str) -> str:
-        done = program(*arguments, "--state-dir", str(world.root / "state"))
-        assert (done.code, done.stderr) == (0, "")
-        return done.stdout
-
-    return run
+def reconcile(world: World, program_on: Callable[[World], Callable[..., str]]) -> Callable[..., str]:
+    return program_on(world)
 
 
 def test_get_jobs(reconcile: Callable[..., str]) -> None:

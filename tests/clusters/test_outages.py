@@ -7,11 +7,9 @@ job, D3 a worker removed from git, D8 a reconciler that was killed, D9 a job tha
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,18 +19,17 @@ from pathlib import Path
 import pytest
 
 from reconciler.actual.store import Store
-from reconciler.execution.queues.base import Cause
+from reconciler.model.retries import Cause
 from tests.clusters.support import HPC, Cluster, MakeCluster
-from tests.execution.support import eventually, lines
+from tests.execution.support import eventually, lines, reconcile_killed_at
 from tests.services.plugin import NewSshd
 from tests.services.programs import SEARCH_PATH, program
 from tests.services.slurm import Slurm
 from tests.services.sshd import Sshd
-from tests.support import ROOT, Reconcile
+from tests.support import Reconcile
 
 NewSlurm = Callable[..., Slurm]
 
-KILLER = ROOT / "tests" / "execution" / "killer.py"
 NEVER_TWICE = "a job ran twice, or not at all"
 
 
@@ -366,21 +363,6 @@ def test_d8_killed_at_every_step(make_cluster: MakeCluster, slurm: Slurm, slurm_
     world.store = Store(world.root / "state")
     assert lines(world.log) == names, NEVER_TWICE
     assert {(job.state.value, job.attempt) for job in world.jobs().values()} == {("COMPLETED", 1)}
-
-
-def reconcile_killed_at(world: Cluster, moment: str) -> int:
-    """Run ``reconcile --once --wait`` that kills itself at a step; return its exit code."""
-    arguments = ["--repo", str(world.repository.path), "--state-dir", str(world.root / "state"), "-q"]
-    done = subprocess.run(
-        [sys.executable, str(KILLER), *arguments, "--once", "--wait", "--timeout", "60"],
-        env=os.environ | {"RECONCILER_TEST_KILL_AT": moment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
 
 
 # D9: no result ----------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ JOBS = [
 NAMES = ("relax", "relax more", "static", "dos [1]", "child*")
 """What jobs that are generated may be called."""
 
-KEYS = ("worker", "exec_config", "resources", "qresources", "priority")
+KEYS = ("worker", "exec_config", "resources", "qresources", "priority", "retries")
 
 
 def first_files(root: str) -> Files:
@@ -196,6 +196,8 @@ class Edits:
                 return st.sampled_from([{}, {"qverbatim": "# one"}, {"qverbatim": "# two"}])
             case "qresources":
                 return st.just({})
+            case "retries":
+                return st.sampled_from([{"limit": 0}, {"limit": 2}, {"limit": 1, "on": ["oom"]}])
         return st.sampled_from([-3, 0, 1, 5])
 
     def edit_flow(self) -> None:

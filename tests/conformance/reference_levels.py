@@ -12,7 +12,7 @@ from typing import Any
 
 Values = dict[str, Any]
 Files = Mapping[str, list[dict[str, Any]]]
-KEYS = ("worker", "exec_config", "resources", "priority")
+KEYS = ("worker", "exec_config", "resources", "priority", "retries")
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class ReferenceJob:
 
 
 def effective(files: Files, job: ReferenceJob) -> Values:
-    """The four values of a job; None where no level gives one, but priority 0."""
+    """The five values of a job; None where no level gives one, but priority 0."""
     found = chosen(files, job)
     default = given(named(files, "Worker", found["worker"])["spec"])
     if "resources" in default:
         found = {"resources": default["resources"]} | found
-    return {"worker": None, "exec_config": None, "resources": None, "priority": 0} | found
+    return dict.fromkeys(KEYS) | {"priority": 0} | found
 
 
 def chosen(files: Files, job: ReferenceJob) -> Values:

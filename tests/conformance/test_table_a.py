@@ -19,11 +19,12 @@ from tests.support import Reconcile, Repository
 
 FLOW_FILE = "flows/arithmetic.yaml"
 
-OF_FLOW: dict[str, Value] = {
+OF_FLOW: dict[str, Value | None] = {
     "worker": ("w1", f"flow {FLOW_FILE}:5"),
     "exec_config": ("ec1", f"flow {FLOW_FILE}:6"),
     "resources": ({"nodes": 1, "ntasks": 4}, f"flow {FLOW_FILE}:7"),
     "priority": (5, f"flow {FLOW_FILE}:8"),
+    "retries": None,
 }
 """What every job has unless something stronger says otherwise."""
 

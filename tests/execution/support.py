@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +25,7 @@ from reconciler.model.states import ACTIVE, JobState
 from tests.support import Repository
 
 CODE = Path(__file__).parent / "code"
+KILLER = Path(__file__).with_name("killer.py")
 
 
 class Listener:
@@ -141,9 +146,9 @@ class World:
         self.executor.tidy_up()
 
     def is_idle(self) -> bool:
-        """Whether no job runs and none is ready."""
+        """Whether no job runs, none is ready and none waits for a retry."""
         with self.store.read() as view:
-            return not any(view.count_in_state(state) for state in (*ACTIVE, JobState.READY))
+            return not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None
 
     # looking ------------------------------------------------------------------------------------------
 
@@ -186,6 +191,21 @@ class World:
         """Change a record behind the back of everybody, as another program with the lease may."""
         job = self.job(path)
         self.store.write(lambda writer: writer.put_job(msgspec.structs.replace(job, **fields)))
+
+
+def reconcile_killed_at(world: World, moment: str) -> int:
+    """Run ``reconcile --once --wait`` that kills itself at a step of ``killer.py``; return its exit code."""
+    arguments = ["--repo", str(world.repository.path), "--state-dir", str(world.root / "state"), "-q"]
+    done = subprocess.run(
+        [sys.executable, str(KILLER), *arguments, "--once", "--wait", "--timeout", "120"],
+        env=os.environ | {"RECONCILER_TEST_KILL_AT": moment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
 
 
 def is_running(pid: int) -> bool:

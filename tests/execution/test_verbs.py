@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from reconciler.execution.outputs import EmbeddedOutputs
 from reconciler.model.records import JobRecord
+from reconciler.model.retries import Cause
 from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.model.verbs import Effect
 from tests.execution.verbs_bench import BY, Bench, config, new_job
@@ -354,6 +355,7 @@ class Life:
         self.born = 0
 
     def step(self, action: int, first: int, second: int) -> None:
+        self.bench.wait(second % 20)
         jobs = self.bench.jobs()
         if action < 2:
             self._one_of([job for job in jobs if job.state is JobState.READY], first, self.bench.start_one)
@@ -373,7 +375,7 @@ class Life:
     def _end(self, job: JobRecord, how: int) -> None:
         self.born += 1
         fresh = new_job(f"u{self.born}", name=f"n{how % 2}")
-        match how % 7:
+        match how % 8:
             case 0 | 1:
                 self.bench.end_one(job)
             case 2:
@@ -384,12 +386,15 @@ class Life:
                 self.bench.end_one(job, detour=[fresh])
             case 5:
                 self.bench.end_one(job, addition=[fresh, new_job(f"v{self.born}", parents=[f"u{self.born}"])])
+            case 6:
+                self.bench.killed_one(job, Cause.WALLTIME if how % 3 else Cause.OOM)
             case _:
                 self.bench.end_one(job, stop_children=True)
 
     def drain(self) -> None:
-        """Let all that can run complete."""
+        """Let all that can run complete, retries included."""
         while True:
+            self.bench.wait(3600)
             jobs = self.bench.jobs()
             for job in jobs:
                 if job.state is JobState.READY:
@@ -410,6 +415,8 @@ def test_random_lives(tmp_path_factory: pytest.TempPathFactory, steps: list[tupl
     bench = Bench(tmp_path_factory.mktemp("life"))
     bench.flow("f", {"a": [], "b": ["a"], "c": ["b"], "d": ["a"]})
     bench.flow("g", {"x": ["f/b"]})
+    for path in ("f/a", "f/b", "g/x"):
+        bench.edit(path, config=config(retries={"limit": 2, "on": ["walltime"]}))
     built = {job.id for job in bench.jobs()}
     life = Life(bench)
     for step in steps:

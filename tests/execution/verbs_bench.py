@@ -14,13 +14,15 @@ from reconciler.execution.outputs import EmbeddedOutputs
 from reconciler.execution.ready import initial_state, parents_ready
 from reconciler.execution.responses import fail, take_in
 from reconciler.execution.result import JobError, JobResponse, JobResult
+from reconciler.execution.retrying import begin_due
 from reconciler.execution.transitions import move
 from reconciler.execution.verbs import VerbActor
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.retries import Cause
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
-from reconciler.model.states import ACTIVE, JobState
+from reconciler.model.states import ACTIVE, BROKEN, JobState
 from reconciler.model.verbs import JobVerb
 from reconciler.plan.verbs import VerbPlan, VerbPlanner
 
@@ -28,10 +30,13 @@ PROJECT = Origin(Level.PROJECT, "Project", "test", "/spec/defaults/worker")
 BY = "ada (Ada Tester <ada@example.invalid>)"
 
 
-def config(worker: str = "w1", priority: int | None = None) -> RunConfig:
+def config(
+    worker: str = "w1", priority: int | None = None, retries: dict[str, Any] | None = None
+) -> RunConfig:
     """Return a run config."""
     urgent = Setting(priority, PROJECT) if priority is not None else None
-    return RunConfig(worker=Setting(worker, PROJECT), priority=urgent)
+    again = Setting(retries, PROJECT) if retries is not None else None
+    return RunConfig(worker=Setting(worker, PROJECT), priority=urgent, retries=again)
 
 
 def new_job(uuid: str, index: int = 1, *, name: str = "new", parents: Sequence[str] = ()) -> Any:
@@ -132,12 +137,32 @@ class Bench:
             lambda writer: take_in(writer, job.id, job.attempt, result, self.outputs, self.config, self.clock)
         )
 
-    def killed(self, path: str) -> None:
+    def killed(self, path: str, cause: Cause | None = None) -> None:
         """End the attempt of a job as the executor does when it is gone without a result."""
-        job = self.job(path)
+        self.killed_one(self.job(path), cause)
+
+    def killed_one(self, job: JobRecord, cause: Cause | None = None) -> None:
+        """End the attempt of a job that is gone without a result."""
         self.running.remove((job.id, job.attempt))
         self.clock += 1
-        self.store.write(lambda writer: fail(writer, _known(writer, job.id), "killed", self.clock))
+        self.store.write(
+            lambda writer: fail(writer, _known(writer, job.id), "killed", self.clock, cause=cause)
+        )
+
+    def wait(self, seconds: float) -> bool:
+        """Let time go by, and begin the retries that are due then; return whether there were any."""
+        self.clock += seconds
+        return begin_due(self.store, self.clock)
+
+    def edit(self, path: str, **fields: Any) -> None:
+        """Change a record."""
+        job = self.job(path)
+        self.store.write(lambda writer: writer.put_job(msgspec.structs.replace(job, **fields)))
+
+    def events(self, path: str, kind: str) -> list[str]:
+        """Return what the events of one type tell of a job."""
+        with self.store.read() as view:
+            return [event.message for event in view.events(f"job/{path}") if event.type == kind]
 
     def run(self, *paths: str) -> None:
         """Start jobs and let each complete."""
@@ -180,6 +205,10 @@ class Bench:
                 for parent in job.parents if job.current else ():
                     assert view.generations(parent), f"{job.path} needs what nobody knows"
                 assert job.again is False or job.state in ACTIVE
+                if job.retry_at is not None:
+                    assert job.current and job.state in BROKEN and job.retried
+            waiting = {job.id for job in jobs if job.retry_at is not None}
+            assert {job.id for job in view.waiting_for_retry()} == waiting
 
 
 def _known(writer: Writer, job_id: str) -> JobRecord:

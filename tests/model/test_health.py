@@ -101,3 +101,23 @@ def test_what_was_stuck_once_does_not_count_any_more() -> None:
 
 def test_counts_are_by_state() -> None:
     assert flow_status(FLOW, jobs(S.READY, S.COMPLETED, S.READY)).counts == {"COMPLETED": 1, "READY": 2}
+
+
+def retried(state: JobState = S.FAILED) -> JobRecord:
+    one = job("a", state, error="killed")
+    one.retry_at, one.retried = 100.0, ["walltime"]
+    return one
+
+
+def test_a_job_that_waits_for_its_retry_is_on_its_way() -> None:
+    for state in (S.FAILED, S.REMOTE_ERROR):
+        status = flow_status(FLOW, [retried(state), job("b", S.WAITING), job("c", S.COMPLETED)])
+        assert (status.health, status.reason) == (
+            Health.PROGRESSING,
+            "1 of 3 jobs completed; 1 job to be retried",
+        )
+    assert flow_status(FLOW, [retried(), job("b", S.USER_STOPPED)]).health is Health.PROGRESSING
+    failed = flow_status(FLOW, [retried(), job("b", S.FAILED, error="no")])
+    assert (failed.health, failed.reason) == (Health.DEGRADED, "b FAILED: no")
+    suspended = FlowRecord(name="f", identity="", build_key="", suspended=True)
+    assert flow_status(suspended, [retried()]).health is Health.SUSPENDED

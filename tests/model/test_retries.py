@@ -55,10 +55,10 @@ def test_what_is_no_amount_is_refused(value: Any) -> None:
 def test_factors_and_durations() -> None:
     assert [factor_of(text) for text in ("*2", "* 1.5", "*0.5")] == [2.0, 1.5, 0.5]
     assert [seconds_of(text) for text in ("30s", "5m", "2h", "7d", "1w")] == [30, 300, 7200, 604800, 604800]
-    for text in ("2", "+2", "*", "*-1", "*2x"):
+    for text in ("2", "+2", "*", "*-1", "*2x", "*0", "*0.0", "*10000"):
         with pytest.raises(ValueError, match="is no factor"):
             factor_of(text)
-    for text in ("30", "1.5h", "", "s", "5 m"):
+    for text in ("30", "1.5h", "", "s", "5 m", "9" * 400 + "s"):
         with pytest.raises(ValueError, match="is no duration"):
             seconds_of(text)
 
@@ -104,10 +104,35 @@ def test_generic_resources_have_factors_of_their_own() -> None:
 
 
 def test_problems_name_the_key() -> None:
-    policy = Retries(limit=1, escalate={"resources": {"select": "*2", "time": "2", "mem": "*2"}})
-    found = dict(policy.problems(Resources({"select": "1:ncpus=4", "time": "01:00:00"})))
-    assert set(found) == {"select", "time"}
-    assert "cannot be multiplied" in found["select"] and "is no factor" in found["time"]
+    policy = Retries(limit=1, escalate={"resources": {"select": "*2", "time": "*2", "mem": "*2"}})
+    asked = Resources({"select": "1:ncpus=4", "time": "01:00:00"})
+    found = dict(policy.problems(asked))
+    assert set(found) == {"select"}
+    assert "cannot be multiplied" in found["select"]
+    grown = policy.escalated(asked, 1)
+    assert grown == Resources({"select": "1:ncpus=4", "time": "02:00:00"}), "the others grow all the same"
+
+
+def test_nothing_grows_beyond_all_bounds() -> None:
+    policy = Retries(limit=100, escalate={"resources": {"ntasks": "*999"}})
+    assert policy.escalated(Resources({"ntasks": 2}), 100) == Resources({"ntasks": 2_000_000})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"limit": -1}, "from 0 to 100"),
+        ({"limit": 10**9}, "from 0 to 100"),
+        ({"limit": 1, "backoff": "soon"}, "is no duration"),
+        ({"limit": 1, "escalate": {"resources": {"time": "2"}}}, "is no factor"),
+        ({"limit": 1, "escalate": {"priority": {}}}, "give resources or qresources"),
+        ({"limit": 1, "on": ["bad luck"]}, "bad luck"),
+        (3, "Expected `object`, got `int`"),
+    ],
+)
+def test_a_policy_of_python_code_is_checked(given: Any, message: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=message):
+        policy_of(given)
 
 
 def test_a_policy_is_read_from_plain_data() -> None:

@@ -105,3 +105,21 @@ def test_forget_leaves_alone_what_is_wanted() -> None:
     orphan = FlowRecord(name="f", identity="i", build_key="b", removed=True, orphaned=True)
     assert decide(JobVerb.FORGET, job(JobState.COMPLETED), orphan).effect is Effect.FORGET
     assert "reconcile cancel" in decide(JobVerb.FORGET, job(JobState.READY), orphan).hint
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.REMOTE_ERROR])
+def test_a_job_that_waits_for_its_retry(state: JobState) -> None:
+    """As the row of the documentation says."""
+    waiting = job(state)
+    waiting.retry_at, waiting.retried = 100.0, ["oom"]
+    effects = {verb: decide(verb, waiting, FLOW) for verb in JobVerb}
+    assert {verb: verdict.effect for verb, verdict in effects.items()} == {
+        JobVerb.RETRY: Effect.AGAIN,
+        JobVerb.RERUN: Effect.AGAIN,
+        JobVerb.PAUSE: Effect.PAUSE,
+        JobVerb.RESUME: None,
+        JobVerb.CANCEL: Effect.GIVE_UP,
+        JobVerb.FORGET: None,
+    }
+    assert effects[JobVerb.RESUME].slight and "reconcile retry" in effects[JobVerb.RESUME].hint
+    assert all(str(state) in verdict.reason for verdict in effects.values())

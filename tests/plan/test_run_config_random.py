@@ -25,6 +25,7 @@ levels = st.fixed_dictionaries(
         "exec_config": st.sampled_from(["ec1", "ec2", {}, {"pre_run": "x"}]),
         "resources": st.sampled_from(RESOURCES),
         "priority": st.integers(-3, 3),
+        "retries": st.sampled_from([{"limit": 0}, {"limit": 2, "backoff": "1m"}]),
     },
 )
 rules = st.fixed_dictionaries(

@@ -38,7 +38,7 @@ def _generator(job: JobRecord, keys: Mapping[str, str]) -> str | None:
 
 def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
     """Return a job; ``keys`` is what :func:`job_keys` gives of its flow."""
-    resources = job.config.resources_value
+    resources = job.asked
     return {
         "key": job.path,
         "flow": job.flow,
@@ -59,6 +59,9 @@ def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
         "error": job.error,
         "cause": job.cause,
         "stuck": job.stuck,
+        "retries": job.config.value("retries"),
+        "retried": job.retried,
+        "retry_at": job.retry_at,
         "attempt": job.attempt,
         "function": job.function,
         "current": job.current,

@@ -12,6 +12,7 @@ from reconciler.cli.get import find_jobs
 from reconciler.cli.views.data import Data
 from reconciler.cli.views.listing import as_json, as_yaml, display_width
 from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
+from reconciler.cli.views.retry_text import escalation_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.records import JobRecord
@@ -49,9 +50,11 @@ def explain_job(context: Context, key: str, field: str | None) -> None:
 def _explanation(
     view: View, provenance: Provenance, record: JobRecord, members: list[JobRecord], field: str | None
 ) -> Data:
+    decisions = provenance.decisions(record, members)
+    escalated = provenance.of_escalation(record, decisions)
     found = [
-        _decision(view, provenance, record, decision)
-        for decision in provenance.decisions(record, members)
+        _decision(view, provenance, record, decision, escalated if decision.field == "resources" else None)
+        for decision in decisions
         if field in (None, decision.field)
     ]
     return {
@@ -63,12 +66,16 @@ def _explanation(
     }
 
 
-def _decision(view: View, provenance: Provenance, record: JobRecord, decision: Decision) -> Data:
+def _decision(
+    view: View, provenance: Provenance, record: JobRecord, decision: Decision, escalated: Data | None
+) -> Data:
     field = decision.field
+    given = record.config.shown(field) if field != "priority" else record.config.priority_value
     deferred = [change.new for change in record.wanted_changes if change.field == field]
     return {
         "field": field,
-        "value": record.config.shown(field) if field != "priority" else record.config.priority_value,
+        "value": escalated["value"] if escalated is not None else given,
+        "escalated": escalated,
         "set_by": _setting(provenance, decision.in_effect),
         "wanted": _setting(provenance, decision.wanted),
         "deferred": deferred[0] if deferred else None,
@@ -118,6 +125,9 @@ def _rows(found: Data) -> list[tuple[str, ...]]:
         rows.append(_row(waits, found["wanted"]))
     elif found["deferred"] is not None:
         rows.append(("! deferred", value_text(found["deferred"]), "", "", "", ""))
+    if found["escalated"] is not None:
+        by = found["escalated"]["by"]
+        rows.append(("escalated", escalation_text(found["escalated"]), *_row("", by)[2:]))
     if found["set_by"] is not None:
         rows.append(_row("set by", found["set_by"]))
     if found["content"] is not None:

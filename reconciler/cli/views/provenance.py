@@ -17,7 +17,7 @@ from reconciler.model.records import JobRecord
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.plan.checks import worker_defaults
 from reconciler.plan.configs import FlowConfigs, content_origin
-from reconciler.plan.explain import Decision, decisions, without_revision
+from reconciler.plan.explain import Decision, decisions, escalation, without_revision
 
 _NOBODY: Data = {"commit": None, "author": None, "time": None, "summary": None}
 
@@ -52,6 +52,17 @@ class Provenance:
     def of_setting(self, setting: Setting) -> Data:
         """Return value, level, kind, name, order, file, line, commit, author, time, summary of a setting."""
         return {"value": setting.shown} | self.of_origin(setting.origin)
+
+    def of_escalation(self, record: JobRecord, decisions: Iterable[Decision]) -> Data | None:
+        """Return what retries made of the resources of a job, and who set these retries; None if nothing."""
+        grown = escalation(record)
+        retries = next((one.in_effect for one in decisions if one.field == "retries"), None)
+        if grown is None or retries is None:
+            return None
+        return {
+            "value": grown.value.shown, "factors": grown.factors, "after": record.retried,
+            "by": self.of_setting(retries),
+        }  # fmt: skip
 
     def of_content(self, setting: Setting) -> Data:
         """Return where the ExecConfig stands that a setting names, and who changed it last."""

@@ -117,6 +117,7 @@ def _message(job: JobRecord) -> str | None:
     if job.stuck:
         return f"stuck: {job.stuck}"
     if job.error:
-        return job.error.strip().splitlines()[-1]
+        retry = f"to be retried after {job.cause}: " if job.retry_at is not None else ""
+        return retry + job.error.strip().splitlines()[-1]
     waits = {change.field: change.new for change in job.wanted_changes}
     return f"deferred: {cell_text(waits)}" if waits else None

@@ -29,6 +29,7 @@ _WORDS = {
     Effect.RESUME: "to resume",
     Effect.STOP: "not to run",
     Effect.CANCEL: "to be ended",
+    Effect.GIVE_UP: "not to be retried",
     Effect.FORGET: "to forget",
 }
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from reconciler.execution.hosts.command import CommandResult
+from reconciler.model.retries import Cause
 
 
 class QueueState(StrEnum):
@@ -31,18 +32,6 @@ class Entry(msgspec.Struct, frozen=True):
     state: QueueState
     reason: str = ""
     never: str = ""
-
-
-class Cause(StrEnum):
-    """Why a job died without a result of its own."""
-
-    WALLTIME = "walltime"
-    OOM = "oom"
-    NODE_FAIL = "node_fail"
-    KILLED = "killed"
-    LOST = "lost"
-    EXCEPTION = "exception"
-    NEVER_STARTED = "never_started"
 
 
 class Death(msgspec.Struct, frozen=True):

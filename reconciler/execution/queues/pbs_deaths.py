@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.execution.queues.base import Cause, Death
+from reconciler.execution.queues.base import Death
+from reconciler.model.retries import Cause
 
 _ENDED = ("F", "X")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from reconciler.execution.queues.base import Cause, Death
+from reconciler.execution.queues.base import Death
+from reconciler.model.retries import Cause
 
 _WAIT = 6
 """Seconds after the beginning of a script in which the accounting may still get its record.

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from reconciler.execution.queues.base import Cause, Death
+from reconciler.execution.queues.base import Death
+from reconciler.model.retries import Cause
 
 _LAUNCH_FAILED = 53
 """The signal that Slurm pretends when it cannot start the script, as when its output cannot be written."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from reconciler.execution.launch import RESULT
-from reconciler.execution.queues.base import Cause, Death, Queue
+from reconciler.execution.queues.base import Death, Queue
 from reconciler.execution.result import JobResult, read_result
 from reconciler.execution.worker.collect import Facts, Wanted
+from reconciler.model.retries import Cause
 from reconciler.model.states import JobState
 
 

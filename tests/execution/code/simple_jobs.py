@@ -57,6 +57,16 @@ def fails(text: str) -> NoReturn:
 
 
 @job
+def fails_at_first(file: str, line: str, times: int, after: Any = None) -> int:
+    """Append a line, and fail unless that many are there already; return how many there are."""
+    append(file, line)
+    attempts = Path(file).read_text().splitlines().count(line)
+    if attempts <= times:
+        raise ValueError(f"{line} fails for the {attempts}. time")
+    return attempts
+
+
+@job
 def dies(code: int) -> NoReturn:
     os.write(2, b"last words \xff\n")
     os._exit(code)
@@ -138,6 +148,13 @@ def log_and_generate(file: str) -> Response:
     first = log_line(file, "first")
     second = log_line(file, "second", first.output)
     return Response(addition=Flow([first, second]))
+
+
+def one_retried(function: str, args: list[Any], retries: dict[str, Any]) -> Job:
+    """Return one job of this module, with retries."""
+    made: Job = globals()[function](*args)
+    made.config.manager_config = {"retries": retries}
+    return made
 
 
 def one(function: str, **kwargs: Any) -> Job:

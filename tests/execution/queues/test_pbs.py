@@ -17,8 +17,9 @@ from reconciler.errors import TransientError
 from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.hosts.command import CommandResult
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.queues.base import Cause, Entry, Queue, QueueState
+from reconciler.execution.queues.base import Entry, Queue, QueueState
 from reconciler.execution.queues.pbs import PBSQueue
+from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
 from tests.execution.queues import fake_pbs
 from tests.execution.queues.recordings import answering, recorded

@@ -16,8 +16,9 @@ from reconciler.errors import InputError, TransientError
 from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.hosts.command import CommandResult
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.queues.base import Cause, Death, Entry, Queue, QueueState
+from reconciler.execution.queues.base import Death, Entry, Queue, QueueState
 from reconciler.execution.queues.sge import SGEQueue
+from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
 from tests.execution.queues.recordings import answering, recorded
 from tests.execution.support import eventually

@@ -18,8 +18,9 @@ from reconciler.errors import TransientError
 from reconciler.execution.headers import submission_header
 from reconciler.execution.hosts.command import CommandResult
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.queues.base import Cause, Death, Entry, QueueState
+from reconciler.execution.queues.base import Death, Entry, QueueState
 from reconciler.execution.queues.slurm import SlurmQueue
+from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
 from tests.execution.support import eventually
 from tests.services.slurm import Slurm
