@@ -25,7 +25,8 @@ Documentation=man:systemd.service(5)
 Type=notify
 NotifyAccess=main
 WorkingDirectory={directory}
-{environment}ExecStart={command}
+Environment={environment}
+ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 # Only the daemon is ended: jobs of this machine run on, the next start takes them in.
 KillMode=process
@@ -87,7 +88,7 @@ def unit(arguments: Sequence[str], repository: str, home: Path, environment: Map
     return _UNIT.format(
         description=_specifiers(_one_line(repository)),
         directory=_specifiers(_one_line(str(home))),
-        environment="".join(f"Environment={quoted(setting, command=False)}\n" for setting in passed),
+        environment=" ".join(quoted(setting, command=False) for setting in passed),
         command=" ".join(map(quoted, arguments)),
         hopeless=f"{ExitCode.USAGE:d} {ExitCode.REFUSED:d}",
     )
