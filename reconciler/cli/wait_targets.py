@@ -188,7 +188,7 @@ class Waiting:
         if config is not None and revision.is_part_of(config.commit):
             return Verdict("source", Prospect.HOLDS, f"{applied} is applied")
         if attempt is not None and revision.is_meant(attempt.revision):
-            text = f"{attempt.result}: {attempt.message}"
+            text = f"{attempt.result}: {attempt.reason}"
             refused = attempt.result is AttemptResult.REFUSED
             return Verdict("source", Prospect.NEVER if refused else Prospect.PENDING, text)
         return Verdict("source", Prospect.PENDING, f"{applied} is applied")

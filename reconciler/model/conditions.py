@@ -141,7 +141,7 @@ def _of_attempt(config: AppliedConfig | None, attempt: Attempt | None) -> _Findi
         or (config is not None and attempt.revision == config.revision)
     ):
         return None
-    said = f"{attempt.revision}: {attempt.message}"
+    said = f"{attempt.revision}: {attempt.reason}"
     if attempt.result is AttemptResult.REFUSED:
         return _Finding("RevisionRefused", said, stalled=True)
     if attempt.result is AttemptResult.FAILED:

@@ -53,11 +53,11 @@ def test_a_service_tells_how_it_is(watched: WatchWorld, address: str) -> None:
         watch = watched.start(env={"NOTIFY_SOCKET": address})
         manager.until("READY=1")
         manager.until("WATCHDOG=1")
-        manager.until(f"STATUS={revision}; 1 jobs on workers, 0 ready")
+        manager.until(f"STATUS={revision}; 1 job")
         manager.heard.clear()
         manager.until("WATCHDOG=1")
         gate.touch()
-        manager.until(f"STATUS={revision}; 0 jobs on workers, 0 ready")
+        manager.until(f"STATUS={revision}; 0 job")
         watch.send(signal.SIGTERM)
         manager.until("STOPPING=1")
         assert watch.wait() == 0

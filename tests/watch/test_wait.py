@@ -81,9 +81,9 @@ def test_a_flow_that_becomes_degraded_ends_the_wait_and_a_refused_revision_too(
     revision = watched.commit()
     refused = watched.run("wait", "--for", "revision=HEAD")
     assert refused.returncode == 1
-    assert "source: Refused: refused: " in refused.stderr
+    assert "source: Refused: " in refused.stderr
     listed = watched.run("get", "flows")
-    assert listed.stderr.startswith(f"source: Refused at {revision}: refused: ")
+    assert listed.stderr.startswith(f"source: Refused at {revision}: ")
     (flow,) = json.loads(watched.run("get", "flows", "other", "-o", "json").stdout)
     ready, _, stalled = flow["conditions"]
     assert (ready["status"], stalled["status"], stalled["reason"]) == ("False", "True", "RevisionRefused")

@@ -12,7 +12,7 @@ from reconciler.cli.views.worker_text import coming_text
 from reconciler.model.conditions import Conditions
 from reconciler.model.records import Attempt, AttemptResult
 
-READABLE = ("ready", "reconciling", "stalled", "last_attempted", "last_applied")
+READABLE = ("is_ready", "reconciling", "stalled", "last_attempted", "last_applied")
 """The columns that :func:`readable_conditions` adds."""
 
 Data = dict[str, Any]
@@ -38,7 +38,7 @@ def conditions_data(found: Conditions) -> Data:
 def readable_conditions(row: Data) -> Data:
     """Return the row of a flow or worker for a table: a column for each condition, in a word or two."""
     words = {
-        condition["type"].lower(): condition["status"]
+        _COLUMNS[condition["type"]]: condition["status"]
         + (f" ({condition['reason']})" if condition["status"] != _USUAL[condition["type"]] else "")
         for condition in row["conditions"]
     }
@@ -46,6 +46,7 @@ def readable_conditions(row: Data) -> Data:
     return row | words | revisions
 
 
+_COLUMNS = {"Ready": "is_ready", "Reconciling": "reconciling", "Stalled": "stalled"}
 _USUAL = {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
 
 
@@ -79,5 +80,5 @@ def source_line(attempt: Attempt, now: float) -> str:
     where = f" at {attempt.revision}" if attempt.revision else ""
     again = coming_text(attempt.next_try or None, now)
     more = [attempt.fix, f"next try {again}" if again else ""]
-    text = f"source: {attempt.result}{where}: {attempt.message}"
+    text = f"source: {attempt.result}{where}: {attempt.reason}"
     return "; ".join([text, *filter(None, more)]).replace("\n", " ")
