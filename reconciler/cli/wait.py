@@ -39,7 +39,7 @@ _EXAMPLES = 3
 
 
 @click.command(name="wait", help=_HELP, short_help="Wait until flows, jobs or workers are as you say.")
-@click.argument("selectors", metavar="SELECTOR...", nargs=-1)
+@click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
 @click.option("--for", "wanted", metavar="WHAT", help="What to wait for, see above.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="How long.  [default: no limit]"
