@@ -263,6 +263,10 @@ class View:
         """Return how many transactions have touched flows or jobs."""
         return number_of(self.txn.get("meta", b"changes"))
 
+    def version(self) -> int:
+        """Return a number that rises with every write, whatever it is about."""
+        return self.txn.number
+
 
 class Writer(View):
     """A view that can write; lives for one transaction, and must be told its end by :meth:`finish`."""

@@ -34,6 +34,8 @@ VERBS = {
     "events": "Print what happened, oldest first.",
     "watch": "Reconcile for ever: the daemon.",
     "now": "Let the daemon look at the source at once.",
+    "wait": "Wait until flows, jobs or workers are as you say.",
+    "systemd": "Print a unit that keeps the daemon running.",
     "history": "List the applied revisions and what they did.",
     "render": "Print the submission script of a job.",
     "doctor": "Check this machine, the repository and the workers.",

@@ -211,6 +211,11 @@ class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     failures: int = 0
     next_try: float = 0.0
 
+    @property
+    def reason(self) -> str:
+        """Why it was not applied, for after the word that says what came of it."""
+        return self.message.removeprefix("refused: ")
+
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One thing that happened; append-only. ``by`` is the person who asked for it with a verb."""

@@ -102,6 +102,7 @@ class Daemon:
                 if error.message != told:
                     told = error.message
                     tell("standby", f"waiting: {told}")
+                    self._manager.status(f"waiting: {told}")
                 self._news.wait(0.5)
             else:
                 return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import secrets
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -30,7 +29,7 @@ from reconciler.model.desired import Revision
 from reconciler.model.manifests import Prune
 from reconciler.model.records import Attempt, AttemptResult, FlowRecord
 from reconciler.model.states import ACTIVE
-from reconciler.watch.journal import tell, tell_bug
+from reconciler.watch.journal import one_pass, tell, tell_bug
 from reconciler.watch.notices import Notices
 from reconciler.watch.refs import places
 from reconciler.watch.wake import Wake
@@ -201,29 +200,32 @@ class SourceThread(threading.Thread):
     # a pass -------------------------------------------------------------------------------------------
 
     def _pass(self, source: Source, revision: Revision, requests: Sequence[Request]) -> None:
-        number = secrets.token_hex(4)
-        tell("reconcile-begun", f"reconciling {revision}", level=logging.DEBUG, reconcile=number)
+        with one_pass():
+            self._make_pass(source, revision, requests)
+
+    def _make_pass(self, source: Source, revision: Revision, requests: Sequence[Request]) -> None:
+        tell("reconcile-begun", f"reconciling {revision}", level=logging.DEBUG)
         self._session = session = Session(source, self._store, revision, self._hosts, self._spare)
         try:
             plan = session.reconcile(self._teller, allow_prune=any(r.allow_prune for r in requests))
             session.record_outcome(plan)
         except RefusedError as error:
             self._planned = _key(revision)  # the same plan would be refused again
-            self._note(str(revision), AttemptResult.REFUSED, error, reconcile=number)
+            self._note(str(revision), AttemptResult.REFUSED, error)
             self._answer(requests, _refusal(error, str(revision)))
         except ReconcilerError as error:
-            self._note(str(revision), AttemptResult.FAILED, error, reconcile=number)
+            self._note(str(revision), AttemptResult.FAILED, error)
             self._answer(requests, _refusal(error, str(revision)))
         except Exception as error:
-            tell_bug("reconcile-bug", error, reconcile=number)
-            self._note(str(revision), AttemptResult.FAILED, _as_ours(error), reconcile=number)
+            tell_bug("reconcile-bug", error)
+            self._note(str(revision), AttemptResult.FAILED, _as_ours(error))
             self._answer(requests, _refusal(_as_ours(error), str(revision)))
         else:
-            self._done(session, plan, requests, number)
+            self._done(session, plan, requests)
         finally:
             self._session = None
 
-    def _done(self, session: Session, plan: Plan, requests: Sequence[Request], number: str) -> None:
+    def _done(self, session: Session, plan: Plan, requests: Sequence[Request]) -> None:
         revision = session.revision
         self._planned = None if session.overtaken else _key(revision)
         with self._store.read() as view:
@@ -232,7 +234,7 @@ class SourceThread(threading.Thread):
         result = AttemptResult.INVALID if errors else AttemptResult.APPLIED
         message = f"{errors[0].message} ({errors[0].location})" if errors else ""
         self._put(Attempt(time=self._clock(), result=result, revision=str(revision), message=message))
-        tell("reconciled", self._teller.describe(plan)[-1], reconcile=number, result=str(result))
+        tell("reconciled", self._teller.describe(plan)[-1], result=str(result))
         self._news()
         code = ExitCode.USAGE if errors else ExitCode.OK
         self._answer(requests, Answer(code=code, revision=str(revision), lines=self._teller.describe(plan)))
@@ -241,9 +243,7 @@ class SourceThread(threading.Thread):
 
     # what came of it ----------------------------------------------------------------------------------
 
-    def _note(
-        self, revision: str, result: AttemptResult, error: ReconcilerError, *, reconcile: str | None = None
-    ) -> None:
+    def _note(self, revision: str, result: AttemptResult, error: ReconcilerError) -> None:
         """Tell an error once, and write down when it is tried again."""
         before = self._attempt.failures if self._attempt is not None else 0
         failures = before + 1 if result is AttemptResult.FAILED else 0
@@ -254,7 +254,7 @@ class SourceThread(threading.Thread):
             failures=failures, next_try=now + wait if failures else 0.0,
         )  # fmt: skip
         if self._attempt is None or self._attempt.message != attempt.message:
-            fields = {"reconcile": reconcile, "revision": revision, "hint": error.hint}
+            fields = {"revision": revision, "hint": error.hint}
             tell(f"reconcile-{result.lower()}", error.message, level=logging.ERROR, **fields)
         self._put(attempt)
 

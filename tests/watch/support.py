@@ -19,7 +19,7 @@ import msgspec
 from reconciler.actual.store import Store, View
 from reconciler.model.records import JobRecord
 from tests.services import processes
-from tests.support import Reconcile, Repository
+from tests.support import Repository
 
 T = TypeVar("T")
 
@@ -100,7 +100,6 @@ class WatchWorld:
         self.state = root / "state"
         self.python = python
         self.repository = Repository(root / "repository")
-        self.reconcile = Reconcile(self.repository.path)
         self._watches: list[Watch] = []
         self._store: Store | None = None
         self.repository.write_yaml(
@@ -162,9 +161,16 @@ class WatchWorld:
             watch.until("begun")
         return watch
 
-    def run(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run any other verb on this state to its end."""
-        return self.reconcile("--state-dir", str(self.state), *arguments, **more)
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.repository.path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
 
     # looking ------------------------------------------------------------------------------------------
 
