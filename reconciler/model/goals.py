@@ -83,7 +83,7 @@ def _healthy(target: str, status: FlowStatus, jobs: Sequence[JobRecord], doom: D
             return Verdict(target, Prospect.HOLDS, message)
         case Health.DEGRADED | Health.SUSPENDED:
             return Verdict(target, Prospect.NEVER, message)
-    if not any(job.state in ACTIVE or job.state is JobState.READY for job in jobs):
+    if not any(map(_moves, jobs)):
         why = next(filter(None, (doom(job) for job in jobs if job.state is JobState.WAITING)), None)
         if why is not None:
             return Verdict(target, Prospect.NEVER, f"{message}; {why}")
@@ -103,17 +103,21 @@ def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> Verdict:
     if goal.kind is GoalKind.DELETED:
         return Verdict(target, Prospect.PENDING if job.current else Prospect.HOLDS, message)
     if goal.kind is GoalKind.IDLE:
-        moves = job.state in ACTIVE or job.state is JobState.READY
-        return Verdict(target, Prospect.PENDING if moves else Prospect.HOLDS, message)
+        return Verdict(target, Prospect.PENDING if _moves(job) else Prospect.HOLDS, message)
     wanted = goal.states if goal.kind is GoalKind.STATE else {JobState.COMPLETED}
     if job.state in wanted:
         return Verdict(target, Prospect.HOLDS, message)
-    if job.state in FINISHED or job.state is JobState.PAUSED or job.stuck:
+    if job.ended or job.state is JobState.PAUSED or job.stuck:
         return Verdict(target, Prospect.NEVER, message)
     why = doom(job) if job.state is JobState.WAITING else None
     if why is not None:
         return Verdict(target, Prospect.NEVER, f"{message}; {why}")
     return Verdict(target, Prospect.PENDING, message)
+
+
+def _moves(job: JobRecord) -> bool:
+    """Whether a job is on its way, or soon is by itself."""
+    return job.state in ACTIVE or job.state is JobState.READY or job.retry_at is not None
 
 
 def _said(job: JobRecord) -> str:
@@ -136,7 +140,7 @@ def waits_in_vain(parent: JobRecord, on_missing: str) -> bool:
     """Whether a job that needs another one gets it only if somebody does something to that one."""
     if on_missing != "error":
         return parent.state is JobState.PAUSED
-    return parent.state in _ENDED_BADLY or parent.state is JobState.PAUSED
+    return (parent.ended and parent.state in _ENDED_BADLY) or parent.state is JobState.PAUSED
 
 
 def worker_verdict(name: str, status: WorkerStatus | None) -> Verdict:

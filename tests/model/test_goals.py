@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from reconciler.model.goals import (
@@ -12,6 +13,7 @@ from reconciler.model.goals import (
     Verdict,
     flow_verdict,
     job_verdict,
+    waits_in_vain,
     worker_verdict,
 )
 from reconciler.model.health import flow_status
@@ -123,3 +125,18 @@ def test_a_worker_is_tried_again() -> None:
     assert worker_verdict("w", WorkerStatus(reachable=True)).prospect is HOLDS
     down = worker_verdict("w", WorkerStatus(reachable=False, reason="no answer"))
     assert down == Verdict("worker/w", PENDING, "Unreachable: no answer")
+
+
+def test_a_job_that_is_tried_again_may_still_reach_everything() -> None:
+    again = msgspec.structs.replace(job(S.FAILED), retry_at=10.0)
+    child = job(S.WAITING, "child")
+    assert _of(Goal(GoalKind.IDLE), again).prospect is PENDING
+    assert _of(Goal(GoalKind.COMPLETED), again).prospect is PENDING
+    assert not waits_in_vain(again, "error")
+    assert waits_in_vain(job(S.FAILED), "error")
+    jobs = [again, child]
+    flow = FlowRecord(name="f", identity="", build_key="")
+    healthy = flow_verdict(
+        Goal(GoalKind.HEALTHY), "f", flow_status(flow, jobs), (Sync.SYNCED, ""), jobs, doomed
+    )
+    assert healthy.prospect is PENDING
