@@ -35,11 +35,19 @@ spec: {{type: local, scheduler_type: shell, work_dir: "{work_dir}2", max_jobs: {
 """
 
 CODE = """
-from jobflow import Flow
+from jobflow import Flow, Response, job
 from reconciler.examples import add, value
 
 def many(n):
     return Flow([value(i) for i in range(n)])
+
+@job
+def generate(n):
+    return Response(output=n, detour=Flow([value(i) for i in range(n)]))
+
+def generated(n):
+    first = generate(n)
+    return Flow([first, add(first.output, 1)])
 
 def chain(n):
     jobs = [value(0)]

@@ -9,23 +9,19 @@ remote 1.0.1.
 import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from statistics import median as middle
-from typing import TypeVar
 
 import msgspec
 from _bench import Project, head, median, project, show
+from _inside import Silent, TimedStore, cpu
 from _peer import Peer, peer
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
 from reconciler.desired.git import open_source
 from reconciler.loop import Session, reconcile_once
-
-T = TypeVar("T")
 
 RULE = """
 apiVersion: reconciler/v1
@@ -46,33 +42,6 @@ class Cost(msgspec.Struct, frozen=True):
     wall: float
     cpu: float
     write: float = 0.0
-
-
-class Silent:
-    """Hears what a reconcile narrates."""
-
-    def say(self, line: str) -> None:
-        """Take a line."""
-
-    def planned(self, plan: object) -> None:
-        """Take a plan."""
-
-    def progress(self, done: int, total: int, running: int) -> None:
-        """Take how far the jobs are."""
-
-
-class TimedStore(Store):
-    """A store that remembers the longest write transaction."""
-
-    longest = 0.0
-
-    def write(self, change: Callable[[Writer], T]) -> T:
-        """Write, with a watch in the hand."""
-        started = time.perf_counter()
-        try:
-            return super().write(change)
-        finally:
-            self.longest = max(self.longest, time.perf_counter() - started)
 
 
 class Campaign:
@@ -96,9 +65,9 @@ class Campaign:
     def process(self) -> Cost:
         """Edit; measure ``reconcile --once``."""
         number = self.edit()
-        before = _cpu()
+        before = cpu()
         wall = self.bench.run("--once")
-        cost = Cost(wall, _cpu() - before)
+        cost = Cost(wall, cpu() - before)
         self.check(number)
         return cost
 
@@ -117,10 +86,10 @@ class Campaign:
         try:
             with store.read() as view:
                 changes = view.change_counter()
-            before, started = _cpu(), time.perf_counter()
+            before, started = cpu(), time.perf_counter()
             session = Session(open_source(str(self.bench.repo), None, "", self.bench.root / "mirrors"), store)
             reconcile_once(session, Silent())
-            cost = Cost(time.perf_counter() - started, _cpu() - before, store.longest)
+            cost = Cost(time.perf_counter() - started, cpu() - before, store.longest)
             with store.read() as view:
                 patching = view.change_counter() - changes
         finally:
@@ -151,14 +120,6 @@ class Campaign:
                         raise SystemExit(f"{job['key']} has no event of its patch")
         finally:
             store.close()
-
-
-def _cpu() -> float:
-    """Return seconds of CPU of this process and of its children that have ended."""
-    return sum(
-        usage.ru_utime + usage.ru_stime
-        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    )
 
 
 def measure(count: int, theirs: Peer | None) -> None:

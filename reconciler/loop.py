@@ -6,7 +6,6 @@ Together with the command line the only place that reads the clock.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
@@ -36,13 +35,14 @@ from reconciler.execution.executor import Executor, Lane
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.known_builds import external_jobs, known_builds, previous_previews
 from reconciler.execution.outputs import EmbeddedOutputs, Outputs
-from reconciler.execution.worker.access import WorkerAccess
+from reconciler.execution.worker.accesses import Accesses
 from reconciler.execution.worker.freight import Repository
+from reconciler.execution.worker.shelf import Shelves
 from reconciler.model.actions import Action, Plan, Subject, Verb
 from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
-from reconciler.model.manifests import ParsedFile, WorkerSpec
+from reconciler.model.manifests import ParsedFile
 from reconciler.model.records import AppliedConfig, Outcome
 from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.plan.planner import make_plan
@@ -222,13 +222,9 @@ class Session:
         if config is None:
             raise InputError("nothing was applied yet", hint="run `reconcile --once`")
         outputs = open_outputs(self.store, config)
-        repository = repository_of(self.source)
+        accesses = Accesses(config.workers, repository_of(self.source), self.hosts, Shelves())
         return Executor(
-            self.store,
-            [
-                lane_of(name, config.workers[name], self.store, repository, self.hosts, outputs)
-                for name in sorted(config.workers)
-            ],
+            self.store, [lane_of(name, self.store, outputs, accesses) for name in sorted(config.workers)]
         )
 
     # the outcome --------------------------------------------------------------------------------------
@@ -389,17 +385,9 @@ def repository_of(source: Source) -> Repository:
     return Repository(source.code, source.blobs)
 
 
-def lane_of(
-    name: str, spec: WorkerSpec, store: Store, repository: Repository, hosts: Hosts, outputs: Outputs
-) -> Lane:
+def lane_of(name: str, store: Store, outputs: Outputs, accesses: Accesses) -> Lane:
     """Return the lane of one worker; its host is opened when it is first used."""
-
-    @functools.cache
-    def access() -> WorkerAccess:
-        host, transfer = hosts.of(spec.connection), hosts.of(spec.transfer_connection)
-        return WorkerAccess(name, spec, repository, host, transfer)
-
-    return Lane(store, outputs, name, access)
+    return Lane(store, outputs, name, lambda: accesses(name))
 
 
 def open_outputs(store: Store, config: AppliedConfig) -> Outputs:

@@ -13,12 +13,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import Reconcile, Repository, isolate
 from tests.warm_python import warm_python as start_warm_python
 
 # Real sshd, Slurm and Grid Engine, which all processes share.
 pytest_plugins = ["tests.services.plugin"]
+
+# An example may take as long as it does: a busy machine says nothing about the code.
+settings.register_profile(
+    "unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 # What takes longest, about the longest first; all others follow in their own order. The campaign keeps the
 # processors busy, and the kills take thrice as long where they are: not both at once.

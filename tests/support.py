@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 
@@ -29,6 +30,18 @@ def isolate(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     for name, value in _clean_variables(home).items():
         monkeypatch.setenv(name, value)
+
+
+@contextmanager
+def isolated_module(
+    root: Path, factory: pytest.TempPathFactory, command: Path
+) -> Iterator[pytest.MonkeyPatch]:
+    """Do the same for a fixture of a module; programs and jobs run by ``command``, see ``warm_python``."""
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, root / "home")
+        patch.setattr(sys, "executable", str(command))
+        patch.setenv("MPLCONFIGDIR", str(factory.getbasetemp() / "matplotlib"))
+        yield patch
 
 
 def _clean_variables(home: Path) -> dict[str, str]:

@@ -280,8 +280,8 @@ def test_no_project_file(campaign: Campaign) -> None:
     campaign.repository.remove("reconciler.yaml")
     campaign.repository.commit()
     done = campaign.once()
-    assert done.returncode == 2
-    assert "error: there is no reconciler.yaml in main@" in done.stderr
+    assert done.returncode == 4
+    assert "error: refused: there is no reconciler.yaml in main@" in done.stderr
     assert "  help: " in done.stderr
     assert campaign.states() == {"beside/job": "COMPLETED"}
     campaign.write_project()

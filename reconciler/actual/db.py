@@ -39,6 +39,7 @@ TABLES = (
     "payloads",  # job id -> the jobflow Job as JSON (big, cold)
     "by_flow",  # flow name, job id -> nothing
     "by_state",  # state, worker, priority, age, job id -> nothing
+    "by_path",  # flow/job of a job that has a place, job id -> nothing
     "children",  # parent uuid, job id -> nothing
     "builds",  # build key -> BuiltFlow
     "cleanups",  # worker, when due, job id and attempt -> run directory to remove

@@ -13,9 +13,16 @@ def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:
     job_id = job.id
     children = {("children", pair(parent, job_id)) for parent in job.parents}
     found = {("by_state", state_key(job)), ("by_flow", pair(job.flow, job_id)), *children}
+    if job.current:
+        found.add(("by_path", path_key(job)))
     if job.retry_at is not None:
         found.add(("retries", big_endian(milliseconds(job.retry_at)) + job_id.encode()))
     return found
+
+
+def path_key(job: JobRecord) -> bytes:
+    """Return the key of a job in the index by path, which has those that are no history."""
+    return about_key(job.path) + job.id.encode()
 
 
 def state_key(job: JobRecord) -> bytes:
@@ -45,7 +52,7 @@ def milliseconds(seconds: float) -> int:
 
 
 def about_key(about: str) -> bytes:
-    """Return how the keys of the events about something begin; names of jobs may be longer than a key."""
+    """Return how keys begin that lead to something by its name; names of jobs may be longer than a key."""
     raw = about.encode()
     return (raw if len(raw) <= 400 else hashlib.sha256(raw).digest()) + b"\0"
 

@@ -12,15 +12,25 @@ from pathlib import Path
 from reconciler import __version__
 from reconciler.actual.backup import save_copy
 from reconciler.actual.db import Database, Txn, close_database, open_database
-from reconciler.actual.keys import big_endian, number_of
+from reconciler.actual.keys import big_endian, number_of, path_key
+from reconciler.actual.records import decode_job
 from reconciler.actual.state_dir import Lease, lmdb_dir, time_stamp
 from reconciler.errors import InputError
 
 Migration = Callable[[Txn], None]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-MIGRATIONS: Mapping[int, Migration] = {}
+
+def _index_paths(txn: Txn) -> None:
+    """1 -> 2: whether a name is free is looked up, not found by reading all jobs of the flow."""
+    for _, raw in txn.scan("jobs"):
+        job = decode_job(raw)
+        if job.current:
+            txn.put("by_path", path_key(job))
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _index_paths}
 """Version -> what brings a store from it to the next. Whoever raises SCHEMA_VERSION adds an entry."""
 
 

@@ -104,6 +104,10 @@ class View:
             if raw is not None:
                 yield raw
 
+    def has_path(self, path: str) -> bool:
+        """Whether a job that is no history goes by this ``flow/job``."""
+        return any(True for _ in self.txn.keys("by_path", about_key(path)))
+
     def generations(self, uuid: str) -> list[JobRecord]:
         """Return the records of one uuid, lowest index first."""
         found = [decode_job(raw) for _, raw in self.txn.scan("jobs", uuid.encode() + b"_")]

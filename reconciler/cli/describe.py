@@ -56,7 +56,9 @@ def flow(context: Context, name: str) -> None:
         facts |= {"members": [job_data(job, keys) for job in jobs if job.current]}
         _structured(context, facts | {"events": [event_data(event) for event in events]})
         return
-    for field in ("name", "sync", "health", "reason", "revision", "labels"):
+    for field in ("name", "sync", "health", "reason", "fix", "revision", "labels"):
+        if field == "fix" and not facts[field]:
+            continue
         click.echo(f"{field + ':':<10} {cell_text(facts[field] or None)}")
     _echo_conditions(facts)
     if jobs:

@@ -72,7 +72,9 @@ def show_plan(context: Context, *, exit_code: bool, allow_prune: bool, out: str 
         context.say("not saved, since a guard refuses it; if it is meant, add --allow-prune")
     elif out is not None:
         context.say(f"saved in {out}; apply it with: reconcile apply {out}")
-    elif plan.effective and not plan.refusals and context.options.output in ("table", "wide"):
+    elif plan.refusals:
+        context.say("refused by a guard; if this is meant: reconcile --once --allow-prune")
+    elif plan.effective and context.options.output in ("table", "wide"):
         context.say("apply it with: reconcile --once")
     return _exit_code(planned, exit_code=exit_code)
 

@@ -26,6 +26,10 @@ RUN_CONFIG_KEYS = ("worker", "exec_config", "resources", "qresources", "priority
 _CALLABLE_KEYS = ("function", "class", "$call")
 
 
+_PROTECTION = {"disabled": True, "enabled": False}
+"""What the annotation ``reconciler/prune`` says of the protection of a flow."""
+
+
 class FlowReader:
     """Reads the flows of one revision; collects diagnostics."""
 
@@ -67,7 +71,7 @@ class FlowReader:
             preview=preview_jobs(name, spec, dict(files), code if recompute else []),
             on_change=spec.on_change or project.on_change,
             prune=spec.prune or project.prune,
-            protected=annotations.get("reconciler/prune") == "disabled",
+            protected=_PROTECTION.get(annotations.get("reconciler/prune")),
             stale=stale,
             identity=identity,
             previous_names=previous,

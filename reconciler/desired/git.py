@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from reconciler.diagnostics import did_you_mean
-from reconciler.errors import InputError, TransientError, WorldError
+from reconciler.errors import InputError, ReconcilerError, RefusedError, TransientError, WorldError
 from reconciler.model.desired import Revision
 
 _COMMAND_TIMEOUT = 60.0
@@ -57,6 +57,8 @@ class Source:
         ------
         InputError
             The branch or the subdirectory does not exist.
+        RefusedError
+            The subdirectory was there once; that it is gone does not mean that all its flows are to go.
         """
         wanted = commit or self.branch or "HEAD"
         if "\n" in wanted or "\n" in self.path:
@@ -65,9 +67,7 @@ class Source:
         if found is None:
             raise self._no_such_revision(wanted)
         if tree is None or tree[1] != "tree":
-            raise InputError(
-                f"{wanted} has no directory '{self.path}'", hint="check --path; it is relative to --repo"
-            )
+            raise self._no_such_directory(wanted, None if tree else self.removed_by(found[0], self.path))
         return Revision(self._branch_name(commit), found[0], self.path, tree[0])
 
     def _objects(self, *names: str) -> list[tuple[str, str] | None]:
@@ -90,6 +90,21 @@ class Source:
         known = raw.decode(errors="replace").split()
         hint = did_you_mean(wanted, known) or "list the branches with `git branch`"
         return InputError(f"there is no branch or commit '{wanted}'", hint=hint)
+
+    def _no_such_directory(self, wanted: str, removed_by: str | None) -> ReconcilerError:
+        if removed_by is not None:
+            return gone(f"{wanted} has no directory '{self.path}' any more", removed_by)
+        return InputError(
+            f"{wanted} has no directory '{self.path}'", hint="check --path; it is relative to --repo"
+        )
+
+    def removed_by(self, commit: str, path: str) -> str | None:
+        """Return the commit (shortened) that took away a path which a revision does not have.
+
+        ``path`` counts from the root of the repository. None if it was never there.
+        """
+        raw = self.run("log", "-1", "--format=%h", commit, "--", f":(literal){path}").stdout
+        return raw.decode().strip() or None
 
     def _branch_name(self, commit: str | None) -> str:
         return self.branch if self.branch and not commit else self._checked_out()
@@ -301,6 +316,16 @@ def open_source(location: str, branch: str | None, path: str, mirrors: Path, *, 
     inside = "/".join(part.strip("/") for part in (prefix, path) if part.strip("/"))
     work_tree = None if bare == "true" or up is None else (directory / up).resolve()
     return Source(Path(git_dir), work_tree, branch, inside)
+
+
+def gone(what: str, removed_by: str) -> RefusedError:
+    """Return the refusal to take what is not there for a wish that all its flows end."""
+    return RefusedError(
+        f"refused: {what}: commit {removed_by} took it away; taken for empty, it would cancel all of its "
+        "flows, so nothing was changed",
+        hint="restore it, or give the place where it is now with --path; if all its flows are to go, commit "
+        "a reconciler.yaml without flows there, and add --allow-prune",
+    )
 
 
 def _not_a_repository(directory: Path, result: subprocess.CompletedProcess[bytes]) -> InputError:

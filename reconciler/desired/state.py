@@ -13,7 +13,7 @@ import msgspec
 
 from reconciler.desired.documents import PROJECT_FILES, Collection, collect, no_plain_file
 from reconciler.desired.flows import FlowReader
-from reconciler.desired.git import Entry, Source
+from reconciler.desired.git import Entry, Source, gone
 from reconciler.errors import InputError
 from reconciler.model.desired import DesiredFlow, DesiredState, Hold, Revision
 from reconciler.model.manifests import (
@@ -63,6 +63,8 @@ def load_desired(
     ------
     InputError
         There is no ``reconciler.yaml`` at all.
+    RefusedError
+        There is none any more.
     """
     reader = _Reader(source, revision, cache)
     root = reader.project_file()
@@ -91,11 +93,15 @@ class _Reader:
         self.parsed_files = 0
 
     def project_file(self) -> Entry:
-        for name in PROJECT_FILES:
-            entry = self.source.entry(self.revision.commit, name)
+        found = [self.source.entry(self.revision.commit, name) for name in PROJECT_FILES]
+        for entry in found:
             if entry is not None and entry.is_file:
                 return entry
         where = f"'{self.revision.path}' of {self.revision}" if self.revision.path else str(self.revision)
+        for name in PROJECT_FILES if not any(found) else ():
+            removed_by = self.source.removed_by(self.revision.commit, self.source.inside(name))
+            if removed_by is not None:
+                raise gone(f"there is no {name} in {where} any more", removed_by)
         raise InputError(
             f"there is no reconciler.yaml in {where}",
             hint="create it with `kind: Project` and commit it, or point --path at the folder that has it",

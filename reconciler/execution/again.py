@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from reconciler.actual.store import Writer
-from reconciler.execution.ready import recheck
+from reconciler.execution.ready import recheck, unhook
 from reconciler.execution.transitions import move
 from reconciler.model.flows import BuiltJob
 from reconciler.model.records import FlowRecord, JobRecord
@@ -25,13 +25,14 @@ def run_again(
     """
     builds = _Builds(writer)
     begun = [_begin(writer, builds, job, reason, now, as_retry=as_retry) for job in jobs]
+    unhook(writer, begun, now)
     for job in begun:
         recheck(writer, _present(writer, [job, *writer.dependants(job.uuid)]), now)
 
 
 def begin_again(writer: Writer, job: JobRecord, now: float) -> None:
-    """The attempt that was to be cancelled first is over: now the job runs again."""
-    run_again(writer, [job], job.cancel or "", now)
+    """The attempt that was to be cancelled first, or was being cancelled, is over: now the job runs again."""
+    run_again(writer, [job], job.cancel or "it was cancelled, and is wanted again", now)
 
 
 def _present(writer: Writer, jobs: Iterable[JobRecord]) -> list[JobRecord]:

@@ -13,8 +13,9 @@ import msgspec
 from reconciler.actual.store import Writer
 from reconciler.execution.again import run_again
 from reconciler.execution.outputs import forget_job
-from reconciler.execution.ready import initial_state, recheck, release_dependants
+from reconciler.execution.ready import initial_state, recheck, release_dependants, unhook, unhook_from
 from reconciler.execution.retrying import drop_unwanted_retry
+from reconciler.execution.revival import revived
 from reconciler.execution.transitions import apply_config, deferred, leave, move, note, note_flow
 from reconciler.model.actions import Action, JobPlan, Plan, Subject, Verb
 from reconciler.model.flows import BuiltFlow
@@ -37,6 +38,8 @@ class Application:
         self.now = now
         self.touched: list[str] = []
         self.again: list[JobRecord] = []
+        self.revived: list[str] = []
+        self.left: list[JobRecord] = []
 
     def carry_out(self) -> None:
         """Carry out every action, then decide who of the new jobs may run."""
@@ -52,8 +55,15 @@ class Application:
         for action in self.plan.restated:
             self._restate(action)
         run_again(self.writer, self.again, "spec.rerun", self.now)
-        fresh = [job for job_id in self.touched if (job := self.writer.job(job_id)) is not None]
-        recheck(self.writer, fresh, self.now)
+        unhook_from(self.writer, self.left, self.now)
+        unhook(self.writer, self._records(self.revived), self.now)
+        recheck(self.writer, self._records(self.touched), self.now)
+        for job in self._records(self.revived):
+            if job.state is JobState.COMPLETED:
+                release_dependants(self.writer, job.uuid, self.now)
+
+    def _records(self, ids: Sequence[str]) -> list[JobRecord]:
+        return [job for job_id in ids if (job := self.writer.job(job_id)) is not None]
 
     # flows --------------------------------------------------------------------------------------------
 
@@ -94,7 +104,7 @@ class Application:
             revision=self.plan.revision,
             suspended=flow.spec.suspend,
             suspend_reason=flow.spec.suspend_reason,
-            protected=flow.protected or (old.protected if old is not None else False),
+            protected=flow.is_protected(old is not None and old.protected),
             prune=flow.prune,
             created=old.created if old is not None else self.now,
             stopped=old.stopped if old is not None and old.build_key == action.build_key else False,
@@ -123,7 +133,7 @@ class Application:
         known = {job.uuid: job.parents for job in before.jobs} if before is not None else {}
         for job in built.jobs:
             record = self.writer.job(f"{job.uuid}_{job.index}")
-            if record is None:
+            if record is None or not record.current:
                 continue
             record = msgspec.structs.replace(record, key=job.key, name=job.name)
             if record.state not in ACTIVE and record.state is not JobState.COMPLETED:
@@ -171,12 +181,13 @@ class Application:
         assert action.wanted is not None and action.flow is not None
         plan = action.wanted
         old = self.writer.job(f"{plan.job.uuid}_{plan.job.index}")
-        record = (
-            self._new_record(action.flow.name, plan)
-            if old is None
-            else self._revived(old, plan, action.changes)
-        )
-        self.writer.put_payload(record.id, plan.job.payload)
+        if old is None:
+            record = self._new_record(action.flow.name, plan)
+        else:
+            record = self._revived(old, plan, action.changes)
+            self.revived.append(record.id)
+        if plan.job.payload:
+            self.writer.put_payload(record.id, plan.job.payload)
         self.writer.put_job(record)
         self.touched.append(record.id)
         note(
@@ -185,8 +196,6 @@ class Application:
         )  # fmt: skip
         if action.flow.spec.suspend and record.state is JobState.WAITING:
             move(self.writer, record, JobState.PAUSED, self.now, "spec.suspend")
-        if record.state is JobState.COMPLETED:
-            release_dependants(self.writer, record.uuid, self.now)
 
     def _run_again(self, known: JobRecord, reason: str) -> None:
         job = self.writer.job(known.id)
@@ -204,28 +213,14 @@ class Application:
         )  # fmt: skip
 
     def _revived(self, old: JobRecord, plan: JobPlan, changes: Sequence[Change]) -> JobRecord:
-        """A job that was history is wanted again: a result is kept, anything else starts anew.
-
-        One that has not stopped yet goes on; like any other on its way it waits for a new run config.
-        """
-        revived = msgspec.structs.replace(
-            old, current=True, cancel=None, own=plan.own, key=plan.job.key, name=plan.job.name, error=None,
-            updated=self.now, parents=plan.job.parents,
-        )  # fmt: skip
-        if old.state in ACTIVE:
-            if old.config.same_values(plan.config):
-                return revived
-            return deferred(revived, plan.config, changes, self.plan.revision)
-        if old.state is JobState.COMPLETED:
-            return msgspec.structs.replace(revived, config=plan.config)
-        return msgspec.structs.replace(
-            revived, state=JobState.WAITING, config=plan.config, code=self.built[old.flow].code, retried=[]
-        )
+        code = self.built[old.flow].code if old.generated_by is None else old.code
+        return revived(self.writer, old, plan, changes, self.plan.revision, code, self.now)
 
     def _leave(self, known: JobRecord, reason: str) -> None:
         job = self.writer.job(known.id)
         if job is not None:
             leave(self.writer, job, reason, self.now, self.plan.revision)
+            self.left.append(job)
 
     def _patch(self, action: Action) -> None:
         """Patch the job as it is now: one that has become active since planning waits with its patch."""

@@ -102,6 +102,8 @@ def _slurm(keywords: Keywords) -> Spelled:
     flags = [key for key in _SLURM_FLAGS if isinstance(keywords.get(key), bool)]
     options = [_SLURM_FLAGS[key][0 if keywords[key] else 1] for key in flags]
     values = {key: _quoted(str(value)) for key, value in keywords.items() if key not in flags}
+    # A controller that has lost its memory starts again what has ended: that must not empty the logs.
+    options.append("--open-mode=append")
     return values, [f"#SBATCH {option}" for option in options if option is not None]
 
 

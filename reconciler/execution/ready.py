@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from reconciler.actual.store import View, Writer
 from reconciler.execution.transitions import move
 from reconciler.model.records import JobRecord
@@ -17,7 +19,8 @@ def initial_state(view: View, job: JobRecord) -> JobState:
 
 def parents_ready(view: View, job: JobRecord) -> bool:
     """Whether all that the job refers to is there, or will never be and the job does not mind."""
-    return all(_parent_ready(view, parent, job.on_missing) for parent in job.parents)
+    # The last first: a job may wait for thousands, is looked at after each, and they mostly end in order.
+    return all(_parent_ready(view, parent, job.on_missing) for parent in reversed(job.parents))
 
 
 def _parent_ready(view: View, uuid: str, on_missing: str) -> bool:
@@ -49,3 +52,41 @@ def recheck(writer: Writer, jobs: Iterable[JobRecord], now: float) -> None:
             wanted = initial_state(writer, job)
             if wanted is not job.state:
                 move(writer, job, wanted, now)
+
+
+def unhook(writer: Writer, jobs: Iterable[JobRecord], now: float) -> None:
+    """Let jobs that have no result yet wait no longer for what their parents generated in a former life.
+
+    Who is to be waited for now was said, or will be, by the present one.
+    """
+    for job in jobs:
+        if job.state is JobState.COMPLETED:
+            continue
+        parents = [parent for parent in job.parents if not _is_lost(writer, job, parent)]
+        if parents != job.parents:
+            left = msgspec.structs.replace(job, parents=parents)
+            writer.put_job(left)
+            recheck(writer, [left], now)
+
+
+def unhook_from(writer: Writer, left: Iterable[JobRecord], now: float) -> None:
+    """Let nobody wait any longer for generated jobs that have become history; see :func:`unhook`."""
+    uuids = {job.uuid for job in left if job.generated_by is not None}
+    children = {child.id: child for uuid in uuids for child in writer.dependants(uuid) if child.current}
+    unhook(writer, children.values(), now)
+
+
+def _is_lost(view: View, job: JobRecord, parent: str) -> bool:
+    """Whether a parent was generated, is history, and the job has nothing to do any more with that life.
+
+    A job of a flow that is held may still want the result of a generator that is history itself.
+    """
+    generations = view.generations(parent)
+    if not generations or any(one.current for one in generations):
+        return False
+    first = generations[0]
+    if first.generated_by is None:
+        return False
+    while generations and (first := generations[0]).generated_by is not None:
+        generations = view.generations(first.generated_by)
+    return first.uuid not in job.parents or any(one.current for one in generations)

@@ -12,13 +12,13 @@ import msgspec
 from reconciler.actual.store import Writer
 from reconciler.execution.again import begin_again, reborn
 from reconciler.execution.job_json import own_run_config, references
+from reconciler.execution.naming import FreeKeys
 from reconciler.execution.outputs import Outputs
 from reconciler.execution.ready import initial_state, release_dependants
 from reconciler.execution.result import JobResponse, JobResult, NewJob
 from reconciler.execution.retrying import give_up, note_retry
 from reconciler.execution.transitions import move, note
 from reconciler.model.flows import digest
-from reconciler.model.keys import Keys
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.rules import JobFacts
@@ -41,7 +41,7 @@ def take_in(
     job = writer.job(job_id)
     if job is None or job.attempt != attempt or job.state not in ACTIVE:
         return
-    if job.again:  # whatever this attempt has found, another one was asked for
+    if job.again and job.cancel is not None:  # whatever this attempt has found, another one was asked for
         begin_again(writer, job, now)
         return
     if not result.ok:
@@ -51,7 +51,7 @@ def take_in(
     outputs.save_inside(writer, result.documents, result.blobs)
     done = move(
         writer, job, JobState.COMPLETED, now, f"ran {result.ended - result.started:.1f} s",
-        error=None, cause=None, cancel=None, stuck=None, missing_since=None,
+        error=None, cause=None, cancel=None, again=False, stuck=None, missing_since=None,
         stored_data=result.response.stored_data,
     )  # fmt: skip
     _Response(writer, done, config, now, cancelled=job.cancel).carry_out(result.response)
@@ -107,7 +107,7 @@ class _Response:
         self.now = now
         self.cancelled = cancelled
         self.flow = writer.flow(job.flow) or FlowRecord(name=job.flow, identity="", build_key="")
-        self.keys: Keys | None = None
+        self.keys = FreeKeys(writer, job.flow)
 
     def carry_out(self, response: JobResponse) -> None:
         replace = self._add(response.replace, "replace")
@@ -162,7 +162,7 @@ class _Response:
         name, uuid, index = str(payload["name"]), payload["uuid"], payload["index"]
         config = payload.get("config") or {}
         own = self._own(config)
-        key = f"{self._base_key()}@{index}" if uuid == self.job.uuid else self._free_key(name)
+        key = f"{self._base_key()}@{index}" if uuid == self.job.uuid else self.keys.free(name)
         facts = JobFacts(self.flow.name, self.flow.labels, name, path, generated=True)
         layers = layers_for(
             facts,
@@ -210,11 +210,6 @@ class _Response:
 
     def _base_key(self) -> str:
         return self.job.key.partition("@")[0]
-
-    def _free_key(self, name: str) -> str:
-        if self.keys is None:
-            self.keys = Keys(job.key for job in self.writer.jobs_of(self.flow.name) if job.current)
-        return self.keys.free(name)
 
     # dependants ---------------------------------------------------------------------------------------
 

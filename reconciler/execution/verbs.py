@@ -6,14 +6,14 @@ record again before it changes it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from reconciler.actual.store import Writer
 from reconciler.execution.again import run_again
 from reconciler.execution.outputs import forget_job
-from reconciler.execution.ready import initial_state, recheck
+from reconciler.execution.ready import initial_state, unhook_from
 from reconciler.execution.retrying import give_up
 from reconciler.execution.transitions import leave, move, note
 from reconciler.model.records import JobRecord
@@ -38,9 +38,11 @@ class VerbActor:
             self._note(step)
             self._one(step)
         self._run_again([step.job for step in self.plan.steps if step.effect is Effect.AGAIN])
-        self._unhook([step.job for step in self.plan.steps if step.effect is Effect.SUPERSEDE])
-        if any(step.effect is Effect.FORGET for step in self.plan.steps):
-            self._forget_empty_flows({step.job.flow for step in self.plan.steps})
+        superseded = (step.job for step in self.plan.steps if step.effect is Effect.SUPERSEDE)
+        unhook_from(self.writer, superseded, self.now)
+        forgotten = [step.job for step in self.plan.steps if step.effect is Effect.FORGET]
+        self._incomplete({job.generator: job.generator_attempt for job in forgotten if job.generator})
+        self._forget_empty_flows({job.flow for job in forgotten})
 
     def _note(self, step: Step) -> None:
         kind, message = str(self.plan.verb).capitalize(), f"by {self.by}: {step.reason} (`{self.asked}`)"
@@ -76,18 +78,17 @@ class VerbActor:
             if flow is not None and flow.stopped:
                 self.writer.put_flow(msgspec.structs.replace(flow, stopped=False))
 
-    def _unhook(self, superseded: Collection[JobRecord]) -> None:
-        """Nobody waits for a detour of a former life; the new attempt says who waits for what."""
-        ids = {job.id for job in superseded}
-        for uuid in {job.uuid for job in superseded}:
-            if any(job.current for job in self.writer.generations(uuid)):
+    def _incomplete(self, attempts: Mapping[str, int]) -> None:
+        """A result of which a part was forgotten is none any more, should the job be wanted again.
+
+        ``attempts`` has, by the ids of the generators, the attempt that generated what was forgotten.
+        """
+        for job_id, attempt in attempts.items():
+            job = self.writer.job(job_id)
+            if job is None or job.current or (job.state, job.attempt) != (JobState.COMPLETED, attempt):
                 continue
-            for child in self.writer.dependants(uuid):
-                if child.current and child.id not in ids:
-                    parents = [parent for parent in child.parents if parent != uuid]
-                    left = msgspec.structs.replace(child, parents=parents)
-                    self.writer.put_job(left)
-                    recheck(self.writer, [left], self.now)
+            reason = "what it generated was forgotten: wanted again, it runs again"
+            move(self.writer, job, JobState.USER_STOPPED, self.now, reason)
 
     def _forget_empty_flows(self, names: Collection[str]) -> None:
         for name in names:

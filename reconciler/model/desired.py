@@ -54,7 +54,8 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     other flows; those are ``externals`` (``flow/job``). ``code`` are tree ids, ``files`` (path,
     blob id). ``preview`` is empty for the forms whose jobs only their code knows. ``stale`` tells that this
     is the last good version, since the revision's is invalid. ``identity`` is the uuid that those of its jobs
-    are made of: that of its first name, so that a rename keeps them.
+    are made of: that of its first name, so that a rename keeps them. ``protected`` is None where the manifest
+    says nothing: then what an earlier one said still holds.
     """
 
     name: str
@@ -69,10 +70,14 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     preview: list[PreviewJob]
     on_change: OnChange
     prune: Prune
-    protected: bool = False
+    protected: bool | None = None
     stale: bool = False
     identity: str = ""
     previous_names: list[str] = []
+
+    def is_protected(self, before: bool) -> bool:
+        """Whether the flow outlives its manifest; ``before`` is what is remembered of it."""
+        return before if self.protected is None else self.protected
 
     @property
     def rerun(self) -> str | None:

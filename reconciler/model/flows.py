@@ -16,7 +16,7 @@ class BuiltJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``key`` is unique in the flow (the id of the manifest, or the name, with ``#2`` for repeated ones);
     ``content`` is the content hash; ``parents`` are the uuids its arguments refer to; ``own`` are the run
     config keys that the job's manager_config gives; ``files`` are (blob id, file name) of repository files
-    among its arguments; ``payload`` is the jobflow Job as JSON.
+    among its arguments; ``payload`` is the jobflow Job as JSON, empty where the record keeps its own.
     """
 
     key: str

@@ -12,19 +12,23 @@ from reconciler.model.states import ACTIVE, BROKEN, ON_WORKER, Health, JobState,
 
 
 class FlowStatus(msgspec.Struct, frozen=True):
-    """How a flow is, why, and how many of its current jobs are in which state."""
+    """How a flow is, why, and how many of its current jobs are in which state.
+
+    ``fix`` is what a person can do so that it goes on; empty if nothing needs to be done.
+    """
 
     health: Health
     reason: str
     counts: dict[str, int]
+    fix: str = ""
 
 
 def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> FlowStatus:
     """Return the health of a flow; ``jobs`` are all its records, history included."""
     current = [job for job in jobs if job.current]
     counts = Counter(str(job.state) for job in current)
-    health, reason = _judge(flow, current, counts)
-    return FlowStatus(health, reason, dict(sorted(counts.items())))
+    health, reason, fix = _judge(flow, current, counts)
+    return FlowStatus(health, reason, dict(sorted(counts.items())), fix)
 
 
 def flow_sync(flow: FlowRecord, jobs: Sequence[JobRecord], config: AppliedConfig | None) -> tuple[Sync, str]:
@@ -40,29 +44,31 @@ def flow_sync(flow: FlowRecord, jobs: Sequence[JobRecord], config: AppliedConfig
 
 def _judge(
     flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance], counts: Counter[str]
-) -> tuple[Health, str]:
+) -> tuple[Health, str, str]:
     broken = [job for job in jobs if job.state in BROKEN and job.ended]
     if broken:
-        return Health.DEGRADED, _explain_broken(broken, counts[JobState.WAITING])
+        return Health.DEGRADED, _explain_broken(broken, counts[JobState.WAITING]), _retry(flow.name)
     stuck = [job for job in jobs if job.stuck and job.state in ON_WORKER]
     if stuck:
-        return Health.DEGRADED, f"{stuck[0].key} is stuck: {stuck[0].stuck}{_more(stuck)}"
+        return Health.DEGRADED, f"{stuck[0].key} is stuck: {stuck[0].stuck}{_more(stuck)}", _RESOURCES
     if all(job.ended for job in jobs):
         cancelled = counts[JobState.USER_STOPPED]
         if cancelled:
-            return Health.SUSPENDED, f"{many_jobs(cancelled)} cancelled"
-        return Health.HEALTHY, f"{counts[JobState.COMPLETED]} of {many_jobs(len(jobs))} completed"
+            return Health.SUSPENDED, f"{many_jobs(cancelled)} cancelled", _rerun(flow.name)
+        return Health.HEALTHY, f"{counts[JobState.COMPLETED]} of {many_jobs(len(jobs))} completed", ""
     if flow.suspended:
         why = f"suspended: {flow.suspend_reason}" if flow.suspend_reason else "spec.suspend is true"
-        return Health.SUSPENDED, why
+        return Health.SUSPENDED, why, f"`reconcile set suspend {flow.name} off`"
     halted = {"cancelled": counts[JobState.USER_STOPPED], "paused": counts[JobState.PAUSED]}
     if any(halted.values()) and all(job.ended or job.state in _STILL for job in jobs):
         waiting = f"; {many_jobs(counts[JobState.WAITING])} waiting" if counts[JobState.WAITING] else ""
         parts = [f"{many_jobs(number)} {what}" for what, number in halted.items() if number]
-        return Health.SUSPENDED, ", ".join(parts) + waiting
+        ways = {"cancelled": _rerun(flow.name), "paused": f"`reconcile resume {flow.name}`"}
+        fix = ", ".join(ways[what] for what, number in halted.items() if number)
+        return Health.SUSPENDED, ", ".join(parts) + waiting, fix
     again = sum(job.retry_at is not None for job in jobs)
     more = f"; {many_jobs(again)} to be retried" if again else ""
-    return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {many_jobs(len(jobs))} completed{more}"
+    return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {many_jobs(len(jobs))} completed{more}", ""
 
 
 _STILL = frozenset({JobState.PAUSED, JobState.WAITING})
@@ -78,6 +84,18 @@ def _explain_broken(broken: Sequence[JobRecord | JobGlance], waiting: int) -> st
     if waiting:
         text += f"; {many_jobs(waiting)} waiting"
     return text
+
+
+_RESOURCES = "commit a run config with which it can start: then it is submitted anew"
+
+
+def _retry(flow: str) -> str:
+    states = ",".join(sorted(BROKEN))
+    return f"once the cause is gone: `reconcile retry {flow} state:{states}`; or commit a change of the job"
+
+
+def _rerun(flow: str) -> str:
+    return f"`reconcile rerun {flow} state:{JobState.USER_STOPPED}`"
 
 
 def _more(jobs: Sequence[JobRecord | JobGlance]) -> str:

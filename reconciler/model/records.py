@@ -40,7 +40,9 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     ``run_dir`` and ``run_worker`` are of the latest attempt; the next one may get another worker.
     ``current`` is False once a newer content of the flow has no place for the job: it is history then.
     ``cancel`` is the reason why an active job is being cancelled, and ``again`` tells that it runs again once
-    that is done. ``held`` is who paused it by hand: then the end of ``spec.suspend`` does not resume it.
+    that is done. ``again`` without ``cancel``: it was being cancelled, and is wanted again; if it still ends
+    with a result, that counts, else it runs again. ``held`` is who paused it by hand: then the end of
+    ``spec.suspend`` does not resume it.
     ``missing_since`` is when the queue was first seen without it. ``stuck`` is why it can never start as it
     was submitted, as its scheduler says; ``cause`` is the kind of reason for which it died: ``walltime``,
     ``oom``, ``exception`` and so on. ``retry_at`` is when a job that failed is tried again by itself, and

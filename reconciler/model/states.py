@@ -41,6 +41,9 @@ PENDING = frozenset({S.WAITING, S.READY, S.PAUSED})
 FINISHED = frozenset({S.COMPLETED, S.FAILED, S.REMOTE_ERROR, S.STOPPED, S.USER_STOPPED})
 """Nothing will happen to these by itself, unless a retry was decided: see ``JobRecord.ended``."""
 
+KEPT = frozenset({S.COMPLETED, S.STOPPED})
+"""History comes back as this when it is wanted again: a result, or what another one has said."""
+
 BROKEN = frozenset({S.FAILED, S.REMOTE_ERROR})
 """Ended, but not as wanted."""
 

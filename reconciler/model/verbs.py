@@ -123,7 +123,7 @@ def _gone(job: JobRecord, flow: FlowRecord | None) -> Verdict | None:
 def _again(verb: JobVerb, job: JobRecord, *, suspended: bool) -> Verdict:
     attempt = f"attempt {job.attempt + 1}"
     if job.state in ACTIVE:
-        if job.again:
+        if job.again and job.cancel is not None:
             return Verdict(None, "it is being cancelled to run again already", slight=True)
         how = f"{job.state}: cancelled, and once that is done it runs again as {attempt}"
         return Verdict(Effect.CANCEL_THEN_AGAIN, how)

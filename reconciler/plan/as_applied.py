@@ -11,7 +11,7 @@ from reconciler.model.actions import Action, Plan, Subject, Verb
 from reconciler.model.actual import ActualState
 from reconciler.model.manifests import Prune
 from reconciler.model.records import FlowRecord, JobRecord
-from reconciler.model.states import PENDING, JobState
+from reconciler.model.states import KEPT, PENDING, JobState
 
 
 def as_applied(plan: Plan, actual: ActualState) -> ActualState:
@@ -68,7 +68,11 @@ class _Result:
         if action.verb in (Verb.SUBMIT, Verb.REPLACE):
             fresh = _new_record(action, len(jobs))
             known = jobs.get(fresh.id)
-            state = JobState.COMPLETED if known and known.state is JobState.COMPLETED else JobState.READY
+            if known is not None and known.generated_by is not None:
+                fresh = msgspec.structs.replace(
+                    known, current=True, key=fresh.key, config=fresh.config, state=JobState.READY
+                )
+            state = known.state if known and known.state in KEPT else JobState.READY
             jobs[fresh.id] = msgspec.structs.replace(fresh, state=state)
 
     def patch(self, action: Action) -> None:
@@ -105,7 +109,7 @@ def _flow_record(action: Action, old: FlowRecord | None) -> FlowRecord:
         suspended=flow.spec.suspend,
         suspend_reason=flow.spec.suspend_reason,
         prune=flow.prune,
-        protected=flow.protected or (old is not None and old.protected),
+        protected=flow.is_protected(old is not None and old.protected),
         rerun=flow.rerun,
     )
 

@@ -193,8 +193,8 @@ class FlowPlanner:
             yield Change("prune", record.prune, flow.prune)
         if _values(record.layer) != _values(flow.layer):
             yield Change("run config", _values(record.layer), _values(flow.layer))
-        if flow.protected and not record.protected:
-            yield Change("protected", False, True)
+        if flow.is_protected(record.protected) != record.protected:
+            yield Change("protected", record.protected, flow.protected)
         if record.rerun != flow.rerun:
             yield Change("rerun", record.rerun, flow.rerun)
 

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.actions import Action, JobPlan, Subject, Verb
 from reconciler.model.flows import BuiltFlow, BuiltJob
-from reconciler.model.keys import job_id
+from reconciler.model.keys import Keys, job_id
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.run_config import RunConfig
-from reconciler.model.states import JobState
+from reconciler.model.states import ACTIVE, KEPT, JobState
 from reconciler.model.verbs import RERUN_BY_TOKEN
 from reconciler.plan.configs import FlowConfigs
 
@@ -36,7 +36,8 @@ class JobPlanner:
         """Return what must happen so that the jobs become those of the built flow."""
         wanted = [self._wanted(job) for job in built.jobs]
         configs = {job_id(one.job.uuid, one.job.index): one.config for one in wanted}
-        return [*self._built_jobs(wanted), *self._generated(configs)]
+        generated = self._generated(configs, built.exports)
+        return [*self._built_jobs(wanted), *generated]
 
     def patches(self) -> list[Action]:
         """Return what must happen so that the jobs there are follow the rules, and stay otherwise as made."""
@@ -106,8 +107,7 @@ class JobPlanner:
         if replaced is not None:
             verb, reason = Verb.REPLACE, "its content changed, or that of a job it needs"
         elif record is not None:
-            still_there = "; its result is still there" if record.state is JobState.COMPLETED else ""
-            reason = f"wanted again{still_there}"
+            reason = _wanted_again(record)
         before = record if record is not None else replaced
         old = before.config if before is not None else RunConfig()
         return Action(
@@ -117,25 +117,63 @@ class JobPlanner:
 
     # jobs born at run time ----------------------------------------------------------------------------
 
-    def _generated(self, configs: dict[str, RunConfig]) -> Iterator[Action]:
-        """Their run config follows the rules; they leave with their generator.
+    def _generated(
+        self, configs: dict[str, RunConfig], built: Iterable[str] | None = None
+    ) -> Iterator[Action]:
+        """Their run config follows the rules; they leave with their generator, and come back with its result.
 
         ``configs`` has the run config of every job that stays, by its id; the generated ones are added.
+        ``built`` are the keys of the jobs that the flow is built of; without them nothing comes back.
         """
-        for record in sorted(self.jobs, key=lambda job: job.sequence):
-            if record.generator is None or not record.current:
-                continue
-            if record.generator not in configs:
-                yield _leave(record)
-                continue
+        staying, leaving = self._with_their_generators(configs, may_return=built is not None)
+        yield from map(_leave, leaving)
+        keys = Keys([*(built or ()), *(record.key for record in staying if record.current)])
+        for record in staying:
+            assert record.generator is not None
             config = configs[record.id] = self.configs.of_record(record, configs[record.generator])
-            problems = self.configs.problems(config)
-            if problems and record.ended:
-                # What it said of itself at birth cannot be edited: it must not block its flow for ever.
-                self.warnings += (replace(found, severity=Severity.WARNING) for found in problems)
+            excused = self._is_excused(record, config)
+            if not excused:
+                self.problems += self.configs.problems(config)
+            if not record.current:
+                yield self._comes_back(record, config, keys.free(record.key))
+            elif not excused:
+                yield from self._diff(record, config)
+
+    def _with_their_generators(
+        self, there: Iterable[str], *, may_return: bool
+    ) -> tuple[list[JobRecord], list[JobRecord]]:
+        """Return the generated jobs that have a place beside the jobs ``there``, and those that lose theirs.
+
+        History has one again if what generated it is there with the result of the attempt that did.
+        """
+        known = {job.id: job for job in self.jobs}
+        ids, staying, leaving = set(there), list[JobRecord](), list[JobRecord]()
+        for record in sorted(self.jobs, key=lambda job: job.sequence):
+            if record.generator is None:
                 continue
-            self.problems += problems
-            yield from self._diff(record, config)
+            has_place = record.generator in ids
+            if has_place and (
+                record.current or (may_return and _made_it(known.get(record.generator), record))
+            ):
+                ids.add(record.id)
+                staying.append(record)
+            elif record.current:
+                leaving.append(record)
+        return staying, leaving
+
+    def _is_excused(self, record: JobRecord, config: RunConfig) -> bool:
+        """What a job said of itself at birth cannot be edited: once it ended, it must not block its flow."""
+        ended = record.ended if record.current else record.state in KEPT
+        problems = self.configs.problems(config) if ended else []
+        self.warnings += (replace(found, severity=Severity.WARNING) for found in problems)
+        return bool(problems)
+
+    def _comes_back(self, record: JobRecord, config: RunConfig, key: str) -> Action:
+        return Action(
+            verb=Verb.SUBMIT, subject=Subject.JOB, key=f"{self.flow.name}/{key}", flow=self.flow,
+            reason=_wanted_again(record), changes=self.configs.changes(record.config, config),
+            wanted=JobPlan(replace(as_built(record), key=key), record.own, config),
+        )  # fmt: skip
 
     # run config ---------------------------------------------------------------------------------------
 
@@ -170,6 +208,19 @@ def _run_again(record: JobRecord, patched: JobPlan | None) -> Action:
         verb=Verb.SUBMIT, subject=Subject.JOB, key=f"{record.flow}/{plan.job.key}", wanted=plan,
         record=record, reason=f"spec.rerun changed, and it is {record.state}: runs again",
     )  # fmt: skip
+
+
+def _wanted_again(record: JobRecord) -> str:
+    if record.state in ACTIVE:
+        return f"wanted again; it is {record.state} and goes on"
+    return "wanted again" + ("; its result is still there" if record.state is JobState.COMPLETED else "")
+
+
+def _made_it(generator: JobRecord | None, record: JobRecord) -> bool:
+    """Whether the result that a generator has now is that of the attempt which generated a job."""
+    if generator is None or generator.state is not JobState.COMPLETED:
+        return False
+    return generator.attempt == record.generator_attempt
 
 
 def _step(record: JobRecord, config: RunConfig, *, changed: bool) -> tuple[Verb, str] | None:
@@ -212,7 +263,7 @@ def _leave(record: JobRecord) -> Action:
 
 
 def as_built(record: JobRecord) -> BuiltJob:
-    """Return the job of a record in its built form, without its payload."""
+    """Return the job of a record in its built form; its payload, which is left out, stays as it is."""
     return BuiltJob(
         key=record.key, uuid=record.uuid, index=record.index, name=record.name, function=record.function,
         content=record.content, parents=record.parents, on_missing=record.on_missing, own={},

@@ -60,9 +60,10 @@ def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
         if name in desired.flows or name in desired.invalid or record.orphaned:
             continue
         if record.protected and not record.removed:
-            yield _flow_action(
-                Verb.KEEP, name, "removed from git, but protected: reconciler/prune is disabled"
+            reason = (
+                "removed from git, but protected; to remove it, first commit reconciler/prune: enabled for it"
             )
+            yield _flow_action(Verb.KEEP, name, reason)
         else:
             yield from _remove(record, actual.jobs.get(name, []))
 

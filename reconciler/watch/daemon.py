@@ -21,6 +21,8 @@ from reconciler.execution.executor import Lane
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.process import kill_running
 from reconciler.execution.retrying import begin_due
+from reconciler.execution.worker.accesses import Accesses
+from reconciler.execution.worker.shelf import Shelves
 from reconciler.loop import lane_of, open_outputs
 from reconciler.model.records import AppliedConfig, Event
 from reconciler.model.states import ACTIVE, JobState
@@ -60,6 +62,7 @@ class Daemon:
         self._standby = standby
         self._clock = clock
         self._hosts = Hosts()
+        self._shelves = Shelves()
         self._notices = Notices()
         self._news = Wake()
         self._crew = Crew(store, self._hosts, self._hire)
@@ -125,10 +128,9 @@ class Daemon:
         requests.answer(old, again)
 
     def _hire(self, name: str, config: AppliedConfig) -> WorkerThread:
-        spec = config.workers[name]
-        outputs = open_outputs(self._store, config)
-        lane = lane_of(name, spec, self._store, self._source.repository, self._hosts, outputs)
-        return WorkerThread(lane, spec, self._clock, self._notices, lambda: self._moved(lane))
+        accesses = Accesses(config.workers, self._source.repository, self._hosts, self._shelves)
+        lane = lane_of(name, self._store, open_outputs(self._store, config), accesses)
+        return WorkerThread(lane, self._clock, self._notices, lambda: self._moved(lane))
 
     def _moved(self, lane: Lane) -> None:
         """A job has moved: others may be ready now, on any worker."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from reconciler.errors import ReconcilerError, TransientError
 from reconciler.execution.executor import Lane
-from reconciler.model.manifests import WorkerSpec
 from reconciler.watch.journal import tell, tell_bug
 from reconciler.watch.notices import Notices
 from reconciler.watch.wake import Wake
@@ -32,12 +31,9 @@ class WorkerThread(threading.Thread):
     ``moved`` is called after each pass that moved a job: it may have made jobs of other workers ready.
     """
 
-    def __init__(
-        self, lane: Lane, spec: WorkerSpec, clock: Clock, notices: Notices, moved: Callable[[], None]
-    ) -> None:
+    def __init__(self, lane: Lane, clock: Clock, notices: Notices, moved: Callable[[], None]) -> None:
         super().__init__(name=f"worker {lane.name}", daemon=True)
         self.lane = lane
-        self.spec = spec
         self.wake = Wake()
         self._clock = clock
         self._notices = notices

@@ -77,6 +77,14 @@ REPAIRED: dict[str, tuple[Break, list[str]]] = {
         put("by_flow", b"g\0uuid1_1"),
         ["index by_flow: by_flow/g/uuid1_1: the entry leads nowhere"],
     ),
+    "by_path lacks a job": (
+        delete("by_path", b"f/uuid1\0uuid1_1"),
+        ["index by_path: job/f/uuid1: is missing in by_path"],
+    ),
+    "by_path has a job of another name": (
+        put("by_path", b"f/other\0uuid1_1"),
+        ["index by_path: by_path/f/other/uuid1_1: the entry leads nowhere"],
+    ),
     "children lacks a job": (
         delete("children", b"uuid0\0uuid1_1"),
         ["index children: job/f/uuid1: is missing in children"],
@@ -238,7 +246,17 @@ def test_it_is_found_and_repaired(store: Store, name: str) -> None:
     assert all(problem.repairable and not problem.fix for problem in report(store).problems)
     repair(store)
     assert problems(store) == []
-    made_again = {"by_state", "by_flow", "children", "jobs", "flows", "payloads", "cleanups", "unused"}
+    made_again = {
+        "by_state",
+        "by_flow",
+        "by_path",
+        "children",
+        "jobs",
+        "flows",
+        "payloads",
+        "cleanups",
+        "unused",
+    }
     after = content(store)
     assert {table for table in made_again if after[table] != before[table]} <= (
         {"payloads"} if name == "payload of a built job" else set()
@@ -270,7 +288,7 @@ def test_every_check_is_broken_here_at_least_once(tmp_path: Path) -> None:
 
 
 def content(store: Store) -> dict[str, list[tuple[bytes, bytes]]]:
-    tables = ("by_state", "by_flow", "children", "jobs", "flows", "payloads", "cleanups", "unused")
+    tables = ("by_state", "by_flow", "by_path", "children", "jobs", "flows", "payloads", "cleanups", "unused")
     with store.read() as view:
         return {table: list(view.txn.scan(table)) for table in tables}
 
@@ -279,13 +297,13 @@ def test_indexes_that_are_all_gone_are_made_again(store: Store) -> None:
     before = content(store)
 
     def wipe(writer: Writer) -> None:
-        for table in ("by_state", "by_flow", "children", "events_about"):
+        for table in ("by_state", "by_flow", "by_path", "children", "events_about"):
             for key in list(writer.txn.keys(table)):
                 writer.txn.delete(table, key)
 
     store.write(wipe)
-    assert len(problems(store)) == 3 + 3 + 2 + 3
-    assert len(repair(store).problems) == 11, "what was found"
+    assert len(problems(store)) == 3 + 3 + 3 + 2 + 3
+    assert len(repair(store).problems) == 14, "what was found"
     assert content(store) == before
     assert problems(store) == []
 

@@ -92,6 +92,25 @@ def test_every_version_since_the_first_one_has_a_way_to_the_next() -> None:
     assert set(MIGRATIONS) == set(range(1, SCHEMA_VERSION))
 
 
+def test_version_1_had_no_index_of_paths(state_dir: Path) -> None:
+    store = Store(state_dir)
+    store.write(lambda writer: [writer.put_job(job("a")), writer.put_job(job("b", current=False))])
+    with store.read() as view:
+        keys = list(view.txn.keys("by_path"))
+
+    def age(writer: Any) -> None:
+        for key in keys:
+            writer.txn.delete("by_path", key)
+        writer.txn.put("meta", b"schema", struct.pack(">Q", 1))
+
+    store.write(age)
+    store.close()
+    with opened(state_dir, lambda line: None) as migrated, migrated.read() as view:
+        assert [view.has_path("f/a"), view.has_path("f/b")] == [True, False]
+        assert list(view.txn.keys("by_path")) == keys
+        assert view.txn.get("meta", b"schema") == struct.pack(">Q", SCHEMA_VERSION)
+
+
 def test_a_reader_is_told_to_reconcile_first(state_dir: Path) -> None:
     old_form(state_dir)
     with pytest.raises(OutdatedError, match=r"an older reconciler \(an unknown version, schema 0") as caught:

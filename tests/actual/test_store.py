@@ -162,6 +162,7 @@ records = st.builds(
     config=st.builds(config, st.sampled_from(WORKERS), st.integers(-(2**40), 2**40)),
     parents=st.lists(st.sampled_from(UUIDS), unique=True),
     sequence=st.integers(0, 3),
+    current=st.booleans(),
 )
 
 
@@ -227,6 +228,13 @@ class StoreMachine(RuleBasedStateMachine):
                 found = view.jobs_of(flow)
                 assert [j.sequence for j in found] == sorted(j.sequence for j in found)
                 assert {j.id for j in found} == {j.id for j in self.model.values() if j.flow == flow}
+
+    @invariant()
+    def paths_are_right(self) -> None:
+        with self.store.read() as view:
+            present = {j.path for j in self.model.values() if j.current}
+            asked = {f"{flow}/{uuid}" for flow in FLOWS for uuid in UUIDS}
+            assert {path for path in asked if view.has_path(path)} == present
 
     @invariant()
     def children_and_generations_are_right(self) -> None:

@@ -35,6 +35,15 @@ NAP = """
     spec: {jobs: [{id: nap, function: reconciler.examples.sleep, args: [SECONDS]}]}
     """
 
+GATED = """
+    apiVersion: reconciler/v1
+    kind: Flow
+    metadata: {name: one}
+    spec:
+      exec_config: {pre_run: "until [ -e 'GATE' ]; do sleep 0.1; done"}
+      jobs: [{id: value, function: reconciler.examples.value, args: [1]}]
+    """
+
 
 @pytest.fixture
 def ready(repository: Repository, tmp_path: Path) -> Repository:
@@ -251,10 +260,14 @@ class TestRefused:
         assert reconcile("--once", "--allow-prune").returncode == 0
 
 
-@pytest.mark.parametrize("timeout", [[], ["--timeout", "100"]])
-def test_interrupted(ready: Repository, reconcile: Reconcile, state_dir: Path, timeout: list[str]) -> None:
+@pytest.mark.parametrize("timeout", [[], ["--timeout", "200"]])
+def test_interrupted(
+    ready: Repository, reconcile: Reconcile, state_dir: Path, tmp_path: Path, timeout: list[str]
+) -> None:
     """Ctrl-C leaves at once and says what becomes of the jobs; the next reconcile takes them in."""
-    nap(ready, 2.5)
+    gate = tmp_path / "gate"
+    ready.write_yaml("flows/one.yaml", GATED.replace("GATE", str(gate)))
+    ready.commit()
     process = subprocess.Popen(
         [sys.executable, "-m", "reconciler", "--state-dir", str(state_dir), "--once", "--wait", *timeout],
         cwd=ready.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -263,10 +276,11 @@ def test_interrupted(ready: Repository, reconcile: Reconcile, state_dir: Path, t
     while "RUNNING" not in reconcile("--state-dir", str(state_dir), "get", "jobs").stdout:
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=10)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; jobs that run go on" in error
     assert "Traceback" not in error
+    gate.touch()
     assert reconcile("--state-dir", str(state_dir), "--once", "--wait").returncode == 0
     assert "COMPLETED" in reconcile("--state-dir", str(state_dir), "get", "jobs").stdout
 

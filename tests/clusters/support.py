@@ -13,6 +13,7 @@ from reconciler.execution.hosts.choice import Hosts
 from reconciler.loop import Session
 from reconciler.model.records import WorkerStatus
 from tests.execution.support import Listener, World, eventually, lines
+from tests.services.programs import PATIENCE
 from tests.services.slurm import Slurm
 from tests.services.sshd import Sshd
 
@@ -141,7 +142,7 @@ class Cluster(World):
         outbox = self.remote / ".outbox"
         return [file for file in outbox.iterdir() if not file.name.endswith(".partial")]
 
-    def wait_for_markers(self, count: int, seconds: float = 60.0) -> None:
+    def wait_for_markers(self, count: int, seconds: float = 2 * PATIENCE) -> None:
         """Wait, without a pass, until so many jobs have ended there."""
         assert eventually(lambda: len(self.markers()) >= count, seconds), (
             f"{len(self.markers())} of {count} ended: {self.slurm.squeue()}"

@@ -14,12 +14,12 @@ def test_a_stuck_job_is_submitted_anew_once_its_resources_are_right(
     work = {"id": "j", "function": "give", "args": [1], "worker": HPC}
     world.flow("f", work | {"resources": {"partition": "debug", "time": "2-00:00:00"}})
     world.reconcile()
-    world.until(lambda: world.job("f/j").stuck, timeout=60)
+    world.until(lambda: world.job("f/j").stuck)
     first = world.job("f/j")
     assert (first.state.value, first.attempt) == ("SUBMITTED", 1)
     world.flow("f", work | {"resources": {"partition": "debug", "time": "00:01:00"}})
     world.reconcile()
-    world.run(timeout=60)
+    world.run()
     second = world.job("f/j")
     assert (second.state.value, second.attempt, second.stuck) == ("COMPLETED", 2, None)
     assert second.queue_id != first.queue_id

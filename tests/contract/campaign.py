@@ -21,6 +21,7 @@ from reconciler.model.states import ACTIVE, JobState
 from tests.contract.schedulers import Request, scheduler_of
 from tests.execution.support import World
 from tests.services.places import Place
+from tests.services.programs import PATIENCE
 
 ODD = 'it\'s "our" wörk $dir; `x`'
 """Part of every work_dir: nothing in it may mean anything to a shell or a scheduler."""
@@ -317,7 +318,7 @@ def _memory(name: str) -> int:
     return int(found[1]) * 1024
 
 
-def _wait(true: Callable[[], bool], seconds: float = 30.0) -> None:
+def _wait(true: Callable[[], bool], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come true"

@@ -23,7 +23,7 @@ class Contract:
     """The part that holds for all. ``place`` is from ``PLACES``; ``megabytes``: the size of a big output."""
 
     place: ClassVar[str]
-    megabytes: ClassVar[int] = 10
+    megabytes: ClassVar[int] = 100
     overdue: ClassVar[bool] = False
 
     # results ------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Contract:
         assert played.world.state("cancel-running/j") == "USER_STOPPED"
         pids = played.pids["cancel-running/j"]
         assert len(pids) == 2
-        assert eventually(lambda: not any(map(processes.is_alive, pids)), 10)
+        assert eventually(lambda: not any(map(processes.is_alive, pids)))
 
     def test_cancelling_before_the_submission_leaves_no_trace(self, played: Campaign) -> None:
         assert played.world.states("cancel-uploaded/j", "cancel-ready/j") == ["USER_STOPPED"] * 2
@@ -148,11 +148,11 @@ class Contract:
         def is_clean() -> bool:
             return list((played.base / "one").glob("??/??/??/*")) == []
 
-        assert eventually(is_clean, 10)
+        assert eventually(is_clean)
         assert (played.run_dir("chain/a") / "claim" / "result.json").is_file(), "others keep them"
 
     def test_no_process_is_left(self, played: Campaign) -> None:
-        assert eventually(lambda: not processes.of_directory(played.base), 15), _told(played.base)
+        assert eventually(lambda: not processes.of_directory(played.base)), _told(played.base)
 
     def test_every_job_has_ended_as_it_should(self, played: Campaign) -> None:
         """So that a flow without a test of its own cannot go wrong unseen."""
@@ -223,7 +223,7 @@ class ContractOfSchedulers(Contract):
     def test_no_job_is_left_in_the_queue(self, played: Campaign, scheduler: Scheduler) -> None:
         ids = [job.queue_id for job in played.world.jobs().values() if job.queue_id]
         assert len(ids) > 20
-        assert eventually(lambda: not any(map(scheduler.has, ids)), 15)
+        assert eventually(lambda: not any(map(scheduler.has, ids)))
 
 
 class TimeLimits(ContractOfSchedulers):
@@ -238,6 +238,4 @@ class TimeLimits(ContractOfSchedulers):
 
 
 def _told(base: Path) -> list[str]:
-    files = (Path(f"/proc/{pid}/cmdline") for pid in processes.of_directory(base))
-    commands = [file.read_bytes() for file in files if file.exists()]
-    return [command.replace(b"\0", b" ").decode(errors="replace") for command in commands]
+    return [processes.command_of(pid) for pid in processes.of_directory(base)]

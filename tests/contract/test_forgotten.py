@@ -65,7 +65,7 @@ def _let_them_end(world: World, slurm: Slurm) -> None:
         (Path(jobs[name].run_dir or "") / "go").touch()
     for name in ("ended", "wiped"):
         slurm.call("scancel", jobs[name].queue_id or "")
-    assert eventually(lambda: not {job.queue_id for job in jobs.values()} & set(slurm.squeue("%i")), 40)
+    assert eventually(lambda: not {job.queue_id for job in jobs.values()} & set(slurm.squeue("%i")))
     (world.work / OUTBOX / marker_name(jobs["unmarked"])).unlink()
     for name in ("ended", "wiped"):
         (world.work / OUTBOX / marker_name(jobs[name])).unlink(missing_ok=True)

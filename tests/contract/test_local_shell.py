@@ -11,4 +11,3 @@ pytestmark = pytest.mark.timeout(600)  # for a machine that is busy with other t
 
 class TestLocalShell(Contract):
     place = "local-shell"
-    megabytes = 100

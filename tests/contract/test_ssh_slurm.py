@@ -11,4 +11,3 @@ pytestmark = pytest.mark.timeout(600)  # for a machine that is busy with other t
 
 class TestSshSlurm(ContractOfSchedulers):
     place = "ssh-slurm"
-    megabytes = 100

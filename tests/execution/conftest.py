@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.execution.support import World, processes_below
+from tests.execution.support import World, end_processes_below
 
 sys.path.append(str(Path(__file__).parent / "code"))
 
@@ -29,9 +26,7 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
     yield make
     for world in made:
         world.close()
-        for pid in processes_below(world.work):
-            with contextlib.suppress(ProcessLookupError):  # it ends with one that was killed before
-                os.kill(pid, signal.SIGKILL)
+        end_processes_below(world.work)
 
 
 @pytest.fixture

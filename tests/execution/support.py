@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from reconciler.execution.hosts.choice import Hosts
 from reconciler.loop import Session, open_outputs
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, JobState
+from tests.services.programs import PATIENCE
 from tests.support import Repository
 
 CODE = Path(__file__).parent / "code"
@@ -110,12 +112,12 @@ class World:
         """The repository as the product reads it."""
         return open_source(str(self.repository.path), None, "", self.root / "mirrors")
 
-    def reconcile(self) -> list[str]:
+    def reconcile(self, *, allow_prune: bool = False) -> list[str]:
         """Commit, plan and apply; return what was narrated. The executor is a new one."""
         self.repository.commit()
         listener = Listener()
         session = Session(self.source, self.store, hosts=self.hosts)
-        plan = session.reconcile(listener)
+        plan = session.reconcile(listener, allow_prune=allow_prune)
         # A rule for jobs that are yet to be generated matches nothing so far.
         wrong = [found.message for found in plan.diagnostics if found.code != "rule/matches-nothing"]
         assert not wrong, wrong
@@ -216,7 +218,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def eventually(true: Callable[[], bool], timeout: float = 10.0) -> bool:
+def eventually(true: Callable[[], bool], timeout: float = PATIENCE) -> bool:
     """Wait until something is true; return whether it came to be."""
     deadline = time.monotonic() + timeout
     while not true():
@@ -237,6 +239,13 @@ def processes_below(directory: Path) -> list[int]:
         if (where.startswith(here) or here.encode() in command) and is_running(int(entry.name)):
             found.append(int(entry.name))
     return found
+
+
+def end_processes_below(directory: Path) -> None:
+    """Kill what still works in a directory."""
+    for pid in processes_below(directory):
+        with contextlib.suppress(ProcessLookupError):  # it ends with one that was killed before
+            os.kill(pid, signal.SIGKILL)
 
 
 def lines(path: Path) -> Sequence[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import reconciler.actual.state_dir as state_dir_module
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
 from reconciler.execution.doctor.check import Check, Status, first_line, space_finding, space_text
@@ -48,7 +49,7 @@ def test_a_good_state_is_left_as_it_is(state_dir: Path) -> None:
     before = (state_dir / "lmdb" / "data.mdb").read_bytes()
     found = checks(state_dir)
     assert {check.status for check in found.values()} == {Status.OK}
-    assert "opens, schema 1; nothing was applied yet" in found["store"].message
+    assert "opens, schema 2; nothing was applied yet" in found["store"].message
     assert (state_dir / "lmdb" / "data.mdb").read_bytes() == before
     assert [path.name for path in state_dir.iterdir()] == ["lmdb"], "no probe file stays"
 
@@ -59,6 +60,18 @@ def test_state_that_others_can_read(state_dir: Path) -> None:
     check = checks(state_dir)["permissions"]
     assert (check.status, check.fix) == (Status.WARNING, f"chmod 700 {state_dir}")
     assert "mode 0755" in check.message
+
+
+def test_a_network_file_system_is_no_place_for_the_state(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one of this machine is declared to be one."""
+    found = state_dir_module._file_system(state_dir)
+    monkeypatch.setattr(state_dir_module, "_NETWORK_FILE_SYSTEMS", frozenset([found]))
+    check = checks(state_dir)["state directory"]
+    assert check.status is Status.FAILED
+    assert f"network file system ({found})" in check.message
+    assert "--state-dir" in check.fix
 
 
 def test_a_file_in_place_of_the_directory(tmp_path: Path) -> None:

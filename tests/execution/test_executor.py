@@ -114,7 +114,7 @@ def test_the_limit_holds_at_every_instant_and_the_worker_stays_full(make_world: 
     world = make_world()
     world.repository.write("workers/workers.yaml", world.worker("w1", max_jobs=3))
     log = world.root / "log"
-    jobs = [{"id": f"j{n}", "function": "log_span", "args": [str(log), f"j{n}", 0.3]} for n in range(9)]
+    jobs = [{"id": f"j{n}", "function": "log_span", "args": [str(log), f"j{n}", 0.6]} for n in range(9)]
     world.flow("many", *jobs)
     world.reconcile()
     while not world.is_idle():
@@ -129,24 +129,6 @@ def test_the_limit_holds_at_every_instant_and_the_worker_stays_full(make_world: 
         inside += 1 if line.startswith("begin") else -1
         most = max(most, inside)
     assert (len(lines(log)), most) == (18, 3)
-
-
-@pytest.mark.usefixtures("warm")
-def test_priority_first_then_age(make_world: MakeWorld) -> None:
-    world = make_world()
-    world.repository.write("workers/workers.yaml", world.worker("w1", max_jobs=1))
-    log = str(world.root / "log")
-    priorities = {"a": 0, "b": 5, "c": -3, "d": 5}
-    world.flow(
-        "order",
-        *[
-            {"id": name, "function": "log_line", "args": [log, name], "priority": priority}
-            for name, priority in priorities.items()
-        ],
-    )
-    world.reconcile()
-    world.run()
-    assert lines(Path(log)) == ["b", "d", "a", "c"]
 
 
 @pytest.mark.usefixtures("warm")
@@ -222,28 +204,6 @@ def _status(world: World) -> WorkerStatus:
     found = world.view(lambda view: view.worker_status("w2"))
     assert isinstance(found, WorkerStatus)
     return found
-
-
-def test_a_broken_ps_leaves_running_jobs_alone(world: World, tmp_path: Path, monkeypatch: Any) -> None:
-    world.flow("f", {"id": "j", "function": "wait_for", "args": [str(gate(world, "g"))]})
-    world.reconcile()
-    world.until(running(world, "f/j"))
-    fake = tmp_path / "bin" / "ps"
-    fake.parent.mkdir()
-    fake.write_text("#!/bin/sh\nexit 1\n")
-    fake.chmod(0o755)
-    good_path = os.environ["PATH"]
-    monkeypatch.setenv("PATH", f"{fake.parent}:{good_path}")
-    now = time.time()
-    for later in (10, 100, 1000):
-        world.restart()
-        world.advance(now + later)
-        assert world.state("f/j") == "RUNNING"
-    status = world.view(lambda view: view.worker_status("w1"))
-    assert "cannot list processes" in status.reason
-    monkeypatch.setenv("PATH", good_path)
-    gate(world, "g").touch()
-    world.until(lambda: world.advance(now + 2000) or world.state("f/j") == "COMPLETED")
 
 
 @pytest.mark.usefixtures("warm")

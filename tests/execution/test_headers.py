@@ -30,6 +30,7 @@ OWN = {
         "#SBATCH --output=queue.out",
         "#SBATCH --error=queue.err",
         "#SBATCH --no-requeue",
+        "#SBATCH --open-mode=append",
     ],
     "pbs": ["#PBS -N n.1", "#PBS -o queue.out", "#PBS -e queue.err", "#PBS -r n", "#PBS -S /bin/bash"],
     "sge": ["#$ -cwd", "#$ -N n.1", "#$ -o queue.out", "#$ -e queue.err", "#$ -r n", "#$ -S /bin/bash"],
@@ -94,7 +95,8 @@ def test_slurm_starts_an_attempt_again_only_where_that_is_wanted() -> None:
     flags = [line for line in header("slurm", {"requeue": True}).splitlines() if "requeue" in line]
     assert flags == ["#SBATCH --requeue"]
     verbatim = header("slurm", {"qverbatim": "#SBATCH --requeue"}).splitlines()
-    assert verbatim[-2:] == ["#SBATCH --no-requeue", "#SBATCH --requeue"], "the last one counts"
+    assert [line for line in verbatim if "requeue" in line] == ["#SBATCH --no-requeue", "#SBATCH --requeue"]
+    assert verbatim[-1] == "#SBATCH --requeue", "the last one counts"
 
 
 @pytest.mark.parametrize(("scheduler", "sign"), [("pbs", "#PBS"), ("sge", "#$")])

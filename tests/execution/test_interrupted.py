@@ -32,7 +32,7 @@ def test_cancel_of_a_running_job_ends_its_grandchildren(world: World) -> None:
     world.run()
     job = world.job("f/j")
     assert (job.state, job.cancel) == (JobState.USER_STOPPED, None)
-    assert processes_below(world.work) == []
+    assert eventually(lambda: processes_below(world.work) == [])
     assert any("no longer wanted" in event for event in world.events("f/j"))
 
 
@@ -44,7 +44,7 @@ def test_cancel_in_every_active_state(world: World, state: str, monkeypatch: pyt
     world.edit("f/j", cancel="removed")
     world.run()
     assert world.state("f/j") == "USER_STOPPED"
-    assert processes_below(world.work) == []
+    assert eventually(lambda: processes_below(world.work) == [])
     assert gate(world, "g.runs").exists() is (state == "RUNNING") or state == "SUBMITTED"
 
 

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from itertools import product
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from reconciler.actual.fsck.examine import examine
 from reconciler.actual.store import Store
-from tests.execution.support import World, lines, processes_below
+from tests.execution.support import World, eventually, lines, processes_below
 
 KILLER = Path(__file__).with_name("killer.py")
 CHAINS, LENGTH = 1, 12
@@ -66,7 +65,7 @@ def killed_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_killed_at_every_step_and_at_random(world: World) -> None:
     dice = random.Random(20240229)
     named = dice.sample(NAMED, len(NAMED))
@@ -90,10 +89,7 @@ def _check(world: World) -> None:
     assert len(world.jobs()) == CHAINS * LENGTH
     assert world.view(lambda view: examine(view).problems) == []
     world.close()
-    deadline = time.monotonic() + 5
-    while processes_below(world.root) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert processes_below(world.root) == []
+    assert eventually(lambda: processes_below(world.root) == [])
 
 
 def _reopened(world: World) -> World:

@@ -61,7 +61,7 @@ class Running:
         return done.returncode == -signal.SIGKILL
 
     def begun(self, number: int) -> None:
-        assert eventually(lambda: len(self.begins()) >= number, 60)
+        assert eventually(lambda: len(self.begins()) >= number)
 
     def begins(self) -> Sequence[str]:
         return lines(self.place / "begun")
@@ -95,7 +95,7 @@ def test_rerun_of_a_running_job_while_a_reconcile_waits_for_it(running: Running)
     )
     job = running.job()
     assert (job["state"], job["attempt"], job["run_dir"]) == ("COMPLETED", 2, second)
-    assert processes_below(running.world.work) == []
+    assert eventually(lambda: processes_below(running.world.work) == [])
     assert "nothing to do" in running.call("--once")
 
 
@@ -105,7 +105,7 @@ def test_cancel_of_a_running_job_stays_cancelled(running: Running) -> None:
     running.call("cancel", "f/j")
     out, errors = reconcile.communicate(timeout=120)
     assert reconcile.returncode == 0, out.decode() + errors.decode()
-    assert processes_below(running.world.work) == []
+    assert eventually(lambda: processes_below(running.world.work) == [])
     running.call("--once", "--wait")
     assert (running.job()["state"], len(running.begins())) == ("USER_STOPPED", 1)
 

@@ -56,6 +56,26 @@ def test_health(states: list[JobState], health: Health, reason: str) -> None:
     assert (status.health, status.reason) == (health, reason)
 
 
+@pytest.mark.parametrize(
+    ("states", "fix"),
+    [
+        ([S.COMPLETED, S.RUNNING], ""),
+        (
+            [S.FAILED, S.WAITING],
+            "once the cause is gone: `reconcile retry f state:FAILED,REMOTE_ERROR`; "
+            "or commit a change of the job",
+        ),
+        ([S.COMPLETED, S.USER_STOPPED], "`reconcile rerun f state:USER_STOPPED`"),
+        (
+            [S.USER_STOPPED, S.PAUSED, S.WAITING],
+            "`reconcile rerun f state:USER_STOPPED`, `reconcile resume f`",
+        ),
+    ],
+)
+def test_what_lets_it_go_on_is_said(states: list[JobState], fix: str) -> None:
+    assert flow_status(FLOW, jobs(*states)).fix == fix
+
+
 @pytest.mark.parametrize("state", sorted(ACTIVE | PENDING - {S.PAUSED}))
 def test_a_flow_with_a_job_on_its_way_progresses(state: JobState) -> None:
     assert flow_status(FLOW, jobs(S.COMPLETED, state)).health is Health.PROGRESSING

@@ -185,7 +185,7 @@ def _apply_to_flow(
             suspended=action.flow.spec.suspend,
             suspend_reason=action.flow.spec.suspend_reason,
             prune=action.flow.prune,
-            protected=action.flow.protected or (old is not None and old.protected),
+            protected=action.flow.is_protected(old is not None and old.protected),
         )
     elif old is not None and action.verb is Verb.CANCEL:
         flows[action.key] = msgspec.structs.replace(old, removed=True)
@@ -205,7 +205,11 @@ def _apply_to_job(jobs: dict[str, JobRecord], action: Action) -> None:
         fresh = record(job, action.key.partition("/")[0], config=config, own=action.wanted.own)
         old = jobs.get(fresh.id)
         state = old.state if old is not None and old.state is JobState.COMPLETED else JobState.READY
-        jobs[fresh.id] = msgspec.structs.replace(fresh, state=state, sequence=len(jobs))
+        if old is not None and old.generated_by is not None:
+            fresh = msgspec.structs.replace(old, current=True, key=job.key, config=config)
+            jobs[fresh.id] = msgspec.structs.replace(fresh, state=state)
+        else:
+            jobs[fresh.id] = msgspec.structs.replace(fresh, state=state, sequence=len(jobs))
     elif action.record is not None and action.record.editable:
         jobs[action.record.id] = msgspec.structs.replace(
             action.record, config=config, key=job.key, name=job.name, own=action.wanted.own, wanted=None

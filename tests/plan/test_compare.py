@@ -115,7 +115,8 @@ class TestWithoutAStore:
         flows = [flow(f"f{number}") for number in range(4)]
         plan = compare(desired(*flows), desired(flows[0]), NOTHING, {}).plan
         assert plan.refusals == (
-            "main@1234567 would cancel 3 of 4 flows, more than max_prune (30%): f1, f2, f3",
+            "main@1234567 would cancel 3 of 4 flows: f1, f2, f3; 6 of their jobs have not ended; "
+            "that is more than max_prune (30%) allows",
         )
         assert compare(desired(*flows), desired(flows[0]), NOTHING, {}, allow_prune=True).plan.refusals == ()
 

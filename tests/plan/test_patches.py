@@ -16,6 +16,7 @@ from reconciler.model.rules import Rule
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level
 from reconciler.model.states import ACTIVE, EDITABLE, JobState
+from reconciler.plan.compare import compare
 from reconciler.plan.planner import make_plan
 from tests.plan.plan_support import (
     applied,
@@ -294,6 +295,58 @@ class TestGenerated:
         plan = make_plan(desired(flow()), actual)
         assert shown(plan) == ["Patch f", "Replace f/a", "Cancel f/child", f"{verb} f/nested"]
         assert make_plan(desired(flow()), applied(plan, actual)).actions == ()
+
+    def back(self, **states: Any) -> tuple[list[str], ActualState]:
+        """Edit ``a`` and plan its revert; ``states`` are of the old jobs meanwhile."""
+        actual = self.world(state=desired(flow()))
+        as_it_was = actual.built
+        actual.built = {"f": built(flow(), a="a2")}
+        actual = with_jobs(applied(make_plan(desired(flow()), actual), actual), "f", **states)
+        actual.built = as_it_was
+        return shown(make_plan(desired(flow()), actual)), actual
+
+    def test_they_come_back_with_the_result_of_their_generator(self) -> None:
+        ended = {"state": JobState.COMPLETED}
+        plan, actual = self.back(child=ended, nested=ended)
+        assert plan == ["Patch f", "Replace f/a", "Submit f/child", "Submit f/nested"]
+        after = applied(make_plan(desired(flow()), actual), actual)
+        assert make_plan(desired(flow()), after).actions == ()
+        assert {job.key: job.state for job in after.jobs["f"] if job.current and job.generated_by} == {
+            "child": JobState.COMPLETED, "nested": JobState.COMPLETED
+        }  # fmt: skip
+
+    def test_what_has_to_run_again_generates_anew(self) -> None:
+        plan, _ = self.back(child={"state": JobState.FAILED})
+        assert plan == ["Patch f", "Replace f/a", "Submit f/child"]
+
+    def test_not_what_an_earlier_attempt_generated(self) -> None:
+        plan, _ = self.back(child={"state": JobState.COMPLETED, "generator_attempt": 3})
+        assert plan == ["Patch f", "Replace f/a"]
+
+    @pytest.mark.parametrize(
+        ("state", "blocks"), [(JobState.COMPLETED, False), (JobState.FAILED, True), (JobState.STOPPED, False)]
+    )
+    def test_one_that_cannot_run_as_it_says_is_in_the_way_only_if_it_has_to(
+        self, state: JobState, blocks: bool
+    ) -> None:
+        child = {"state": state, "own": own_layer("f", {"worker": "gone"})}
+        plan, _ = self.back(child=child, nested={"state": JobState.COMPLETED})
+        assert (plan == ["Keep f"]) is blocks
+
+    def test_one_that_still_runs_is_said_to_go_on(self) -> None:
+        _, actual = self.back(child={"state": JobState.RUNNING, "cancel": "left"})
+        reasons = {action.key: action.reason for action in make_plan(desired(flow()), actual).actions}
+        assert reasons["f/child"] == "wanted again; it is RUNNING and goes on"
+
+    def test_a_comparison_knows_them_again(self) -> None:
+        """Compared with a revision that has the edit, the revert brings them back; and nothing else."""
+        ended = {"state": JobState.COMPLETED}
+        _, actual = self.back(child=ended, nested=ended)
+        first, edited = built(flow(), a="a2"), flow(inputs="edited")
+        actual.built = {"f": first}
+        plan = compare(desired(edited), desired(flow()), actual, {"f": built(flow())}).plan
+        assert shown(plan) == ["Patch f", "Replace f/a", "Submit f/child", "Submit f/nested"]
+        assert compare(desired(flow()), desired(flow()), actual, actual.built).plan.actions == ()
 
     def test_they_stay_on_hold_with_their_flow(self) -> None:
         one = flow(on_change=OnChange.HOLD)

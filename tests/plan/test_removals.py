@@ -126,6 +126,19 @@ class TestGuards:
             assert f"would cancel {4 - kept} of 4 flows" in plan.refusals[0]
         assert make_plan(state, actual, allow_prune=True).refusals == ()
 
+    def test_each_says_what_would_become_of_which_flows(self) -> None:
+        flows = [flow(name, prune=prune) for name, prune in zip(NAMES, [*Prune, Prune.CANCEL], strict=True)]
+        start = before(*((one, built(one)) for one in flows))
+        actual = applied(make_plan(desired(*flows), start), start)
+        actual = with_jobs(actual, "f", a={"state": JobState.COMPLETED})
+        words = {Prune.CANCEL: "cancel", Prune.ORPHAN: "let go of", Prune.DELETE: "delete"}
+        (refusal,) = make_plan(desired(), actual).refusals
+        for one in flows:
+            names = [other.name for other in flows if other.prune is one.prune]
+            assert f"{words[one.prune]} {len(names)} of 4 flows: {', '.join(names)}" in refusal
+        assert "with all records and outputs" in refusal
+        assert refusal.endswith("; 7 of their jobs have not ended")
+
     def test_of_two_flows_one_may_go(self) -> None:
         flows = [flow(name) for name in ("f", "g")]
         start = before(*((one, built(one)) for one in flows))

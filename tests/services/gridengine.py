@@ -14,7 +14,16 @@ import socket
 from pathlib import Path
 
 from tests.services import processes
-from tests.services.programs import ServiceError, attempt, free_ports, last_lines, program, run, wait_until
+from tests.services.programs import (
+    PATIENCE,
+    ServiceError,
+    attempt,
+    free_ports,
+    last_lines,
+    program,
+    run,
+    wait_until,
+)
 from tests.services.service import Service
 
 _LIBRARY = Path("/usr/lib/gridengine")
@@ -114,7 +123,7 @@ class GridEngine(Service):
         if is_new:
             self._configure()
         run([program("sge_execd")], env=self.env)
-        wait_until(self._is_ready, 30, f"a queue of Grid Engine\n{self._logs()}")
+        wait_until(self._is_ready, f"a queue of Grid Engine\n{self._logs()}")
 
     def stop(self) -> None:
         """End both daemons and all jobs; the queue stays on disk."""
@@ -133,13 +142,13 @@ class GridEngine(Service):
         """Kill the master; running jobs go on, clients fail."""
         pids = processes.of_directory(self.directory, ["sge_qmaster"])
         processes.send(pids, signal.SIGKILL)
-        if not processes.wait_gone(pids, 10):
+        if not processes.wait_gone(pids, PATIENCE):
             raise ServiceError("sge_qmaster survived a kill")
 
     def start_master(self) -> None:
         """Start the master (again); returns when it answers."""
         run([program("sge_qmaster")], env=self.env)
-        wait_until(self.is_up, 20, f"sge_qmaster\n{self._logs()}")
+        wait_until(self.is_up, f"sge_qmaster\n{self._logs()}")
 
     def is_up(self) -> bool:
         """Return whether the master answers."""
@@ -165,21 +174,21 @@ class GridEngine(Service):
         rows = [line.split() for line in self.call("qstat", "-u", "*").splitlines()[2:]]
         return {row[0]: row[4] for row in rows}.get(job, "")
 
-    def wait_state(self, job: str, *states: str, seconds: float = 20) -> None:
+    def wait_state(self, job: str, *states: str) -> None:
         """Wait until qstat shows a job in one of the states ("": not at all)."""
-        wait_until(lambda: self.state(job) in states, seconds, f"job {job} {' or '.join(states)}")
+        wait_until(lambda: self.state(job) in states, f"job {job} {' or '.join(states)}")
 
     def record(self, job: str) -> dict[str, str]:
         """Return what the accounting has about a finished job, which is there a moment after its end."""
         command = [self._client("qacct"), "-j", job]
-        wait_until(lambda: attempt(command, env=self.env).returncode == 0, 10, f"qacct of job {job}")
+        wait_until(lambda: attempt(command, env=self.env).returncode == 0, f"qacct of job {job}")
         rows = [line.split(maxsplit=1) for line in run(command, env=self.env).splitlines()[1:]]
         return {row[0]: row[1].strip() if len(row) > 1 else "" for row in rows if row}
 
     def cancel_all(self) -> None:
         """End all jobs, of everybody, and wait until none is listed."""
         attempt([self._client("qdel"), "-f", "-u", "*"], env=self.env)
-        wait_until(lambda: not self.call("qstat", "-u", "*"), 20, "end of all jobs of Grid Engine")
+        wait_until(lambda: not self.call("qstat", "-u", "*"), "end of all jobs of Grid Engine")
 
     def _client(self, name: str) -> str:
         if not (_LIBRARY / name).exists():

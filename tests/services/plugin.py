@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -88,13 +88,13 @@ def sge(services: SharedServices) -> GridEngine:
 
 @pytest.fixture(scope="session")
 def slurm_sshd(services: SharedServices, login: Login, slurm: Slurm) -> Sshd:
-    """A shared server like :func:`sshd`, from which the clients of :func:`slurm` find their cluster."""
+    """A shared server from which the clients of :func:`slurm` find their cluster; without SFTP."""
     place = services.once("slurm_sshd", lambda place: _slurm_sshd(place, login, slurm).start())
     return _slurm_sshd(place, login, slurm)
 
 
 def _slurm_sshd(place: Path, login: Login, slurm: Slurm) -> Sshd:
-    return Sshd(place, login, name="slurm", env=slurm.env)
+    return Sshd(place, login, name="slurm", env=slurm.env, sftp=False)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def new_slurm(services: SharedServices) -> Iterator[Callable[..., Slurm]]:
     """Start clusters for one test, to stop and to kill: ``new_slurm(nodes=1, cpus=4)``. A second each."""
     with ExitStack() as stack:
 
-        def start(**options: int) -> Slurm:
+        def start(**options: Any) -> Slurm:
             cluster = Slurm(services.private("slurm"), **options)
             stack.callback(cluster.close)
             cluster.start()

@@ -80,7 +80,7 @@ def end(pids: Collection[int], grace: float = 3) -> None:
     send(pids, signal.SIGTERM)
     if not wait_gone(pids, grace):
         send(pids, signal.SIGKILL)
-        wait_gone(pids, 5)
+        wait_gone(pids, 60)
 
 
 def send(pids: Iterable[int], number: int) -> None:
@@ -111,6 +111,13 @@ def program_of(pid: int) -> str:
     """Return the name of the file that a process runs, "" when that is not known."""
     with contextlib.suppress(OSError):
         return (_PROC / str(pid) / "exe").readlink().name.removesuffix(" (deleted)")
+    return ""
+
+
+def command_of(pid: int) -> str:
+    """Return the command line of a process, "" when that is not known."""
+    with contextlib.suppress(OSError):
+        return (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
 
 

@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+PATIENCE = 60.0
+"""Seconds for what takes a moment: a machine that is busy with other things may let it wait."""
+
 # Daemons are in directories that are not on the path of everybody.
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
 
@@ -37,7 +40,7 @@ def run(
     command: Sequence[str | Path],
     *,
     env: Mapping[str, str] | None = None,
-    timeout: float = 30,
+    timeout: float = PATIENCE,
     text: str | None = None,
 ) -> str:
     """Run a command to its end and return what it prints; ``text`` is its standard input.
@@ -60,7 +63,7 @@ def attempt(
     command: Sequence[str | Path],
     *,
     env: Mapping[str, str] | None = None,
-    timeout: float = 30,
+    timeout: float = PATIENCE,
     text: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Do the same, and leave it to the caller to look at the exit code."""
@@ -79,7 +82,7 @@ def attempt(
         raise ServiceError(f"{' '.join(map(str, command))}: no end after {timeout:g} s") from error
 
 
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+def wait_until(condition: Callable[[], object], what: str) -> None:
     """Wait until ``condition()`` is true.
 
     Raises
@@ -87,11 +90,11 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
     ServiceError
         It was not within the time; says ``what`` was waited for.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     pause = 0.01
     while not condition():
         if time.monotonic() > deadline:
-            raise ServiceError(f"waited {seconds:g} s in vain: {what}")
+            raise ServiceError(f"waited {PATIENCE:g} s in vain: {what}")
         time.sleep(pause)
         pause = min(pause * 1.5, 0.1)
 
@@ -118,7 +121,7 @@ def free_ports(count: int) -> list[int]:
 def is_listening(port: int) -> bool:
     """Return whether somebody accepts connections on a port of the loopback address."""
     with socket.socket() as client:
-        client.settimeout(2)
+        client.settimeout(10)
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 

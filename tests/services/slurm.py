@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.services import processes
 from tests.services.programs import (
+    PATIENCE,
     ServiceError,
     attempt,
     free_ports,
@@ -63,6 +64,7 @@ MinJobAge={min_job_age}
 KillWait=2
 InactiveLimit=0
 MaxJobCount=20000
+{more}
 {nodes}
 PartitionName=debug Nodes=ALL Default=YES MaxTime=60 PriorityTier=10 State=UP
 PartitionName=batch Nodes=ALL MaxTime=INFINITE DefaultTime=60 PriorityTier=1 State=UP
@@ -75,16 +77,20 @@ class Slurm(Service):
     """One cluster with the partitions ``debug`` (the default, at most an hour) and ``batch``.
 
     ``nodes`` nodes claim ``cpus`` processors each. ``min_job_age``: seconds after which the controller
-    forgets a finished job (it looks every few seconds). ``env`` is what a client needs in its environment.
+    forgets a finished job (it looks every few seconds). ``more``: lines for its configuration. ``env`` is
+    what a client needs in its environment.
     Started by root, jobs of every user run as that user; otherwise only those of the present user.
     """
 
-    def __init__(self, directory: Path, *, nodes: int = 2, cpus: int = 8, min_job_age: int = 300) -> None:
+    def __init__(
+        self, directory: Path, *, nodes: int = 2, cpus: int = 8, min_job_age: int = 300, more: str = ""
+    ) -> None:
         super().__init__(directory)
-        facts = self.remember(ports=free_ports(nodes + 1), cpus=cpus, min_job_age=min_job_age)
+        facts = self.remember(ports=free_ports(nodes + 1), cpus=cpus, min_job_age=min_job_age, more=more)
         self.port, *self._node_ports = facts["ports"]
         self.cpus: int = facts["cpus"]
         self.min_job_age: int = facts["min_job_age"]
+        self.more: str = facts["more"]
         self.nodes = [f"n{number}" for number, _ in enumerate(self._node_ports, start=1)]
         self.conf = directory / "slurm.conf"
         self.env = {"SLURM_CONF": str(self.conf)}
@@ -123,18 +129,36 @@ class Slurm(Service):
         """
         pids = self._pids("slurmctld")
         processes.send(pids, number)
-        if not processes.wait_gone(pids, 10):
+        if not processes.wait_gone(pids, PATIENCE):
             raise ServiceError(f"slurmctld survived signal {number}")
 
-    def wait_saved(self, since: float) -> None:
-        """Wait until the controller has written down what happened before ``since``: some five seconds."""
-        file = self.directory / "state" / "job_state"
-        wait_until(lambda: file.exists() and file.stat().st_mtime > since, 20, "the saved state of Slurm")
+    def wait_saved(self) -> None:
+        """Wait until the controller has written down how all jobs are now: some five seconds.
+
+        One of them, which must not be over, gets a comment by which to know it in the file.
+        """
+        mark = f"saved-{secrets.token_hex(4)}"
+        job = next(line.split()[0] for line in self.squeue() if line.endswith(("PENDING", "RUNNING")))
+        self.call("scontrol", "update", f"JobId={job}", f"Comment={mark}")
+        wait_until(lambda: mark.encode() in self.saved_jobs(), "the saved state of Slurm")
+
+    def saved_jobs(self) -> bytes:
+        """Return what the controller has written down about jobs; nothing at first."""
+        return self._jobs_file.read_bytes() if self._jobs_file.exists() else b""
+
+    def forget_since(self, saved: bytes) -> None:
+        """Let the controller, which must not run, believe that it never wrote more than this about jobs."""
+        for file in (self._jobs_file, self._jobs_file.with_suffix(".old")):
+            file.write_bytes(saved)
+
+    @property
+    def _jobs_file(self) -> Path:
+        return self.directory / "state" / "job_state"
 
     def start_controller(self) -> None:
         """Start the controller again; returns when it answers and knows how all nodes are."""
         self._start_daemon("slurmctld")
-        wait_until(self._knows_nodes, 20, f"slurmctld: {self._logs()}")
+        wait_until(self._knows_nodes, f"slurmctld: {self._logs()}")
 
     def is_up(self) -> bool:
         """Return whether the controller answers."""
@@ -172,13 +196,13 @@ class Slurm(Service):
         """Return the state of a job in the queue, "" when the controller does not know it."""
         return dict(line.split() for line in self.squeue()).get(job, "")
 
-    def wait_state(self, job: str, *states: str, seconds: float = 15) -> None:
+    def wait_state(self, job: str, *states: str) -> None:
         """Wait until a job is in one of the states ("": forgotten)."""
-        wait_until(lambda: self.state(job) in states, seconds, f"job {job} {' or '.join(states)}")
+        wait_until(lambda: self.state(job) in states, f"job {job} {' or '.join(states)}")
 
-    def wait_idle(self, seconds: float = 20) -> None:
+    def wait_idle(self) -> None:
         """Wait until all nodes are up and run nothing."""
-        wait_until(self._is_idle, seconds, f"idle nodes of Slurm\n{self._logs()}")
+        wait_until(self._is_idle, f"idle nodes of Slurm\n{self._logs()}")
 
     def node_down(self, name: str) -> None:
         """Declare a node dead: its jobs end as NODE_FAIL, or are queued again where they may be."""
@@ -227,7 +251,12 @@ class Slurm(Service):
             _NODE.format(name=name, port=port, cpus=self.cpus)
             for name, port in zip(self.nodes, self._node_ports, strict=True)
         ]
-        values = {"port": self.port, "user": getpass.getuser(), "min_job_age": self.min_job_age}
+        values = {
+            "port": self.port,
+            "user": getpass.getuser(),
+            "min_job_age": self.min_job_age,
+            "more": self.more,
+        }
         text = _CONFIG.format(directory=self.directory, nodes="\n".join(nodes), **values)
         self.write("slurm.conf", text)
         self.write("plugstack.conf", "")

@@ -7,13 +7,22 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tests.services import processes
 from tests.services.login import Login
-from tests.services.programs import free_ports, is_listening, last_lines, program, run, wait_until
+from tests.services.programs import (
+    PATIENCE,
+    free_ports,
+    is_listening,
+    last_lines,
+    program,
+    run,
+    wait_until,
+)
 from tests.services.service import Service
 
 _CONFIG = """\
@@ -93,7 +102,7 @@ class Sshd(Service):
         if os.geteuid() == 0:  # root's sshd wants this directory, which the system's own service would make
             Path("/run/sshd").mkdir(mode=0o755, parents=True, exist_ok=True)
         run([program("sshd"), "-f", self.directory / "sshd_config", "-E", self.log])
-        wait_until(self.is_up, 10, f"sshd on port {self.port}: {last_lines(self.log)}")
+        wait_until(self.is_up, f"sshd on port {self.port}: {last_lines(self.log)}")
 
     def is_up(self) -> bool:
         """Return whether the server accepts connections."""
@@ -126,7 +135,24 @@ class Sshd(Service):
         """Cut all open connections, as a lost network does: what runs in them is not asked."""
         pids = self.sessions()
         processes.send(pids, signal.SIGKILL)
-        processes.wait_gone(pids, 5)
+        processes.wait_gone(pids, PATIENCE)
+
+    @contextlib.contextmanager
+    def cut_when(self, true: Callable[[], object]) -> Iterator[None]:
+        """Cut all open connections as soon as something is true, in the middle of what is done meanwhile."""
+
+        def cut() -> None:
+            wait_until(true, "the moment to cut")
+            self.kill_sessions()
+
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(cut)
+            yield
+            done.result()
+
+    def has_begun_a_command(self) -> bool:
+        """Return whether a shell runs in a session."""
+        return any(processes.runs(pid, "bash") for pid in processes.with_descendants(self.sessions()))
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tests.services.gridengine import GridEngine
 from tests.services.login import Login
 from tests.services.plugin import NewSshd
 from tests.services.processes import of_directory, send, wait_gone
-from tests.services.programs import ServiceError, is_listening, program, wait_until
+from tests.services.programs import PATIENCE, ServiceError, is_listening, program, wait_until
 from tests.services.shared import SharedServices
 from tests.services.slurm import Slurm
 from tests.services.sshd import Sshd
@@ -24,7 +23,7 @@ from tests.support import ROOT
 
 
 def ask(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=PATIENCE)
 
 
 class TestSshd:
@@ -88,7 +87,7 @@ class TestSshd:
         server.restart()
         assert client.poll() is None
         server.kill_sessions()
-        assert client.wait(10) == 255
+        assert client.wait(PATIENCE) == 255
         client.stdout.close()
         assert ask(server.command("true")).returncode == 0
 
@@ -121,7 +120,7 @@ class TestAccounts:
         done = ask(server.command("bash -l -c 'sbatch --parsable --output=/dev/null'"), script)
         assert done.stdout.strip().isdigit(), done.stderr
         who = server.login.home / "who"
-        wait_until(who.exists, 20, "the output of the job")
+        wait_until(who.exists, "the output of the job")
         assert who.read_text(encoding="ascii").strip() == server.user
 
 
@@ -136,7 +135,7 @@ class TestSlurm:
 
     def test_a_finished_job_is_forgotten(self, short_slurm: Slurm) -> None:
         job = short_slurm.sbatch("true")
-        short_slurm.wait_state(job, "", seconds=30)
+        short_slurm.wait_state(job, "")
         with pytest.raises(ServiceError, match="Invalid job id"):
             short_slurm.call("scontrol", "show", "job", job)
 
@@ -149,7 +148,7 @@ class TestSlurm:
         fails = cluster.sbatch("sleep 60", "--no-requeue", "--nodelist=n2")
         cluster.wait_state(waits, "RUNNING")
         cluster.wait_state(fails, "RUNNING")
-        cluster.wait_saved(time.time())
+        cluster.wait_saved()
         cluster.kill_controller()
         assert not is_listening(cluster.port)
         cluster.start_controller()
@@ -238,8 +237,8 @@ class TestEndOfARun:
         owner, run = run_of_a_process
         owner.kill()
         owner.communicate()
-        wait_until(lambda: not run.directory.exists(), 15, "the keeper")
-        assert wait_gone(of_directory(run.directory), 5)
+        wait_until(lambda: not run.directory.exists(), "the keeper")
+        assert wait_gone(of_directory(run.directory), PATIENCE)
 
     def test_killed_owner_and_keeper(
         self, run_of_a_process: tuple[subprocess.Popen[str], SharedServices]

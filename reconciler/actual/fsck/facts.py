@@ -18,7 +18,7 @@ from reconciler.model.states import JobState
 
 Decode = Callable[[bytes], Any]
 
-JOB_INDEXES = ("by_state", "by_flow", "children", "retries")
+JOB_INDEXES = ("by_state", "by_flow", "by_path", "children", "retries")
 
 
 class Job(msgspec.Struct, gc=False):

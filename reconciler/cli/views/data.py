@@ -86,6 +86,7 @@ def flow_data(
         "sync": str(sync),
         "health": str(status.health),
         "reason": status.reason if sync is Sync.SYNCED else f"{status.reason}; {why}",
+        "fix": status.fix,
         "revision": flow.revision,
         "jobs": status.counts,
         "labels": flow.labels,
@@ -117,7 +118,8 @@ def _never_submitted(name: str, reason: str, config: AppliedConfig, attempt: Att
     reason = reason.removeprefix("last good version kept: ")
     return {
         "name": name, "sync": str(Sync.UNKNOWN), "health": str(Health.DEGRADED), "reason": reason,
-        "revision": config.revision, "jobs": {}, "labels": {}, "suspended": False, "removed": False,
+        "fix": "", "revision": config.revision, "jobs": {}, "labels": {}, "suspended": False,
+        "removed": False,
         **conditions_data(never_submitted_conditions(reason, config, attempt)),
     }  # fmt: skip
 

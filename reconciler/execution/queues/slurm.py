@@ -40,7 +40,7 @@ _ENDED = ("DONE", "FAILED")
 # what sbatch must do with every job; they are stronger than the script's own lines.
 _ASK = "unset ${!SQUEUE_@}"
 _CANCEL = "unset ${!SCANCEL_@}"
-_SUBMIT = "unset SBATCH_{ARRAY_INX,ERROR,INPUT,JOB_NAME,NO_REQUEUE,OUTPUT,REQUEUE,WAIT}"
+_SUBMIT = "unset SBATCH_{ARRAY_INX,ERROR,INPUT,JOB_NAME,NO_REQUEUE,OPEN_MODE,OUTPUT,REQUEUE,WAIT}"
 
 _NO_SUCH_JOB = "Invalid job id specified"
 _OVER_ALREADY = (_NO_SUCH_JOB, "already completing or completed")

@@ -28,6 +28,7 @@ from reconciler.execution.worker.ending import (
 )
 from reconciler.execution.worker.freight import Contents, Freight, Repository
 from reconciler.execution.worker.poll import Seen
+from reconciler.execution.worker.shelf import Shelf
 from reconciler.execution.worker.stream import tar_stream
 from reconciler.execution.worker.submit import Submitted, Withdrawn
 from reconciler.model.manifests import WorkerSpec
@@ -52,12 +53,21 @@ class Uploaded(msgspec.Struct, frozen=True):
 class WorkerAccess:
     """The directory and the queue of one worker.
 
-    ``transfer`` is the host for files, often the same as ``host``; both see the same directory. ``commands``
-    counts what was run for this worker: its host may serve others too.
+    ``transfer`` is the host for files, often the same as ``host``; both see the same directory.
+    ``neighbours`` are the directories of other workers of the same account there, and ``shelf`` is what all
+    of them have. ``commands`` counts what was run for this worker: its host may serve others too.
     """
 
     def __init__(
-        self, name: str, spec: WorkerSpec, repository: Repository, host: Host, transfer: Host | None = None
+        self,
+        name: str,
+        spec: WorkerSpec,
+        repository: Repository,
+        host: Host,
+        transfer: Host | None = None,
+        *,
+        shelf: Shelf | None = None,
+        neighbours: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.spec = spec
@@ -67,8 +77,8 @@ class WorkerAccess:
         self.queue: Queue = queue_of(spec.scheduler_type, spec.scheduler_username)
         self.place = launch.place_of(spec, expand)
         self.commands = 0
-        self._there: set[str] | None = None
-        """Launchers and code trees that lie on the worker; None until it was asked."""
+        self._shelf = shelf if shelf is not None else Shelf()
+        self._neighbours = neighbours
         self._forget: set[str] = set()
         self._discard: set[str] = set()
 
@@ -91,9 +101,12 @@ class WorkerAccess:
         TransientError
             The worker does not answer, or its directory is not there.
         """
-        if self._there is None:
-            result = self._run(prepare.script(self.place, may_create=may_create))
-            self._there = prepare.present(result, self.place, self.host.name, may_create=may_create)
+        if self._shelf.at(self.work_dir) is None:
+            result = self._run(prepare.script(self.place, self._neighbours, may_create=may_create))
+            found = prepare.present(result, self.place, self.host.name, may_create=may_create)
+            self._shelf.put(self.work_dir, found.own)
+            for number, names in found.of_neighbours.items():
+                self._shelf.notice(self._neighbours[number], names)
 
     def forget(self, markers: Iterable[str]) -> None:
         """Remove markers with the next poll."""
@@ -149,17 +162,18 @@ class WorkerAccess:
         TransientError
             The worker does not answer, its disk is full, or the store of outputs cannot be read.
         """
-        there = self._there or set()
+        borrowed = self._shelf.elsewhere(self.work_dir, {tree for job in jobs for tree in job.code})
+        there = (self._shelf.at(self.work_dir) or set()) | borrowed.keys()
         freight = Freight(jobs, contents, self.repository, self.spec, self.place, there)
         shared = freight.shared
-        text = uploads.script(self.place, jobs, list(shared.values()), secrets.token_hex(8))
+        text = uploads.script(self.place, jobs, list(shared.values()), secrets.token_hex(8), borrowed)
         try:
             result = self._run(text, self.transfer, data=tar_stream(freight.parcels()))
             outcome = uploads.uploaded(result, self.place)
         except TransientError:
-            self._there = None  # whatever is missing is sent again
+            self._shelf.clear()  # whatever is missing is sent again
             raise
-        self._there = there | shared.keys()
+        self._shelf.put(self.work_dir, shared)
         return Uploaded(
             ready={jobs[number].id for number in outcome.placed},
             used={jobs[number].id for number in outcome.used},

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.command import CommandResult
 from reconciler.execution.launch import CODE, LAUNCHERS, OUTBOX, Place, shell_path
 
 STAGING = ".staging"
 _GONE = 9
+_NEIGHBOUR = "neighbour "
 
 
-def script(place: Place, *, may_create: bool) -> str:
-    """Return a script that makes the directories unless jobs of ours should be there, and lists trees."""
+class Present(msgspec.Struct, frozen=True):
+    """The names of the launchers and code trees that lie on a worker, and of its neighbours, by number."""
+
+    own: set[str]
+    of_neighbours: dict[int, set[str]]
+
+
+def script(place: Place, neighbours: Sequence[str] = (), *, may_create: bool) -> str:
+    """Return a script that makes the directories unless jobs of ours should be there, and lists trees.
+
+    ``neighbours`` are other directories of this kind, which need not be there.
+    """
     make = f"mkdir -p -- {OUTBOX} {LAUNCHERS} {CODE} {STAGING}"
     work = shell_path(place.work_dir)
     begin = f"mkdir -p -- {work} && cd -- {work} && {make}" if may_create else f"cd -- {work}/{OUTBOX}/.."
@@ -19,12 +34,16 @@ def script(place: Place, *, may_create: bool) -> str:
         f"{{ {begin}; }} || exit {_GONE}\n"
         # What an interrupted upload has left a day ago; not of one that may be going on.
         f"find {STAGING} -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf -- {{}} + 2>/dev/null\n"
-        f"ls -1A -- {LAUNCHERS} {CODE}\n"
+        f"ls -1A -- {LAUNCHERS} {CODE} || exit {_GONE}\n"
+        + "".join(
+            f"echo {_NEIGHBOUR}{number}; ls -1A -- {shell_path(other)}/{CODE} 2>/dev/null || :\n"
+            for number, other in enumerate(neighbours)
+        )
     )
 
 
-def present(result: CommandResult, place: Place, name: str, *, may_create: bool) -> set[str]:
-    """Return the names of the launchers and code trees that lie there.
+def present(result: CommandResult, place: Place, name: str, *, may_create: bool) -> Present:
+    """Return what lies there.
 
     Raises
     ------
@@ -38,4 +57,10 @@ def present(result: CommandResult, place: Place, name: str, *, may_create: bool)
             f"cannot use {place.work_dir} on {name}: {said}",
             hint=None if may_create else gone,  # jobs of ours should be there: so it is not simply made
         )
-    return {line for line in result.stdout.splitlines() if line and not line.endswith(":")}
+    own, *others = result.stdout.split(f"\n{_NEIGHBOUR}")
+    lists = (other.partition("\n") for other in others)
+    return Present(_names(own), {int(number): _names(text) for number, _, text in lists})
+
+
+def _names(text: str) -> set[str]:
+    return {line for line in text.splitlines() if line and not line.endswith(":")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -34,10 +34,17 @@ def job_name(number: int, path: str) -> str:
     return f"jobs/{number}/{path}"
 
 
-def script(place: Place, jobs: Sequence[JobRecord], needed: Sequence[str], nonce: str) -> str:
+def script(
+    place: Place,
+    jobs: Sequence[JobRecord],
+    needed: Sequence[str],
+    nonce: str,
+    borrowed: Mapping[str, str] | None = None,
+) -> str:
     """Return the script. ``needed`` are launchers and code trees, as paths below the work_dir.
 
-    One that nobody sends and that is not there makes the script fail: somebody has removed it.
+    One that nobody sends and that is not there makes the script fail: somebody has removed it. ``borrowed``
+    are code trees that are copied from another directory of the same host.
     """
     stage = f"{STAGING}/{nonce}"
     lines = [
@@ -58,11 +65,19 @@ def script(place: Place, jobs: Sequence[JobRecord], needed: Sequence[str], nonce
         f'mv -f -- "{stage}/jobs/$1/"* "$2/" || exit 11',
         'echo "placed $1"',
         "}",
+        *(_borrow(tree, shell_path(other), stage) for tree, other in (borrowed or {}).items()),
         *(f"reconciler_share {name}" for name in needed),
         *(f"reconciler_place {number} {_directory(job)}" for number, job in enumerate(jobs)),
         "exit 0",
     ]
     return "\n".join(lines)
+
+
+def _borrow(tree: str, other: str, stage: str) -> str:
+    """Return a line that brings a tree to where those are that were sent; a half of it is none."""
+    target = f"{stage}/{shared_name(tree, CODE)}"
+    copy = f"cp -R -- {other}/{CODE}/{tree} {target} 2>/dev/null || rm -rf -- {target}"
+    return f"mkdir -p -- {stage}/{shared_name('', CODE)} && {{ {copy}; }}"
 
 
 def _directory(job: JobRecord) -> str:

@@ -202,19 +202,6 @@ def show_kinds(*values: Any) -> list[str]:
     return [type(value).__name__ for value in values]
 
 
-def waits_for_detour(log: str) -> Flow:
-    """The child must come after the detour's slow leaves; the addition need not."""
-    first = detours_slowly(log)
-    child = simple_jobs.log_line(log, "child", first.output)
-    return Flow([first, child])
-
-
-@job
-def detours_slowly(log: str) -> Response:
-    slow = simple_jobs.log_span(log, "detour", 1.5)
-    return Response(output=1, detour=Flow([slow]), addition=simple_jobs.log_line(log, "addition"))
-
-
 def broken_detour() -> Flow:
     first = detours_into_failure()
     return Flow([first, show(first.output)])

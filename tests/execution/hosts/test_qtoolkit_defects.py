@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.execution.hosts.conftest import MakeHost
 from tests.execution.hosts.reaching import outage, reach, said, takes
 from tests.services.login import Login
 from tests.services.plugin import NewSshd
+from tests.services.programs import PATIENCE
 from tests.services.sshd import Sshd
 
 
@@ -29,7 +29,7 @@ def either(request: pytest.FixtureRequest, sshd: Sshd, make_host: MakeHost) -> I
 
 
 def test_defect_03_every_command_has_a_deadline(host: Host) -> None:
-    with takes(0.4, 3):
+    with takes(0.4):
         outage(host, "sleep 60", 0.5)
 
 
@@ -39,11 +39,8 @@ def test_defect_03_a_connection_lost_in_mid_command_is_an_error(
     """Not an empty answer with exit code -1, which looks like "no such job"."""
     server = new_sshd()
     host = make_host(reach(server))
-    said(host, "true")
-    cut = threading.Timer(0.3, server.kill_sessions)
-    cut.start()
-    assert "the connection was lost" in outage(host, "sleep 60").message
-    cut.join()
+    with server.cut_when(server.has_begun_a_command):
+        assert "the connection was lost" in outage(host, "sleep 90").message
 
 
 def test_defect_03_files_travel_again_after_a_lost_connection(new_sshd: NewSshd, make_host: MakeHost) -> None:
@@ -51,7 +48,7 @@ def test_defect_03_files_travel_again_after_a_lost_connection(new_sshd: NewSshd,
     host = make_host(reach(server))
     said(host, "true")
     server.kill_sessions()
-    assert host.run("cat", 20, data=[b"a file"]).stdout == "a file"
+    assert host.run("cat", PATIENCE, data=[b"a file"]).stdout == "a file"
 
 
 def test_defect_03_the_gateway_is_not_ignored(sshd: Sshd, gateway: Sshd, make_host: MakeHost) -> None:
@@ -71,7 +68,7 @@ def test_defect_04_a_script_may_have_any_character(either: tuple[Host, Path]) ->
     assert said(host, f"printf %s {shlex.quote(text)} > '{name}'; cat '{name}'") == text
     assert name.read_text() == text
     data = text.encode() * 1000
-    assert host.run(f"cat > '{name}'", 20, data=[data]).exit_code == 0
+    assert host.run(f"cat > '{name}'", PATIENCE, data=[data]).exit_code == 0
     assert name.read_bytes() == data
 
 
@@ -91,14 +88,14 @@ def test_defect_05_no_command_changes_the_directory_of_another(either: tuple[Hos
 
 def test_defect_05_output_that_is_no_text(either: tuple[Host, Path]) -> None:
     host, _ = either
-    assert host.run(r"printf '\377\376ok'", 20).stdout == "\ufffd\ufffdok"
+    assert host.run(r"printf '\377\376ok'", PATIENCE).stdout == "\ufffd\ufffdok"
 
 
 def test_defect_05_a_silent_command_and_a_child_that_holds_the_output(either: tuple[Host, Path]) -> None:
     host, _ = either
-    with takes(0, 6):
-        assert host.run("sleep 20 & echo begun", 15).stdout == "begun\n"
-    with takes(0.4, 3):
+    with takes(0):
+        assert host.run("sleep 90 & echo begun", PATIENCE).stdout == "begun\n"
+    with takes(0.4):
         outage(host, "sleep 60", 0.5)
 
 

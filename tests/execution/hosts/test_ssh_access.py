@@ -250,7 +250,7 @@ def agent(services: SharedServices, monkeypatch: pytest.MonkeyPatch) -> Iterator
     socket = services.private("agent")
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
     try:
-        wait_until(socket.exists, 5, "the agent")
+        wait_until(socket.exists, "the agent")
         monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
         yield socket
     finally:

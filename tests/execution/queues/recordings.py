@@ -22,4 +22,4 @@ def answering(command: str, output: str = "", errors: str = "", code: int = 0) -
         f"{name}() {{ printf %s {shlex.quote(output)}; printf %s {shlex.quote(errors)} >&2; return {code}; }}"
         for name in ("qsub", "qstat", "qdel", "qselect", "qacct")
     )
-    return LocalHost().run(f"{programs}\n{command}", 20)
+    return LocalHost().run(f"{programs}\n{command}", 60)

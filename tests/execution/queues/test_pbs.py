@@ -56,7 +56,7 @@ class Server:
         """Run a command of the queue in a run directory."""
         path = shlex.quote(str(self.directory / "bin"))
         script = f"PATH={path}:$PATH\ncd {shlex.quote(str(self.directory))}/'run dir'\n{command}"
-        return LocalHost().run(script, 20)
+        return LocalHost().run(script, 60)
 
     def submit(self, name: str, queue: str = "workq") -> CommandResult:
         """Submit a script as a worker would."""

@@ -38,7 +38,7 @@ class Jobs:
 
     def run(self, command: str) -> CommandResult:
         """Run a command of the queue."""
-        return LocalHost().run(f"cd {shlex.quote(str(self.directory))}\n{command}", 20)
+        return LocalHost().run(f"cd {shlex.quote(str(self.directory))}\n{command}", 60)
 
     def attempt(self, script: str, name: str = "n.1", **resources: object) -> CommandResult:
         """Submit a script."""
@@ -71,7 +71,7 @@ class Jobs:
 
     def wait(self, queue_id: str, state: QueueState | None) -> None:
         """Wait until a job is in a state."""
-        assert eventually(lambda: self.is_in(queue_id, state), 20), (state, self.entry(queue_id))
+        assert eventually(lambda: self.is_in(queue_id, state)), (state, self.entry(queue_id))
 
     def cancel(self, *queue_ids: str) -> dict[str, str]:
         """Cancel jobs and return the problems."""
@@ -96,10 +96,19 @@ def test_it_is_a_queue() -> None:
 # a real cell --------------------------------------------------------------------------------------------
 
 
+def test_jobs_are_listed_of_the_user_who_is_asked_for(jobs: Jobs) -> None:
+    queue_id = jobs.submit("sleep 300\n")
+    asked = {queue_id: 0.0}
+    for user, listed in (("nobody", set()), (jobs.run("id -un").stdout.strip(), {queue_id})):
+        queue = SGEQueue(user)
+        assert set(queue.listing(asked, jobs.run(queue.listing_command([queue_id])))) == listed
+    jobs.cancel(queue_id)
+
+
 def test_submit_list_find_cancel(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_SECRET", "word")
     name = queue_name("0 ünï/codé " + "x" * 60, IDENTITY)
-    queue_id = jobs.submit("echo $JOB_ID > id; env > environment; sleep 60\n", name)
+    queue_id = jobs.submit("echo $JOB_ID > id; env > environment; sleep 300\n", name)
     jobs.wait(queue_id, QueueState.RUNNING)
     assert eventually((jobs.directory / "environment").exists)
     names = [name, "other.1"]
@@ -118,13 +127,13 @@ def test_held_jobs_and_jobs_in_the_error_state(jobs: Jobs) -> None:
     held = jobs.submit("exit 0\n", qverbatim="#$ -h")
     wrong = jobs.submit("exit 0\n", qverbatim="#$ -o /nonexistent/x")
     jobs.wait(held, QueueState.HELD)
-    assert eventually(lambda: f"`qstat -j {wrong}` tells why" in jobs.never(wrong), 20)
+    assert eventually(lambda: f"`qstat -j {wrong}` tells why" in jobs.never(wrong))
     assert jobs.cancel(held, wrong) == {}
     jobs.wait(wrong, None)
 
 
 def test_suspended_jobs(jobs: Jobs, sge: GridEngine) -> None:
-    queue_id = jobs.submit("sleep 60\n")
+    queue_id = jobs.submit("sleep 300\n")
     jobs.wait(queue_id, QueueState.RUNNING)
     sge.call("qmod", "-sj", queue_id)
     jobs.wait(queue_id, QueueState.SUSPENDED)
@@ -133,7 +142,7 @@ def test_suspended_jobs(jobs: Jobs, sge: GridEngine) -> None:
 
 def test_why_jobs_died(jobs: Jobs) -> None:
     failed = jobs.submit("exit 3\n")
-    too_long = jobs.submit("sleep 60\n", walltime="2")
+    too_long = jobs.submit("sleep 300\n", walltime="2")
     killed = jobs.submit("kill -9 $$\n")
     assert jobs.death(failed) == Death("Grid Engine: failed 0, exit_status 3", None, 3)
     dead = jobs.death(killed)
@@ -176,7 +185,7 @@ def test_a_master_that_is_down_is_no_answer_to_anything(
     for key, value in cell.env.items():
         monkeypatch.setenv(key, value)
     jobs = Jobs(tmp_path / "run")
-    queue_id = jobs.submit("sleep 60\n", queue="batch.q")
+    queue_id = jobs.submit("sleep 300\n", queue="batch.q")
     jobs.wait(queue_id, QueueState.RUNNING)
     cell.call("qmod", "-sq", "batch.q")
     jobs.wait(queue_id, QueueState.SUSPENDED)
@@ -195,7 +204,7 @@ def test_a_master_that_is_down_is_no_answer_to_anything(
 def test_without_a_cell_there_is_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SGE_ROOT", str(tmp_path))
     with pytest.raises(TransientError, match="doesn't exist"):
-        QUEUE.listing({"1": 0.0}, LocalHost().run(QUEUE.listing_command(["1"]), 20))
+        QUEUE.listing({"1": 0.0}, LocalHost().run(QUEUE.listing_command(["1"]), 60))
 
 
 # recorded answers ---------------------------------------------------------------------------------------
@@ -338,19 +347,19 @@ def test_defect_02_the_exit_status_of_an_ended_job_is_read() -> None:
 def test_defect_07_a_good_cancel_is_good(jobs: Jobs) -> None:
     with pytest.raises(OutputParsingError):
         SGEIO().parse_cancel_output(0, "root has registered the job 4 for deletion\n", "")
-    waiting, running = jobs.submit("exit 0\n", qverbatim="#$ -h"), jobs.submit("sleep 60\n")
+    waiting, running = jobs.submit("exit 0\n", qverbatim="#$ -h"), jobs.submit("sleep 300\n")
     jobs.wait(running, QueueState.RUNNING)
     assert jobs.cancel(waiting, running, "999999") == {}
     assert jobs.cancel(running) == {}, "also while it ends"
 
 
 def test_defect_07_somebody_elses_job_is_not_cancelled(jobs: Jobs, sge: GridEngine) -> None:
-    queue_id = jobs.submit("sleep 60\n")
+    queue_id = jobs.submit("sleep 300\n")
     command = f"cd /\n{QUEUE.cancel_command([queue_id, '999999'])}"
     environment = {**sge.env, "PATH": f"{sge.env['PATH']}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-c", command],
-        env=environment, capture_output=True, text=True, timeout=20,
+        env=environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     problems = QUEUE.cancelled([queue_id, "999999"], CommandResult(0, done.stdout, done.stderr))
     assert list(problems) == [queue_id] and "privileges" in problems[queue_id]
@@ -362,7 +371,7 @@ def test_defect_07_an_array_does_not_lose_its_id(jobs: Jobs) -> None:
     with pytest.raises(OutputParsingError):
         SGEIO().parse_submit_output(0, said, "")
     assert QUEUE.submitted_id(said) == "3"
-    queue_id = jobs.submit("sleep 60\n", qverbatim="#$ -t 1-3")
+    queue_id = jobs.submit("sleep 300\n", qverbatim="#$ -t 1-3")
     jobs.wait(queue_id, QueueState.RUNNING)
     assert jobs.cancel(queue_id) == {}
 

@@ -27,6 +27,9 @@ from reconciler.model.connections import Connection
 _CLOSING = 0.5
 """Seconds that closing waits for another thread."""
 
+_PARTING = 2.0
+"""Seconds for a lost connection to say so: it ends the commands on it a moment earlier."""
+
 _REFUSALS = 5
 """How often a server that allows no command at all is asked again."""
 
@@ -123,7 +126,9 @@ class SshHost:
         return TransientError(f"{self.name} gave no answer in {timeout:g} s")
 
     def _lost(self, channel: Any, error: Exception | None = None) -> TransientError:
-        alive = channel.get_transport().is_active()
+        transport = channel.get_transport()
+        transport.join(_PARTING)
+        alive = transport.is_active()
         what = "the shell was killed" if alive else "the connection was lost"
         said = f": {error}" if error is not None and str(error) else ""
         return TransientError(f"{what} on {self.name} while a command ran{said}")

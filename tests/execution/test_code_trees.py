@@ -1,0 +1,100 @@
+"""Code of the repository on its way to workers: once for each tree and host, whoever needs it there."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+import reconciler.loop as loop_module
+from reconciler.execution.worker.freight import Repository
+from tests.execution.support import World
+
+pytestmark = pytest.mark.usefixtures("warm")
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The trees whose files were read to be sent, in order."""
+    trees: list[str] = []
+
+    def repository(code: Callable[..., Iterable[tuple[str, bool, bytes]]], blobs: object) -> Repository:
+        return Repository(lambda tree: trees.append(tree) or code(tree), blobs)  # type: ignore[func-returns-value, arg-type]
+
+    monkeypatch.setattr(loop_module, "Repository", repository)
+    return trees
+
+
+@pytest.fixture
+def world(make_world: MakeWorld, tmp_path: Path) -> World:
+    """Two workers with directories of their own on one host."""
+    made = make_world(workers=" ")
+    for number, directory in ((1, "one"), (2, "it's the other")):
+        work_dir = str(tmp_path / "on host" / directory)
+        made.put("Worker", f"w{number}", {"type": "local", "scheduler_type": "shell", "work_dir": work_dir})
+    for number in (1, 2):
+        job = {"id": "j", "function": "give", "args": [number]}
+        made.flow(f"f{number}", job, worker=f"w{number}", suspend=number == 2)
+    return made
+
+
+def resume(world: World) -> None:
+    """Let the flow of the second worker run, too."""
+    world.flow("f2", {"id": "j", "function": "give", "args": [2]}, worker="w2")
+    world.reconcile()
+
+
+def trees(world: World) -> list[Path]:
+    """Return the code trees of both workers."""
+    return sorted((world.root.parent / "on host").glob("*/.code/*"))
+
+
+def test_workers_that_run_together_get_it_once(world: World, sent: list[str]) -> None:
+    resume(world)
+    world.run()
+    _both_have_the_same(world, sent)
+
+
+def test_a_worker_that_comes_later_takes_it_from_the_other(world: World, sent: list[str]) -> None:
+    world.reconcile()
+    world.run()
+    assert len(trees(world)) == 1
+    resume(world)  # with another executor, as in another process
+    world.run()
+    _both_have_the_same(world, sent)
+
+
+def _both_have_the_same(world: World, sent: list[str]) -> None:
+    assert world.states("f1/j", "f2/j") == ["COMPLETED"] * 2
+    assert len(sent) == 1
+    one, two = trees(world)
+    assert one.name == two.name == sent[0]
+    assert _files(one) == _files(two)
+    assert _files(one)["simple_jobs.py"]
+
+
+def _files(tree: Path) -> dict[str, bytes]:
+    pairs = ((str(file.relative_to(tree)), file) for file in tree.rglob("*.py"))
+    return {name: file.read_bytes() for name, file in pairs}
+
+
+def test_what_the_other_has_no_longer_is_sent_again(world: World, sent: list[str]) -> None:
+    world.reconcile()
+    world.run()
+    resume(world)
+    assert world.executor is not None
+    for lane in world.executor.lanes:
+        lane.access.prepare(may_create=True)
+    (tree,) = trees(world)
+    shutil.rmtree(tree)
+    world.advance()
+    assert "was removed; it is sent again" in str(world.executor.outages())
+    world.advance(time.time() + 600)
+    world.run()
+    assert world.states("f1/j", "f2/j") == ["COMPLETED"] * 2
+    assert sent == [tree.name] * 2
