@@ -29,13 +29,15 @@ from reconciler.execution.aftermath import applied_config, remember_good, summar
 from reconciler.execution.applied import note_revision
 from reconciler.execution.apply import Application
 from reconciler.execution.attribution import attributed, has_cause
+from reconciler.execution.build_process import SpareProcess
 from reconciler.execution.builds import Builder, BuildFailedError
-from reconciler.execution.executor import Executor
+from reconciler.execution.executor import Executor, Lane
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.known_builds import external_jobs, known_builds, previous_previews
 from reconciler.execution.outputs import EmbeddedOutputs, Outputs
 from reconciler.execution.worker.accesses import Accesses
 from reconciler.execution.worker.freight import Repository
+from reconciler.execution.worker.shelf import Shelves
 from reconciler.model.actions import Action, Plan, Subject, Verb
 from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState, Revision
@@ -66,6 +68,8 @@ class Session:
     """One revision of one source, and the store that it is compared with.
 
     ``hosts`` are the connections of the workers, opened when first used; they may outlive the session.
+    ``spare`` is a build process in reserve. ``overtaken`` tells, after a reconcile, that jobs have moved
+    between its plan and its write: then another plan may find more, like children of a replaced job.
     """
 
     def __init__(
@@ -74,13 +78,17 @@ class Session:
         store: Store,
         revision: Revision | None = None,
         hosts: Hosts | None = None,
+        spare: SpareProcess | None = None,
     ) -> None:
         self.source = source
         self.store = store
         self.hosts = hosts or Hosts()
         self.revision = revision or source.revision()
         self.parsed_files = 0
-        self._applied_at = -1
+        self.overtaken = False
+        self._planned_at = self._applied_at = -1
+        self._builder: Builder | None = None
+        self._spare = spare
 
     # desired state and plan ---------------------------------------------------------------------------
 
@@ -104,6 +112,7 @@ class Session:
             jobs = {name: view.jobs_of(name) for name in flows}
             previous = previous_previews(view, flows, built)
             config = view.config()
+            self._planned_at = view.change_counter()
         last, now = config.commit if config is not None else "", self.revision.commit
         return ActualState(
             base=config.revision if config is not None else None,
@@ -166,7 +175,7 @@ class Session:
         failures: list[Diagnostic] = []
         with self.store.read() as view:
             built = known_builds(view, desired)
-        builder = Builder(self.source, desired, self.store.path)
+        self._builder = builder = Builder(self.source, desired, self.store.path, self._spare)
         try:
             for flow in flows_in_build_order(desired.flows):
                 externals = external_jobs(flow, built)
@@ -183,6 +192,11 @@ class Session:
             builder.close()
         return built, failures
 
+    def interrupt(self) -> None:
+        """Kill the build process, if there is one; for another thread, of a program that ends now."""
+        if self._builder is not None:
+            self._builder.kill()
+
     def _apply(
         self,
         writer: Writer,
@@ -193,6 +207,7 @@ class Session:
         now: float,
     ) -> None:
         desired = loaded.state
+        self.overtaken = writer.change_counter() != self._planned_at
         Application(writer, plan, desired.project_name, built, now).carry_out()
         writer.put_config(applied_config(writer, desired, plan))
         remember_good(writer, loaded.good)
@@ -206,9 +221,11 @@ class Session:
             config = view.config()
         if config is None:
             raise InputError("nothing was applied yet", hint="run `reconcile --once`")
-        repository = Repository(self.source.code, self.source.blobs)
-        accesses = Accesses(config.workers, repository, self.hosts)
-        return Executor(self.store, config, open_outputs(self.store, config), accesses)
+        outputs = open_outputs(self.store, config)
+        accesses = Accesses(config.workers, repository_of(self.source), self.hosts, Shelves())
+        return Executor(
+            self.store, [lane_of(name, self.store, outputs, accesses) for name in sorted(config.workers)]
+        )
 
     # the outcome --------------------------------------------------------------------------------------
 
@@ -361,6 +378,16 @@ def _count(store: Store) -> tuple[int, int, int]:
     running = sum(by_state[state] for state in ACTIVE)
     done = sum(by_state[state] for state in FINISHED) - retries
     return done, sum(by_state.values()), running
+
+
+def repository_of(source: Source) -> Repository:
+    """Return what workers need of a source."""
+    return Repository(source.code, source.blobs)
+
+
+def lane_of(name: str, store: Store, outputs: Outputs, accesses: Accesses) -> Lane:
+    """Return the lane of one worker; its host is opened when it is first used."""
+    return Lane(store, outputs, name, lambda: accesses(name))
 
 
 def open_outputs(store: Store, config: AppliedConfig) -> Outputs:

@@ -22,7 +22,7 @@ ONE_DOOR: Doors = {
     "maggma": ("reconciler.actual.jobstore", "reconciler.execution.bridge"),
     "fabric": ("reconciler.execution.hosts.ssh",),
     "paramiko": ("reconciler.execution.hosts.ssh",),
-    "watchdog": (),
+    "watchdog": ("reconciler.watch.notices",),
 }
 """Dependency -> the modules (with all that is below them) that may import it."""
 

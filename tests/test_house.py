@@ -48,7 +48,7 @@ class TestLayers:
     def made_up(self, tmp_path: Path) -> Path:
         """A package with a module for every layer and no import at all."""
         package = tmp_path / "made_up" / "reconciler"
-        for name in ("cli", "execution", "desired", "actual", "plan", "model"):
+        for name in ("cli", "watch", "execution", "desired", "actual", "plan", "model"):
             (package / name).mkdir(parents=True)
             (package / name / "__init__.py").touch()
         for name in ("__init__", "loop", "diagnostics", "errors", "examples"):
@@ -67,7 +67,8 @@ class TestLayers:
             ("desired/state.py", "def late():\n    from reconciler import execution"),
             ("actual/db.py", "import reconciler.desired"),
             ("execution/run.py", "from reconciler import loop"),
-            ("loop.py", "import reconciler.cli"),
+            ("loop.py", "import reconciler.watch"),
+            ("watch/daemon.py", "import reconciler.cli"),
             ("surprise.py", "import reconciler.model"),
             ("model/keys.py", "import os"),
             ("model/keys.py", "from pathlib import Path"),

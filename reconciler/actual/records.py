@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 from reconciler.model.flows import BuiltFlow
@@ -9,6 +11,7 @@ from reconciler.model.manifests import GoodManifest, ParsedFile
 from reconciler.model.records import (
     AppliedConfig,
     AppliedRevision,
+    Attempt,
     Event,
     FlowRecord,
     JobGlance,
@@ -25,7 +28,8 @@ decode_event = msgspec.msgpack.Decoder(Event).decode
 decode_build = msgspec.msgpack.Decoder(BuiltFlow).decode
 decode_parsed = msgspec.msgpack.Decoder(ParsedFile).decode
 decode_good = msgspec.msgpack.Decoder(GoodManifest).decode
-decode_config = msgspec.msgpack.Decoder(AppliedConfig).decode
+decode_config = functools.lru_cache(maxsize=2)(msgspec.msgpack.Decoder(AppliedConfig).decode)
+decode_attempt = msgspec.msgpack.Decoder(Attempt).decode
 decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 decode_status = msgspec.msgpack.Decoder(WorkerStatus).decode
 decode_revision = msgspec.msgpack.Decoder(AppliedRevision).decode

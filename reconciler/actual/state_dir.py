@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from reconciler.errors import RefusedError, WorldError
 
@@ -73,6 +74,11 @@ def require_local(path: Path) -> None:
         )
 
 
+def is_on_network(path: Path) -> bool:
+    """Whether a path lies on a network file system."""
+    return _file_system(path) in _NETWORK_FILE_SYSTEMS
+
+
 def _file_system(path: Path) -> str:
     """Return the type of the file system that holds ``path``, by the longest mount point; '' if unknown."""
     mounts = Path("/proc/mounts")
@@ -88,6 +94,10 @@ def _file_system(path: Path) -> str:
     return kind
 
 
+_AT_WORK = "wait until it has ended; readers like `reconcile get jobs` work meanwhile"
+_WATCHED = "it is a daemon, and applies commits by itself: `reconcile now --wait`; or end it first"
+
+
 class Lease:
     """The right to write: an flock on a file of the state directory. A dead holder loses it by itself."""
 
@@ -95,8 +105,8 @@ class Lease:
         self._path = state_dir / "lease"
         self._descriptor: int | None = None
 
-    def acquire(self, started: float) -> None:
-        """Take the lease and leave a note of who holds it.
+    def acquire(self, started: float, role: str = "") -> None:
+        """Take the lease and leave a note of who holds it; ``role`` is ``watch`` for a daemon.
 
         Raises
         ------
@@ -108,20 +118,19 @@ class Lease:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise WorldError(f"cannot open {self._path}: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = _holder(descriptor)
+        if not _locked(descriptor):
+            left = os.pread(descriptor, 4096, 0)
             os.close(descriptor)
             raise RefusedError(
-                f"another reconcile is at work on this state: {holder}",
-                hint="wait until it has ended; readers like `reconcile get jobs` work meanwhile",
-            ) from error
+                f"another reconcile is at work on this state: {_said(left)}",
+                hint=_WATCHED if _note_of(left).get("role") == "watch" else _AT_WORK,
+            )
         note = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": started,
             "command": sys.argv[:1],
+            "role": role,
         }
         self._descriptor = descriptor
         with suppress(OSError):  # the lock counts; on a full disk it has no note
@@ -147,6 +156,20 @@ class Lease:
         # Layered file systems have other device numbers there; then the pid of the note must do.
         return next((_said(note) for line in lines if _is_lock(line, device, note)), None)
 
+    def is_watched(self) -> bool:
+        """Whether a daemon holds the lease. Asks by trying to share it for a moment."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return _note_of(os.pread(descriptor, 4096, 0)).get("role") == "watch"
+        finally:
+            os.close(descriptor)
+        return False
+
     def __enter__(self) -> Lease:
         return self
 
@@ -154,6 +177,20 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock, in a few tries: who asks for the role of its holder has it for an instant."""
+    for pause in (0.01, 0.02, 0.04, None):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if pause is None:
+                break
+            time.sleep(pause)
+        else:
+            return True
+    return False
 
 
 def _is_lock(line: Sequence[str], device: str, note: bytes) -> bool:
@@ -164,14 +201,18 @@ def _is_lock(line: Sequence[str], device: str, note: bytes) -> bool:
     return line[5] == device or (same_inode and f'"pid": {line[4]},'.encode() in note)
 
 
-def _holder(descriptor: int) -> str:
-    return _said(os.pread(descriptor, 4096, 0))
+def _note_of(raw: bytes) -> dict[str, Any]:
+    try:
+        note = json.loads(raw)
+    except ValueError:
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def _said(raw: bytes) -> str:
+    note = _note_of(raw)
     try:
-        note = json.loads(raw)
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(note["started"]))
         return f"pid {note['pid']} on {note['host']}, since {since}"
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return "its holder has left no note"

@@ -26,6 +26,7 @@ from reconciler.actual.keys import (
 )
 from reconciler.actual.migrations import check_version
 from reconciler.actual.records import (
+    decode_attempt,
     decode_build,
     decode_config,
     decode_event,
@@ -47,6 +48,7 @@ from reconciler.model.manifests import GoodManifest, ParsedFile
 from reconciler.model.records import (
     AppliedConfig,
     AppliedRevision,
+    Attempt,
     Event,
     FlowRecord,
     JobGlance,
@@ -201,6 +203,17 @@ class View:
         found = [decode_event(raw) for key in newest if (raw := self.txn.get("events", key)) is not None]
         return found[::-1]
 
+    def last_event(self) -> int:
+        """Return the number of the newest event; 0 if there was none."""
+        return number_of(self.txn.get("meta", b"next/event"))
+
+    def events_after(self, number: int, limit: int) -> list[tuple[int, Event]]:
+        """Return the oldest events that are newer than a number, each with its own."""
+        last = self.last_event()
+        numbers = range(number + 1, min(last, number + limit) + 1)
+        raws = ((n, self.txn.get("events", big_endian(n))) for n in numbers)
+        return [(n, decode_event(raw)) for n, raw in raws if raw is not None]
+
     def _event_keys(self, about: str | None) -> Iterator[bytes]:
         if about is None:
             yield from self.txn.keys("events", reverse=True)
@@ -230,6 +243,11 @@ class View:
         raw = self.txn.get("meta", f"worker/{worker}".encode())
         return decode_status(raw) if raw is not None else None
 
+    def attempt(self) -> Attempt | None:
+        """Return the last attempt of a daemon to apply a revision."""
+        raw = self.txn.get("meta", b"attempt")
+        return decode_attempt(raw) if raw is not None else None
+
     def outcome(self) -> Outcome | None:
         """Return how the last reconcile ended."""
         raw = self.txn.get("meta", b"outcome")
@@ -248,6 +266,10 @@ class View:
     def change_counter(self) -> int:
         """Return how many transactions have touched flows or jobs."""
         return number_of(self.txn.get("meta", b"changes"))
+
+    def version(self) -> int:
+        """Return a number that rises with every write, whatever it is about."""
+        return self.txn.number
 
 
 class Writer(View):
@@ -337,6 +359,10 @@ class Writer(View):
     def put_worker_status(self, worker: str, status: WorkerStatus) -> None:
         """Write how a worker is."""
         self.txn.put("meta", f"worker/{worker}".encode(), encode(status))
+
+    def put_attempt(self, attempt: Attempt) -> None:
+        """Write what came of an attempt to apply a revision."""
+        self.txn.put("meta", b"attempt", encode(attempt))
 
     def put_outcome(self, outcome: Outcome) -> None:
         """Write how this reconcile ended."""

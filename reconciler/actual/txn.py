@@ -24,6 +24,11 @@ class Txn:
         self._raw = raw
         self._tables = tables
 
+    @property
+    def number(self) -> int:
+        """The number of the last transaction that this one sees; it rises with each write of anybody."""
+        return int(self._raw.id())
+
     def get(self, table: str, key: bytes) -> bytes | None:
         """Return the value at ``key``, or None."""
         found: bytes | None = self._raw.get(key, db=self._tables[table]) if key else None

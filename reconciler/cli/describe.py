@@ -14,6 +14,7 @@ from reconciler.actual.store import View
 from reconciler.cli.context import Context
 from reconciler.cli.get import find_jobs, require_worker
 from reconciler.cli.options import global_options
+from reconciler.cli.views.conditions import condition_lines, counted_attempt, say_attempt
 from reconciler.cli.views.data import (
     event_data,
     flow_data,
@@ -49,6 +50,7 @@ def flow(context: Context, name: str) -> None:
         facts = _flow_facts(view, name)
         jobs = view.jobs_of(name)
         events = view.events(f"flow/{name}", limit=_EVENTS)
+        say_attempt(context, counted_attempt(view))
     if context.options.output in ("json", "yaml"):
         keys = job_keys(jobs)
         facts |= {"members": [job_data(job, keys) for job in jobs if job.current]}
@@ -58,6 +60,7 @@ def flow(context: Context, name: str) -> None:
         if field == "fix" and not facts[field]:
             continue
         click.echo(f"{field + ':':<10} {cell_text(facts[field] or None)}")
+    _echo_conditions(facts)
     if jobs:
         click.echo("jobs:")
     for job in jobs:
@@ -80,7 +83,7 @@ def _flow_facts(view: View, name: str) -> dict[str, Any]:
     """Return a flow; also one that was never submitted, since something is in its way."""
     record = view.flow(name)
     if record is not None:
-        return flow_data(record, view.jobs_of(name), view.config())
+        return flow_data(record, view.jobs_of(name), view.config(), counted_attempt(view))
     flows = {flow["name"]: flow for flow in flows_data(view)}
     if name not in flows:
         raise InputError(f"there is no flow '{name}'", hint=did_you_mean(name, flows))
@@ -179,6 +182,7 @@ def worker(context: Context, name: str) -> None:
     ):
         if readable[field] not in (None, "", {}, 0):
             click.echo(f"{field.replace('_', ' ') + ':':<16} {cell_text(readable[field])}")
+    _echo_conditions(facts)
     _echo_events([msgspec.convert(event, Event) for event in facts["events"]])
 
 
@@ -201,6 +205,12 @@ def _config_lines(provenance: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 def _who(found: dict[str, Any]) -> str:
     return ", ".join(filter(None, (level_text(found), place_text(found), person_text(found))))
+
+
+def _echo_conditions(facts: dict[str, Any]) -> None:
+    click.echo("conditions:")
+    for line in condition_lines(facts):
+        click.echo(cut(line, terminal_width() or len(line)))
 
 
 def _echo_events(events: list[Event]) -> None:

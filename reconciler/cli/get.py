@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import fnmatch
 import time
+from collections.abc import Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 import click
+import msgspec
 
 from reconciler.actual.store import View
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
+from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
 from reconciler.cli.views.data import flows_data, is_gone, job_data, job_keys, rule_data, worker_data
-from reconciler.cli.views.listing import show
+from reconciler.cli.views.listing import Listing, Row, is_table, show, show_listing
 from reconciler.cli.views.retry_text import coming_retry
-from reconciler.cli.views.tree import TREE_COLUMNS, signs, tree_rows
+from reconciler.cli.views.tree import TREE_COLUMNS, Signs, signs, tree_rows
 from reconciler.cli.views.worker_text import readable_worker
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
+from reconciler.model.records import JobRecord
 
-FLOW_COLUMNS = (("name", "sync", "health", "jobs", "reason"), ("revision", "labels"))
+FLOW_COLUMNS = (("name", "sync", "health", "jobs", "reason"), ("revision", *READABLE, "labels"))
 JOB_COLUMNS = (
     ("key", "state", "worker", "priority", "error"),
     (
@@ -30,7 +35,7 @@ JOB_COLUMNS = (
 )
 WORKER_COLUMNS = (
     ("name", "type", "scheduler_type", "max_jobs", "active", "ready", "status"),
-    ("last_seen", "work_dir", "python", "jobflow"),
+    ("last_seen", "work_dir", "python", "jobflow", *READABLE),
 )
 RULE_COLUMNS = (
     ("name", "order", "flows", "name_filter", "name_glob", "function_filter", "sets"),
@@ -44,23 +49,26 @@ def command(context: Context) -> None:
     """Take the global options also between `get` and the kind."""
 
 
+_WATCH = click.option(
+    "-w", "--watch", is_flag=True, help="Go on: on a terminal a table that lives, else the rows that change."
+)
+
+
 @command.command(name="flows", help="List flows with sync, health and the number of jobs by state.")
 @click.argument("patterns", nargs=-1)
 @click.option("--tree", is_flag=True, help="Below each flow its jobs, and what they generated, as a tree.")
+@_WATCH
 @global_options
-def flows(context: Context, *, patterns: tuple[str, ...], tree: bool) -> None:
+def flows(context: Context, *, patterns: tuple[str, ...], tree: bool, watch: bool) -> None:
     """List flows; PATTERNS are globs on their names."""
-    as_text = context.options.output in ("table", "wide")
-    with context.store(must_exist=True) as store, store.read() as view:
-        rows = [row for row in flows_data(view) if _matches(str(row["name"]), patterns)]
-        lines = _trees(context, view, rows) if tree and as_text else []
-    _none_found(context, rows, patterns, "flow")
-    if lines:
-        show(context, lines, *TREE_COLUMNS, name="name")
-        return
-    if as_text:
-        rows = [row | {"jobs": _counts(row["jobs"]), "labels": row["labels"] or None} for row in rows]
-    show(context, rows, *FLOW_COLUMNS, name="name")
+    look = partial(_flow_rows, patterns=patterns)
+    listing = Listing(look, lambda rows: FLOW_COLUMNS, "name", _readable_flow)
+    if tree and is_table(context):
+        drawn, everything = signs(), context.options.verbose > 0
+        listing = Listing(
+            lambda view: _trees(view, look(view), drawn, everything), lambda rows: TREE_COLUMNS, "name"
+        )
+    _list(context, listing, watch, patterns, "flow")
 
 
 @command.command(name="jobs", help="List jobs; PATTERNS are globs on flow/job.")
@@ -75,55 +83,83 @@ def flows(context: Context, *, patterns: tuple[str, ...], tree: bool) -> None:
     is_flag=True,
     help="Also history: jobs that newer content replaced, or of removed flows.",
 )
+@_WATCH
 @global_options
-def jobs(
-    context: Context,
-    *,
-    patterns: tuple[str, ...],
-    states: tuple[str, ...],
-    flow: str | None,
-    worker: str | None,
-    limit: int | None,
-    history: bool,
-) -> None:
+def jobs(context: Context, *, watch: bool, states: tuple[str, ...], **filters: Any) -> None:
     """List jobs in the order of their flows and ages."""
-    wanted = _states(states)
+    wanted = Filters(states=_states(states), **filters)
+    columns = partial(_job_columns, context)
+    listing = Listing(wanted.rows, columns, "key", lambda row: row | {"error": _problem(row, time.time())})
     with context.store(must_exist=True) as store, store.read() as view:
-        _check_filters(view, flow, worker)
-        rows: list[dict[str, Any]] = []
-        for name in [flow] if flow else _flow_names(view, history):
-            if len(rows) == limit:
+        _check_filters(view, wanted.flow, wanted.worker)
+    _list(context, listing, watch, wanted.patterns, "job")
+
+
+class Filters(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs are listed. ``history``: also those that newer content replaced, or of removed flows."""
+
+    patterns: tuple[str, ...]
+    states: set[str]
+    flow: str | None
+    worker: str | None
+    limit: int | None
+    history: bool
+
+    def rows(self, view: View) -> list[Row]:
+        """Return the rows of these jobs."""
+        rows: list[Row] = []
+        for name in [self.flow] if self.flow else _flow_names(view, self.history):
+            if len(rows) == self.limit:
                 break
             records = view.jobs_of(name)
             keys = job_keys(records)
-            found = (
-                job
-                for job in records
-                if (history or job.current)
-                and (not wanted or job.state in wanted)
-                and (worker is None or job.config.worker_name == worker)
-                and _matches(job.path, patterns)
-            )
-            room = limit - len(rows) if limit is not None else None
-            rows += [job_data(job, keys) for job in islice(found, room)]
-    _none_found(context, rows, patterns, "job")
-    if context.options.output in ("table", "wide"):
-        now = time.time()
-        rows = [row | {"error": _problem(row, now)} for row in rows]
-    show(context, rows, *_job_columns(context, rows), name="key")
+            room = self.limit - len(rows) if self.limit is not None else None
+            rows += [job_data(job, keys) for job in islice(filter(self._pass, records), room)]
+        return rows
+
+    def _pass(self, job: JobRecord) -> bool:
+        return (
+            (self.history or job.current)
+            and (not self.states or job.state in self.states)
+            and (self.worker is None or job.config.worker_name == self.worker)
+            and _matches(job.path, self.patterns)
+        )
 
 
-@command.command(name="workers", help="List workers with how many jobs they have.")
+@command.command(name="workers", help="List workers: how they are, and how many jobs they have.")
+@_WATCH
 @global_options
-def workers(context: Context) -> None:
+def workers(context: Context, *, watch: bool) -> None:
     """List the workers of the last applied revision."""
-    with context.store(must_exist=True) as store, store.read() as view:
-        config = view.config()
-        known = config.workers if config is not None else {}
-        rows = [worker_data(view, name, known[name]) for name in sorted(known)]
-    if context.options.output in ("table", "wide"):
-        rows = [readable_worker(row, time.time()) for row in rows]
-    show(context, rows, *_worker_columns(rows), name="name")
+    _list(context, Listing(_worker_rows, _worker_columns, "name", _readable_worker), watch)
+
+
+def _worker_rows(view: View) -> list[Row]:
+    config = view.config()
+    known = config.workers if config is not None else {}
+    return [worker_data(view, name, known[name]) for name in sorted(known)]
+
+
+def _readable_worker(row: Row) -> Row:
+    return readable_conditions(readable_worker(row, time.time()))
+
+
+def _list(
+    context: Context, listing: Listing, watch: bool, patterns: tuple[str, ...] = (), what: str = ""
+) -> None:
+    """Show a listing once, or until it is interrupted."""
+    with context.store(must_exist=True) as store:
+        with store.read() as view:
+            rows = listing.look(view)
+            attempt = counted_attempt(view) if what == "flow" else None
+        _none_found(context, rows, patterns, what)
+        if not watch:
+            say_attempt(context, attempt)
+            show_listing(context, listing, rows)
+            return
+        from reconciler.cli.views.live import follow
+
+        follow(context, store, listing)
 
 
 @command.command(name="rules", help="List override rules in the order in which they apply.")
@@ -139,8 +175,15 @@ def rules(context: Context) -> None:
     show(context, rows, *RULE_COLUMNS, name="name")
 
 
-def _trees(context: Context, view: View, flows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    drawn, everything = signs(), context.options.verbose > 0
+def _flow_rows(view: View, patterns: tuple[str, ...]) -> list[Row]:
+    return [row for row in flows_data(view) if _matches(str(row["name"]), patterns)]
+
+
+def _readable_flow(row: Row) -> Row:
+    return readable_conditions(row) | {"jobs": _counts(row["jobs"]), "labels": row["labels"] or None}
+
+
+def _trees(view: View, flows: list[Row], drawn: Signs, everything: bool) -> list[Row]:
     rows = (tree_rows(flow, view.jobs_of(flow["name"]), drawn, everything=everything) for flow in flows)
     return list(chain.from_iterable(rows))
 
@@ -154,7 +197,7 @@ def _flow_names(view: View, history: bool) -> list[str]:
     return [flow.name for flow in view.flows() if history or not is_gone(view, flow)]
 
 
-def _job_columns(context: Context, rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _job_columns(context: Context, rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A change that waits must not go unseen: its column appears as soon as there is one."""
     narrow, wide = JOB_COLUMNS
     if context.options.output == "wide" or not any(row["deferred"] for row in rows):
@@ -162,7 +205,7 @@ def _job_columns(context: Context, rows: list[dict[str, Any]]) -> tuple[tuple[st
     return (*narrow[:-1], "deferred", narrow[-1]), wide
 
 
-def _worker_columns(rows: list[dict[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _worker_columns(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """An outage explains itself, where there is one."""
     narrow, wide = WORKER_COLUMNS
     return (*narrow, "next_try", "reason") if any(row["reason"] for row in rows) else narrow, wide

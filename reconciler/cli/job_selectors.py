@@ -19,6 +19,11 @@ _FILTER = re.compile(r"([A-Za-z_]+):(.*)", re.DOTALL)
 FILTERS = ("state", "worker", "flow")
 
 
+def is_uuid(word: str) -> bool:
+    """Whether a word is the uuid of a job, or ``<uuid>_<index>``."""
+    return _UUID.fullmatch(word) is not None
+
+
 class Words(msgspec.Struct, frozen=True):
     """The words sorted by their kind. A job must match one of each kind that is given."""
 
@@ -114,7 +119,7 @@ class JobFinder:
     # names --------------------------------------------------------------------------------------------
 
     def _named(self, name: str) -> tuple[list[JobRecord], bool]:
-        if _UUID.fullmatch(name):
+        if is_uuid(name):
             return self._by_uuid(name.lower()), True
         flow, slash, job = name.partition("/")
         if not flow or (slash and not job):

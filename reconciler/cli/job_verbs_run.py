@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
+from reconciler.actual.requests import Requests
 from reconciler.actual.store import Store, View, Writer
 from reconciler.cli.context import Context
 from reconciler.cli.job_selectors import JobFinder, Selected, read_words
@@ -92,7 +93,9 @@ class Call:
             VerbActor(writer, plan, self.by, asked, self.now).carry_out()
             return plan
 
-        return store.write(write)
+        plan = store.write(write)
+        Requests(store.path).poke()
+        return plan
 
     def _must_ask(self, plan: VerbPlan) -> bool:
         """Ask people, not scripts, and only before what is not undone by a word."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reconciler.actual.state_dir import Lease
 from reconciler.actual.unchanged import is_settled, unchanged_outcome
 from reconciler.cli.context import Context, opened
 from reconciler.cli.views.words import many, some
@@ -17,6 +18,7 @@ from reconciler.errors import ExitCode, InputError
 from reconciler.model.records import Outcome
 
 if TYPE_CHECKING:
+    from reconciler.actual.store import Store
     from reconciler.loop import Session
 
 
@@ -43,6 +45,9 @@ def run(
     with opened(context.state_dir(source, revision), context.say) as store:
         outcome = unchanged_outcome(store, revision, time.time())
         if outcome is None or not is_settled(outcome, wait=wait):
+            lease = Lease(store.path)
+            if lease.is_watched():
+                return _by_the_daemon(context, store, lease, limit, allow_prune=allow_prune)
             from reconciler.loop import Session
 
             return reconcile_pass(context, Session(source, store, revision), limit, allow_prune=allow_prune)
@@ -54,6 +59,21 @@ def run(
     click.echo(f"{revision}: nothing to do")
     click.echo(_standing(context, outcome))
     return ExitCode.NO if wait and outcome.degraded else ExitCode.OK
+
+
+def _by_the_daemon(
+    context: Context, store: Store, lease: Lease, limit: float | None, *, allow_prune: bool
+) -> int:
+    from reconciler.cli.handover import hand_over, standing, wait_until_idle
+
+    code = hand_over(context, store, lease, allow_prune=allow_prune)
+    refused = code not in (ExitCode.OK, ExitCode.USAGE)  # the valid part of an invalid revision was applied
+    settled = limit is None or refused or wait_until_idle(store, lease, limit)
+    outcome = standing(store)
+    click.echo(_standing(context, outcome))
+    if code != ExitCode.OK:
+        return code
+    return ExitCode.NO if not settled or (limit is not None and outcome.degraded) else ExitCode.OK
 
 
 def reconcile_pass(

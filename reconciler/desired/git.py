@@ -231,6 +231,11 @@ class Source:
             file.write_bytes(data)
             file.chmod(0o755 if executable else 0o644)
 
+    def common_dir(self) -> Path:
+        """Return the directory that has the branches: of a linked work tree, that of the main one."""
+        raw = self.run("rev-parse", "--git-common-dir").stdout
+        return (self.git_dir / raw.decode(errors="surrogateescape").rstrip("\n")).resolve()
+
     def root_commit(self) -> str:
         """Return the first commit of the history; empty for a shallow clone, which does not have it."""
         if (self.git_dir / "shallow").exists():
@@ -295,7 +300,7 @@ def open_source(location: str, branch: str | None, path: str, mirrors: Path, *, 
     TransientError
         The remote cannot be reached in time; a mirror that exists is left as it was.
     """
-    if _is_remote(location):
+    if is_remote(location):
         from reconciler.desired.mirror import mirror_of
 
         return Source(mirror_of(location, mirrors, fetch=fetch), None, branch, path)
@@ -330,7 +335,8 @@ def _not_a_repository(directory: Path, result: subprocess.CompletedProcess[bytes
     )
 
 
-def _is_remote(location: str) -> bool:
+def is_remote(location: str) -> bool:
+    """Whether a location is a URL, or ``host:path``, rather than a directory of this machine."""
     return "://" in location or (":" in location.split("/")[0] and not Path(location).exists())
 
 

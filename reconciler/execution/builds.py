@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +14,7 @@ from reconciler.desired.flows import build_form
 from reconciler.desired.git import Source
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import WorldError
-from reconciler.execution.hosts.process import end_group
+from reconciler.execution.build_process import BuildProcess, SpareProcess
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow, BuiltJob, build_key
 from reconciler.model.manifests import OnCodeChange
@@ -37,16 +32,17 @@ class BuildFailedError(Exception):
 
 
 class Builder:
-    """Builds flows of one revision; starts the build process when the first is asked for."""
+    """Builds flows of one revision, in a process that is started, or taken from ``spare``, for the first."""
 
-    def __init__(self, source: Source, desired: DesiredState, state_dir: Path) -> None:
+    def __init__(
+        self, source: Source, desired: DesiredState, state_dir: Path, spare: SpareProcess | None = None
+    ) -> None:
         self.source = source
         self.desired = desired
         self.code_dir = state_dir / "code"
         self.files_dir = state_dir / "files"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._errors: Any = None
-        self._pending = b""
+        self._process: BuildProcess | None = None
+        self._spare = spare
 
     def build(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> BuiltFlow:
         """Build one flow.
@@ -81,9 +77,14 @@ class Builder:
     def close(self) -> None:
         """End the build process and all that it started."""
         if self._process is not None:
-            end_group(self._process)
+            self._process.close()
             self._process = None
-            self._errors.close()
+
+    def kill(self) -> None:
+        """Kill the build process with all that it started; for another thread, of a program that ends now."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def _request(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
         files = self._materialise_files(flow)
@@ -114,36 +115,22 @@ class Builder:
 
     # the process --------------------------------------------------------------------------------------
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        trees = [tree for flow in self.desired.flows.values() for tree in flow.code]
-        paths = []
-        for tree in dict.fromkeys(trees):
+    def _start(self) -> BuildProcess:
+        """Return a process that knows where the code of the flows is."""
+        trees = dict.fromkeys(tree for flow in self.desired.flows.values() for tree in flow.code)
+        for tree in trees:
             self.source.extract(tree, self.code_dir / tree)
-            paths.append(str(self.code_dir / tree))
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-        self._pending = b""
-        return subprocess.Popen(
-            [sys.executable, "-m", "reconciler.execution.bridge.build"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=environment,
-            start_new_session=True,
-        )
+        process = self._spare.take() if self._spare is not None else BuildProcess()
+        process.send(json.dumps([str(self.code_dir / tree) for tree in trees]).encode() + b"\n")
+        return process
 
     def _ask(self, flow: DesiredFlow, request: bytes) -> dict[str, Any]:
-        if self._process is None:
-            self._process = self._start()
-            slow = f"the process that builds flows was not ready after {_START_TIMEOUT:g} s"
-            self._read_line(flow, _START_TIMEOUT, slow, "is the machine very busy? try again")
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(request)
-            self._process.stdin.flush()
+            if self._process is None:
+                self._process = self._start()
+                slow = f"the process that builds flows was not ready after {_START_TIMEOUT:g} s"
+                self._read_line(flow, _START_TIMEOUT, slow, "is the machine very busy? try again")
+            self._process.send(request)
         except BrokenPipeError:
             raise self._died(flow) from None
         limit = self.desired.project.build_timeout
@@ -153,29 +140,22 @@ class Builder:
         return answer
 
     def _read_line(self, flow: DesiredFlow, limit: float, too_slow: str, hint: str) -> bytes:
-        assert self._process is not None and self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
-        deadline = time.monotonic() + limit
-        while b"\n" not in self._pending:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([pipe], [], [], left)[0]:
-                self.close()
-                raise self._failed(flow, too_slow, hint)
-            chunk = os.read(pipe, 1 << 20)
-            if not chunk:
-                raise self._died(flow)
-            self._pending += chunk
-        line, _, self._pending = self._pending.partition(b"\n")
+        assert self._process is not None
+        try:
+            line = self._process.read_line(limit)
+        except TimeoutError:
+            self.close()
+            raise self._failed(flow, too_slow, hint) from None
+        if line is None:
+            raise self._died(flow)
         return line
 
     def _died(self, flow: DesiredFlow) -> BuildFailedError:
         assert self._process is not None
-        code = self._process.wait()
-        self._errors.seek(0)
-        tail = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        code, tail = self._process.last_words()
         self.close()
         what = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return self._failed(flow, f"its build process {what}{': ' + tail[0] if tail else ''}", None)
+        return self._failed(flow, f"its build process {what}{f': {tail}' if tail else ''}", None)
 
     def _failed(self, flow: DesiredFlow, message: str, hint: str | None) -> BuildFailedError:
         place = f"/spec/{flow.spec.form}"

@@ -25,10 +25,12 @@ from reconciler.execution.taking_in import TakerIn
 from reconciler.execution.transitions import move, note
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.poll import Seen
-from reconciler.model.records import AppliedConfig, JobRecord
+from reconciler.model.manifests import PollInterval
+from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
 _CLEANED_AT_ONCE = 200
+_SOON = 1.0  # seconds until jobs are looked at again that could start, and did not for no known reason
 _MAY_BE_THERE = ON_WORKER | {JobState.UPLOADED}
 _NOTES = (
     Step.NOTE_RUNNING,
@@ -42,20 +44,11 @@ Steps = Mapping[Step, Sequence[JobRecord]]
 
 
 class Executor:
-    """Carries the jobs of all workers through their life.
+    """Carries the jobs of all workers through their life, one worker after the other."""
 
-    ``access`` gives the files and the queue of a worker by its name.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        config: AppliedConfig,
-        outputs: Outputs,
-        access: Callable[[str], WorkerAccess],
-    ) -> None:
+    def __init__(self, store: Store, lanes: Sequence[Lane]) -> None:
         self.store = store
-        self.lanes = [Lane(store, config, outputs, name, access) for name in sorted(config.workers)]
+        self.lanes = lanes
 
     def advance(self, now: float) -> bool:
         """Move every job that can move, and begin the retries that are due; return whether any did."""
@@ -80,18 +73,12 @@ class Executor:
 class Lane(OnWorker):
     """The jobs of one worker. What fails here leaves the other workers alone."""
 
-    def __init__(
-        self,
-        store: Store,
-        config: AppliedConfig,
-        outputs: Outputs,
-        name: str,
-        access: Callable[[str], WorkerAccess],
-    ) -> None:
-        super().__init__(store, config, outputs, name, access)
-        self._starter = Starter(store, config, outputs, name, access)
-        self._taker_in = TakerIn(store, config, outputs, name, access)
+    def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
+        super().__init__(store, outputs, name, access)
+        self._starter = Starter(store, outputs, name, access)
+        self._taker_in = TakerIn(store, outputs, name, access)
         self._looks: Looks | None = None
+        self._urgent = False
         self._strays: set[str] = set()
         self.standing = Standing(store, name)
 
@@ -99,7 +86,8 @@ class Lane(OnWorker):
     def looks(self) -> Looks:
         """When this worker is looked at."""
         if self._looks is None:
-            self._looks = Looks(local=self.access.host.is_local)
+            bounds = self.access.spec.poll_interval or PollInterval()
+            self._looks = Looks(bounds, local=self.access.host.is_local)
         return self._looks
 
     def advance(self, now: float) -> bool:
@@ -111,19 +99,34 @@ class Lane(OnWorker):
         if not work:
             return False
         active = self._starter.drop(active, now)
-        if now < self.standing.status.next_try:
+        if self.standing.rests(now):
             return False
         try:
-            before = self.access.host.commands
+            before = self.access.commands
             moved = self._pass(active, now)
             self._clean_up(old)
-            asked = self.access.host.commands > before
+            asked = self.access.commands > before
         except TransientError as error:
             self.standing.failed(error, now)
             return False
         if asked:  # else there was no reason to ask it for anything, and nothing is known
             self.standing.answered(now)
         return moved
+
+    def due(self, now: float) -> float | None:
+        """Return when another pass is worth while, if nothing happens elsewhere; None if never."""
+        with self.store.read() as view:
+            on_worker = view.any_in_state(ON_WORKER, self.name)
+            waits = on_worker or view.any_in_state((*ACTIVE, JobState.READY), self.name)
+            cleanup = view.next_cleanup(self.name)
+        times = [cleanup] if cleanup is not None else []
+        if on_worker:
+            times.append(self.looks.next_look(now, urgent=self._urgent))
+        elif waits:
+            times.append(now + _SOON)
+        if times and self.standing.rests(now):
+            return max(min(times), self.standing.status.next_try)
+        return min(times, default=None)
 
     def warnings(self) -> list[str]:
         """Return what is new and people should know of this worker."""
@@ -158,9 +161,9 @@ class Lane(OnWorker):
         on_worker = [job for job in active if job.state in ON_WORKER]
         if not on_worker or not self.looks.due(now):
             return Seen(set())
-        urgent = any(job.cancel is not None or job.state is JobState.SUBMITTED for job in on_worker)
+        self._urgent = any(job.cancel is not None or job.state is JobState.SUBMITTED for job in on_worker)
         ask = {}
-        if self.looks.queue_due(now, urgent=urgent):
+        if self.looks.queue_due(now, urgent=self._urgent):
             ask = {job.queue_id: job.submitted or now for job in on_worker if job.queue_id}
         seen = self.access.poll(ask)
         self.looks.looked(now, asked=bool(ask))

@@ -72,7 +72,7 @@ def _on_worker(job: JobRecord, seen: Observation, now: float) -> Step:
         return Step.WAIT
     if seen.entry is not None:
         return _in_queue(job, seen.entry)
-    if job.missing_since is None:
+    if job.missing_since is None or job.missing_since > now:  # the clock was set back: doubt anew
         return Step.NOTE_MISSING
     # That one which we ended ourselves is gone is no surprise.
     doubt = seen.lost_after if job.cancel is None else 0.0

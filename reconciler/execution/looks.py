@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from reconciler.model.manifests import PollInterval
+
 _SHARE = 0.2
-_SHORTEST_LOOK, _SHORTEST_QUESTION, _LONGEST = 0.5, 2.0, 10.0
-_URGENT = 4
+_SLOWER, _URGENT = 4, 4
+"""The queue of this machine is asked less often than the outbox of another, but not while a job starts."""
 
 
 class Looks:
     """The times of the looks at one worker. All times are seconds since the epoch.
 
     An interval is a fixed share of the time since anything moved: so a job that ran for a minute is noticed
-    within some seconds, and one that ran for hours costs its cluster no more than six looks a minute. The
-    outbox of this machine costs nothing, and is looked at in every pass.
+    within some seconds, and one that ran for hours costs its cluster no more than six looks a minute, or what
+    the worker's ``poll_interval`` says. The outbox of this machine costs nothing, and is looked at in every
+    pass.
     """
 
-    def __init__(self, *, local: bool) -> None:
+    def __init__(self, bounds: PollInterval, *, local: bool) -> None:
+        self._bounds = bounds
         self._local = local
         self._moved = self._looked = self._asked = 0.0
 
     def due(self, now: float) -> bool:
         """Whether to look at the outbox."""
-        return self._local or _past(self._looked, self._interval(now, _SHORTEST_LOOK), now)
+        return self._local or _past(self._looked, self._interval(now), now)
 
     def queue_due(self, now: float, *, urgent: bool) -> bool:
         """Whether to ask the queue too; on another host both are one command."""
-        interval = self._interval(now, _SHORTEST_QUESTION) / (_URGENT if urgent else 1)
-        return not self._local or _past(self._asked, interval, now)
+        return not self._local or _past(self._asked, self._question_interval(now, urgent=urgent), now)
+
+    def next_look(self, now: float, *, urgent: bool) -> float:
+        """Return when :meth:`due` and :meth:`queue_due` will say so, whichever is first.
+
+        The outbox of this machine needs no look for that: who waits is told of what comes there.
+        """
+        if self._local:
+            return self._asked + self._question_interval(now, urgent=urgent)
+        return self._looked + self._interval(now)
 
     def looked(self, now: float, *, asked: bool) -> None:
         """Note a look."""
@@ -42,8 +54,12 @@ class Looks:
         """Ask the queue at the next look, whenever it was asked last."""
         self._asked = 0.0
 
-    def _interval(self, now: float, shortest: float) -> float:
-        return min(_LONGEST, max(shortest, _SHARE * (now - self._moved)))
+    def _interval(self, now: float, slower: int = 1) -> float:
+        bounds = self._bounds
+        return min(bounds.longest, max(bounds.shortest * slower, _SHARE * (now - self._moved)))
+
+    def _question_interval(self, now: float, *, urgent: bool) -> float:
+        return self._interval(now, _SLOWER) / (_URGENT if urgent else 1)
 
 
 def _past(before: float, interval: float, now: float) -> bool:

@@ -33,6 +33,10 @@ class Standing:
         status = self.status
         return None if status.reachable else " - ".join(filter(None, (status.reason, status.fix)))
 
+    def rests(self, now: float) -> bool:
+        """Whether it is too early for the next try; a clock that was set back makes it wait no longer."""
+        return 0 < self.status.next_try - now <= _LONGEST_BACK_OFF
+
     def answered(self, now: float) -> None:
         """The worker did what it was asked for; written down when that is news."""
         self._seen_at = now

@@ -27,18 +27,10 @@ _RAN_BEFORE = "it was started before the state was restored; that attempt counts
 
 
 class OnWorker:
-    """What all work on the jobs of one worker needs; ``access`` gives files and queue of a worker by name."""
+    """What all work on the jobs of one worker needs. ``access`` gives its files and its queue."""
 
-    def __init__(
-        self,
-        store: Store,
-        config: AppliedConfig,
-        outputs: Outputs,
-        name: str,
-        access: Callable[[str], WorkerAccess],
-    ) -> None:
+    def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
         self.store = store
-        self.config = config
         self.outputs = outputs
         self.name = name
         self._access = access
@@ -46,7 +38,7 @@ class OnWorker:
     @property
     def access(self) -> WorkerAccess:
         """The files and the queue of this worker."""
-        return self._access(self.name)
+        return self._access()
 
 
 class Starter(OnWorker):
@@ -55,7 +47,7 @@ class Starter(OnWorker):
     @property
     def max_jobs(self) -> int | None:
         """How many jobs the worker takes at once; None for any number."""
-        return self.config.workers[self.name].max_jobs
+        return self.access.spec.max_jobs
 
     def check_out(self, now: float) -> list[JobRecord]:
         """Take the most urgent READY jobs, as many as the worker's limit allows. This is the intent."""
@@ -91,7 +83,7 @@ class Starter(OnWorker):
         """
         if not jobs:
             return []
-        outcome = self.access.upload(jobs, Contents(self._payload, self.config, self.outputs))
+        outcome = self.access.upload(jobs, Contents(self._payload, self._config(), self.outputs))
 
         def write(writer: Writer) -> list[JobRecord]:
             done = []
@@ -108,6 +100,13 @@ class Starter(OnWorker):
             return done
 
         return self.store.write(write)
+
+    def _config(self) -> AppliedConfig:
+        """Return the configuration as it is now: these jobs may come from a revision just applied."""
+        with self.store.read() as view:
+            config = view.config()
+        assert config is not None, "jobs come from an applied revision"
+        return config
 
     def _payload(self, job: JobRecord) -> bytes:
         with self.store.read() as view:

@@ -17,7 +17,7 @@ from reconciler.execution.versions import note_versions
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.collect import Wanted
 from reconciler.execution.worker.ending import Ended
-from reconciler.model.records import AppliedConfig, JobRecord
+from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, JobState
 
 AT_ONCE = 200
@@ -35,15 +35,8 @@ class TakerIn(OnWorker):
     ``warnings`` are for people: whoever tells them takes them out.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        config: AppliedConfig,
-        outputs: Outputs,
-        name: str,
-        access: Callable[[str], WorkerAccess],
-    ) -> None:
-        super().__init__(store, config, outputs, name, access)
+    def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
+        super().__init__(store, outputs, name, access)
         self.warnings: list[str] = []
 
     def take_in(self, ended: Sequence[JobRecord], lost: Sequence[JobRecord], now: float) -> bool:
@@ -103,11 +96,13 @@ class TakerIn(OnWorker):
 
     def _record_endings(self, writer: Writer, endings: Sequence[Collected], now: float) -> list[str]:
         warnings: list[str | None] = []
+        config = writer.config()  # in this transaction: children are born by the rules of this very moment
+        assert config is not None, "jobs come from an applied revision"
         for job, ending in endings:
             if ending.still_runs_as:
                 _adopt(writer, job, ending.still_runs_as, now)
             elif ending.result is not None:
-                take_in(writer, job.id, job.attempt, ending.result, self.outputs, self.config, now)
+                take_in(writer, job.id, job.attempt, ending.result, self.outputs, config, now)
                 self._plan_cleanup(writer, job, ending.result, now)
                 warnings.append(note_versions(writer, self.name, ending.result, now))
             else:
@@ -118,7 +113,7 @@ class TakerIn(OnWorker):
 
     def _plan_cleanup(self, writer: Writer, job: JobRecord, result: JobResult, now: float) -> None:
         """A run directory goes, if the worker says so, after a success; people look at failures."""
-        cleanup = self.config.workers[self.name].cleanup
+        cleanup = self.access.spec.cleanup
         if result.ok and cleanup != "keep":
             wait = 0 if cleanup == "completed" else cleanup.seconds
             writer.add_cleanup(self.name, now + wait, job)

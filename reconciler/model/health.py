@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from reconciler.model.records import FlowRecord, JobGlance, JobRecord
-from reconciler.model.states import BROKEN, ON_WORKER, Health, JobState
+from reconciler.model.records import AppliedConfig, FlowRecord, JobGlance, JobRecord
+from reconciler.model.states import ACTIVE, BROKEN, ON_WORKER, Health, JobState, Sync
 
 
 class FlowStatus(msgspec.Struct, frozen=True):
@@ -31,6 +31,17 @@ def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> Flow
     return FlowStatus(health, reason, dict(sorted(counts.items())), fix)
 
 
+def flow_sync(flow: FlowRecord, jobs: Sequence[JobRecord], config: AppliedConfig | None) -> tuple[Sync, str]:
+    """Return whether a flow is what the last applied revision wants, and why not."""
+    if config is not None and flow.name in config.out_of_sync:
+        return Sync.OUT_OF_SYNC, config.out_of_sync[flow.name]
+    # A job that was stopped is as the revision left it: its change waits for a rerun that may never come.
+    deferred = sum(1 for job in jobs if job.wanted is not None and job.state in ACTIVE)
+    if deferred:
+        return Sync.OUT_OF_SYNC, f"{deferred} deferred change" + ("s" if deferred > 1 else "")
+    return Sync.SYNCED, ""
+
+
 def _judge(
     flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance], counts: Counter[str]
 ) -> tuple[Health, str, str]:
@@ -43,21 +54,21 @@ def _judge(
     if all(job.ended for job in jobs):
         cancelled = counts[JobState.USER_STOPPED]
         if cancelled:
-            return Health.SUSPENDED, f"{_jobs(cancelled)} cancelled", _rerun(flow.name)
-        return Health.HEALTHY, f"{counts[JobState.COMPLETED]} of {_jobs(len(jobs))} completed", ""
+            return Health.SUSPENDED, f"{many_jobs(cancelled)} cancelled", _rerun(flow.name)
+        return Health.HEALTHY, f"{counts[JobState.COMPLETED]} of {many_jobs(len(jobs))} completed", ""
     if flow.suspended:
         why = f"suspended: {flow.suspend_reason}" if flow.suspend_reason else "spec.suspend is true"
         return Health.SUSPENDED, why, f"`reconcile set suspend {flow.name} off`"
     halted = {"cancelled": counts[JobState.USER_STOPPED], "paused": counts[JobState.PAUSED]}
     if any(halted.values()) and all(job.ended or job.state in _STILL for job in jobs):
-        waiting = f"; {_jobs(counts[JobState.WAITING])} waiting" if counts[JobState.WAITING] else ""
-        parts = [f"{_jobs(number)} {what}" for what, number in halted.items() if number]
+        waiting = f"; {many_jobs(counts[JobState.WAITING])} waiting" if counts[JobState.WAITING] else ""
+        parts = [f"{many_jobs(number)} {what}" for what, number in halted.items() if number]
         ways = {"cancelled": _rerun(flow.name), "paused": f"`reconcile resume {flow.name}`"}
         fix = ", ".join(ways[what] for what, number in halted.items() if number)
         return Health.SUSPENDED, ", ".join(parts) + waiting, fix
     again = sum(job.retry_at is not None for job in jobs)
-    more = f"; {_jobs(again)} to be retried" if again else ""
-    return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {_jobs(len(jobs))} completed{more}", ""
+    more = f"; {many_jobs(again)} to be retried" if again else ""
+    return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {many_jobs(len(jobs))} completed{more}", ""
 
 
 _STILL = frozenset({JobState.PAUSED, JobState.WAITING})
@@ -71,7 +82,7 @@ def _explain_broken(broken: Sequence[JobRecord | JobGlance], waiting: int) -> st
         text += f": {first.error.strip().splitlines()[-1]}"
     text += _more(broken)
     if waiting:
-        text += f"; {_jobs(waiting)} waiting"
+        text += f"; {many_jobs(waiting)} waiting"
     return text
 
 
@@ -91,5 +102,6 @@ def _more(jobs: Sequence[JobRecord | JobGlance]) -> str:
     return f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
 
 
-def _jobs(number: int) -> str:
+def many_jobs(number: int) -> str:
+    """Return ``1 job`` or ``2 jobs``."""
     return f"{number} job" if number == 1 else f"{number} jobs"

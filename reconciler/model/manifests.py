@@ -195,6 +195,13 @@ class CleanupAfter(msgspec.Struct, frozen=True, kw_only=True):
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
+class PollInterval(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds between two looks at a worker: while jobs move, and while nothing does."""
+
+    shortest: float = 0.5
+    longest: float = 10.0
+
+
 class WorkerSpec(ConnectionOptions, frozen=True, kw_only=True):
     """Where jobs run: host, scheduler, work_dir and limits. Fields as in jobflow-remote.
 
@@ -216,6 +223,7 @@ class WorkerSpec(ConnectionOptions, frozen=True, kw_only=True):
     scheduler_username: str | None = None
     sanitize_command: bool = False
     cleanup: Literal["keep", "completed"] | CleanupAfter = "keep"
+    poll_interval: PollInterval | None = None
 
     @property
     def connection(self) -> Connection | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -186,6 +187,36 @@ class WorkerStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
     next_try: float = 0.0
     python: str = ""
     jobflow: str = ""
+
+
+class AttemptResult(StrEnum):
+    """What came of the last attempt to apply a revision."""
+
+    APPLIED = "Applied"
+    INVALID = "Invalid"
+    REFUSED = "Refused"
+    FAILED = "Failed"
+
+
+class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """The last attempt to apply a revision; ``revision`` is empty if the source could not even be read.
+
+    ``result`` is ``Invalid`` if a part of it was not applied, since a document is wrong. ``failures`` counts
+    attempts that failed in a row, and ``next_try`` is when the next follows by itself.
+    """
+
+    time: float
+    result: AttemptResult
+    revision: str = ""
+    message: str = ""
+    fix: str = ""
+    failures: int = 0
+    next_try: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """Why it was not applied, for after the word that says what came of it."""
+        return self.message.removeprefix("refused: ")
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):

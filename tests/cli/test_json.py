@@ -37,6 +37,7 @@ VERBS = {
     "history": ["history"],
     "verb": ["retry", "--dry-run", "failing"],
     "diff": ["diff", "HEAD~1", "HEAD"],
+    "wait": ["wait", "arithmetic"],
     "explain-job": ["explain", "job", "arithmetic/add"],
     "explain-rule": ["explain", "rule", "hurry"],
 }

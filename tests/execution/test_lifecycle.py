@@ -109,6 +109,13 @@ def test_a_second_listing_is_enough_for_one_that_we_ended_ourselves(
     assert step(job(state, cancel=True, missing_since=missing_since), in_queue=False) is expected
 
 
+@pytest.mark.parametrize("cancel", [False, True])
+@pytest.mark.parametrize("state", sorted(ON_WORKER))
+def test_a_clock_that_was_set_back_begins_the_doubt_anew(state: JobState, cancel: bool) -> None:
+    missing = job(state, cancel=cancel, missing_since=NOW + 3600)
+    assert step(missing, in_queue=False) is Step.NOTE_MISSING
+
+
 @pytest.mark.parametrize("missing_since", [None, JUST_NOW, LONG_AGO])
 @pytest.mark.parametrize("state", sorted(ON_WORKER))
 def test_a_cancelled_job_is_killed_only_while_the_queue_knows_it(

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 
 from reconciler.actual.store import View
-from reconciler.cli.views.words import many
+from reconciler.cli.views.conditions import conditions_data, counted_attempt
 from reconciler.model.actions import Plan
+from reconciler.model.conditions import flow_conditions, never_submitted_conditions, worker_conditions
 from reconciler.model.desired import DesiredState
-from reconciler.model.health import flow_status
+from reconciler.model.health import flow_status, flow_sync
 from reconciler.model.manifests import Kind, RuleSpec, WorkerSpec
-from reconciler.model.records import AppliedConfig, Event, FlowRecord, JobRecord, WorkerStatus
+from reconciler.model.records import AppliedConfig, Attempt, Event, FlowRecord, JobRecord, WorkerStatus
 from reconciler.model.rules import Rule
 from reconciler.model.states import ACTIVE, Health, JobState, Sync
 from reconciler.plan.cost import Cost, CostGroup
@@ -74,10 +75,12 @@ def _deferred(job: JobRecord) -> Data | None:
     return {change.field: change.new for change in job.wanted_changes} if job.wanted is not None else None
 
 
-def flow_data(flow: FlowRecord, jobs: list[JobRecord], config: AppliedConfig | None) -> Data:
-    """Return a flow."""
+def flow_data(
+    flow: FlowRecord, jobs: list[JobRecord], config: AppliedConfig | None, attempt: Attempt | None
+) -> Data:
+    """Return a flow; ``attempt`` is the last one to apply a revision, if it counts."""
     status = flow_status(flow, jobs)
-    sync, why = _sync(flow, jobs, config)
+    sync, why = flow_sync(flow, jobs, config)
     return {
         "name": flow.name,
         "sync": str(sync),
@@ -89,28 +92,20 @@ def flow_data(flow: FlowRecord, jobs: list[JobRecord], config: AppliedConfig | N
         "labels": flow.labels,
         "suspended": flow.suspended,
         "removed": flow.removed,
+        **conditions_data(flow_conditions(flow, status, sync, why, config, attempt)),
     }
-
-
-def _sync(flow: FlowRecord, jobs: list[JobRecord], config: AppliedConfig | None) -> tuple[Sync, str]:
-    if config is not None and flow.name in config.out_of_sync:
-        return Sync.OUT_OF_SYNC, config.out_of_sync[flow.name]
-    # A job that was stopped is as the revision left it: its change waits for a rerun that may never come.
-    deferred = sum(1 for job in jobs if job.wanted is not None and job.state in ACTIVE)
-    if deferred:
-        return Sync.OUT_OF_SYNC, many(deferred, "deferred change")
-    return Sync.SYNCED, ""
 
 
 def flows_data(view: View) -> list[Data]:
     """Return all flows that are wanted, with those that were never submitted because they cannot be."""
-    config = view.config()
+    config, attempt = view.config(), counted_attempt(view)
     known = [flow for flow in view.flows() if not flow.orphaned]
-    found = [flow_data(flow, view.jobs_of(flow.name), config) for flow in known if not is_gone(view, flow)]
+    shown = [flow for flow in known if not is_gone(view, flow)]
+    found = [flow_data(flow, view.jobs_of(flow.name), config, attempt) for flow in shown]
     names = {flow.name for flow in known}
-    for name, reason in (config.out_of_sync if config is not None else {}).items():
-        if name not in names:
-            found.append(_never_submitted(name, reason, config.revision if config else ""))
+    if config is not None:
+        held = {name: reason for name, reason in config.out_of_sync.items() if name not in names}
+        found += [_never_submitted(name, reason, config, attempt) for name, reason in held.items()]
     return sorted(found, key=lambda flow: str(flow["name"]))
 
 
@@ -119,11 +114,13 @@ def is_gone(view: View, flow: FlowRecord) -> bool:
     return flow.removed and not any(job.state in ACTIVE for job in view.jobs_of(flow.name))
 
 
-def _never_submitted(name: str, reason: str, revision: str) -> Data:
+def _never_submitted(name: str, reason: str, config: AppliedConfig, attempt: Attempt | None) -> Data:
     reason = reason.removeprefix("last good version kept: ")
     return {
         "name": name, "sync": str(Sync.UNKNOWN), "health": str(Health.DEGRADED), "reason": reason,
-        "fix": "", "revision": revision, "jobs": {}, "labels": {}, "suspended": False, "removed": False,
+        "fix": "", "revision": config.revision, "jobs": {}, "labels": {}, "suspended": False,
+        "removed": False,
+        **conditions_data(never_submitted_conditions(reason, config, attempt)),
     }  # fmt: skip
 
 
@@ -131,13 +128,15 @@ def worker_data(view: View, name: str, spec: WorkerSpec) -> Data:
     """Return a worker with how many jobs it has."""
     status = view.worker_status(name)
     known = status or WorkerStatus(reachable=True)
+    active = sum(view.count_in_state(state, name) for state in ACTIVE)
+    conditions = worker_conditions(status, active, view.config(), counted_attempt(view))
     return {
         "name": name,
         "type": spec.type,
         "scheduler_type": spec.scheduler_type,
         "work_dir": spec.work_dir,
         "max_jobs": spec.max_jobs,
-        "active": sum(view.count_in_state(state, name) for state in ACTIVE),
+        "active": active,
         "ready": view.count_in_state(JobState.READY, name),
         "reachable": known.reachable if status is not None else None,
         "reason": known.reason,
@@ -147,6 +146,7 @@ def worker_data(view: View, name: str, spec: WorkerSpec) -> Data:
         "last_seen": known.last_seen,
         "python": known.python or None,
         "jobflow": known.jobflow or None,
+        **conditions_data(conditions),
     }
 
 

@@ -4,18 +4,49 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from reconciler.cli.context import Context
+
+if TYPE_CHECKING:
+    from reconciler.actual.store import View
+
+Row = dict[str, Any]
 
 _HEALTH_COLORS = {
     "Healthy": "green", "Degraded": "red", "Progressing": "cyan", "Suspended": "yellow",
     "COMPLETED": "green", "FAILED": "red", "REMOTE_ERROR": "red", "RUNNING": "cyan",
     "OutOfSync": "yellow", "Unknown": "yellow",
 }  # fmt: skip
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """What a verb lists: ``look`` finds the rows.
+
+    For a table ``readable`` makes texts of the values of a row, ``columns`` chooses what is shown of such
+    rows: always, and with ``-o wide`` as well. ``name`` is the field of ``-o name``, and names a row.
+    """
+
+    look: Callable[[View], list[Row]]
+    columns: Callable[[Sequence[Row]], tuple[Sequence[str], Sequence[str]]]
+    name: str
+    readable: Callable[[Row], Row] = lambda row: row
+
+
+def show_listing(context: Context, listing: Listing, rows: Sequence[Row]) -> None:
+    """Print the rows of a listing in the format that ``-o`` asks for."""
+    if is_table(context):
+        rows = list(map(listing.readable, rows))
+    show(context, rows, *listing.columns(rows), name=listing.name)
+
+
+def is_table(context: Context) -> bool:
+    """Whether the answer is for people."""
+    return context.options.output in ("table", "wide")
 
 
 def show(
@@ -55,21 +86,48 @@ _NARROWEST = 8
 
 
 def _table(context: Context, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Aligned columns; on a terminal cut to its width, elsewhere complete."""
     if not rows:
         context.say("nothing to show")
-        return
-    header = [column.upper().replace("_", " ") for column in columns]
-    cells = [header, *([cell_text(row[column]) for column in columns] for row in rows)]
-    widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
+    for line in table_lines(context, rows, columns):
+        click.echo(line)
+
+
+def table_lines(context: Context, rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
+    """Return aligned columns; on a terminal cut to its width, elsewhere complete. Without rows, nothing."""
+    if not rows:
+        return []
+    cells, widths = _cells_and_widths(rows, columns)
     limit = terminal_width()
     widths = widths if limit is None else _fitted(widths, limit)
-    for number, line in enumerate(cells):
-        texts = [
-            _styled(context, cell, width, header=number == 0)
-            for cell, width in zip(line, widths, strict=True)
-        ]
-        click.echo(_GAP.join(texts).rstrip())
+    return [_line(context, line, widths, header=number == 0) for number, line in enumerate(cells)]
+
+
+class GrowingTable:
+    """A table for a pipe, to which lines are added: columns only get wider."""
+
+    def __init__(self, context: Context, columns: Sequence[str]) -> None:
+        self._context = context
+        self._columns = columns
+        self._widths: list[int] = []
+
+    def add(self, rows: Sequence[Row]) -> list[str]:
+        """Return the lines of more rows, the first time with a header."""
+        cells, widths = _cells_and_widths(rows, self._columns)
+        old = self._widths or widths
+        self._widths = [max(pair) for pair in zip(old, widths, strict=True)]
+        lines = [_line(self._context, line, self._widths, header=n == 0) for n, line in enumerate(cells)]
+        return lines if old is widths else lines[1:]
+
+
+def _cells_and_widths(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[list[str]], list[int]]:
+    header = [column.upper().replace("_", " ") for column in columns]
+    cells = [header, *([cell_text(row[column]) for column in columns] for row in rows)]
+    return cells, [max(map(display_width, column)) for column in zip(*cells, strict=True)]
+
+
+def _line(context: Context, cells: Sequence[str], widths: Sequence[int], *, header: bool) -> str:
+    texts = [_styled(context, cell, width, header=header) for cell, width in zip(cells, widths, strict=True)]
+    return _GAP.join(texts).rstrip()
 
 
 def terminal_width() -> int | None:

@@ -21,11 +21,12 @@ from reconciler.model.keys import unique_keys
 
 
 def main() -> None:
-    """Say that all is imported, then answer requests until stdin ends."""
+    """Say that all is imported, hear where the user's code is, then answer requests until stdin ends."""
     answers = _own_stdout()
     warnings.simplefilter("ignore")
     answers.write("ready\n")
     answers.flush()
+    _add_code(json.loads(sys.stdin.readline() or "[]"))
     for line in sys.stdin:
         answers.write(json.dumps(answer(json.loads(line))) + "\n")
         answers.flush()
@@ -36,6 +37,13 @@ def _own_stdout() -> TextIO:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
+
+
+def _add_code(paths: list[str]) -> None:
+    """Let imports find the user's code, here and in what this process starts."""
+    sys.path[1:1] = paths
+    known = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *([known] if known else [])])
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:

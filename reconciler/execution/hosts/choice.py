@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from reconciler.execution.hosts.command import Host
 from reconciler.execution.hosts.local import LocalHost
@@ -36,6 +37,14 @@ class Hosts:
             if key not in self._hosts:
                 self._hosts[key] = host_of(connection)
             return self._hosts[key]
+
+    def keep(self, connections: Iterable[Connection | None]) -> None:
+        """Let go of the connections that no worker names any more."""
+        keys = {b"" if connection is None else connection.key for connection in connections}
+        with self._lock:
+            gone = [self._hosts.pop(key) for key in self._hosts.keys() - keys]
+        for host in gone:
+            host.close()
 
     @property
     def commands(self) -> int:

@@ -24,6 +24,7 @@ from reconciler.execution.hosts.command import (
 )
 
 _CHUNK = 1 << 16
+_running: set[subprocess.Popen[bytes]] = set()
 _GLANCE = 0.2
 """Seconds between two looks whether a process has ended although something holds its pipes open."""
 
@@ -58,6 +59,7 @@ def run_script(
         )
     except OSError as error:
         raise TransientError(f"{name} cannot run a command: {error.strerror}") from error
+    _running.add(process)
     feed = chain([framed(script, sign, reads_data=reads_data)], data or ())
     talk = _Conversation(process, feed, cutter, timeout, renewed=reads_data or sink is not None)
     try:
@@ -66,6 +68,7 @@ def run_script(
         raise TransientError(f"{name} gave no answer in {timeout:g} s") from error
     finally:
         end_group(process)
+        _running.discard(process)
     errors = bytes(talk.errors)
     if not cutter.began:
         raise never_began(name, process.returncode, cutter.noise, errors)
@@ -172,11 +175,22 @@ class _Conversation:
         return chunk
 
 
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that leads a group, with the group; nobody waits for it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def kill_running() -> None:
+    """Kill all commands that run now, with their groups; for a program that ends although they hang."""
+    for process in list(_running):
+        kill_group(process)
+
+
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a command that still runs, with its process group; do not wait for what has left the group."""
     if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process)
         process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:

@@ -7,6 +7,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO
 
 import msgspec
 
@@ -54,7 +55,7 @@ class WorkerAccess:
 
     ``transfer`` is the host for files, often the same as ``host``; both see the same directory.
     ``neighbours`` are the directories of other workers of the same account there, and ``shelf`` is what all
-    of them have.
+    of them have. ``commands`` counts what was run for this worker: its host may serve others too.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class WorkerAccess:
         self.transfer = transfer if transfer is not None else host
         self.queue: Queue = queue_of(spec.scheduler_type, spec.scheduler_username)
         self.place = launch.place_of(spec, expand)
+        self.commands = 0
         self._shelf = shelf if shelf is not None else Shelf()
         self._neighbours = neighbours
         self._forget: set[str] = set()
@@ -244,7 +246,7 @@ class WorkerAccess:
             sign = new_sign()
             together = self.transfer is self.host
             text = collect.script(wanted, self.place, self.queue, sign, with_results=together)
-            self._checked(self.host.run(text, self.spec.timeout_execute, sink=spool))  # type: ignore[arg-type]
+            self._checked(self._run(text, sink=spool))  # type: ignore[arg-type]
             spool.seek(0)
             facts = collect.read_facts(spool, len(wanted), sign)  # type: ignore[arg-type]
             numbers = [number for number, fact in facts.items() if fact.size is not None and not fact.later]
@@ -273,18 +275,26 @@ class WorkerAccess:
         spool.truncate()
         if directories:
             text = collect.results_script(directories)
-            self._checked(self.transfer.run(text, self.spec.timeout_execute, sink=spool))  # type: ignore[arg-type]
+            self._checked(self._run(text, self.transfer, sink=spool))  # type: ignore[arg-type]
         spool.seek(0)
 
     # running ------------------------------------------------------------------------------------------
 
-    def _run(self, text: str, host: Host | None = None, data: Iterable[bytes] | None = None) -> CommandResult:
-        return (host or self.host).run(text, self.spec.timeout_execute, data=data)
+    def _run(
+        self,
+        text: str,
+        host: Host | None = None,
+        *,
+        data: Iterable[bytes] | None = None,
+        sink: BinaryIO | None = None,
+    ) -> CommandResult:
+        self.commands += 1
+        return (host or self.host).run(text, self.spec.timeout_execute, data=data, sink=sink)
 
     def _run_one_by_one(self, text: str) -> str:
         """Run a script that takes a while for each of many jobs: it must not be silent for too long."""
         said = io.BytesIO()
-        self.host.run(text, self.spec.timeout_execute, sink=said)
+        self._run(text, sink=said)
         return said.getvalue().decode(errors="replace")
 
     def _checked(self, result: CommandResult) -> None:

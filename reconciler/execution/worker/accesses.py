@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from reconciler.execution import launch
@@ -11,17 +10,19 @@ from reconciler.execution.hosts.command import Host
 from reconciler.execution.hosts.local import expand
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.freight import Repository
-from reconciler.execution.worker.shelf import Shelf
+from reconciler.execution.worker.shelf import Shelves
 from reconciler.model.manifests import WorkerSpec
 
 
 class Accesses:
     """Gives the access to a worker by its name: made when it is wanted first, then always the same."""
 
-    def __init__(self, workers: Mapping[str, WorkerSpec], repository: Repository, hosts: Hosts) -> None:
+    def __init__(
+        self, workers: Mapping[str, WorkerSpec], repository: Repository, hosts: Hosts, shelves: Shelves
+    ) -> None:
         self._workers, self._repository, self._hosts = workers, repository, hosts
+        self._shelves = shelves
         self._known: dict[str, WorkerAccess] = {}
-        self._shelves: dict[Host, Shelf] = defaultdict(Shelf)
 
     def __call__(self, name: str) -> WorkerAccess:
         """Return the access to a worker."""
@@ -34,7 +35,7 @@ class Accesses:
                 self._repository,
                 host,
                 transfer,
-                shelf=self._shelves[host],
+                shelf=self._shelves.of(host),
                 neighbours=self._neighbours(name, host),
             )
         return self._known[name]

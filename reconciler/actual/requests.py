@@ -1,0 +1,150 @@
+"""Requests to the daemon that works on a state: small files in the state directory, each with an answer.
+
+A request is written whole or not at all. It stays until it was answered, so a daemon that dies before that
+finds it when it starts again. The one who asked takes the answer away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from reconciler.errors import WorldError
+
+_FORGOTTEN = 3600.0
+"""Seconds after which an answer that nobody has taken is removed."""
+
+
+class Request(msgspec.Struct, kw_only=True, frozen=True):
+    """Look at the source now. ``by`` asks; ``allow_prune`` lets a plan pass that a guard refuses."""
+
+    token: str
+    by: str
+    time: float
+    allow_prune: bool = False
+
+
+class Answer(msgspec.Struct, kw_only=True, frozen=True):
+    """What came of a request: a pass that began after it.
+
+    ``lines`` is the plan as people read it. ``error`` and ``hint`` are set if there was none; ``code`` is the
+    exit code that this has.
+    """
+
+    code: int
+    revision: str = ""
+    lines: list[str] = []
+    error: str = ""
+    hint: str = ""
+
+
+class Requests:
+    """The requests of one state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.directory = state_dir / "requests"
+
+    def open(self) -> None:
+        """Make the directory, so that it can be watched.
+
+        Raises
+        ------
+        WorldError
+            It cannot be made.
+        """
+        try:
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.directory, error) from error
+
+    def ask(self, by: str, now: float, *, allow_prune: bool = False) -> str:
+        """Write a request; return its token.
+
+        Raises
+        ------
+        WorldError
+            It cannot be written.
+        """
+        self.open()
+        token = secrets.token_hex(8)
+        self._write(token, "request", Request(token=token, by=by, time=now, allow_prune=allow_prune))
+        return token
+
+    def poke(self) -> None:
+        """Let a daemon look at once, since this program has changed jobs; it would notice a bit later."""
+        with contextlib.suppress(OSError):
+            (self.directory / "poke").touch()
+
+    def pending(self) -> list[Request]:
+        """Return the requests without an answer, oldest first. What is none is removed."""
+        found = []
+        for file in self._files("request"):
+            try:
+                found.append(msgspec.json.decode(file.read_bytes(), type=Request))
+            except FileNotFoundError:  # taken back meanwhile
+                continue
+            except msgspec.DecodeError:
+                file.unlink(missing_ok=True)
+        return sorted(found, key=lambda request: request.time)
+
+    def answer(self, requests: Iterable[Request], answer: Answer) -> None:
+        """Answer requests. One that was taken back gets no answer.
+
+        Raises
+        ------
+        WorldError
+            An answer cannot be written; that request stays.
+        """
+        for request in requests:
+            asked = self._file(request.token, "request")
+            if asked.exists():
+                self._write(request.token, "answer", answer)
+                asked.unlink(missing_ok=True)
+
+    def take_answer(self, token: str) -> Answer | None:
+        """Return the answer to a request and remove it; None if there is none yet."""
+        file = self._file(token, "answer")
+        try:
+            found = msgspec.json.decode(file.read_bytes(), type=Answer)
+        except FileNotFoundError:
+            return None
+        file.unlink(missing_ok=True)
+        return found
+
+    def take_back(self, token: str) -> None:
+        """Ask no longer."""
+        self._file(token, "request").unlink(missing_ok=True)
+
+    def tidy_up(self, now: float) -> None:
+        """Remove answers that nobody has taken for an hour."""
+        for file in self._files("answer"):
+            with contextlib.suppress(OSError):
+                if not 0 <= now - file.stat().st_mtime < _FORGOTTEN:
+                    file.unlink()
+
+    def _files(self, kind: str) -> list[Path]:
+        try:
+            return list(self.directory.glob(f"*.{kind}"))
+        except OSError:
+            return []
+
+    def _file(self, token: str, kind: str) -> Path:
+        return self.directory / f"{token}.{kind}"
+
+    def _write(self, token: str, kind: str, content: Request | Answer) -> None:
+        file = self._file(token, kind)
+        # Not beside it: whoever watches the directory is to be called once, when there is something to see.
+        partial = self.directory.with_name(f".{file.name}.partial")
+        try:
+            partial.write_bytes(msgspec.json.encode(content))
+            partial.replace(file)
+        except OSError as error:
+            raise _unwritable(file, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> WorldError:
+    return WorldError(f"cannot write {path}: {error.strerror}", hint="check the disk and its permissions")

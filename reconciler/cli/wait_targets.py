@@ -1,0 +1,233 @@
+"""What `wait` waits for: its words, what they name in the store, and how far that is."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from reconciler.actual.store import View
+from reconciler.cli.get import require_worker
+from reconciler.cli.job_selectors import JobFinder, is_uuid, read_words
+from reconciler.cli.views.conditions import counted_attempt
+from reconciler.cli.views.data import is_gone
+from reconciler.desired.git import Source
+from reconciler.diagnostics import did_you_mean
+from reconciler.errors import InputError
+from reconciler.model.goals import (
+    Goal,
+    GoalKind,
+    Prospect,
+    Verdict,
+    flow_verdict,
+    job_verdict,
+    waits_in_vain,
+    worker_verdict,
+)
+from reconciler.model.health import flow_status, flow_sync
+from reconciler.model.records import AttemptResult, FlowRecord, JobRecord
+from reconciler.model.states import JobState
+
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_PLAIN = [str(kind) for kind in GoalKind if kind not in (GoalKind.STATE, GoalKind.REVISION)]
+
+
+def read_goal(text: str) -> Goal:
+    """Return what ``--for`` says.
+
+    Raises
+    ------
+    InputError
+        It is nothing that can be waited for.
+    """
+    kind, equals, value = text.partition("=")
+    if kind in _PLAIN and not equals:
+        return Goal(GoalKind(kind))
+    if kind == GoalKind.STATE and value:
+        return Goal(GoalKind.STATE, states=frozenset(read_words([f"state:{value}"]).states))
+    if kind == GoalKind.REVISION and value:
+        return Goal(GoalKind.REVISION, revision=value)
+    forms = [*_PLAIN, "state=STATE,...", "revision=REV"]
+    hint = did_you_mean(kind, [*_PLAIN, "state", "revision"])
+    raise InputError(f"one cannot wait for '{text}'", hint=hint or f"known: {', '.join(forms)}")
+
+
+class RevisionGoal:
+    """A commit that is waited for: it, or one that follows it."""
+
+    def __init__(self, name: str, open_source: Callable[[], Source]) -> None:
+        """``name`` may be all that git understands, and ``main@1234567``.
+
+        Raises
+        ------
+        InputError
+            There is no such commit.
+        """
+        short = name.rpartition("@")[2] if _COMMIT.fullmatch(name.rpartition("@")[2]) else name
+        self.name = name
+        self._source: Source | None = None
+        try:
+            self._source = open_source()
+            self.commit = self._source.revision(short).commit
+        except InputError:
+            if not _COMMIT.fullmatch(short):
+                raise
+            self.commit = short  # not fetched yet, or no repository here
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - lives as long as the program
+    def is_part_of(self, applied: str) -> bool:
+        """Whether an applied commit has this one."""
+        if not applied or applied.startswith(self.commit):
+            return bool(applied)
+        return self._source is not None and self._source.follows(applied, self.commit)
+
+    def is_meant(self, revision: str) -> bool:
+        """Whether ``main@1234567`` is this commit."""
+        short = revision.rpartition("@")[2]
+        return bool(short) and (self.commit.startswith(short) or short.startswith(self.commit))
+
+
+class Waiting:
+    """The targets of one call. The first look finds out whether the words name anything."""
+
+    def __init__(self, words: Sequence[str], goal: Goal | None, revision: RevisionGoal | None) -> None:
+        self._words = words
+        self._goal = goal
+        self._revision = revision
+        self._known = False
+
+    def verdicts(self, view: View) -> list[Verdict]:
+        """Return how far everything is.
+
+        Raises
+        ------
+        InputError
+            A word names nothing, or nothing for which one can wait so.
+        """
+        if self._revision is not None:
+            coming = self._of_revision(view, self._revision)
+            if coming.prospect is not Prospect.HOLDS or not self._words:
+                return [coming]
+        found = {verdict.target: verdict for word in self._words for verdict in self._of_word(view, word)}
+        self._known = True
+        return list(found.values())
+
+    def _of_word(self, view: View, word: str) -> Iterator[Verdict]:
+        kind, _, name = word.partition(":")
+        look = {"worker": self._of_workers}.get(kind) if name else None
+        is_job = "/" in word or is_uuid(word)
+        try:
+            yield from look(view, name) if look else (self._of_jobs if is_job else self._of_flows)(view, word)
+        except InputError:
+            if not self._known:
+                raise
+            done = self._goal is not None and self._goal.kind is GoalKind.DELETED
+            yield Verdict(word, Prospect.HOLDS if done else Prospect.NEVER, "it is gone")
+
+    # kinds --------------------------------------------------------------------------------------------
+
+    def _of_workers(self, view: View, names: str) -> Iterator[Verdict]:
+        self._goal_of("a worker", names, GoalKind.REACHABLE, ())
+        for name in names.split(","):
+            require_worker(view, name)
+            yield worker_verdict(name, view.worker_status(name))
+
+    def _of_jobs(self, view: View, word: str) -> Iterator[Verdict]:
+        also = (GoalKind.STATE, GoalKind.IDLE, GoalKind.DELETED)
+        goal = self._goal_of("a job", word, GoalKind.COMPLETED, also)
+        for job in JobFinder(view).find(read_words([word])).jobs:
+            yield job_verdict(goal, job, _doom_of(view))
+
+    def _of_flows(self, view: View, word: str) -> Iterator[Verdict]:
+        also = tuple(kind for kind in GoalKind if kind is not GoalKind.REACHABLE)
+        goal = self._goal_of("a flow", word, GoalKind.HEALTHY, also)
+        config = view.config()
+        held = config.out_of_sync if config is not None else {}
+        flows = {flow.name: flow for flow in view.flows()}
+        names = {name for name in (*flows, *held) if name == word or fnmatch.fnmatchcase(name, word)}
+        if goal.kind is not GoalKind.DELETED and word not in names:
+            names = {name for name in names if name not in flows or not _is_over(view, flows[name])}
+        if not names:
+            if goal.kind is GoalKind.DELETED and view.events(f"flow/{word}", limit=1):
+                yield Verdict(f"flow/{word}", Prospect.HOLDS, "it is gone")
+                return
+            hint = did_you_mean(word, {*flows, *held}) or "list them with `reconcile get flows`"
+            raise InputError(f"no flow matches '{word}'", hint=hint)
+        for name in sorted(names):
+            flow, why = flows.get(name), held.get(name)
+            yield (
+                self._of_flow(view, goal, flow)
+                if flow
+                else Verdict(f"flow/{name}", Prospect.NEVER, f"it could not be submitted: {why}")
+            )
+
+    def _of_flow(self, view: View, goal: Goal, flow: FlowRecord) -> Verdict:
+        config = view.config()
+        target = f"flow/{flow.name}"
+        if goal.kind is GoalKind.REVISION:
+            why = config.out_of_sync.get(flow.name) if config is not None else None
+            revision = config.revision if config is not None else ""
+            return Verdict(
+                target, Prospect.NEVER if why else Prospect.HOLDS, why or f"as {revision} wants it"
+            )
+        if _is_over(view, flow):
+            done = goal.kind is GoalKind.DELETED
+            return Verdict(target, Prospect.HOLDS if done else Prospect.NEVER, "it is gone from git")
+        if goal.kind is GoalKind.DELETED:
+            text = "its last jobs are being cancelled" if flow.removed else "it is in git"
+            return Verdict(target, Prospect.PENDING, text)
+        jobs = view.jobs_of(flow.name)
+        current = [job for job in jobs if job.current]
+        sync = flow_sync(flow, jobs, config)
+        return flow_verdict(goal, flow.name, flow_status(flow, jobs), sync, current, _doom_of(view))
+
+    def _of_revision(self, view: View, revision: RevisionGoal) -> Verdict:
+        config, attempt = view.config(), counted_attempt(view)
+        applied = config.revision if config is not None else "nothing"
+        if config is not None and revision.is_part_of(config.commit):
+            return Verdict("source", Prospect.HOLDS, f"{applied} is applied")
+        if attempt is not None and revision.is_meant(attempt.revision):
+            text = f"{attempt.result}: {attempt.reason}"
+            refused = attempt.result is AttemptResult.REFUSED
+            return Verdict("source", Prospect.NEVER if refused else Prospect.PENDING, text)
+        return Verdict("source", Prospect.PENDING, f"{applied} is applied")
+
+    def _goal_of(self, what: str, name: str, default: GoalKind, also: Sequence[GoalKind]) -> Goal:
+        if self._goal is None:
+            return Goal(default)
+        if self._goal.kind not in (default, *also):
+            hint = f"for {what} there is: {', '.join(sorted({default, *also}))}"
+            raise InputError(f"'{name}' is {what}: it is never {self._goal}", hint=hint)
+        return self._goal
+
+
+def _is_over(view: View, flow: FlowRecord) -> bool:
+    return flow.orphaned or is_gone(view, flow)
+
+
+def _doom_of(view: View) -> Callable[[JobRecord], str | None]:
+    """Return how to find out why a job waits in vain; what was found out once is not asked again."""
+    cleared: set[str] = set()
+
+    def doom(job: JobRecord) -> str | None:
+        todo = [job]
+        while todo:
+            one = todo.pop()
+            for uuid in one.parents:
+                if uuid in cleared:
+                    continue
+                parent = _newest(view, uuid)
+                if parent is not None and waits_in_vain(parent, one.on_missing):
+                    return f"{one.path} needs {parent.path}, which is {parent.state}"
+                cleared.add(uuid)
+                if parent is not None and parent.state is JobState.WAITING:
+                    todo.append(parent)
+        return None
+
+    return doom
+
+
+def _newest(view: View, uuid: str) -> JobRecord | None:
+    found = view.generations(uuid)
+    return next(reversed([job for job in found if job.current] or found), None)

@@ -1,0 +1,153 @@
+"""What one can wait for, whether it holds, and whether it ever can by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from reconciler.model.health import FlowStatus, many_jobs
+from reconciler.model.records import JobRecord, WorkerStatus
+from reconciler.model.states import ACTIVE, FINISHED, Health, JobState, Sync
+
+
+class GoalKind(StrEnum):
+    """What is waited for."""
+
+    HEALTHY = "healthy"
+    COMPLETED = "completed"
+    SYNCED = "synced"
+    IDLE = "idle"
+    REACHABLE = "reachable"
+    STATE = "state"
+    REVISION = "revision"
+    DELETED = "deleted"
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """What is waited for; ``states`` belongs to ``STATE``, ``revision`` to ``REVISION``."""
+
+    kind: GoalKind
+    states: frozenset[JobState] = frozenset()
+    revision: str = ""
+
+    def __str__(self) -> str:
+        match self.kind:
+            case GoalKind.STATE:
+                return f"state={','.join(sorted(self.states))}"
+            case GoalKind.REVISION:
+                return f"revision={self.revision}"
+        return str(self.kind)
+
+
+class Prospect(StrEnum):
+    """Whether what is waited for holds. ``NEVER``: not unless somebody does something."""
+
+    HOLDS = "holds"
+    PENDING = "pending"
+    NEVER = "never"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """How far a target is; ``target`` is ``flow/x``, ``job/x/y``, ``worker/x`` or ``source``."""
+
+    target: str
+    prospect: Prospect
+    message: str
+
+
+Doom = Callable[[JobRecord], str | None]
+"""Tells why a job that waits for others never gets what it needs; None if it may."""
+
+_ENDED_BADLY = FINISHED - {JobState.COMPLETED}
+
+
+def flow_verdict(
+    goal: Goal, name: str, status: FlowStatus, sync: tuple[Sync, str], jobs: Sequence[JobRecord], doom: Doom
+) -> Verdict:
+    """Return how far a flow is; ``jobs`` are its current ones."""
+    target = f"flow/{name}"
+    match goal.kind:
+        case GoalKind.HEALTHY:
+            return _healthy(target, status, jobs, doom)
+        case GoalKind.SYNCED:
+            return _synced(target, *sync, deferred=any(job.wanted is not None for job in jobs))
+    return _together(target, goal, [job_verdict(goal, job, doom) for job in jobs])
+
+
+def _healthy(target: str, status: FlowStatus, jobs: Sequence[JobRecord], doom: Doom) -> Verdict:
+    message = f"{status.health}: {status.reason}"
+    match status.health:
+        case Health.HEALTHY:
+            return Verdict(target, Prospect.HOLDS, message)
+        case Health.DEGRADED | Health.SUSPENDED:
+            return Verdict(target, Prospect.NEVER, message)
+    if not any(map(_moves, jobs)):
+        why = next(filter(None, (doom(job) for job in jobs if job.state is JobState.WAITING)), None)
+        if why is not None:
+            return Verdict(target, Prospect.NEVER, f"{message}; {why}")
+    return Verdict(target, Prospect.PENDING, message)
+
+
+def _synced(target: str, sync: Sync, why: str, *, deferred: bool) -> Verdict:
+    message = f"{sync}: {why}" if why else str(sync)
+    if sync is Sync.SYNCED:
+        return Verdict(target, Prospect.HOLDS, message)
+    return Verdict(target, Prospect.PENDING if deferred else Prospect.NEVER, message)
+
+
+def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> Verdict:
+    """Return how far a job is."""
+    target, message = f"job/{job.path}", _said(job)
+    if goal.kind is GoalKind.DELETED:
+        return Verdict(target, Prospect.PENDING if job.current else Prospect.HOLDS, message)
+    if goal.kind is GoalKind.IDLE:
+        return Verdict(target, Prospect.PENDING if _moves(job) else Prospect.HOLDS, message)
+    wanted = goal.states if goal.kind is GoalKind.STATE else {JobState.COMPLETED}
+    if job.state in wanted:
+        return Verdict(target, Prospect.HOLDS, message)
+    if job.ended or job.state is JobState.PAUSED or job.stuck:
+        return Verdict(target, Prospect.NEVER, message)
+    why = doom(job) if job.state is JobState.WAITING else None
+    if why is not None:
+        return Verdict(target, Prospect.NEVER, f"{message}; {why}")
+    return Verdict(target, Prospect.PENDING, message)
+
+
+def _moves(job: JobRecord) -> bool:
+    """Whether a job is on its way, or soon is by itself."""
+    return job.state in ACTIVE or job.state is JobState.READY or job.retry_at is not None
+
+
+def _said(job: JobRecord) -> str:
+    why = f"stuck: {job.stuck}" if job.stuck else (job.error or "").strip().rpartition("\n")[2]
+    return f"{job.state}: {why}" if why else str(job.state)
+
+
+def _together(target: str, goal: Goal, found: Sequence[Verdict]) -> Verdict:
+    """Return how far all jobs of a flow are."""
+    hold = sum(verdict.prospect is Prospect.HOLDS for verdict in found)
+    text = f"{hold} of {many_jobs(len(found))} {goal}"
+    for prospect in (Prospect.NEVER, Prospect.PENDING):
+        first = next((verdict for verdict in found if verdict.prospect is prospect), None)
+        if first is not None:
+            return Verdict(target, prospect, f"{text}; {first.target.removeprefix('job/')} {first.message}")
+    return Verdict(target, Prospect.HOLDS, text)
+
+
+def waits_in_vain(parent: JobRecord, on_missing: str) -> bool:
+    """Whether a job that needs another one gets it only if somebody does something to that one."""
+    if on_missing != "error":
+        return parent.state is JobState.PAUSED
+    return (parent.ended and parent.state in _ENDED_BADLY) or parent.state is JobState.PAUSED
+
+
+def worker_verdict(name: str, status: WorkerStatus | None) -> Verdict:
+    """Return whether a worker answers. It is tried again as long as it does not."""
+    target = f"worker/{name}"
+    if status is None:
+        return Verdict(target, Prospect.PENDING, "it was not used yet")
+    if status.reachable:
+        return Verdict(target, Prospect.HOLDS, "Reachable")
+    return Verdict(target, Prospect.PENDING, f"Unreachable: {status.reason}")

@@ -1,0 +1,233 @@
+"""The daemon: one thread for the source, one for each worker, and this one, which does nothing that can hang.
+
+It keeps the lease, starts and ends the others, hears signals, and tells what has happened. Nothing is lost if
+it dies at any line: all that matters is in the store, and the next one goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from reconciler.actual.requests import Answer, Requests
+from reconciler.actual.state_dir import Lease
+from reconciler.actual.store import Store
+from reconciler.errors import ExitCode, ReconcilerError, RefusedError
+from reconciler.execution.executor import Lane
+from reconciler.execution.hosts.choice import Hosts
+from reconciler.execution.hosts.process import kill_running
+from reconciler.execution.retrying import begin_due
+from reconciler.execution.worker.accesses import Accesses
+from reconciler.execution.worker.shelf import Shelves
+from reconciler.loop import lane_of, open_outputs
+from reconciler.model.records import AppliedConfig, Event
+from reconciler.model.states import ACTIVE, JobState
+from reconciler.watch.crew import Crew
+from reconciler.watch.journal import tell
+from reconciler.watch.notices import Notices
+from reconciler.watch.source_thread import ASKED, Settings, SourceThread, Teller
+from reconciler.watch.systemd import ServiceManager
+from reconciler.watch.wake import Wake
+from reconciler.watch.worker_thread import WorkerThread
+
+_TICK = 1.0
+"""Seconds between two looks of the main thread when nothing happens."""
+
+_HURRIED_TICK = 0.05
+"""Seconds between them while a worker that was changed still ends its last step."""
+
+_LAST_STEP = 8.0
+"""Seconds that the threads have to end their present step."""
+
+_TOLD_AT_ONCE = 500
+
+
+class Daemon:
+    """Reconciles until a signal ends it. ``standby``: wait for the lease if another process holds it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        teller: Teller,
+        *,
+        standby: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._standby = standby
+        self._clock = clock
+        self._hosts = Hosts()
+        self._shelves = Shelves()
+        self._notices = Notices()
+        self._news = Wake()
+        self._crew = Crew(store, self._hosts, self._hire)
+        self._source = SourceThread(
+            settings, store, self._hosts, teller, clock, self._notices, self._news.call
+        )
+        self._manager = ServiceManager.of_this_process()
+        self._signal = 0
+        self._event = 0
+
+    def run(self) -> int:
+        """Reconcile until SIGTERM or SIGINT; return the number of the signal, negative if a thread hangs.
+
+        Raises
+        ------
+        RefusedError
+            Another process holds the lease.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._hear)
+        with Lease(self._store.path) as lease:
+            if not self._acquire(lease):
+                return self._signal
+            self._begin()
+            while not self._signal:
+                self._tend()
+            return self._end()
+
+    # beginning ----------------------------------------------------------------------------------------
+
+    def _acquire(self, lease: Lease) -> bool:
+        """Take the lease; return False if a signal came while it was waited for."""
+        told = ""
+        while not self._signal:
+            try:
+                lease.acquire(self._clock(), role="watch")
+            except RefusedError as error:
+                if not self._standby:
+                    raise
+                if error.message != told:
+                    told = error.message
+                    tell("standby", f"waiting: {told}")
+                    self._manager.status(f"waiting: {told}")
+                self._news.wait(0.5)
+            else:
+                return True
+        return False
+
+    def _begin(self) -> None:
+        self._refuse_old_requests()
+        with self._store.read() as view:
+            self._event = view.last_event()
+        self._source.start()
+        tell("begun", f"watching; the state is in {self._store.path}")
+        self._manager.tell("READY=1")
+
+    def _refuse_old_requests(self) -> None:
+        """What was asked of a daemon that died is not done unasked hours later, least of all a prune."""
+        requests, began = Requests(self._store.path), self._clock()
+        requests.open()
+        old = [request for request in requests.pending() if request.time < began]
+        again = Answer(code=ExitCode.WORLD, error="the daemon died before it answered", hint="ask again")
+        requests.answer(old, again)
+
+    def _hire(self, name: str, config: AppliedConfig) -> WorkerThread:
+        accesses = Accesses(config.workers, self._source.repository, self._hosts, self._shelves)
+        lane = lane_of(name, self._store, open_outputs(self._store, config), accesses)
+        return WorkerThread(lane, self._clock, self._notices, lambda: self._moved(lane))
+
+    def _moved(self, lane: Lane) -> None:
+        """A job has moved: others may be ready now, on any worker."""
+        self._crew.call(but=lane.name)
+        self._news.call()
+
+    # at work ------------------------------------------------------------------------------------------
+
+    def _tend(self) -> None:
+        try:
+            complete = self._crew.adjust()
+            self._keep_source()
+            if begin_due(self._store, self._clock()):
+                self._crew.call()
+            self._tell_events()
+            self._report()
+        except ReconcilerError as error:
+            complete = True
+            tell("store-failed", error.message, level=logging.ERROR, hint=error.hint)
+            self._news.wait(_TICK)
+        self._news.wait(_TICK if complete else _HURRIED_TICK)
+
+    def _keep_source(self) -> None:
+        """A thread that ended although nobody told it to would never come back: then the process must."""
+        if not self._source.is_alive():
+            raise RuntimeError("the thread of the source has died")
+
+    def _tell_events(self) -> None:
+        """Log what has happened to jobs and flows since the last time; also what other programs did."""
+        with self._store.read() as view:
+            events = view.events_after(self._event, _TOLD_AT_ONCE)
+        for number, event in events:
+            self._event = number
+            tell(event.type, f"{event.about}: {event.message}", level=_level(event), **_fields(event))
+        if len(events) == _TOLD_AT_ONCE:
+            self._news.call()
+        elif events:  # a verb of another program may have made jobs ready
+            self._crew.call()
+
+    def _report(self) -> None:
+        with self._store.read() as view:
+            config = view.config()
+            active = sum(view.count_in_state(state) for state in ACTIVE)
+            ready = view.count_in_state(JobState.READY)
+        revision = config.revision if config is not None else "nothing applied yet"
+        self._manager.tell("WATCHDOG=1")
+        self._manager.status(f"{revision}; {active} jobs on workers, {ready} ready")
+
+    # signals ------------------------------------------------------------------------------------------
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._source.wake.call(ASKED)
+            return
+        if self._signal:
+            leave_now(128 + number, self._source)
+        self._signal = number
+        self._news.call()
+
+    def _end(self) -> int:
+        """Let every thread finish its step; jobs run on. One that hangs is left behind."""
+        self._manager.tell("STOPPING=1")
+        tell("ending", "ending: jobs run on, the next start takes them in; once more to end at once")
+        deadline = time.monotonic() + _LAST_STEP
+        self._source.end()
+        hung = [f"worker {name}" for name in self._crew.end(_LAST_STEP)]
+        self._source.join(max(0.1, deadline - time.monotonic()))
+        if self._source.is_alive():
+            hung.append("source")
+        if hung:
+            tell("hung", f"not waiting for {', '.join(hung)}", level=logging.WARNING)
+            leave_now(0, self._source)
+        self._notices.close()
+        self._hosts.close()
+        tell("ended", "ended")
+        return self._signal
+
+
+def leave_now(code: int, source: SourceThread) -> None:
+    """End this process with all commands that it runs; threads that hang cannot be ended in any other way."""
+    import os
+
+    source.kill()
+    kill_running()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+_TOLD = ("-> COMPLETED", "-> FAILED", "-> REMOTE_ERROR")
+
+
+def _level(event: Event) -> int:
+    """Ends are told to everybody; the rest of ten thousand jobs only to who wants all."""
+    is_end = event.type == "State" and any(end in event.message for end in _TOLD)
+    return logging.INFO if is_end or event.type in ("Stuck", "Unstuck") else logging.DEBUG
+
+
+def _fields(event: Event) -> dict[str, object]:
+    return {"about": event.about, "revision": event.revision, "attempt": event.attempt, "by": event.by}

@@ -1,0 +1,64 @@
+"""When a worker is looked at, and what a clock that was set back does to that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reconciler.actual.store import Store
+from reconciler.errors import TransientError
+from reconciler.execution.looks import Looks
+from reconciler.execution.standing import Standing
+from reconciler.model.manifests import PollInterval
+
+T0 = 1_800_000_000.0
+
+
+def looks(*, local: bool, shortest: float = 0.5, longest: float = 10.0) -> Looks:
+    found = Looks(PollInterval(shortest=shortest, longest=longest), local=local)
+    found.moved(T0)
+    found.looked(T0, asked=True)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("quiet", "interval"), [(0.0, 0.5), (1.0, 0.5), (10.0, 2.0), (40.0, 8.0), (1000.0, 10.0)]
+)
+def test_another_host_is_looked_at_ever_less(quiet: float, interval: float) -> None:
+    remote = looks(local=False)
+    last = T0 + quiet
+    remote.looked(last, asked=True)
+    assert remote.next_look(last, urgent=False) == pytest.approx(last + interval)
+    assert not remote.due(last + interval * 0.8)
+    assert remote.due(last + interval * 1.3 + 0.1)
+
+
+def test_the_bounds_are_those_of_the_worker() -> None:
+    slow = looks(local=False, shortest=5.0, longest=60.0)
+    assert slow.next_look(T0, urgent=False) == T0 + 5
+    slow.looked(T0 + 9000, asked=True)
+    assert slow.next_look(T0 + 9000, urgent=False) == T0 + 9060
+
+
+def test_the_queue_of_this_machine_is_asked_often_while_a_job_starts() -> None:
+    local = looks(local=True)
+    assert local.next_look(T0, urgent=False) == T0 + 2
+    assert local.next_look(T0, urgent=True) == T0 + 0.5
+    assert local.due(T0), "its outbox costs nothing"
+
+
+def test_a_clock_that_was_set_back_stops_no_look() -> None:
+    remote = looks(local=False)
+    assert remote.due(T0 - 3600)
+    assert remote.queue_due(T0 - 3600, urgent=False)
+
+
+def test_a_clock_that_was_set_back_makes_no_outage_longer(state_dir: Path) -> None:
+    store = Store(state_dir)
+    standing = Standing(store, "w1")
+    standing.failed(TransientError("no answer"), T0)
+    assert standing.rests(T0 + 1)
+    assert not standing.rests(T0 + 2)
+    assert not standing.rests(T0 - 3600)
+    store.close()
