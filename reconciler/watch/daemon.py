@@ -24,6 +24,7 @@ from reconciler.execution.retrying import begin_due
 from reconciler.execution.worker.accesses import Accesses
 from reconciler.execution.worker.shelf import Shelves
 from reconciler.loop import lane_of, open_outputs
+from reconciler.model.health import many_jobs
 from reconciler.model.records import AppliedConfig, Event
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.watch.crew import Crew
@@ -177,7 +178,7 @@ class Daemon:
             ready = view.count_in_state(JobState.READY)
         revision = config.revision if config is not None else "nothing applied yet"
         self._manager.tell("WATCHDOG=1")
-        self._manager.status(f"{revision}; {active} jobs on workers, {ready} ready")
+        self._manager.status(f"{revision}; {many_jobs(active)} on workers, {ready} ready")
 
     # signals ------------------------------------------------------------------------------------------
 
