@@ -17,6 +17,7 @@ from tests.services.login import Login
 from tests.services.programs import (
     PATIENCE,
     free_ports,
+    is_free,
     is_listening,
     last_lines,
     program,
@@ -101,6 +102,8 @@ class Sshd(Service):
             self._write_files()
         if os.geteuid() == 0:  # root's sshd wants this directory, which the system's own service would make
             Path("/run/sshd").mkdir(mode=0o755, parents=True, exist_ok=True)
+        # A process of the former server that has just begun a session may hold its socket for a moment.
+        wait_until(lambda: is_free(self.port), f"port {self.port} to be free")
         run([program("sshd"), "-f", self.directory / "sshd_config", "-E", self.log])
         wait_until(self.is_up, f"sshd on port {self.port}: {last_lines(self.log)}")
 
