@@ -192,7 +192,7 @@ def test_a_build_that_hangs(site: Site) -> None:
     site.repository.commit()
     daemon = site.watch()
     site.wait(all_run(site, "running"))
-    site.factory("a-hangs", "fault_jobs.hanging")
+    site.factory("a-hangs", "fault_jobs.hanging", str(site.shared / "hangs"))
     site.chain("other", 2)
     site.repository.commit()
     gate.touch()
@@ -207,14 +207,16 @@ def test_a_build_that_hangs(site: Site) -> None:
 
 def test_a_build_that_hangs_ends_with_the_daemon(site: Site, tmp_path: Path) -> None:
     """However that ends: nobody is left who waits for its answer."""
-    site.factory("hangs", "fault_jobs.hanging")
+    hangs = site.shared / "hangs"
+    site.factory("hangs", "fault_jobs.hanging", str(hangs))
     site.repository.commit()
     for ends in (Daemon.kill, Daemon.end):
         daemon = Daemon(site, ["watch"], env={"RECONCILER_TEST_PYTHON": PYTHON})
-        site.wait(lambda: _builders(tmp_path))
-        time.sleep(1)  # now it hangs, or is about to
+        site.wait(hangs.exists)
+        assert _builders(tmp_path)
         ends(daemon)
         assert eventually(lambda: not _builders(tmp_path), 30)
+        hangs.unlink()
 
 
 def _builders(directory: Path) -> set[int]:

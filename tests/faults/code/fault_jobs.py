@@ -69,7 +69,8 @@ def _chain(file: str, count: int) -> Flow:
     return Flow(jobs, output=jobs[-1].output)
 
 
-def hanging() -> Flow:
-    """Be built for ever."""
+def hanging(path: str) -> Flow:
+    """Say that it began, and be built for ever."""
+    Path(path).touch()
     time.sleep(3600)
     raise AssertionError
