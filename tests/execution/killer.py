@@ -54,7 +54,7 @@ def deadly(call: Callable[..., Any], moment: str, number: int, kind: str = "") -
         result = call(*args, **kwargs)
         if isinstance(result, GeneratorType):
             return _die_at_the_end(result)
-        die()
+        return die()
 
     return wrapper
 

@@ -2,8 +2,8 @@
 
 Every choice comes from one seed. A *life* is one process of the daemon (now and then of ``--once``): it
 kills itself at a boundary, or is killed at a random instant. Between and during lives commits are made, and
-``reconcile now`` is called; so that there is always something to kill, new flows are committed as long as kills
-are wanted.
+``reconcile now`` is called. So that there is always something to kill, new flows are committed as long as
+kills are wanted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.services.sshd import Sshd
 
 WORKERS = ("here", "far", "hpc")
 HURRY = 0.25
-"""The part of random instants that lie in the first second of a life, when it takes up what the last one left."""
+"""The part of random instants that lie in the first second of a life, when it takes up what was left."""
 
 _UNFINISHED = (
     *(JobState.READY, JobState.WAITING, JobState.CHECKED_OUT, JobState.UPLOADED, JobState.SUBMITTED),
@@ -194,7 +194,9 @@ class Campaign:
         self._gated.append(name)
         self._commit()
         daemon = self._start("watch")
-        self.site.wait(lambda: self.site.jobs().get(f"{name}/j") and self.site.state(f"{name}/j") == "RUNNING")
+        self.site.wait(
+            lambda: self.site.jobs().get(f"{name}/j") and self.site.state(f"{name}/j") == "RUNNING"
+        )
         self._kill(daemon)
         self.site.repository.remove(f"flows/{name}.yaml")
         self._commit()
@@ -299,7 +301,8 @@ class Campaign:
         self.calls += 1
         return subprocess.Popen(
             [sys.executable, "-m", "reconciler", *self.site.arguments, "now", "--wait", "--timeout", "60"],
-            cwd=self.site.root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=self.site.root, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def _check_call(self, call: subprocess.Popen[str]) -> None:

@@ -11,16 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import pytest
-
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
 from reconciler.model.records import JobRecord, WorkerStatus
 from tests.execution.support import World, eventually, lines, processes_below
 from tests.support import ROOT, Reconcile
@@ -28,7 +24,7 @@ from tests.support import ROOT, Reconcile
 KILLER = ROOT / "tests" / "execution" / "killer.py"
 CLOCKED = Path(__file__).with_name("clocked.py")
 PYTHON = sys.executable
-"""The Python of the tests, cold, whatever the fixture ``warm`` says: what is killed must be the process itself."""
+"""The cold Python of the tests, whatever the fixture ``warm`` says: what is killed must be the process itself."""
 
 PATIENCE = 120.0
 """Seconds that anything may take on a busy machine; a test that needs them is slow, not wrong."""
@@ -263,5 +259,3 @@ def assert_nothing_is_left(site: Site, *work_dirs: Path) -> None:
     ]
     outboxes = [file for place in places for file in place.glob("**/.outbox/*")]
     assert not outboxes, outboxes
-
-

@@ -65,4 +65,6 @@ def test_campaign(
         raise
     if KILLS:
         with capsys.disabled():
-            print(json.dumps({"seed": SEED, "seconds": round(time.monotonic() - began), **campaign.figures()}))
+            print(
+                json.dumps({"seed": SEED, "seconds": round(time.monotonic() - began), **campaign.figures()})
+            )

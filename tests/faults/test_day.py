@@ -21,7 +21,7 @@ from tests.faults.site import Site, assert_ran_once, assert_store_is_sound
 
 PASSES, DAY = 10_000, 86_400.0
 LOOKS, COMMITS = 2_000, 20
-"""How many of the passes look at the source, and at how many there is a commit. A look costs some processes of git."""
+"""How many of the passes look at the source, which costs some processes of git, and find a commit."""
 
 GROWTH, OBJECTS = 4 << 20, 2_000
 """By how many bytes and objects memory may grow after the first fifth: far less than one of each a pass."""
@@ -100,11 +100,15 @@ def test_a_day_in_ten_thousand_passes(make_site: MakeSite) -> None:
             sizes.append((site.store.path / "lmdb" / "data.mdb").stat().st_size)
     memory_now, objects_now, files_now = measured()
     day.close()
-    print(f"memory {memory >> 10} -> {memory_now >> 10} KiB, objects {objects} -> {objects_now}, store {sizes}")
+    print(
+        f"memory {memory >> 10} -> {memory_now >> 10} KiB, objects {objects} -> {objects_now}, store {sizes}"
+    )
     assert memory_now - memory < GROWTH
     assert objects_now - objects < OBJECTS
     assert files_now <= files
-    assert sizes[-1] - sizes[0] < COMMITS * (64 << 10), "the store grows by what happens, not by what is looked at"
+    assert sizes[-1] - sizes[0] < COMMITS * (64 << 10), (
+        "the store grows by what happens, not by what is looked at"
+    )
     assert day.moves >= 3 * COMMITS
     assert_ran_once(site)
     assert_store_is_sound(site)

@@ -278,7 +278,9 @@ def test_the_clock_jumps(
     site.local("hpc", scheduler_type="slurm")
     workers = ("here", "far", "hpc")
     gates = {
-        (number, worker): gated(site, f"{worker}-{number}", worker) for number in range(3) for worker in workers
+        (number, worker): gated(site, f"{worker}-{number}", worker)
+        for number in range(3)
+        for worker in workers
     }
     for worker in workers:
         site.chain(f"chain-{worker}", 3, worker=worker)

@@ -22,7 +22,6 @@ from reconciler.execution.bridge.identity import IdentifiedJob, identify
 from reconciler.execution.job_json import own_run_config
 from reconciler.model.keys import unique_keys
 
-
 _GLANCE = 1.0
 """Seconds between two looks whether the program that asks is still there."""
 
