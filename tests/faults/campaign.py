@@ -116,6 +116,7 @@ class Campaign:
         if died and daemon.process.returncode == -signal.SIGKILL:
             self._killed(what)
             return
+        assert not died or (once and daemon.process.returncode == 0), daemon.errors.read_text()[-4000:]
         self.missed[what] += 1
         assert self.missed[what] < 12, f"{what} is never reached\n{self.site.told()}"
         if not died:

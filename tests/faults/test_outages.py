@@ -249,20 +249,24 @@ def test_the_disk_of_the_state_is_full(make_site: MakeSite, small_disk: SmallDis
 
 
 def test_the_disk_of_a_worker_is_full(site: Site, small_disk: SmallDisk, clock: MovedClock) -> None:
+    """Jobs wait for room there: those that are to start, and one that has a result to write."""
     disk = small_disk(4)
-    site.local("small", work_dir=str(disk.path / "work"))
-    site.chain("first", 1, worker="small")
+    work = disk.path / "work"
+    site.local("small", work_dir=str(work))
+    gate = gated(site, "running", "small")
     site.repository.commit()
     daemon = site.watch(clock=clock.file)
-    site.wait_completed()
+    site.wait(all_run(site, "running"))
     with disk.full():
+        gate.touch()
+        site.wait(lambda: list(work.glob("*/*/*/*/claim/.result.json.partial")))
         site.chain("small", 3, worker="small")
         site.chain("here", 3)
         site.repository.commit()
         site.wait_completed("here")
         site.wait(lambda: not site.status("small").reachable)
         assert "o space left" in site.status("small").reason
-        assert set(site.states_by_job().values()) <= {"CHECKED_OUT ", "WAITING ", "UPLOADED "}
+        assert set(site.states_by_job().values()) == {"RUNNING ", "CHECKED_OUT ", "WAITING "}
     clock.elapse(300)
     finish(site, daemon)
 

@@ -1,4 +1,4 @@
-"""The thread of the source goes on whatever is refused to it; it is made in this process, to refuse on demand."""
+"""The thread of the source goes on whatever is refused to it; made in this process, to refuse on demand."""
 
 from __future__ import annotations
 
