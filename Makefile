@@ -6,10 +6,12 @@ TEST_WORKERS ?= 2
 TEST_SECONDS ?= 2700
 ARGS ?=
 EXAMPLES ?= 60
+KILLS ?= 200
+SEED ?= 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test campaign check services bench clean bootstrap
+.PHONY: help demo test campaign faults check services bench clean bootstrap
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -27,6 +29,9 @@ test: services ## run all tests (ARGS='-k name' selects)
 
 campaign: bootstrap ## random commits against the reference of the levels (EXAMPLES=60: five minutes)
 	@RECONCILER_TEST_EDITS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/conformance/test_edits_state_machine.py
+
+faults: services ## kill the daemon at random and at each of its steps (KILLS=200 SEED=1: half an hour)
+	@RECONCILER_TEST_KILLS=$(KILLS) RECONCILER_TEST_SEED=$(SEED) $(BIN)/python -m pytest --timeout 0 tests/faults/test_campaign.py $(ARGS)
 
 check: bootstrap ## format, lint, types, import contracts, dependencies, schemas
 	@bash scripts/check

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 
+from reconciler.errors import TransientError
 from reconciler.execution.hosts.process import end_group, kill_group
 
 
@@ -16,12 +17,26 @@ class BuildProcess:
     """A process of :mod:`reconciler.execution.bridge.build`. It says a line when it has imported everything.
 
     The first line that it is sent says where the user's code is; so it can be started before that is known.
+
+    Raises
+    ------
+    TransientError
+        The machine has no room for another process, or for its files.
     """
 
     def __init__(self) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
         self._pending = b""
-        self._process = subprocess.Popen(
+        try:
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
+            self._process = self._started()
+        except OSError as error:
+            raise TransientError(
+                f"the process that builds flows cannot be started: {error.strerror}",
+                hint="check the limits of this machine: memory, processes, open files, temporary files",
+            ) from error
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [sys.executable, "-m", "reconciler.execution.bridge.build"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -189,8 +189,7 @@ class Lane(OnWorker):
 
         Only those of jobs that this store knows: another project may share the directory.
         """
-        fresh = names - self._strays
-        self._strays |= fresh
+        fresh, self._strays = names - self._strays, names
         if fresh:
             with self.store.read() as view:
                 known = [(name, view.job(name.rpartition(".")[0])) for name in fresh]

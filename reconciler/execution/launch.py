@@ -169,12 +169,13 @@ def submission_script(job: JobRecord, worker: WorkerSpec, place: Place, exec_con
 def _claim(scheduler_type: str) -> list[str]:
     """Whoever makes the directory runs the job. A scheduler may start again what it has started before.
 
-    But not what has ended: one that has lost its memory in a crash does not know that.
+    But not what has ended: one that has lost its memory in a crash does not know that. Where the name of
+    who runs cannot be written, since the disk is full, nothing runs.
     """
     queue_id = f'"{queue_of(scheduler_type).id_variable}"'
     same = f'[ "$(cat {CLAIM}/queue_id 2>/dev/null)" = {queue_id} ] && [ ! -e {CLAIM}/exit_code ]'
     again = "" if scheduler_type == "shell" else f" || {{ {same}; }}"
-    return [f"mkdir {CLAIM} 2>/dev/null{again} || exit 0", f"echo {queue_id} > {CLAIM}/queue_id"]
+    return [f"mkdir {CLAIM} 2>/dev/null{again} || exit 0", f"echo {queue_id} > {CLAIM}/queue_id || exit 1"]
 
 
 def _why_no_python(worker: str, python: str) -> str:

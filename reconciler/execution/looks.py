@@ -37,8 +37,10 @@ class Looks:
         The outbox of this machine needs no look for that: who waits is told of what comes there.
         """
         if self._local:
-            return self._asked + self._question_interval(now, urgent=urgent)
-        return self._looked + self._interval(now)
+            before, interval = self._asked, self._question_interval(now, urgent=urgent)
+        else:
+            before, interval = self._looked, self._interval(now)
+        return before + interval if before <= now else now  # later only by a clock that was set back
 
     def looked(self, now: float, *, asked: bool) -> None:
         """Note a look."""

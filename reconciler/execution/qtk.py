@@ -17,6 +17,15 @@ STDOUT, STDERR = "queue.out", "queue.err"
 """Where a scheduler writes what a script prints: in the directory in which it is submitted."""
 
 
+def _import_whole() -> None:
+    """Import qtoolkit as a whole before a module of it.
+
+    Two threads that import a package and a module of it at the same time may wait for each other; Python ends
+    that by an error.
+    """
+    import qtoolkit.io  # noqa: F401
+
+
 @cache
 def scheduler_io(scheduler_type: str) -> Any:
     """Return qtoolkit's view of a scheduler.
@@ -38,6 +47,7 @@ def scheduler_io(scheduler_type: str) -> Any:
 
 def standard_state(scheduler_type: str, code: str) -> str | None:
     """Return the name of qtoolkit's standard state (QState) for a scheduler's own code; None if none fits."""
+    _import_whole()
     from qtoolkit.io.pbs import PBSState
     from qtoolkit.io.shell import ShellState
     from qtoolkit.io.slurm import SlurmState
@@ -57,6 +67,7 @@ def converted(scheduler_type: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     InputError
         qtoolkit cannot do that.
     """
+    _import_whole()
     from qtoolkit.core.data_objects import ProcessPlacement, QResources
     from qtoolkit.core.exceptions import QTKError
 

@@ -124,12 +124,23 @@ class SourceThread(threading.Thread):
         """Look until told to end."""
         reasons = frozenset[str]()
         while not self._ending:
+            self._turn(reasons)
+            if not self._ending:
+                reasons = self.wake.wait(self.pause())
+        self._spare.close()
+
+    def _turn(self, reasons: frozenset[str]) -> None:
+        """Look, and be ready for the next time. Whatever goes wrong, this thread goes on."""
+        try:
             self._notices.watch(self._requests.directory, self._poked)
             self.look(reasons)
             if not self._ending:
                 self._tidy_up()
-                reasons = self.wake.wait(self.pause())
-        self._spare.close()
+        except ReconcilerError as error:
+            self._note("", AttemptResult.FAILED, error)
+        except Exception as error:
+            tell_bug("source-bug", error)
+            self._note("", AttemptResult.FAILED, _as_ours(error))
 
     def _tidy_up(self) -> None:
         """Do what can wait while nobody waits for it."""
@@ -165,7 +176,7 @@ class SourceThread(threading.Thread):
     def pause(self) -> float:
         """Return for how many seconds there is nothing to do unless somebody calls."""
         if self._attempt is not None and self._attempt.failures:
-            return max(0.1, min(_LONGEST_BACK_OFF, self._attempt.next_try - self._clock()))
+            return max(0.1, _rest(self._attempt, self._clock()))
         jittered = (self._settings.interval or self._interval()) * random.uniform(0.9, 1.1)
         return min(jittered, _SETTLING) if self._deleting else jittered
 
@@ -188,7 +199,7 @@ class SourceThread(threading.Thread):
         if self._planned != _key(revision):
             return True
         if self._attempt is not None and self._attempt.failures:
-            return self._clock() >= self._attempt.next_try
+            return not _rest(self._attempt, self._clock())
         return self._deleting and self._can_delete()
 
     def _can_delete(self) -> bool:
@@ -271,6 +282,12 @@ class SourceThread(threading.Thread):
             self._requests.tidy_up(self._clock())
         except ReconcilerError as error:
             tell("request-failed", error.message, level=logging.ERROR, hint=error.hint)
+
+
+def _rest(attempt: Attempt, now: float) -> float:
+    """Return for how many seconds it is too early for the next try; a clock that was set back adds none."""
+    left = attempt.next_try - now
+    return left if 0 < left <= attempt.next_try - attempt.time else 0.0
 
 
 def _is_to_go(flow: FlowRecord) -> bool:

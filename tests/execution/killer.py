@@ -1,43 +1,87 @@
 """Runs ``reconcile`` and kills it at a named step: ``RECONCILER_TEST_KILL_AT=write:after:3``.
 
-The step is a call of the store's ``write``, or of an operation on a worker; the process dies by SIGKILL
-before or after the n-th one. Only tests know this script.
+The process dies by SIGKILL at the n-th call of that step: ``before`` it, ``after`` it, or, of a write,
+``within`` its transaction, when all is changed and nothing committed. ``write`` is any write of the store,
+``write@Starter.check_out`` those that this function makes. It serves ``--once``, ``watch`` and every other
+verb. ``RECONCILER_TEST_PYTHON`` is the Python of build processes, if it is another one. Only tests know this
+script.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import GeneratorType
 from typing import Any
 
+from reconciler.actual.requests import Requests
 from reconciler.actual.store import Store
 from reconciler.cli.main import main
+from reconciler.execution.apply import Application
+from reconciler.execution.builds import Builder
 from reconciler.execution.worker.access import WorkerAccess
+from reconciler.loop import Session
 
-ON_WORKER = ("upload", "submit", "collect", "poll")
-STEPS: dict[str, type] = {"write": Store} | dict.fromkeys(ON_WORKER, WorkerAccess)
+STEPS: dict[str, tuple[type, str]] = {
+    "write": (Store, "write"),
+    "build": (Builder, "build"),
+    "reconcile": (Session, "reconcile"),
+    "apply": (Application, "carry_out"),
+    "answer": (Requests, "answer"),
+    **{
+        name: (WorkerAccess, name)
+        for name in ("prepare", "upload", "submit", "find", "poll", "collect", "cancel", "withdraw")
+    },
+}
 
 
-def deadly(call: Callable[..., Any], moment: str, number: int) -> Callable[..., Any]:
-    """Return a function that kills the process around its ``number``-th call."""
-    calls = 0
+def deadly(call: Callable[..., Any], moment: str, number: int, kind: str = "") -> Callable[..., Any]:
+    """Return a function that kills the process around its ``number``-th call; ``kind``: of that caller."""
+    calls = itertools.count(1)
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == number and moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if kind and sys._getframe(1).f_code.co_qualname != kind:
+            return call(*args, **kwargs)
+        if next(calls) != number:
+            return call(*args, **kwargs)
+        if moment == "before":
+            die()
+        if moment == "within":
+            args = (args[0], _then_die(args[1]), *args[2:])
         result = call(*args, **kwargs)
-        if calls == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+        if isinstance(result, GeneratorType):
+            return _die_at_the_end(result)
+        return die()
 
     return wrapper
 
 
+def die() -> None:
+    """End as a power failure would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _then_die(change: Callable[..., Any]) -> Callable[..., Any]:
+    def changed(*args: Any) -> Any:
+        change(*args)
+        die()
+
+    return changed
+
+
+def _die_at_the_end(items: Iterator[Any]) -> Iterator[Any]:
+    yield from items
+    die()
+
+
 if __name__ == "__main__":
-    step, moment, number = os.environ.pop("RECONCILER_TEST_KILL_AT").split(":")
-    setattr(STEPS[step], step, deadly(getattr(STEPS[step], step), moment, int(number)))
+    sys.executable = os.environ.pop("RECONCILER_TEST_PYTHON", sys.executable)
+    if kill_at := os.environ.pop("RECONCILER_TEST_KILL_AT", ""):
+        step, moment, number = kill_at.split(":")
+        step, _, kind = step.partition("@")
+        owner, name = STEPS[step]
+        setattr(owner, name, deadly(getattr(owner, name), moment, int(number), kind))
     sys.exit(main())

@@ -52,6 +52,8 @@ def test_a_clock_that_was_set_back_stops_no_look() -> None:
     remote = looks(local=False)
     assert remote.due(T0 - 3600)
     assert remote.queue_due(T0 - 3600, urgent=False)
+    assert remote.next_look(T0 - 3600, urgent=False) == T0 - 3600
+    assert looks(local=True).next_look(T0 - 3600, urgent=False) == T0 - 3600
 
 
 def test_a_clock_that_was_set_back_makes_no_outage_longer(state_dir: Path) -> None:

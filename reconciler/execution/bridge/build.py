@@ -9,7 +9,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 import warnings
 from typing import Any, TextIO
@@ -19,10 +22,14 @@ from reconciler.execution.bridge.identity import IdentifiedJob, identify
 from reconciler.execution.job_json import own_run_config
 from reconciler.model.keys import unique_keys
 
+_GLANCE = 1.0
+"""Seconds between two looks whether the program that asks is still there."""
+
 
 def main() -> None:
     """Say that all is imported, hear where the user's code is, then answer requests until stdin ends."""
     answers = _own_stdout()
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     warnings.simplefilter("ignore")
     answers.write("ready\n")
     answers.flush()
@@ -30,6 +37,18 @@ def main() -> None:
     for line in sys.stdin:
         answers.write(json.dumps(answer(json.loads(line))) + "\n")
         answers.flush()
+
+
+def _end_with(parent: int) -> None:
+    """End, with all that this process started, when the one who asks has been killed.
+
+    The user's code may never come back to where the end of stdin is noticed.
+    """
+    while os.getppid() == parent:
+        time.sleep(_GLANCE)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def _own_stdout() -> TextIO:

@@ -8,6 +8,7 @@ the documents that came along and run the job, and writes ``claim/result.json`` 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -23,6 +24,10 @@ from typing import Any
 INPUT, RESULT = "job.json", "claim/result.json"
 FILE_MARKER = "reconciler-file:"
 """Begins an argument that stands for a file of the repository: ``reconciler-file:<blob id>/<name>``."""
+
+
+PATIENCE, PAUSE = 600.0, 1.0
+"""Seconds that a result waits for room on a full disk, and between two tries: it may have cost many hours."""
 
 
 class CannotImportError(RuntimeError):
@@ -43,7 +48,7 @@ def main() -> int:
         text = json.dumps(result)
     if os.getpid() != process:  # a child that the job forked came back from the function, too
         os._exit(0)
-    write_atomically(here / RESULT, text)
+    write_when_there_is_room(here / RESULT, text)
     return 0 if result["ok"] else 1
 
 
@@ -62,6 +67,18 @@ def frames_of_others(error: BaseException) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     return trace
+
+
+def write_when_there_is_room(path: Path, text: str) -> None:
+    """Write the file; a disk that is full, or a quota that is used up, is waited for."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return write_atomically(path, text)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -54,7 +54,8 @@ def ended_without_result(wanted: Wanted, facts: Facts, queue: Queue) -> Ended | 
             return None
     started = facts.found == "claimed" and facts.claimant is not None
     state = JobState.FAILED if started or facts.found == "gone" else JobState.REMOTE_ERROR
-    return Ended(error=_text(facts, death, started=started), cause=_cause(facts, death), state=state)
+    text = _text(facts, death, started=started, lost=wanted.lost)
+    return Ended(error=text, cause=_cause(facts, death), state=state)
 
 
 def may_still_start(wanted: Wanted, facts: Facts, queue: Queue) -> bool:
@@ -77,22 +78,24 @@ def _cause(facts: Facts, death: Death | None) -> Cause:
     return Cause.KILLED if facts.exit_code is not None else Cause.LOST
 
 
-def _text(facts: Facts, death: Death | None, *, started: bool) -> str:
+def _text(facts: Facts, death: Death | None, *, started: bool, lost: bool) -> str:
     """Return the last words of the job, what the scheduler says, and what we make of it."""
     code = facts.exit_code
     if code is None and death is not None:
         code = death.exit_code
     lines = [facts.tail] if facts.tail else []
-    headline = _headline(facts, code, started=started)
+    headline = _headline(facts, code, started=started, lost=lost)
     lines.append(f"{death.text}: {headline}" if death is not None and death.over else headline)
     return "\n".join(lines)
 
 
-def _headline(facts: Facts, code: int | None, *, started: bool) -> str:
+def _headline(facts: Facts, code: int | None, *, started: bool, lost: bool) -> str:
     if facts.found == "gone":
         return "its run directory is gone: removed by the job itself, or by somebody else"
     if not started:
         return "it never started"
+    if code is None and not lost:  # it has told that it ended, by a file without content
+        return "it ended, but could write neither a result nor its exit code: is the disk there full?"
     if code is None:
         return "its process vanished without an exit code: killed, out of memory, or the machine restarted"
     signal = f" (signal {code - 128})" if code > 128 else ""

@@ -1,0 +1,27 @@
+"""What is said of an attempt that left no result."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.execution.queues.shell import ShellQueue
+from reconciler.execution.worker.collect import Facts, Wanted
+from reconciler.execution.worker.ending import ended_without_result
+from reconciler.model.records import JobRecord
+from reconciler.model.run_config import RunConfig
+from reconciler.model.states import JobState
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"), [(False, "is the disk there full?"), (True, "its process vanished")]
+)
+def test_a_marker_without_an_exit_code_tells_of_a_full_disk(lost: bool, said: str) -> None:
+    job = JobRecord(
+        uuid="u", index=1, flow="f", key="j", name="j", function="m.f", state=JobState.RUNNING,
+        config=RunConfig(), content="", queue_id="7",
+    )  # fmt: skip
+    facts = Facts(found="claimed", claimant="7")
+    ended = ended_without_result(Wanted(job, lost=lost), facts, ShellQueue())
+    assert ended is not None
+    assert said in ended.error
+    assert ended.state is JobState.FAILED

@@ -1,0 +1,57 @@
+"""Where the daemon can be killed: before, within and after every write, before and after every effect."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import reconciler
+
+EFFECTS = (
+    *("build", "reconcile", "apply", "answer"),
+    *("prepare", "upload", "submit", "find", "poll", "collect", "cancel", "withdraw"),
+)
+
+WRITES = (
+    *("StoreCache.put", "Session._build_missing", "Session.reconcile", "Session.record_outcome"),
+    *("SourceThread._put", "Standing._put"),
+    *("Starter.check_out", "Starter.upload", "Starter.start", "Starter.drop", "Starter.withdraw"),
+    *("Lane._note", "Lane._clean_up", "TakerIn._record"),
+)
+
+RARE = {
+    "Store.check_lineage": "once in the life of a store",
+    "Lane._kill": "a queue that refuses to end a job",
+    "Call._carry_out": "verbs, which are other programs",
+}
+"""Other functions that write, and why no daemon is killed there."""
+
+BOUNDARIES = (
+    *(f"{effect}:{moment}" for effect in EFFECTS for moment in ("before", "after")),
+    *(f"write@{kind}:{moment}" for kind in WRITES for moment in ("before", "within", "after")),
+)
+
+
+def functions_that_write() -> set[str]:
+    """Return the functions of the program that call the ``write`` of a store, by qualified name."""
+    package = Path(reconciler.__file__).parent
+    files = (file for file in package.rglob("*.py") if "actual/jobstore" not in str(file))
+    return {name for file in files for name in _writers(ast.parse(file.read_text()), "")}
+
+
+def _writers(node: ast.AST, scope: str) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef):
+            yield from _writers(child, f"{scope}.{child.name}".lstrip("."))
+            continue
+        if isinstance(child, ast.Call) and _is_write(child.func):
+            yield scope
+        yield from _writers(child, scope)
+
+
+def _is_write(function: ast.expr) -> bool:
+    if not isinstance(function, ast.Attribute) or function.attr != "write":
+        return False
+    owner = ast.unparse(function.value)
+    return owner.endswith("store") or (owner == "self" and ast.unparse(function) == "self.write")

@@ -1,0 +1,105 @@
+"""The thread of the source goes on whatever is refused to it; made in this process, to refuse on demand."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from reconciler.cli.context import Context, Options
+from reconciler.cli.views.log_text import LogTeller
+from reconciler.execution import build_process
+from reconciler.model.actions import Plan
+from reconciler.model.records import Attempt, AttemptResult
+from reconciler.watch import source_thread
+from reconciler.watch.notices import Notices
+from reconciler.watch.source_thread import Settings, SourceThread
+from tests.execution.support import eventually
+from tests.faults.conftest import MakeSite
+from tests.faults.site import PATIENCE, Site
+
+
+@pytest.fixture
+def site(make_site: MakeSite) -> Site:
+    site = make_site()
+    site.local("here")
+    site.chain("first", 1)
+    site.repository.commit()
+    return site
+
+
+@pytest.fixture
+def start(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], SourceThread]]:
+    """Start the thread, with short back-offs."""
+    monkeypatch.setattr(source_thread, "_FIRST_BACK_OFF", 0.1)
+    monkeypatch.setattr(source_thread, "_LONGEST_BACK_OFF", 0.2)
+    notices, started = Notices(), []
+
+    def make() -> SourceThread:
+        settings = Settings(open_source=lambda fetch: site.source, is_remote=False)
+        teller = LogTeller(Context(Options()))
+        thread = SourceThread(settings, site.store, site.hosts, teller, time.time, notices, lambda: None)
+        thread.start()
+        started.append(thread)
+        return thread
+
+    yield make
+    for thread in started:
+        thread.end()
+        thread.join(PATIENCE)
+    notices.close()
+
+
+def attempt(site: Site) -> Attempt:
+    with site.store.read() as view:
+        return view.attempt() or Attempt(time=0.0, result=AttemptResult.APPLIED)
+
+
+def test_no_process_can_be_started(
+    site: Site, start: Callable[[], SourceThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuses = [True]
+
+    class Popen(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            if refuses and "bridge.build" in str(arguments):
+                raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(build_process.subprocess, "Popen", Popen)
+    thread = start()
+    assert eventually(lambda: attempt(site).failures >= 2, PATIENCE)
+    assert attempt(site).result is AttemptResult.FAILED
+    assert "cannot be started: Resource temporarily" in attempt(site).message
+    assert "limits of this machine" in attempt(site).fix
+    assert thread.is_alive()
+    refuses.clear()
+    assert eventually(lambda: "first/j0" in site.jobs(), PATIENCE)
+    assert eventually(lambda: attempt(site).result is AttemptResult.APPLIED, PATIENCE)
+
+
+def test_a_bug_of_ours(
+    site: Site, start: Callable[[], SourceThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, and does not end the thread, wherever in it it is."""
+    errors, told = [RuntimeError("one"), RuntimeError("two")], []
+    monkeypatch.setattr(source_thread, "tell_bug", lambda event, error, **fields: told.append(str(error)))
+    describe = LogTeller.describe
+
+    def breaks(self: LogTeller, plan: Plan) -> list[str]:
+        if errors:
+            raise errors.pop()
+        return describe(self, plan)
+
+    monkeypatch.setattr(LogTeller, "describe", breaks)
+    thread = start()
+    assert eventually(lambda: told == ["two", "one"], PATIENCE)
+    site.chain("second", 1)
+    site.repository.commit()
+    assert eventually(lambda: "second/j0" in site.jobs(), PATIENCE)
+    assert eventually(lambda: attempt(site).result is AttemptResult.APPLIED, PATIENCE)
+    assert thread.is_alive()
