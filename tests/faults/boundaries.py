@@ -17,13 +17,15 @@ WRITES = (
     *("StoreCache.put", "Session._build_missing", "Session.reconcile", "Session.record_outcome"),
     *("SourceThread._put", "Standing._put"),
     *("Starter.check_out", "Starter.upload", "Starter.start", "Starter.drop", "Starter.withdraw"),
-    *("Lane._note", "Lane._clean_up", "TakerIn._record"),
+    *("Lane._note", "Lane._clean_up", "TakerIn._record", "compact"),
 )
 
 RARE = {
     "Store.check_lineage": "once in the life of a store",
     "Lane._kill": "a queue that refuses to end a job",
     "Call._carry_out": "verbs, which are other programs",
+    "repair": "fsck, which is another program",
+    "begin_due": "jobs that fail, so that each would have several lines; see tests/execution/test_retries.py",
 }
 """Other functions that write, and why no daemon is killed there."""
 

@@ -168,6 +168,11 @@ class Campaign:
         self._commit()
         return False
 
+    def _prepare_compact(self) -> bool:
+        """Let it be due now: it would be once an hour."""
+        self.site.store.write(lambda writer: writer.txn.delete("meta", b"compaction"))
+        return self._prepare_record_outcome()
+
     def _prepare_answer(self) -> bool:
         Requests(self.site.store.path).ask("the campaign", time.time())
         return self._prepare_record_outcome()

@@ -11,6 +11,8 @@ import pytest
 
 from reconciler.cli.context import Context, Options
 from reconciler.cli.views.log_text import LogTeller
+from reconciler.execution.worker.accesses import Accesses
+from reconciler.execution.worker.shelf import Shelves
 from reconciler.loop import lane_of, open_outputs
 from reconciler.model.records import AppliedConfig
 from reconciler.watch.notices import Notices
@@ -59,10 +61,10 @@ class Day:
         assert self.worker.pause() >= 0
 
     def _hire(self, config: AppliedConfig) -> WorkerThread:
-        spec, store = config.workers["here"], self.site.store
-        outputs = open_outputs(store, config)
-        lane = lane_of("here", spec, store, self.source.repository, self.site.hosts, outputs)
-        return WorkerThread(lane, spec, lambda: self.now, self.notices, lambda: None)
+        store, hosts = self.site.store, self.site.hosts
+        accesses = Accesses(config.workers, self.source.repository, hosts, Shelves())
+        lane = lane_of("here", store, open_outputs(store, config), accesses)
+        return WorkerThread(lane, lambda: self.now, self.notices, lambda: None)
 
     def close(self) -> None:
         """End what a daemon ends at its end."""

@@ -143,7 +143,7 @@ def test_slurmctld_is_restarted(
     site.repository.commit()
     daemon = site.watch()
     site.wait(lambda: len(site.ran()) == 2)
-    slurm.wait_saved(time.time())
+    slurm.wait_saved()
     slurm.kill_controller()
     site.wait(lambda: not site.status("hpc").reachable)
     site.chain("here", 3)
