@@ -7,6 +7,7 @@ it dies at any line: all that matters is in the store, and the next one goes on 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -41,6 +42,9 @@ _TICK = 1.0
 _HURRIED_TICK = 0.05
 """Seconds between them while a worker that was changed still ends its last step."""
 
+_REPORT = 5.0
+"""Seconds between two reports of how it goes to the one who started this process."""
+
 _LAST_STEP = 8.0
 """Seconds that the threads have to end their present step."""
 
@@ -73,9 +77,12 @@ class Daemon:
         self._manager = ServiceManager.of_this_process()
         self._signal = 0
         self._event = 0
+        self._report_at = 0.0
 
     def run(self) -> int:
-        """Reconcile until SIGTERM or SIGINT; return the number of the signal, negative if a thread hangs.
+        """Reconcile until SIGTERM or SIGINT; return the number of the signal.
+
+        If a thread hangs then, the process ends here instead, with the exit code that it would have had.
 
         Raises
         ------
@@ -172,12 +179,15 @@ class Daemon:
             self._crew.call()
 
     def _report(self) -> None:
+        self._manager.tell("WATCHDOG=1")
+        if not self._manager.listens or time.monotonic() < self._report_at:
+            return
+        self._report_at = time.monotonic() + _REPORT  # it counts jobs, which costs more the more there are
         with self._store.read() as view:
             config = view.config()
             active = sum(view.count_in_state(state) for state in ACTIVE)
             ready = view.count_in_state(JobState.READY)
         revision = config.revision if config is not None else "nothing applied yet"
-        self._manager.tell("WATCHDOG=1")
         self._manager.status(f"{revision}; {many_jobs(active)} on workers, {ready} ready")
 
     # signals ------------------------------------------------------------------------------------------
@@ -203,7 +213,7 @@ class Daemon:
             hung.append("source")
         if hung:
             tell("hung", f"not waiting for {', '.join(hung)}", level=logging.WARNING)
-            leave_now(0, self._source)
+            leave_now(ExitCode.INTERRUPTED if self._signal == signal.SIGINT else ExitCode.OK, self._source)
         self._notices.close()
         self._hosts.close()
         tell("ended", "ended")
@@ -212,8 +222,6 @@ class Daemon:
 
 def leave_now(code: int, source: SourceThread) -> None:
     """End this process with all commands that it runs; threads that hang cannot be ended in any other way."""
-    import os
-
     source.kill()
     kill_running()
     logging.shutdown()

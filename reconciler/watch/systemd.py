@@ -19,6 +19,11 @@ class ServiceManager:
         """Return the one of this process. Its children must not speak to it: the variable is taken away."""
         return cls(os.environ.pop("NOTIFY_SOCKET", None))
 
+    @property
+    def listens(self) -> bool:
+        """Whether anybody wants to be told."""
+        return bool(self._address)
+
     def tell(self, *facts: str) -> None:
         """Send facts like ``READY=1``. One that does not listen is no reason to stop."""
         if not self._address:
