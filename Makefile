@@ -9,7 +9,7 @@ EXAMPLES ?= 60
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test campaign check services bench clean bootstrap
+.PHONY: help demo test campaign oracle check services bench clean bootstrap
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -27,6 +27,9 @@ test: services ## run all tests (ARGS='-k name' selects)
 
 campaign: bootstrap ## random commits against the reference of the levels (EXAMPLES=60: five minutes)
 	@RECONCILER_TEST_EDITS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/conformance/test_edits_state_machine.py
+
+oracle: bootstrap ## random dynamic flows against jobflow's run_locally (EXAMPLES=60: two minutes)
+	@RECONCILER_TEST_FLOWS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/execution/test_random_flows.py
 
 check: bootstrap ## format, lint, types, import contracts, dependencies, schemas
 	@bash scripts/check

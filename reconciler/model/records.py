@@ -43,7 +43,8 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     ``missing_since`` is when the queue was first seen without it. ``stuck`` is why it can never start as it
     was submitted, as its scheduler says; ``cause`` is the kind of reason for which it died: ``walltime``,
     ``oom``, ``exception`` and so on. ``generated_by`` and ``generator_index`` are the job that generated it,
-    ``generator_attempt`` is the attempt that did; ``inherits`` is False if that passes nothing on.
+    ``generator_attempt`` is the attempt that did; ``inherits`` is False if that passes nothing on. ``refers``
+    are the jobs that its output refers to and that had none when it completed: who reads it needs theirs.
     """
 
     uuid: str
@@ -84,6 +85,7 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     files: list[tuple[str, str]] = []
     code: list[str] = []
     stored_data: Any = None
+    refers: list[str] = []
 
     @property
     def id(self) -> str:

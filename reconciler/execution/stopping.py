@@ -1,0 +1,72 @@
+"""What ``stop_children`` and ``stop_jobflow`` of a response stop. Works inside a transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import msgspec
+
+from reconciler.actual.store import View, Writer
+from reconciler.execution.job_json import references
+from reconciler.execution.ready import latest, recheck
+from reconciler.execution.transitions import move
+from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.states import PENDING, JobState
+
+
+def stop_children(writer: Writer, job: JobRecord, now: float) -> None:
+    """Stop the children of a job, theirs, and whatever else can then never run.
+
+    A child in jobflow's sense is a job of the same Flow object. Who only waits for a detour to be over is
+    none, and goes on once nothing of it is to come; nor is who refers to a job of a flow around its own.
+    """
+    stopped = [job]
+    for parent in stopped:
+        for child in writer.dependants(parent.uuid):
+            if child.state not in PENDING:
+                continue
+            if _together(writer, child, parent.uuid) or (parent is not job and _needs(writer, child, parent)):
+                stopped.append(move(writer, child, JobState.STOPPED, now, f"stop_children of {job.path}"))
+            elif parent is not job:
+                _go_on_without(writer, child, parent, now)
+
+
+def stop_flow(writer: Writer, flow: FlowRecord, job: JobRecord, now: float) -> None:
+    """Stop all jobs of a flow that have not started, and what its running ones will ask for."""
+    writer.put_flow(msgspec.structs.replace(flow, stopped=True))
+    for other in writer.jobs_of(flow.name):
+        if other.current and other.state in PENDING:
+            move(writer, other, JobState.STOPPED, now, f"stop_jobflow of {job.path}")
+
+
+def stopped_parent(view: View, parents: Iterable[str]) -> JobRecord | None:
+    """Return one of the jobs of some uuids that was stopped, if there is any."""
+    found = (latest(view, uuid) for uuid in parents)
+    return next((job for job in found if job is not None and job.state is JobState.STOPPED), None)
+
+
+def _together(view: View, child: JobRecord, parent: str) -> bool:
+    """Whether a job came into being together with a generation of another one."""
+    return any(_origin(job) == _origin(child) for job in view.generations(parent))
+
+
+def _origin(job: JobRecord) -> tuple[str | None, int]:
+    return job.generator, job.generator_attempt
+
+
+def _needs(view: View, child: JobRecord, parent: JobRecord) -> bool:
+    """Whether a job cannot run without the output of another one."""
+    return child.on_missing == "error" and _refers(view, child, parent)
+
+
+def _refers(view: View, child: JobRecord, parent: JobRecord) -> bool:
+    return parent.uuid in references(json.loads(view.payload(child.id) or b"{}"))
+
+
+def _go_on_without(writer: Writer, child: JobRecord, parent: JobRecord, now: float) -> None:
+    if not _refers(writer, child, parent):
+        parents = [uuid for uuid in child.parents if uuid != parent.uuid]
+        child = msgspec.structs.replace(child, parents=parents)
+        writer.put_job(child)
+    recheck(writer, [child], now)
