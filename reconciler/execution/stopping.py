@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -65,8 +65,17 @@ def _refers(view: View, child: JobRecord, parent: JobRecord) -> bool:
 
 
 def _go_on_without(writer: Writer, child: JobRecord, parent: JobRecord, now: float) -> None:
+    """Who only waits for a stopped job waits for what that has waited for: more of it may still run."""
     if not _refers(writer, child, parent):
-        parents = [uuid for uuid in child.parents if uuid != parent.uuid]
-        child = msgspec.structs.replace(child, parents=parents)
+        rest = [uuid for uuid in child.parents if uuid != parent.uuid]
+        child = msgspec.structs.replace(child, parents=list(dict.fromkeys([*rest, *_before(writer, parent)])))
         writer.put_job(child)
     recheck(writer, [child], now)
+
+
+def _before(view: View, stopped: JobRecord) -> Iterator[str]:
+    """Yield what a stopped job has waited for and what was not stopped, in its own flow."""
+    for uuid in stopped.parents:
+        last = latest(view, uuid)
+        if last is not None and _together(view, stopped, uuid):
+            yield from _before(view, last) if last.state is JobState.STOPPED else [uuid]

@@ -24,8 +24,10 @@ from typing import Any
 import config_flows
 import pytest
 import response_flows
+from click.testing import CliRunner
 from jobflow import Flow
 
+from reconciler.cli.main import cli
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
 from tests.execution.oracle import facts_of, ran_by_jobflow
@@ -81,6 +83,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Iterat
             world.factory(flow_name(kind), function, *arguments)
         world.factory("broken-detour", "response_flows.broken_detour")
         world.factory("waits-for-detour", "response_flows.waits_for_detour", str(root / "log"))
+        world.factory("rest", "response_flows.waits_for_the_rest_of_a_detour", str(root / "rest"))
         world.factory("stopped", "response_flows.stopped_while_others_run", str(root / "gate"))
         world.reconcile()
         world.until(lambda: world.state("stopped/stop") == "COMPLETED")
@@ -135,6 +138,14 @@ def test_c12_a_failed_detour_holds_the_dependants(world: World) -> None:
     assert states == {"detours_into_failure": "COMPLETED", "fails": "FAILED", "show": "WAITING"}
 
 
+def test_c14_who_waits_for_a_detour_waits_for_what_of_it_was_not_stopped(world: World) -> None:
+    order = [" ".join(line.split()[:2]) for line in lines(world.root / "rest")]
+    assert order == ["begin replacement", "end replacement", "child"]
+    states = {job.key: job.state.value for job in jobs_of(world, "rest")}
+    assert (states.pop("plus"), states.pop("plus#2")) == ("STOPPED", "STOPPED")
+    assert set(states.values()) == {"COMPLETED"}
+
+
 def test_c14_stop_children_stops_all_descendants(world: World) -> None:
     states = {job.name: job.state.value for job in jobs_of(world, "stops-children")}
     assert states == {"stops_children": "COMPLETED", "child": "STOPPED", "grandchild": "STOPPED"}
@@ -158,7 +169,12 @@ def test_c17_a_child_that_does_not_mind_runs(mode: str, kinds: list[str], world:
 
 
 def test_c18_stored_data_is_kept(world: World) -> None:
-    assert world.job("stores/stores").stored_data == {"numbers": [1, 1.5], "why": None}
+    kept = {"numbers": [1, 1.5], "why": None}
+    assert world.job("stores/stores").stored_data == kept
+    place = ["--repo", str(world.repository.path), "--state-dir", str(world.root / "state")]
+    told = CliRunner().invoke(cli, [*place, "-o", "json", "describe", "job", "stores/stores"])
+    assert json.loads(told.stdout)["stored_data"] == kept
+    assert "numbers" in CliRunner().invoke(cli, [*place, "describe", "job", "stores/stores"]).stdout
 
 
 def test_generated_jobs_tell_where_they_came_from(world: World) -> None:

@@ -1,8 +1,8 @@
-"""Flows that are told what to do: a program of JSON says of each job what it gives and what it asks for.
+"""Flows that are told by a program of JSON what each of their jobs gives and what it asks for.
 
-A program is ``{"jobs": [...], "order": "auto" or "linear", "output": None, "first", "last", "list" or "dict"}``.
-A job of it is ``{"name": ..., "needs": [positions of jobs before it], "do": [...], ...}``, or a program itself:
-a flow inside the flow. What can be asked for is in :func:`_ask`. jobflow alone runs the same functions.
+A program has ``jobs``, an ``order`` and an ``output``. A job of it has a name, the positions of the jobs
+before it that it needs, and what it does; or it is a program itself: a flow inside the flow. jobflow alone
+runs the same functions.
 """
 
 from __future__ import annotations

@@ -165,6 +165,19 @@ def stops_children_in_detour(a: int) -> Response:
 
 
 @job
+def replaced_in_detour(a: int, log: str) -> Response:
+    """All of the detour is stopped but what replaces its first job, which is slow."""
+    first = replaces_slowly_and_stops_children(log)
+    second = plus(first.output, "")
+    return Response(output=a, detour=Flow([first, second, plus(second.output, "")]))
+
+
+@job
+def replaces_slowly_and_stops_children(log: str) -> Response:
+    return Response(replace=simple_jobs.log_span(log, "replacement", 0.5), stop_children=True)
+
+
+@job
 def stops_children_in_replacement(a: int) -> Response:
     """What was to give the output is stopped, and so is who needs it."""
     first = stops_children(a)
@@ -304,6 +317,11 @@ def waits_for_detour(log: str) -> Flow:
     first = detours_slowly(log)
     child = simple_jobs.log_line(log, "child", first.output)
     return Flow([first, child])
+
+
+def waits_for_the_rest_of_a_detour(log: str) -> Flow:
+    first = replaced_in_detour(1, log)
+    return Flow([first, simple_jobs.log_line(log, "child", first.output)])
 
 
 @job
