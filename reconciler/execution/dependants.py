@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from reconciler.actual.store import Writer
-from reconciler.execution.job_json import resolves
-from reconciler.execution.ready import still_to_come
+from reconciler.execution.job_json import references, resolves
+from reconciler.execution.ready import reached, still_to_come
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
 
@@ -25,13 +25,19 @@ def wait_for_leaves(writer: Writer, job: JobRecord, new: Sequence[JobRecord]) ->
 
 def wait_for_references(writer: Writer, job: JobRecord, refers: Iterable[str]) -> None:
     """Let who reads the output of a job wait for the outputs that it refers to; who comes later will, too."""
-    open_uuids = list(still_to_come(writer, refers))
+    open_uuids = still_to_come(writer, refers)
     if not open_uuids:
         return
     writer.put_job(msgspec.structs.replace(job, refers=open_uuids))
     for child in _dependants(writer, job):
-        if resolves(json.loads(writer.payload(child.id) or b"{}")):
+        if _reads(writer, child, job.uuid):
             _wait(writer, child, open_uuids)
+
+
+def _reads(writer: Writer, child: JobRecord, uuid: str) -> bool:
+    """Whether a job needs an output for its arguments; it may also just come after it."""
+    payload = json.loads(writer.payload(child.id) or b"{}")
+    return resolves(payload) and uuid in reached(writer, references(payload))
 
 
 def _is_stopped(writer: Writer, record: JobRecord) -> bool:

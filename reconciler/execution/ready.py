@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from reconciler.actual.store import View, Writer
 from reconciler.execution.transitions import move
@@ -38,15 +38,21 @@ def latest(view: View, uuid: str) -> JobRecord | None:
     return present[-1] if present else None
 
 
-def still_to_come(view: View, uuids: Iterable[str]) -> Iterator[str]:
-    """Yield those jobs, among some and those that their outputs refer to, that have no result so far."""
-    open_uuids = list(dict.fromkeys(uuids))
-    for uuid in open_uuids:
+def reached(view: View, uuids: Iterable[str]) -> list[str]:
+    """Return some jobs and those that their outputs refer to, over and over."""
+    found = list(dict.fromkeys(uuids))
+    for uuid in found:
         last = latest(view, uuid)
         if last is not None and last.state is JobState.COMPLETED:
-            open_uuids += [more for more in last.refers if more not in open_uuids]
-        elif last is not None:
-            yield uuid
+            found += [more for more in last.refers if more not in found]
+    return found
+
+
+def still_to_come(view: View, uuids: Iterable[str]) -> list[str]:
+    """Return those of the reached jobs that have no result so far, but may have one some day."""
+    last = {uuid: latest(view, uuid) for uuid in reached(view, uuids)}
+    no_more = (JobState.COMPLETED, JobState.STOPPED)
+    return [uuid for uuid, job in last.items() if job is not None and job.state not in no_more]
 
 
 def _without_result(view: View, job: JobRecord) -> bool:

@@ -22,7 +22,7 @@ from reconciler.execution.ready import (
     still_to_come,
 )
 from reconciler.execution.result import JobResponse, JobResult, NewJob
-from reconciler.execution.stopping import stop_children, stop_flow, stopped_parent
+from reconciler.execution.stopping import stop_children, stop_flow, stopped_parent, without_stopped
 from reconciler.execution.transitions import move, note
 from reconciler.model.flows import digest
 from reconciler.model.keys import Keys
@@ -181,7 +181,7 @@ class _Response:
             uuid=uuid, index=index, flow=self.flow.name, key=key, name=name, function=path,
             state=JobState.WAITING, config=resolve(layers, self.config.worker_defaults, self.digests),
             content=digest([self.job.content, key]), own=own,
-            parents=[parent for parent in needs if self._is_known(parent, inside)],
+            parents=without_stopped(self.writer, [uuid for uuid in needs if self._is_known(uuid, inside)]),
             on_missing=config.get("on_missing_references") or "error",
             sequence=self.writer.next_number("sequence"), created=self.now, updated=self.now,
             current=self.job.current, generated_by=self.job.uuid, generator_index=self.job.index,

@@ -41,9 +41,26 @@ def stop_flow(writer: Writer, flow: FlowRecord, job: JobRecord, now: float) -> N
 
 
 def stopped_parent(view: View, parents: Iterable[str]) -> JobRecord | None:
-    """Return one of the jobs of some uuids that was stopped, if there is any."""
-    found = (latest(view, uuid) for uuid in parents)
-    return next((job for job in found if job is not None and job.state is JobState.STOPPED), None)
+    """Return one of the jobs of some uuids that was stopped before it had any output, if there is one."""
+    return next((job for job in _stopped(view, parents) if not _has_output(view, job.uuid)), None)
+
+
+def without_stopped(view: View, parents: Iterable[str]) -> list[str]:
+    """Leave out what was stopped after a generation with an output: there will be no other."""
+    given = list(parents)
+    gone = {job.uuid for job in _stopped(view, given) if _has_output(view, job.uuid)}
+    return [uuid for uuid in given if uuid not in gone]
+
+
+def _stopped(view: View, uuids: Iterable[str]) -> Iterator[JobRecord]:
+    for uuid in uuids:
+        last = latest(view, uuid)
+        if last is not None and last.state is JobState.STOPPED:
+            yield last
+
+
+def _has_output(view: View, uuid: str) -> bool:
+    return any(job.current and job.state is JobState.COMPLETED for job in view.generations(uuid))
 
 
 def _together(view: View, child: JobRecord, parent: str) -> bool:
@@ -56,8 +73,9 @@ def _origin(job: JobRecord) -> tuple[str | None, int]:
 
 
 def _needs(view: View, child: JobRecord, parent: JobRecord) -> bool:
-    """Whether a job cannot run without the output of another one."""
-    return child.on_missing == "error" and _refers(view, child, parent)
+    """Whether a job cannot run without an output of another one, and there is none."""
+    minds = child.on_missing == "error" and not _has_output(view, parent.uuid)
+    return minds and _refers(view, child, parent)
 
 
 def _refers(view: View, child: JobRecord, parent: JobRecord) -> bool:
@@ -66,7 +84,7 @@ def _refers(view: View, child: JobRecord, parent: JobRecord) -> bool:
 
 def _go_on_without(writer: Writer, child: JobRecord, parent: JobRecord, now: float) -> None:
     """Who only waits for a stopped job waits for what that has waited for: more of it may still run."""
-    if not _refers(writer, child, parent):
+    if _has_output(writer, parent.uuid) or not _refers(writer, child, parent):
         rest = [uuid for uuid in child.parents if uuid != parent.uuid]
         child = msgspec.structs.replace(child, parents=list(dict.fromkeys([*rest, *_before(writer, parent)])))
         writer.put_job(child)

@@ -41,12 +41,14 @@ Call = tuple[str, list[str]]
 
 LIKE_JOBFLOW: dict[str, Call] = (
     {kind: ("response_flows.simple", [kind]) for kind in response_flows.SIMPLE}
-    | {kind: (f"response_flows.{kind}", []) for kind in ("summed", "stored_apart", "updated", "outwards")}
+    | {kind: (f"response_flows.{kind}", []) for kind in response_flows.WHOLE}
     | {f"missing_{mode}": ("response_flows.missing", [mode]) for mode in ("none", "pass", "error")}
     | {kind: (f"config_flows.{kind}", []) for kind in config_flows.FLOWS}
 )
 
 NOT_ALL_COMPLETE = (
+    "reads_what",
+    "comes_after",
     "stops",
     "missing",
     "replaces_and_stops",
@@ -79,6 +81,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Iterat
         patch.setattr(sys, "executable", str(warm_python))
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.getbasetemp() / "matplotlib"))
         world = World(root)
+        world.repository.write("workers/workers.yaml", world.worker("w1", max_jobs=8))
         for kind, (function, arguments) in LIKE_JOBFLOW.items():
             world.factory(flow_name(kind), function, *arguments)
         world.factory("broken-detour", "response_flows.broken_detour")

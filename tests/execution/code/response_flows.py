@@ -182,7 +182,7 @@ def stops_children_in_replacement(a: int) -> Response:
     """What was to give the output is stopped, and so is who needs it."""
     first = stops_children(a)
     second = plus(first.output, 1)
-    return Response(replace=Flow([first, second], output=second.output))
+    return Response(output=a, replace=Flow([first, second], output=second.output))
 
 
 @job
@@ -264,6 +264,10 @@ SIMPLE = (
 )  # fmt: skip
 
 
+WHOLE = ("summed", "stored_apart", "updated", "outwards", "reads_what_is_stopped", "comes_after_a_teller")
+"""Flows by functions of their own."""
+
+
 def simple(kind: str) -> Flow:
     """Return the flow of one kind of :data:`SIMPLE`."""
     made = _then(globals()[kind](10 if kind == "counts_down" else 1))
@@ -317,6 +321,36 @@ def waits_for_detour(log: str) -> Flow:
     first = detours_slowly(log)
     child = simple_jobs.log_line(log, "child", first.output)
     return Flow([first, child])
+
+
+@job
+def tells_of_what_is_stopped(a: int) -> Response:
+    """The new job has an output, and its replacement, which was to give another one, is stopped."""
+    new = stops_children_in_replacement(a)
+    return Response(output=[a, new.output], addition=new)
+
+
+@job
+def tells_of_a_failure(a: int) -> Response:
+    new = simple_jobs.fails("only readers mind")
+    return Response(output=[a, new.output], addition=new)
+
+
+def reads_what_is_stopped() -> Flow:
+    first = tells_of_what_is_stopped(1)
+    second = refers_outwards(first.output[1])
+    second.config.resolve_references = "both"
+    return Flow([first, second, show(first.output)])
+
+
+@job
+def detours_by_teller(a: int) -> Response:
+    return Response(output=a, detour=tells_of_a_failure(a))
+
+
+def comes_after_a_teller() -> Flow:
+    """Who waits for a detour does not read what that tells of, so the failure of it is nothing to him."""
+    return _then(detours_by_teller(1))
 
 
 def waits_for_the_rest_of_a_detour(log: str) -> Flow:
