@@ -11,7 +11,7 @@ SEED ?= 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test campaign faults check services bench clean bootstrap
+.PHONY: help demo test campaign faults oracle check services bench clean bootstrap
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -32,6 +32,9 @@ campaign: bootstrap ## random commits against the reference of the levels (EXAMP
 
 faults: services ## kill the daemon at random and at each of its steps (KILLS=200 SEED=1: half an hour)
 	@RECONCILER_TEST_KILLS=$(KILLS) RECONCILER_TEST_SEED=$(SEED) $(BIN)/python -m pytest --timeout 0 tests/faults/test_campaign.py $(ARGS)
+
+oracle: bootstrap ## random dynamic flows against jobflow's run_locally (EXAMPLES=60: two minutes)
+	@RECONCILER_TEST_FLOWS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/execution/test_random_flows.py
 
 check: bootstrap ## format, lint, types, import contracts, dependencies, schemas
 	@bash scripts/check

@@ -124,6 +124,7 @@ def _facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, Any]
         for decision in decisions
         if decision.in_effect is not None
     }
+    facts["stored_data"] = record.stored_data
     facts["events"] = [event_data(e) for e in view.events(f"job/{record.path}", limit=_EVENTS)]
     return facts
 
@@ -150,6 +151,8 @@ def _echo_job(facts: dict[str, Any]) -> None:
         click.echo(f"{'retry:':<13} {retries}")
     if facts["parents"]:
         click.echo(f"{'needs:':<13} {', '.join(facts['parents'])}")
+    if facts["stored_data"] is not None:
+        click.echo(f"{'stored data:':<13} {cell_text(facts['stored_data'])}")
     click.echo("run config:")
     for line in _config_lines(facts["provenance"]):
         click.echo(line)

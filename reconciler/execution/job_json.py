@@ -35,6 +35,11 @@ def additional_stores(payload: Mapping[str, Any]) -> list[str]:
     return [key for key in payload if key not in JOB_FIELDS and not key.startswith("@")]
 
 
+def resolves(payload: Mapping[str, Any]) -> bool:
+    """Whether a job gets the values of what it refers to, and not the references alone."""
+    return bool((payload.get("config") or {}).get("resolve_references", True))
+
+
 def references(value: Any) -> Iterator[str]:
     """Yield the uuids of all OutputReferences in JSON data."""
     if isinstance(value, dict):

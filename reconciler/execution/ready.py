@@ -28,14 +28,44 @@ def _parent_ready(view: View, uuid: str, on_missing: str) -> bool:
 
     Not that of a former life: once a job runs again, its former replacements are history.
     """
-    generations = view.generations(uuid)
-    if not generations:
-        return on_missing != "error"
-    generations = [job for job in generations if job.current] or generations
-    last = generations[-1]
-    if last.state is JobState.COMPLETED:
+    last = latest(view, uuid)
+    if last is not None and last.state is JobState.COMPLETED:
         return True
-    return on_missing != "error" and last.ended
+    return on_missing != "error" and (last is None or _without_result(view, last))
+
+
+def latest(view: View, uuid: str) -> JobRecord | None:
+    """Return the last generation of a uuid, one of its present life if there is any."""
+    generations = view.generations(uuid)
+    present = [job for job in generations if job.current] or generations
+    return present[-1] if present else None
+
+
+def reached(view: View, uuids: Iterable[str]) -> list[str]:
+    """Return some jobs and those that their outputs refer to, over and over."""
+    found = list(dict.fromkeys(uuids))
+    for uuid in found:
+        last = latest(view, uuid)
+        if last is not None and last.state is JobState.COMPLETED:
+            found += [more for more in last.refers if more not in found]
+    return found
+
+
+def still_to_come(view: View, uuids: Iterable[str]) -> list[str]:
+    """Return those of the reached jobs that have no result so far, but may have one some day."""
+    last = {uuid: latest(view, uuid) for uuid in reached(view, uuids)}
+    no_more = (JobState.COMPLETED, JobState.STOPPED)
+    return [uuid for uuid, job in last.items() if job is not None and job.state not in no_more]
+
+
+def _without_result(view: View, job: JobRecord) -> bool:
+    """Whether a job has ended without a result, or waits for one that has and cannot do without."""
+    if job.state is not JobState.WAITING:
+        return job.ended and job.state is not JobState.COMPLETED
+    if job.on_missing != "error":
+        return False
+    parents = (latest(view, uuid) for uuid in job.parents if uuid != job.uuid)
+    return any(_without_result(view, parent) for parent in parents if parent is not None)
 
 
 def release_dependants(writer: Writer, uuid: str, now: float) -> None:
@@ -43,6 +73,17 @@ def release_dependants(writer: Writer, uuid: str, now: float) -> None:
     for job in writer.dependants(uuid):
         if job.state is JobState.WAITING and job.current and parents_ready(writer, job):
             move(writer, job, JobState.READY, now)
+
+
+def release_indifferent(writer: Writer, uuid: str, now: float) -> None:
+    """Make those READY that do not mind that ``uuid`` has no result, or that who needs it will have none."""
+    without, seen = [uuid], {uuid}
+    for parent in without:
+        release_dependants(writer, parent, now)
+        for job in writer.dependants(parent):
+            if job.state is JobState.WAITING and job.on_missing == "error" and job.uuid not in seen:
+                seen.add(job.uuid)
+                without.append(job.uuid)
 
 
 def recheck(writer: Writer, jobs: Iterable[JobRecord], now: float) -> None:

@@ -11,12 +11,19 @@ import msgspec
 
 from reconciler.actual.store import Writer
 from reconciler.execution.again import begin_again, reborn
-from reconciler.execution.job_json import own_run_config, references
+from reconciler.execution.dependants import wait_for_leaves, wait_for_references
+from reconciler.execution.job_json import own_run_config, references, resolves
 from reconciler.execution.naming import FreeKeys
 from reconciler.execution.outputs import Outputs
-from reconciler.execution.ready import initial_state, release_dependants
+from reconciler.execution.ready import (
+    initial_state,
+    release_dependants,
+    release_indifferent,
+    still_to_come,
+)
 from reconciler.execution.result import JobResponse, JobResult, NewJob
-from reconciler.execution.retrying import give_up, note_retry
+from reconciler.execution.retrying import note_retry
+from reconciler.execution.stopping import stop_children, stop_flow, stopped_parent, without_stopped
 from reconciler.execution.transitions import move, note
 from reconciler.model.flows import digest
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
@@ -24,7 +31,7 @@ from reconciler.model.retries import Cause
 from reconciler.model.rules import JobFacts
 from reconciler.model.run_config import inherited, layer_of, layers_for, resolve
 from reconciler.model.settings import Layer, Level, Origin
-from reconciler.model.states import ACTIVE, FINISHED, PENDING, JobState
+from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.plan.retries import next_retry
 
 
@@ -52,9 +59,9 @@ def take_in(
     done = move(
         writer, job, JobState.COMPLETED, now, f"ran {result.ended - result.started:.1f} s",
         error=None, cause=None, cancel=None, again=False, stuck=None, missing_since=None,
-        stored_data=result.response.stored_data,
+        stored_data=result.response.stored_data, refers=[],
     )  # fmt: skip
-    _Response(writer, done, config, now, cancelled=job.cancel).carry_out(result.response)
+    _Response(writer, done, config, now, cancelled=job.cancel).carry_out(result.response, result.refers)
     release_dependants(writer, done.uuid, now)
 
 
@@ -82,7 +89,7 @@ def fail(
     retry = next_retry(job, writer.flow(job.flow), cause, now)
     if retry is None:
         move(writer, job, state, now, lines[-1], **over)
-        release_dependants(writer, job.uuid, now)
+        release_indifferent(writer, job.uuid, now)
         return
     assert cause is not None
     retried = [*job.retried, str(cause)]
@@ -109,16 +116,21 @@ class _Response:
         self.flow = writer.flow(job.flow) or FlowRecord(name=job.flow, identity="", build_key="")
         self.keys = FreeKeys(writer, job.flow)
 
-    def carry_out(self, response: JobResponse) -> None:
+    def carry_out(self, response: JobResponse, refers: Sequence[str]) -> None:
+        """Add what is asked for, let dependants wait for what they need now, and stop what is to stop.
+
+        ``refers`` are the jobs that the output refers to.
+        """
         replace = self._add(response.replace, "replace")
         if all(record.uuid != self.job.uuid for record in replace):
-            self._make_dependants_wait_for(replace)
-        self._make_dependants_wait_for(self._add(response.detour, "detour"))
+            wait_for_leaves(self.writer, self.job, replace)
+        wait_for_leaves(self.writer, self.job, self._add(response.detour, "detour"))
         self._add(response.addition, "addition")
+        wait_for_references(self.writer, self.job, refers)
         if response.stop_children:
-            self._stop_descendants()
+            stop_children(self.writer, self.job, self.now)
         if response.stop_jobflow:
-            self._stop_flow()
+            stop_flow(self.writer, self.flow, self.job, self.now)
 
     # new jobs -----------------------------------------------------------------------------------------
 
@@ -146,6 +158,9 @@ class _Response:
     def _first_state(self, record: JobRecord) -> tuple[JobState, str]:
         if self.flow.stopped:
             return JobState.STOPPED, "stop_jobflow"
+        stopped = stopped_parent(self.writer, record.parents) if record.on_missing == "error" else None
+        if stopped is not None:
+            return JobState.STOPPED, f"needs {stopped.path}, which was stopped"
         if self.cancelled is not None or not self.job.current:
             return JobState.USER_STOPPED, self.cancelled or f"{self.job.path} is history"
         if self.flow.suspended:
@@ -173,11 +188,13 @@ class _Response:
             project=self.config.project_layer,
         )
         needs = list(dict.fromkeys([*parents, *references(_arguments(payload))]))
+        if resolves(payload):
+            needs += [uuid for uuid in still_to_come(self.writer, needs) if uuid not in needs]
         return JobRecord(
             uuid=uuid, index=index, flow=self.flow.name, key=key, name=name, function=path,
             state=JobState.WAITING, config=resolve(layers, self.config.worker_defaults, self.digests),
             content=digest([self.job.content, key]), own=own,
-            parents=[parent for parent in needs if self._is_known(parent, inside)],
+            parents=without_stopped(self.writer, [uuid for uuid in needs if self._is_known(uuid, inside)]),
             on_missing=config.get("on_missing_references") or "error",
             sequence=self.writer.next_number("sequence"), created=self.now, updated=self.now,
             current=self.job.current, generated_by=self.job.uuid, generator_index=self.job.index,
@@ -210,38 +227,6 @@ class _Response:
 
     def _base_key(self) -> str:
         return self.job.key.partition("@")[0]
-
-    # dependants ---------------------------------------------------------------------------------------
-
-    def _make_dependants_wait_for(self, new: Sequence[JobRecord]) -> None:
-        """Who waits for this job waits for the leaves of what it put in between, too."""
-        if not new:
-            return
-        referred = {parent for record in new for parent in record.parents}
-        leaves = [record.uuid for record in new if record.uuid not in referred]
-        inside = {record.id for record in new}
-        for child in self.writer.dependants(self.job.uuid):
-            if child.id not in inside and child.state in (JobState.WAITING, JobState.PAUSED):
-                parents = list(dict.fromkeys([*child.parents, *leaves]))
-                self.writer.put_job(msgspec.structs.replace(child, parents=parents))
-
-    def _stop_descendants(self) -> None:
-        open_uuids, seen = [self.job.uuid], {self.job.uuid}
-        while open_uuids:
-            for child in self.writer.dependants(open_uuids.pop()):
-                if child.uuid in seen or child.state not in PENDING:
-                    continue
-                seen.add(child.uuid)
-                open_uuids.append(child.uuid)
-                move(self.writer, child, JobState.STOPPED, self.now, f"stop_children of {self.job.path}")
-
-    def _stop_flow(self) -> None:
-        self.writer.put_flow(msgspec.structs.replace(self.flow, stopped=True))
-        for job in self.writer.jobs_of(self.flow.name):
-            if job.current and job.state in PENDING:
-                move(self.writer, job, JobState.STOPPED, self.now, f"stop_jobflow of {self.job.path}")
-            elif job.retry_at is not None:
-                give_up(self.writer, job, f"stop_jobflow of {self.job.path}", self.now)
 
 
 def _arguments(payload: dict[str, Any]) -> list[Any]:

@@ -31,7 +31,10 @@ class JobResponse(msgspec.Struct, frozen=True):
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job ended. Times are seconds since the epoch; ``error`` is None if it ended well."""
+    """How a job ended. Times are seconds since the epoch; ``error`` is None if it ended well.
+
+    ``refers`` are the uuids of the jobs that its output refers to: it tells what they give.
+    """
 
     ok: bool
     started: float
@@ -41,6 +44,7 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     error: JobError | None = None
     documents: list[dict[str, Any]] = []
     blobs: dict[str, list[dict[str, Any]]] = {}
+    refers: list[str] = []
     response: JobResponse = JobResponse()
 
 

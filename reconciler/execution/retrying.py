@@ -6,7 +6,7 @@ import msgspec
 
 from reconciler.actual.store import Store, Writer
 from reconciler.execution.again import run_again
-from reconciler.execution.ready import release_dependants
+from reconciler.execution.ready import release_indifferent
 from reconciler.execution.transitions import note
 from reconciler.model.records import JobRecord
 from reconciler.plan.retries import Retry, coming_retry
@@ -41,7 +41,7 @@ def give_up(writer: Writer, job: JobRecord, reason: str, now: float) -> None:
     """Make no more retries of a job that waits for one: it has failed."""
     note(writer, job, "GivenUp", f"no retry: {reason}", now, attempt=job.attempt)
     writer.put_job(msgspec.structs.replace(job, retry_at=None))
-    release_dependants(writer, job.uuid, now)
+    release_indifferent(writer, job.uuid, now)
 
 
 def drop_unwanted_retry(writer: Writer, job: JobRecord, now: float) -> None:

@@ -48,7 +48,8 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     ``oom``, ``exception`` and so on. ``retry_at`` is when a job that failed is tried again by itself, and
     ``retried`` are the causes for which that was decided since it was last begun by hand, one each time.
     ``generated_by`` and ``generator_index`` are the job that generated it,
-    ``generator_attempt`` is the attempt that did; ``inherits`` is False if that passes nothing on.
+    ``generator_attempt`` is the attempt that did; ``inherits`` is False if that passes nothing on. ``refers``
+    are the jobs that its output refers to and that had none when it completed: who reads it needs theirs.
     """
 
     uuid: str
@@ -91,6 +92,7 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     files: list[tuple[str, str]] = []
     code: list[str] = []
     stored_data: Any = None
+    refers: list[str] = []
 
     @property
     def id(self) -> str:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-from collections import Counter
-from itertools import product
 from pathlib import Path
 
 import pytest
 
 from reconciler.actual.fsck.examine import examine
-from reconciler.actual.store import Store
-from tests.execution.support import World, eventually, lines, processes_below
+from tests.execution.killing import nothing_runs_below, reopened, run_with_kills
+from tests.execution.support import World, lines
 
-KILLER = Path(__file__).with_name("killer.py")
+pytestmark = pytest.mark.timeout(600)
+
 CHAINS, LENGTH = 1, 12
-NAMED = [
-    f"{step}:{moment}:{number}"
-    for step in ("write", "upload", "submit", "collect", "poll")
-    for moment, number in product(("before", "after"), (1, 2))
-]
+GENERATIONS = 8
 
 
 @pytest.fixture
@@ -41,57 +31,53 @@ def world(tmp_path: Path) -> World:
     return world
 
 
-def start(world: World, kill_at: str | None = None) -> subprocess.Popen[bytes]:
-    """Start ``reconcile --once --wait``; with ``kill_at`` it ends itself there."""
-    program = ["-m", "reconciler"] if kill_at is None else [str(KILLER)]
-    arguments = ["--repo", str(world.repository.path), "--state-dir", str(world.root / "state"), "-q"]
-    return subprocess.Popen(
-        [sys.executable, *program, *arguments, "--once", "--wait", "--timeout", "300"],
-        env=os.environ | ({"RECONCILER_TEST_KILL_AT": kill_at} if kill_at else {}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-
-
-def killed_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Kill a process after some time unless it has ended before; return whether a kill ended it."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    _, errors = process.communicate()
-    assert process.returncode in (0, -signal.SIGKILL), errors.decode()
-    return process.returncode == -signal.SIGKILL
-
-
-@pytest.mark.timeout(900)
 def test_killed_at_every_step_and_at_random(world: World) -> None:
-    dice = random.Random(20240229)
-    named = dice.sample(NAMED, len(NAMED))
-    kills: Counter[str] = Counter()
-    for number in range(200):
-        moment = named.pop() if named and number % 2 else None
-        if not killed_after(start(world, moment), 60.0 if moment else dice.uniform(0.1, 0.6)):
-            break
-        kills["named" if moment else "random"] += 1
-    assert not killed_after(start(world), 310)
+    kills = run_with_kills(world, 20240229)
     _check(world)
     assert kills.total() >= 25, kills
     assert min(kills["named"], kills["random"]) >= 8, kills
 
 
 def _check(world: World) -> None:
-    world = _reopened(world)
+    world = reopened(world)
     expected = [f"{chain}.{step:02}" for chain in range(CHAINS) for step in range(LENGTH)]
     assert sorted(lines(world.root / "log")) == expected
     assert {job.state.value for job in world.jobs().values()} == {"COMPLETED"}
     assert len(world.jobs()) == CHAINS * LENGTH
     assert world.view(lambda view: examine(view).problems) == []
     world.close()
-    assert eventually(lambda: processes_below(world.root) == [])
+    assert nothing_runs_below(world)
 
 
-def _reopened(world: World) -> World:
-    world.store = Store(world.root / "state")
+@pytest.fixture
+def relaxation(tmp_path: Path, warm_python: Path) -> World:
+    """A job that replaces itself until it has converged, and one that needs the end of it.
+
+    How jobs start is not what this is about, so they start warm; the program itself is cold.
+    """
+    world = World(tmp_path)
+    world.repository.write("workers/workers.yaml", world.worker("w1", python=str(warm_python)))
+    log = str(tmp_path / "log")
+    relax = {"id": "relax", "function": "relaxes", "args": [log, 1, GENERATIONS]}
+    after = {"id": "after", "function": "log_line", "args": [log, "after", {"$output": "relax.forces"}]}
+    world.flow("loop", relax, after)
+    world.repository.commit()
+    world.close()
     return world
+
+
+def test_a_replace_loop_runs_each_generation_once(relaxation: World) -> None:
+    kills = run_with_kills(relaxation, 20240301, most=40)
+    world = reopened(relaxation)
+    steps = [f"step {number}" for number in range(1, GENERATIONS + 1)]
+    assert lines(world.root / "log") == [*steps, "after"]
+    jobs = world.view(lambda view: sorted(view.jobs(), key=lambda job: (job.name, job.index)))
+    assert [job.index for job in jobs] == [1, *range(1, GENERATIONS + 1)]
+    assert {job.state.value for job in jobs} == {"COMPLETED"}
+    assert len({job.uuid for job in jobs}) == 2
+    assert world.output("loop/relax") == {"step": GENERATIONS, "forces": 0}
+    assert world.view(lambda view: examine(view).problems) == []
+    world.close()
+    assert nothing_runs_below(world)
+    assert kills.total() >= 12, kills
+    assert min(kills["named"], kills["random"]) >= 5, kills

@@ -115,10 +115,13 @@ def run(request: dict[str, Any], here: Path, told: dict[str, Any]) -> dict[str, 
     known = {id(doc): doc for shelved in (store.docs_store, *stores.values()) for doc in shelved.docs}
     with imports_for(name, worker):
         response = job.run(store=store, job_dir=here)
+    documents = plain(written(store.docs_store, known))
+    blobs = {name: plain(written(other, known)) for name, other in stores.items()}
     return {
         "ok": True,
-        "documents": plain(written(store.docs_store, known)),
-        "blobs": {name: plain(written(other, known)) for name, other in stores.items()},
+        "documents": documents,
+        "blobs": blobs,
+        "refers": sorted(set(references([documents, blobs]))),
         "response": plain_response(response),
     }
 
@@ -126,6 +129,17 @@ def run(request: dict[str, Any], here: Path, told: dict[str, Any]) -> dict[str, 
 def written(shelf: Any, known: Container[int]) -> list[dict[str, Any]]:
     """Return the documents that the job wrote: its output, and what it kept through an exposed store."""
     return [doc for doc in shelf.docs if id(doc) not in known]
+
+
+def references(value: Any) -> Iterator[str]:
+    """Yield the uuids of the jobs whose outputs JSON data refers to."""
+    is_one = isinstance(value, dict) and value.get("@class") == "OutputReference"
+    if is_one and isinstance(value.get("uuid"), str):  # what is kept apart bears the class of what it holds
+        yield value["uuid"]
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            if isinstance(inner, (dict, list)):
+                yield from references(inner)
 
 
 def load_job(raw: dict[str, Any], worker: str) -> tuple[Any, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import simple_jobs
 from jobflow import Flow, Job, OnMissing, Response, job
+from jobflow.core.reference import ResolvedReference
 from pydantic import BaseModel
 
 
@@ -61,6 +62,16 @@ def returns_a_job(a: int) -> Job:
 
 
 @job
+def returns_a_dict(a: int) -> dict[str, Job]:
+    return {"one": plus(a, 5), "two": replace_by_job(a)}
+
+
+@job
+def replace_by_tuple(a: int) -> Response:
+    return Response(replace=(plus(a, 1), replace_by_flow(a)))
+
+
+@job
 def returns_a_list_of_flows(a: int) -> list[Flow]:
     made = [plus(a, n) for n in range(2)]
     return [Flow([one], output=one.output) for one in made]
@@ -88,6 +99,43 @@ def detours_and_adds(a: int) -> Response:
 
 
 @job
+def detours_by_list(a: int) -> Response:
+    first = plus(a, 100)
+    return Response(output=a, detour=[first, Flow([replace_by_job(first.output)])])
+
+
+@job
+def replaces_and_detours(a: int) -> Response:
+    return Response(replace=plus(a, 10), detour=Flow([replace_by_flow(a), detours(a)]))
+
+
+@job
+def replaces_and_adds(a: int) -> Response:
+    new = plus(a, 1)
+    return Response(replace=Flow([new], output=[new.output]), addition=[adds(a), plus(a, 200)])
+
+
+@job
+def tells_of_detour(a: int) -> Response:
+    new = replace_by_flow(a)
+    return Response(output={"new": new.output}, detour=Flow([new, plus(new.output, 1)]))
+
+
+@job
+def tells_of_addition(a: int) -> Response:
+    """Whoever reads the output reads that of the new job, which tells of another one again."""
+    new = tells_of_detour(a) if a > 1 else tells_of_addition(a + 1)
+    return Response(output=[new.output], addition=new)
+
+
+@job
+def refers_outwards(a: ResolvedReference) -> Response:
+    """What replaces a job may use the outputs of jobs around it; a detour or addition may not."""
+    new = plus(a.reference, 1)
+    return Response(replace=Flow([new, replace_by_job(a.reference)], output=new.output))
+
+
+@job
 def stores(a: int) -> Response:
     return Response(output=a, stored_data={"numbers": [a, 1.5], "why": None})
 
@@ -95,6 +143,58 @@ def stores(a: int) -> Response:
 @job
 def stops_children(a: int) -> Response:
     return Response(output=a, stop_children=True)
+
+
+@job
+def replaces_and_stops_children(a: int) -> Response:
+    return Response(replace=plus(a, 10), stop_children=True)
+
+
+@job
+def detours_and_stops_children(a: int) -> Response:
+    first = plus(a, 100)
+    return Response(output=a, detour=Flow([first, plus(first.output, 1)]), stop_children=True)
+
+
+@job
+def stops_children_in_detour(a: int) -> Response:
+    """The end of the detour is stopped, and the flow goes on."""
+    first = stops_children(a)
+    second = plus(first.output, 1)
+    return Response(output=a, detour=Flow([first, second, plus(second.output, 1)]))
+
+
+@job
+def replaced_in_detour(a: int, log: str) -> Response:
+    """All of the detour is stopped but what replaces its first job, which is slow."""
+    first = replaces_slowly_and_stops_children(log)
+    second = plus(first.output, "")
+    return Response(output=a, detour=Flow([first, second, plus(second.output, "")]))
+
+
+@job
+def replaces_slowly_and_stops_children(log: str) -> Response:
+    return Response(replace=simple_jobs.log_span(log, "replacement", 0.5), stop_children=True)
+
+
+@job
+def stops_children_in_replacement(a: int) -> Response:
+    """What was to give the output is stopped, and so is who needs it."""
+    first = stops_children(a)
+    second = plus(first.output, 1)
+    return Response(output=a, replace=Flow([first, second], output=second.output))
+
+
+@job
+def stops_children_without_output(a: int) -> Response:
+    first = stops_children(a)
+    return Response(output=a, replace=Flow([first, plus(first.output, 1)]))
+
+
+@job
+def stops_flow_and_asks(a: int) -> Response:
+    new = plus(a, 10)
+    return Response(output=a, detour=new, addition=plus(a, 1), replace=plus(a, 2), stop_jobflow=True)
 
 
 @job
@@ -157,13 +257,20 @@ SIMPLE = (
     "replace_by_job", "replace_by_flow", "replace_by_flow_without_output", "replace_by_list",
     "replace_by_dict", "replace_by_structure", "returns_a_job", "returns_a_list_of_flows", "detours",
     "detours_by_flow", "adds", "detours_and_adds", "stores", "stops_children", "stops_flow", "counts_down",
-    "nests", "replace_with_schema",
+    "nests", "replace_with_schema", "returns_a_dict", "replace_by_tuple", "detours_by_list",
+    "replaces_and_detours", "replaces_and_adds", "tells_of_detour", "tells_of_addition",
+    "replaces_and_stops_children", "detours_and_stops_children", "stops_children_in_detour",
+    "stops_children_in_replacement", "stops_children_without_output", "stops_flow_and_asks",
 )  # fmt: skip
+
+
+WHOLE = ("summed", "stored_apart", "updated", "outwards", "reads_what_is_stopped", "comes_after_a_teller")
+"""Flows by functions of their own."""
 
 
 def simple(kind: str) -> Flow:
     """Return the flow of one kind of :data:`SIMPLE`."""
-    made = _then(globals()[kind](3 if kind == "counts_down" else 1))
+    made = _then(globals()[kind](10 if kind == "counts_down" else 1))
     if kind == "stops_children":
         grandchild = show(made.jobs[-1].output)
         grandchild.name = "grandchild"
@@ -173,6 +280,13 @@ def simple(kind: str) -> Flow:
 
 def summed() -> Flow:
     return _then(sums_up([1, 2]))
+
+
+def outwards() -> Flow:
+    first = replace_by_flow(1)
+    second = refers_outwards(first.output)
+    second.config.resolve_references = "both"
+    return Flow([first, second, show(second.output)])
 
 
 def stored_apart() -> Flow:
@@ -200,6 +314,41 @@ def missing(mode: str) -> Flow:
 @job
 def show_kinds(*values: Any) -> list[str]:
     return [type(value).__name__ for value in values]
+
+
+@job
+def tells_of_what_is_stopped(a: int) -> Response:
+    """The new job has an output, and its replacement, which was to give another one, is stopped."""
+    new = stops_children_in_replacement(a)
+    return Response(output=[a, new.output], addition=new)
+
+
+@job
+def tells_of_a_failure(a: int) -> Response:
+    new = simple_jobs.fails("only readers mind")
+    return Response(output=[a, new.output], addition=new)
+
+
+def reads_what_is_stopped() -> Flow:
+    first = tells_of_what_is_stopped(1)
+    second = refers_outwards(first.output[1])
+    second.config.resolve_references = "both"
+    return Flow([first, second, show(first.output)])
+
+
+@job
+def detours_by_teller(a: int) -> Response:
+    return Response(output=a, detour=tells_of_a_failure(a))
+
+
+def comes_after_a_teller() -> Flow:
+    """Who waits for a detour does not read what that tells of, so the failure of it is nothing to him."""
+    return _then(detours_by_teller(1))
+
+
+def waits_for_the_rest_of_a_detour(log: str) -> Flow:
+    first = replaced_in_detour(1, log)
+    return Flow([first, simple_jobs.log_line(log, "child", first.output)])
 
 
 def broken_detour() -> Flow:
