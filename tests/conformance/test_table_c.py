@@ -222,8 +222,9 @@ def test_c10_a_rule_that_was_committed_while_the_generator_ran(table: Table) -> 
 def test_c11_a_replaced_job_keeps_its_uuid_and_its_dependants_wait_for_the_last(table: Table) -> None:
     jobs = table.view(lambda view: view.jobs_of("c11"))
     generations = [job for job in jobs if job.name == "counts_down"]
-    assert [job.index for job in generations] == [1, 2, 3, 4]
-    assert [job.key for job in generations] == ["counts_down", *[f"counts_down@{n}" for n in (2, 3, 4)]]
+    numbers = list(range(1, 12))
+    assert [job.index for job in generations] == numbers
+    assert [job.key for job in generations] == ["counts_down", *[f"counts_down@{n}" for n in numbers[1:]]]
     assert len({job.uuid for job in generations}) == 1
     assert table.output("c11/child") == ["done"]
 
