@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.execution.support import eventually
 from tests.support import Reconcile, Repository, minimal_project
 
 FLOWS = """
@@ -93,11 +94,16 @@ class World:
         assert self.run("--once", "--wait").returncode == 1, "one flow fails"
         self.repository.write_yaml("flows/slow.yaml", SLOW)
         self.repository.commit("a long job")
-        assert self.run("--once").returncode == 0
+        assert eventually(self._naps, 120)
         self.repository.write_yaml("rules/hurry.yaml", RULE)
         self.repository.write_yaml("flows/held.yaml", HELD)
         self.repository.commit("a rule, and a mistake")
         assert self.run("--once").returncode == 2
+
+    def _naps(self) -> bool:
+        """Make a pass; return whether the long job runs by now."""
+        assert self.run("--once").returncode == 0
+        return [job["state"] for job in self.json("get", "jobs", "slow/nap")] == ["RUNNING"]
 
     def tear_down(self) -> None:
         """Cancel what runs."""
