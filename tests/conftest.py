@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.services.login import Login
 from tests.support import Reconcile, Repository, isolate
 from tests.warm_python import warm_python as start_warm_python
 
@@ -31,8 +32,10 @@ settings.load_profile("unhurried")
 # processors busy, and the kills take thrice as long where they are: not both at once.
 LONGEST = (
     "tests/example_repo/test_campaign.py",
+    "tests/faults/test_outages.py",
     "tests/clusters/",
     "tests/contract/",
+    "tests/faults/",
     "tests/execution/test_executor.py",
     "tests/execution/test_interrupted.py",
     "tests/execution/test_responses.py",
@@ -77,6 +80,16 @@ def _isolated(
 def warm_python() -> Iterator[Path]:
     """A command like Python that has imported everything already; see :mod:`tests.warm_python`."""
     with start_warm_python() as command:
+        yield command
+
+
+@pytest.fixture(scope="session")
+def job_python(login: Login, warm_python: Path) -> Iterator[Path]:
+    """A warm Python (see :mod:`tests.warm_python`) for jobs of who logs in over SSH."""
+    if not login.own:
+        yield warm_python
+        return
+    with start_warm_python(user=login.uid) as command:
         yield command
 
 

@@ -11,20 +11,8 @@ from typing import Any
 import pytest
 
 from tests.clusters.support import Cluster, MakeCluster
-from tests.services.login import Login
 from tests.services.slurm import Slurm
 from tests.services.sshd import Sshd
-from tests.warm_python import warm_python as start_warm_python
-
-
-@pytest.fixture(scope="session")
-def job_python(login: Login, warm_python: Path) -> Iterator[Path]:
-    """A warm Python (see :mod:`tests.warm_python`) for the jobs of who logs in."""
-    if not login.own:
-        yield warm_python
-        return
-    with start_warm_python(user=login.uid) as command:
-        yield command
 
 
 @pytest.fixture

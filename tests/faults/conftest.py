@@ -15,19 +15,8 @@ import pytest
 from tests.execution.support import processes_below
 from tests.faults.site import Site
 from tests.services.login import Login
-from tests.warm_python import warm_python as start_warm_python
 
 MakeSite = Callable[..., Site]
-
-
-@pytest.fixture(scope="session")
-def job_python(login: Login, warm_python: Path) -> Iterator[Path]:
-    """A warm Python (see :mod:`tests.warm_python`) for the jobs of who logs in."""
-    if not login.own:
-        yield warm_python
-        return
-    with start_warm_python(user=login.uid) as command:
-        yield command
 
 
 @pytest.fixture

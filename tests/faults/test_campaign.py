@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -37,7 +38,7 @@ def test_all_that_writes_is_killed_at() -> None:
 
 
 @pytest.fixture
-def site(make_site: MakeSite, slurm_env: Slurm, job_python: object) -> Site:
+def site(make_site: MakeSite, slurm_env: Slurm) -> Site:
     site = make_site()
     site.local("here", cleanup="completed")
     site.local("hpc", scheduler_type="slurm", max_jobs=8)
@@ -46,7 +47,7 @@ def site(make_site: MakeSite, slurm_env: Slurm, job_python: object) -> Site:
 
 @pytest.mark.timeout(0 if KILLS else 900)
 def test_campaign(
-    site: Site, slurm_env: Slurm, new_sshd: NewSshd, job_python: object, capsys: pytest.CaptureFixture[str]
+    site: Site, slurm_env: Slurm, new_sshd: NewSshd, job_python: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     far = new_sshd()
     work_dir = far.login.home / f"far-{site.shared.name}"
