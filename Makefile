@@ -33,7 +33,7 @@ campaign: bootstrap ## random commits against the reference of the levels (EXAMP
 faults: services ## kill the daemon at random and at each of its steps (KILLS=200 SEED=1: twenty minutes)
 	@RECONCILER_TEST_KILLS=$(KILLS) RECONCILER_TEST_SEED=$(SEED) $(BIN)/python -m pytest --timeout 0 tests/faults/test_campaign.py $(ARGS)
 
-oracle: bootstrap ## random dynamic flows against jobflow's run_locally (EXAMPLES=60: two minutes)
+oracle: bootstrap ## random dynamic flows against jobflow's run_locally (EXAMPLES=60: three minutes)
 	@RECONCILER_TEST_FLOWS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/execution/test_random_flows.py
 
 check: bootstrap ## format, lint, types, import contracts, dependencies, schemas
