@@ -108,8 +108,8 @@ class Sshd(Service):
         wait_until(self.is_up, f"sshd on port {self.port}: {last_lines(self.log)}")
 
     def is_up(self) -> bool:
-        """Return whether the server accepts connections."""
-        return self._pid_file.exists() and is_listening(self.port)
+        """Return whether the server accepts connections, and has written down who it is."""
+        return processes.pid_in(self._pid_file) is not None and is_listening(self.port)
 
     def stop(self) -> None:
         """End the listener; sessions that are open go on."""
