@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from reconciler.errors import WorldError
+from reconciler.model.types_ready import make_ready
 
 _FORGOTTEN = 3600.0
 """Seconds after which an answer that nobody has taken is removed."""
@@ -40,6 +41,9 @@ class Answer(msgspec.Struct, kw_only=True, frozen=True):
     lines: list[str] = []
     error: str = ""
     hint: str = ""
+
+
+make_ready(Request, Answer)
 
 
 class Requests:

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from reconciler.model.types_ready import make_ready
+
 NewJob = tuple[dict[str, Any], list[str]]
 """A jobflow Job as JSON, and the uuids of its parents among the jobs that came with it."""
 
@@ -46,6 +48,9 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     blobs: dict[str, list[dict[str, Any]]] = {}
     refers: list[str] = []
     response: JobResponse = JobResponse()
+
+
+make_ready(JobResult)
 
 
 def read_result(raw: bytes) -> JobResult:

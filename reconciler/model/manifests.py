@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from reconciler.diagnostics import Diagnostic, Location
 from reconciler.model.connections import CONNECTION_FIELDS, Connection, ConnectionOptions
+from reconciler.model.types_ready import make_ready
 
 
 class Kind(StrEnum):
@@ -328,3 +329,6 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
         """Which of the four is given: the key below ``spec``."""
         forms = ("maker", "factory", "file")
         return next((form for form in forms if getattr(self, form) is not None), "jobs")
+
+
+make_ready(ProjectSpec, WorkerSpec, ExecConfigSpec, RuleSpec, FlowSpec)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from reconciler.model.settings import Resources
+from reconciler.model.types_ready import make_ready
 
 
 class Cause(StrEnum):
@@ -201,3 +202,6 @@ def _memory(text: str, factor: float) -> str | None:
         smaller = _SMALLER[unit.lower()]
         amount, unit = round(amount * 1024, 6), smaller.upper() if unit.isupper() else smaller
     return f"{math.ceil(amount)}{unit}{found[3]}"
+
+
+make_ready(Retries)
