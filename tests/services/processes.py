@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -81,6 +81,20 @@ def end(pids: Collection[int], grace: float = 3) -> None:
     if not wait_gone(pids, grace):
         send(pids, signal.SIGKILL)
         wait_gone(pids, 60)
+
+
+def kill_trees(find: Callable[[], set[int]]) -> None:
+    """Kill what ``find`` finds and all that comes from it, until it finds nothing.
+
+    Everything is stopped before anything is killed: a process that forks between the look and the kill would
+    leave an orphan that nobody finds any more.
+    """
+    while found := find():
+        stopped: set[int] = set()
+        while new := with_descendants(found) - stopped:
+            send(new, signal.SIGSTOP)
+            stopped |= new
+        end(stopped, grace=0)
 
 
 def send(pids: Iterable[int], number: int) -> None:

@@ -113,12 +113,14 @@ class Slurm(Service):
         """
         for name in ("slurmctld", "slurmd"):
             processes.end(self._pids(name), grace=5)
-        processes.end(processes.with_descendants(self._pids("slurmstepd")), grace=0)
+        processes.kill_trees(lambda: self._pids("slurmd", "slurmstepd"))
         processes.end(self._pids(*_DAEMONS))
 
     def close(self) -> None:
         """End the cluster for good and remove its directory."""
         self.stop()
+        # A script whose watcher was just ending it (its node was declared dead) is nobody's descendant.
+        processes.kill_trees(lambda: processes.of_directory(self.directory))
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def kill_controller(self, number: int = signal.SIGKILL) -> None:

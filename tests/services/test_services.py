@@ -14,7 +14,7 @@ from tests.services import PLACES, Place
 from tests.services.gridengine import GridEngine
 from tests.services.login import Login
 from tests.services.plugin import NewSshd
-from tests.services.processes import of_directory, send, wait_gone
+from tests.services.processes import command_of, of_directory, send, wait_gone
 from tests.services.programs import PATIENCE, ServiceError, is_listening, program, wait_until
 from tests.services.shared import SharedServices
 from tests.services.slurm import Slurm
@@ -160,7 +160,7 @@ class TestSlurm:
         cluster.wait_state(cluster.sbatch("sleep 60"), "RUNNING")
         assert len(of_directory(cluster.directory, ["slurmd"])) >= 2
         cluster.close()
-        assert not of_directory(cluster.directory)
+        assert [command_of(pid) for pid in of_directory(cluster.directory)] == []
         assert not is_listening(cluster.port)
         assert not cluster.directory.exists()
 
