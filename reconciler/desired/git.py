@@ -68,7 +68,8 @@ class Source:
             raise self._no_such_revision(wanted)
         if tree is None or tree[1] != "tree":
             raise self._no_such_directory(wanted, None if tree else self.removed_by(found[0], self.path))
-        return Revision(self._branch_name(commit), found[0], self.path, tree[0])
+        branch = self._checked_out() if commit else self.branch_name()
+        return Revision(branch, found[0], self.path, tree[0])
 
     def _objects(self, *names: str) -> list[tuple[str, str] | None]:
         """Return (object id, type) of each name, None where there is none; one command for all."""
@@ -106,8 +107,9 @@ class Source:
         raw = self.run("log", "-1", "--format=%h", commit, "--", f":(literal){path}").stdout
         return raw.decode().strip() or None
 
-    def _branch_name(self, commit: str | None) -> str:
-        return self.branch if self.branch and not commit else self._checked_out()
+    def branch_name(self) -> str:
+        """Return the branch that is read, the one that is checked out by default; ``HEAD`` if it is none."""
+        return self.branch or self._checked_out()
 
     def _checked_out(self) -> str:
         result = self.run("symbolic-ref", "-q", "--short", "HEAD", check=False)

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -29,7 +30,7 @@ from reconciler.model.health import many_jobs
 from reconciler.model.records import AppliedConfig, Event
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.watch.crew import Crew
-from reconciler.watch.journal import tell
+from reconciler.watch.journal import tell, tell_bug
 from reconciler.watch.notices import Notices
 from reconciler.watch.source_thread import ASKED, Settings, SourceThread, Teller
 from reconciler.watch.systemd import ServiceManager
@@ -91,6 +92,7 @@ class Daemon:
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._hear)
+        threading.excepthook = self._hear_of_a_death
         with Lease(self._store.path) as lease:
             if not self._acquire(lease):
                 return self._signal
@@ -199,6 +201,13 @@ class Daemon:
         if self._signal:
             leave_now(128 + number, self._source)
         self._signal = number
+        self._news.call()
+
+    def _hear_of_a_death(self, death: threading.ExceptHookArgs) -> None:
+        """Log why a thread died. Those of workers are started anew; that of the notices cannot be."""
+        self._notices.give_up()
+        name = death.thread.name if death.thread is not None else "?"
+        tell_bug("thread-bug", death.exc_value or death.exc_type(), thread=name)
         self._news.call()
 
     def _end(self) -> int:

@@ -7,9 +7,12 @@ limited. So whoever asks for notices looks by itself as well, less often.
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
@@ -19,50 +22,85 @@ _CHANGES = frozenset(["created", "modified", "moved", "deleted", "closed"])
 
 
 class Notices:
-    """Watches directories of this machine. Its calls come from a thread of its own, and must be quick."""
+    """Watches directories of this machine. Its calls come from a thread of its own, and must be quick.
+
+    Directories below a watched one are not watched: watchdog 7.1 loses its only reading thread, and with it
+    all notices, when one of several nested directories is renamed at the wrong moment.
+    """
 
     def __init__(self) -> None:
+        # Without a handler of their own, Python prints its complaints on stderr.
+        logging.getLogger("watchdog").addHandler(logging.NullHandler())
         self._observer: BaseObserver = Observer()
-        self._watches: dict[str, tuple[int, ObservedWatch]] = {}
+        self._watches: dict[str, _Watched] = {}
         self._started = False
+        self._given_up = False
+        self._lock = threading.Lock()
 
-    def watch(self, directory: Path, call: Callable[[], None], *, recursive: bool = False) -> bool:
+    def watch(self, directory: Path, call: Callable[[], None]) -> bool:
         """Call when something in a directory changes; return whether there will be notices.
 
         May be repeated, to find out: a directory that was replaced meanwhile is watched anew.
         """
-        key = str(directory)
-        try:
-            inode = directory.stat().st_ino
-            if key in self._watches:
-                if self._watches[key][0] == inode:
-                    return True
-                self._drop(key)
-            if not self._started:
-                self._observer.start()
-                self._started = True
-            watch = self._observer.schedule(_Handler(call), key, recursive=recursive)
-        except (OSError, RuntimeError):  # not there, or the limit of watches is reached
-            return False
-        self._watches[key] = (inode, watch)
-        return True
+        with self._lock:
+            try:
+                return not self._given_up and self._is_watched(directory, call)
+            except (OSError, RuntimeError):  # not there, or the limit of watches is reached
+                return False
 
-    def _drop(self, key: str) -> None:
-        _, watch = self._watches.pop(key)
-        with contextlib.suppress(OSError, KeyError):
-            self._observer.unschedule(watch)
+    def give_up(self) -> None:
+        """Promise nothing any more: a thread has died, perhaps the one that reads the notices."""
+        self._given_up = True
 
     def close(self) -> None:
         """Watch nothing any more."""
-        if self._started:
-            self._observer.stop()
-            self._observer.join(2)
+        with self._lock:
+            self._given_up = True
+            if self._started:
+                self._observer.stop()
+                self._observer.join(2)
+
+    def _is_watched(self, directory: Path, call: Callable[[], None]) -> bool:
+        self._drop_those_gone()
+        key, inode = str(directory), directory.stat().st_ino
+        if key in self._watches:
+            if self._watches[key].inode == inode:
+                return True
+            self._drop(key)
+        if not self._started:
+            self._observer.start()
+            self._started = True
+        handler = _Handler(key, call)
+        watch = self._observer.schedule(handler, key)
+        self._watches[key] = _Watched(inode, watch, handler)
+        return True
+
+    def _drop_those_gone(self) -> None:
+        """Let go of directories that were removed: a new one may have the same name and even inode."""
+        for key in [key for key, watched in self._watches.items() if watched.handler.is_gone]:
+            self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        with contextlib.suppress(OSError, KeyError):
+            self._observer.unschedule(self._watches.pop(key).watch)
 
 
 class _Handler(FileSystemEventHandler):
-    def __init__(self, call: Callable[[], None]) -> None:
+    """Calls at every change in a directory; ``is_gone``: it was removed itself."""
+
+    def __init__(self, directory: str, call: Callable[[], None]) -> None:
+        self._directory = directory
         self._call = call
+        self.is_gone = False
 
     def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type == "deleted" and event.src_path == self._directory:
+            self.is_gone = True
         if event.event_type in _CHANGES:
             self._call()
+
+
+class _Watched(msgspec.Struct, frozen=True):
+    inode: int
+    watch: ObservedWatch
+    handler: _Handler

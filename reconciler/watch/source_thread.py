@@ -189,8 +189,7 @@ class SourceThread(threading.Thread):
         """Ask for notices of commits. A network file system has none of what another machine does."""
         if self._settings.is_remote:
             return
-        directories = list(places(source))
-        found = [self._notices.watch(place, self.wake.call, recursive=below) for place, below in directories]
+        found = [self._notices.watch(place, self.wake.call) for place in places(source)]
         self._watched = all(found) and not is_on_network(source.git_dir)
 
     # when to plan -------------------------------------------------------------------------------------

@@ -28,9 +28,9 @@ JOBS = Path(__file__).parent.parent / "execution" / "code" / "simple_jobs.py"
 PATIENCE = 120.0
 """Seconds after which something that should have happened never will, on however busy a machine."""
 
-_START = "import sys; sys.executable = sys.argv.pop(1); from reconciler.cli.main import main; main()"
+_START = "import sys; sys.executable = sys.argv.pop(1); {}; from reconciler.cli.main import main; main()"
 """The program, by the Python of the tests, so that signals reach it as they reach a user's; what it starts
-(builds, jobs) it starts by the Python that is its first argument."""
+(builds, jobs) it starts by the Python that is its first argument. A fault may be put in before."""
 
 
 class Watch:
@@ -146,15 +146,21 @@ class WatchWorld:
 
     # programs -----------------------------------------------------------------------------------------
 
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, fault: str = "pass") -> list[str]:
         """Return the command line of the program; what it starts runs by ``python``."""
-        start = [sys.executable, "-c", _START, str(self.python)]
+        start = [sys.executable, "-c", _START.format(fault), str(self.python)]
         return [*start, "--state-dir", str(self.state), *arguments]
 
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None, ready: bool = True) -> Watch:
-        """Start ``reconcile watch``; with ``ready`` wait until it is at work."""
+    def start(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        ready: bool = True,
+        fault: str = "pass",
+    ) -> Watch:
+        """Start ``reconcile watch``; with ``ready`` wait until it is at work. ``fault``: code run before."""
         log = self.root / f"watch-{len(self._watches)}.log"
-        call = self.command("watch", "--log-format", "json", *arguments)
+        call = self.command("watch", "--log-format", "json", *arguments, fault=fault)
         watch = Watch(call, self.repository.path, log, env or {})
         self._watches.append(watch)
         if ready:

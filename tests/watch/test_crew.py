@@ -209,3 +209,26 @@ def test_once_says_so_when_the_daemon_dies(watched: WatchWorld, tmp_path: Path) 
     done = watched.run("--once", "--wait")
     assert done.returncode == 3
     assert "the daemon ended before it answered" in done.stderr
+
+
+# threads that die -------------------------------------------------------------------------------------
+
+DIES_ONCE = (
+    "from reconciler.watch import worker_thread as w; once = [w.WorkerThread.run]; "
+    "w.WorkerThread.run = lambda thread: (once.pop() if len(once) == 2 else once[0])(thread); "
+    "once.append(lambda thread: 1 / 0)"
+)
+
+
+def test_a_thread_that_dies_is_told_and_replaced(watched: WatchWorld) -> None:
+    """The notices may have died with it, so everybody looks by himself from then on."""
+    watched.flow("flow", log_job(watched, "j"))
+    watched.commit()
+    watch = watched.start(fault=DIES_ONCE)
+    bug = watch.until("thread-bug")
+    assert "ZeroDivisionError" in bug["message"]
+    assert "Traceback" in bug["traceback"]
+    watched.until_state("flow/j", "COMPLETED")
+    watched.flow("more", log_job(watched, "k"))
+    watched.commit()
+    watched.until_state("more/k", "COMPLETED")

@@ -84,6 +84,23 @@ def test_every_way_in_which_a_branch_moves_is_noticed(watched: WatchWorld) -> No
         is_noticed(watched, watch)
 
 
+def test_a_branch_in_a_directory_that_comes_and_goes(watched: WatchWorld) -> None:
+    """A packed branch has no file; the next commit makes ``refs/heads/topic/new`` for it."""
+    git = watched.repository
+    watched.commit()
+    git.run("checkout", "--quiet", "-b", "topic/new")
+    watch = watched.start(*NEVER)
+    for pack in (False, True, True, False):
+        if pack:
+            git.run("pack-refs", "--all", "--prune")
+        head = git.commit("on the topic")
+        eventually(lambda head=head: applied(watched) == f"topic/new@{head[:7]}", "a pass", watch)
+    git.run("checkout", "--quiet", "main")
+    is_noticed(watched, watch)
+    git.commit("on the main branch")
+    is_noticed(watched, watch)
+
+
 def test_a_linked_work_tree(watched: WatchWorld, tmp_path: Path) -> None:
     """Its HEAD is its own; the branches are those of the main one."""
     watched.commit()
