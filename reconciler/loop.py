@@ -261,13 +261,14 @@ class StoreCache:
             return view.parsed(blob + self.suffix)
 
     def put(self, parsed: Mapping[str, ParsedFile]) -> None:
-        """Remember parsed blobs, all in one transaction."""
+        """Remember parsed blobs, all in one transaction; a store that is only read remembers nothing."""
 
         def write(writer: Writer) -> None:
             for blob, content in parsed.items():
                 writer.put_parsed(blob + self.suffix, content)
 
-        self.store.write(write)
+        if not self.store.read_only:
+            self.store.write(write)
 
 
 class Pass(msgspec.Struct, frozen=True):

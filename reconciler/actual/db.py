@@ -1,8 +1,12 @@
 """The LMDB environment of a state directory. The only module that imports ``lmdb``.
 
-One environment a process and path (LMDB's own rule), shared by reference count. The map grows by itself:
-mostly before a write begins, when little of it is free; else the write that finds it full is aborted, the map
-doubled, and the write run again. So a write is a function of its transaction and must have no other effect.
+One environment a process and path (LMDB's own rule), shared by reference count. One that is opened only to
+read never takes the lock of the writer; any other does for an instant, as py-lmdb finds named tables in no
+other way.
+
+The map grows by itself: mostly before a write begins, when little of it is free; else the write that finds it
+full is aborted, the map doubled, and the write run again. So a write is a function of its transaction and
+must have no other effect.
 
 A resize moves the memory that open transactions of this process look at. It therefore waits until none is
 open, and holds new ones off meanwhile.
@@ -10,6 +14,7 @@ open, and holds new ones off meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -61,25 +66,41 @@ _PATIENCE = 60.0  # seconds that a write waits for open transactions when it can
 _COURTESY = 0.5  # seconds that a write waits for them when room gets scarce, but may suffice
 
 
+class _IncompleteError(Exception):
+    """The environment cannot be read as it is: it is none yet, lacks a table, or was cut off."""
+
+
 class Database:
     """An open environment. Readers never block the writer; there is one writer at a time, in any process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self.read_only = read_only
         self._process = os.getpid()
         self._writer = threading.Lock()  # one that waits inside of LMDB could keep an abort from ending
         self._writing: int | None = None  # the thread that holds it
         self._gate = Gate()
         try:
-            self._env = _open_environment(path)
+            self._env = _open_to_read(path) if read_only else _open_environment(path)
         except (lmdb.Error, OSError) as error:
             raise _failure("open", path, error) from error
         try:
             self._env.reader_check()
-            self._tables = self._open_tables()
+            self._tables = self._known_tables() if read_only else self._open_tables()
         except (lmdb.Error, OSError) as error:
             self._env.close()
             raise _failure("open", path, error) from error
+        except _IncompleteError:
+            self._env.close()
+            raise
+
+    def _known_tables(self) -> dict[str, Any]:
+        if _length(self._env) > (self.path / "data.mdb").stat().st_size:
+            raise _IncompleteError
+        try:
+            return {name: self._env.open_db(name.encode(), create=False) for name in TABLES}
+        except lmdb.NotFoundError as error:
+            raise _IncompleteError from error
 
     def _open_tables(self) -> dict[str, Any]:
         with self._env.begin(write=True) as raw:
@@ -109,7 +130,7 @@ class Database:
         """Run ``change`` in one durable transaction and return what it returns.
 
         ``change`` may be run again, so it must have no other effect; it may read, but not write by a second
-        transaction.
+        transaction. The store must not be open only to read.
 
         Raises
         ------
@@ -118,6 +139,8 @@ class Database:
         TransientError
             The store must grow, but a read that this thread holds, or a long one of another, is in the way.
         """
+        if self.read_only:
+            raise RuntimeError("this store was opened only to read")
         if self._writing == threading.get_ident():
             raise RuntimeError("a write inside a write would wait for itself")
         while True:
@@ -246,18 +269,29 @@ class Database:
 
 def _open_environment(path: Path) -> Any:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = path / "data.mdb"
-    if file.exists() and 0 < file.stat().st_size < _SMALLEST_FILE:
-        raise lmdb.CorruptedError("data.mdb is cut off")
-    _require_room_for_lock(path)
-    is_new = not file.exists()
-    env = lmdb.open(
-        str(path), max_dbs=len(TABLES) + 8, map_size=_FIRST_MAP_SIZE, mode=0o600, max_readers=_MAX_READERS
-    )
+    is_new = not (path / "data.mdb").exists()
+    env = _environment(path, readonly=False)
     if is_new:  # LMDB makes durable what is in the file, not that there is one
         sync_directory(path)
         sync_directory(path.parent)
     return env
+
+
+def _open_to_read(path: Path) -> Any:
+    if not (path / "data.mdb").exists():
+        raise _IncompleteError
+    return _environment(path, readonly=True)
+
+
+def _environment(path: Path, *, readonly: bool) -> Any:
+    file = path / "data.mdb"
+    if file.exists() and 0 < file.stat().st_size < _SMALLEST_FILE:
+        raise lmdb.CorruptedError("data.mdb is cut off")
+    _require_room_for_lock(path)
+    tables, size = len(TABLES) + 8, _FIRST_MAP_SIZE
+    return lmdb.open(
+        str(path), max_dbs=tables, map_size=size, mode=0o600, max_readers=_MAX_READERS, readonly=readonly
+    )
 
 
 def _require_room_for_lock(path: Path) -> None:
@@ -274,9 +308,13 @@ def _lengthen(file: Path, env: Any) -> None:
     The pages in the hole are empty, so LMDB finds the damage. A sound file may also be shorter than its pages
     (those at the end that are free were never written); for it this changes nothing.
     """
-    length = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    if file.stat().st_size < length:
-        os.truncate(file, length)
+    if file.stat().st_size < _length(env):
+        os.truncate(file, _length(env))
+
+
+def _length(env: Any) -> int:
+    """Return the bytes up to the end of the last page."""
+    return int((env.info()["last_pgno"] + 1) * env.stat()["psize"])
 
 
 _NO_RIGHT = ("permission denied", "check who owns the directory and its files, and their permissions")
@@ -339,8 +377,11 @@ _open_lock = threading.Lock()
 _inherited: dict[Path, Database] = {}  # of the parent; kept, as to close or collect one could harm the parent
 
 
-def open_database(path: Path) -> Database:
+def open_database(path: Path, *, read_only: bool = False) -> Database:
     """Return the environment at ``path``, opened once a process. Give it back with :func:`close_database`.
+
+    ``read_only`` is for a process that will not write: it gets one that is open already, or that can be read
+    as it is. Whoever opens it later in such a process cannot write either.
 
     Raises
     ------
@@ -351,9 +392,16 @@ def open_database(path: Path) -> Database:
     with _open_lock:
         if path in _inherited:
             raise _forked(path)
-        database, users = _open.get(path) or (Database(path), 0)
+        database, users = _open.get(path) or (_opened(path, read_only), 0)
         _open[path] = (database, users + 1)
         return database
+
+
+def _opened(path: Path, read_only: bool) -> Database:
+    if read_only:
+        with contextlib.suppress(_IncompleteError):
+            return Database(path, read_only=True)
+    return Database(path)
 
 
 def close_database(database: Database) -> None:

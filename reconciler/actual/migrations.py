@@ -41,6 +41,8 @@ class OutdatedError(InputError):
 def check_version(database: Database, state_dir: Path) -> None:
     """Let a store pass that this program can use as it is; a new one gets the version of the program.
 
+    One that is open only to read, and still empty, gets none.
+
     Raises
     ------
     OutdatedError
@@ -52,7 +54,8 @@ def check_version(database: Database, state_dir: Path) -> None:
         found = _version(txn)
         story = _story(txn, state_dir)
     if found is None:
-        database.write(_stamp)
+        if not database.read_only:
+            database.write(_stamp)
     elif found > SCHEMA_VERSION:
         raise _too_new(story)
     elif found < SCHEMA_VERSION:

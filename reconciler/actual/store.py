@@ -398,8 +398,8 @@ class Writer(View):
 class Store:
     """An open state directory."""
 
-    def __init__(self, state_dir: Path) -> None:
-        """Open it, or make an empty one.
+    def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
+        """Open it, or make an empty one. With ``read_only`` it never waits for a writer, and cannot write.
 
         Raises
         ------
@@ -412,12 +412,17 @@ class Store:
         """
         require_local(state_dir)
         self.path = state_dir
-        self._database: Database = open_database(lmdb_dir(state_dir))
+        self._database: Database = open_database(lmdb_dir(state_dir), read_only=read_only)
         try:
             check_version(self._database, state_dir)
         except BaseException:
             close_database(self._database)
             raise
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was opened only to read."""
+        return self._database.read_only
 
     @staticmethod
     def exists(state_dir: Path) -> bool:

@@ -22,7 +22,7 @@ def command(context: Context, *, file: str, force: bool) -> None:
     from reconciler.actual.contents import contents_of
 
     target = Path(file).expanduser()
-    with context.store(must_exist=True) as store:
+    with context.store(must_exist=True, read_only=True) as store:
         size = save_copy(store, target, overwrite=force)
         with store.read() as view:  # what came in meanwhile may be counted, but is not in the file
             contents = contents_of(view)

@@ -96,8 +96,10 @@ class Context:
         return default_state_dir(_project_name(source, revision or source.revision()))
 
     @contextmanager
-    def store(self, *, must_exist: bool = False) -> Iterator[Store]:
+    def store(self, *, must_exist: bool = False, read_only: bool = False) -> Iterator[Store]:
         """Open the store; with ``must_exist`` refuse to make an empty one.
+
+        ``read_only``: it never waits for one that writes, and cannot write itself.
 
         Raises
         ------
@@ -112,7 +114,7 @@ class Context:
                 f"there is no state in {state_dir} yet",
                 hint="run `reconcile --once` first, or give --state-dir",
             )
-        with opened(state_dir) as store:
+        with opened(state_dir, read_only=read_only) as store:
             yield store
 
 
@@ -122,7 +124,9 @@ def mute_stdout() -> None:
 
 
 @contextmanager
-def opened(state_dir: Path, migrating: Callable[[str], None] | None = None) -> Iterator[Store]:
+def opened(
+    state_dir: Path, migrating: Callable[[str], None] | None = None, *, read_only: bool = False
+) -> Iterator[Store]:
     """Open a store and give it back. Nobody else may look into its directory.
 
     With ``migrating``, which is told what happens, one of an older schema is migrated first.
@@ -140,12 +144,12 @@ def opened(state_dir: Path, migrating: Callable[[str], None] | None = None) -> I
     with suppress(OSError):  # the store says what is wrong with it
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        store = Store(state_dir)
+        store = Store(state_dir, read_only=read_only)
     except OutdatedError:
         if migrating is None:
             raise
         migrate_state(state_dir, time.time(), migrating)
-        store = Store(state_dir)
+        store = Store(state_dir, read_only=read_only)
     try:
         yield store
     finally:

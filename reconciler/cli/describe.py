@@ -46,7 +46,7 @@ def command(context: Context) -> None:
 @global_options
 def flow(context: Context, name: str) -> None:
     """Show one flow."""
-    with context.store(must_exist=True) as store, store.read() as view:
+    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         facts = _flow_facts(view, name)
         jobs = view.jobs_of(name)
         events = view.events(f"flow/{name}", limit=_EVENTS)
@@ -95,7 +95,7 @@ def _flow_facts(view: View, name: str) -> dict[str, Any]:
 @global_options
 def job(context: Context, key: str) -> None:
     """Show one job, or every generation of it."""
-    with context.store(must_exist=True) as store:
+    with context.store(must_exist=True, read_only=True) as store:
         with store.read() as view:
             records = find_jobs(view, key)
         origins = Provenance(context, store)
@@ -170,7 +170,7 @@ def _echo_job(facts: dict[str, Any]) -> None:
 @global_options
 def worker(context: Context, name: str) -> None:
     """Show one worker of the last applied revision."""
-    with context.store(must_exist=True) as store, store.read() as view:
+    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         require_worker(view, name)
         config = view.config()
         known = config.workers if config is not None else {}

@@ -99,7 +99,7 @@ def _store(state_dir: Path | None) -> Iterator[Store | None]:
     store = None
     if state_dir is not None and Store.exists(state_dir):
         with suppress(ReconcilerError):
-            store = Store(state_dir)
+            store = Store(state_dir, read_only=True)
     try:
         yield store
     finally:

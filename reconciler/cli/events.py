@@ -26,7 +26,7 @@ def command(context: Context, *, about: str | None, limit: int) -> None:
     if about is not None and not about.startswith(("job/", "flow/", "worker/")):
         hint = f"write job/{about}, flow/{about} or worker/{about}"
         raise InputError(f"'{about}' is no job, flow or worker", hint=hint)
-    with context.store(must_exist=True) as store, store.read() as view:
+    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         events = view.events(about, limit=limit)
         if about is not None and not events:
             _require(view, about)

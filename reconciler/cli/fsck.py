@@ -22,7 +22,7 @@ def command(context: Context, *, repair: bool) -> None:
     """Check, repair if asked to, and show what was found and what is left."""
     from reconciler.actual.fsck import examine
 
-    with context.store(must_exist=True) as store:
+    with context.store(must_exist=True, read_only=not repair) as store:
         if repair:
             with Lease(store.path) as lease:
                 lease.acquire(time.time())

@@ -90,7 +90,7 @@ def jobs(context: Context, *, watch: bool, states: tuple[str, ...], **filters: A
     wanted = Filters(states=_states(states), **filters)
     columns = partial(_job_columns, context)
     listing = Listing(wanted.rows, columns, "key", lambda row: row | {"error": _problem(row, time.time())})
-    with context.store(must_exist=True) as store, store.read() as view:
+    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         _check_filters(view, wanted.flow, wanted.worker)
     _list(context, listing, watch, wanted.patterns, "job")
 
@@ -148,7 +148,7 @@ def _list(
     context: Context, listing: Listing, watch: bool, patterns: tuple[str, ...] = (), what: str = ""
 ) -> None:
     """Show a listing once, or until it is interrupted."""
-    with context.store(must_exist=True) as store:
+    with context.store(must_exist=True, read_only=True) as store:
         with store.read() as view:
             rows = listing.look(view)
             attempt = counted_attempt(view) if what == "flow" else None

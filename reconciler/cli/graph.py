@@ -29,7 +29,7 @@ def command(context: Context, *, flow: str, history: bool) -> None:
         raise InputError(
             "a picture is not for a terminal", hint=f"reconcile graph {flow} -o png > {flow}.png"
         )
-    with context.store(must_exist=True) as store, store.read() as view:
+    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         graph, revision = _read(view, flow, history=history)
     match chosen:
         case "json" | "yaml":

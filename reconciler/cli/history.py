@@ -30,7 +30,7 @@ _FEW = 10
 def command(context: Context, *, flow: str | None, limit: int | None) -> None:
     """List applied revisions: all of them, or with FLOW those that changed it, and how."""
     chosen = context.options.output
-    with context.store(must_exist=True) as store, store.read() as view:
+    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         revisions = view.revisions()
         named = of_flow(revisions, flow) if flow is not None else [("", applied) for applied in revisions]
         if flow is not None and not named:

@@ -30,7 +30,7 @@ _NO_DIRECTORY = 43
 @global_options
 def command(context: Context, *, key: str, which: str | None) -> None:
     """Print the files of the run directory: stdout to stdout, stderr to stderr."""
-    with context.store(must_exist=True) as store, store.read() as view:
+    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         job = find_jobs(view, key)[-1]
         config = view.config()
     if job.run_dir is None:

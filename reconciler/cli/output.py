@@ -20,7 +20,7 @@ def command(context: Context, key: str) -> None:
     """Print the output of the highest index of a job."""
     from reconciler.loop import open_outputs
 
-    with context.store(must_exist=True) as store:
+    with context.store(must_exist=True, read_only=True) as store:
         with store.read() as view:
             job = find_jobs(view, key)[-1]
             config = view.config()

@@ -42,7 +42,7 @@ def command(context: Context) -> None:
 @global_options
 def job(context: Context, *, key: str, worker: str | None) -> None:
     """Print the script on stdout, and on stderr which attempt it is for."""
-    with context.store(must_exist=True) as store:
+    with context.store(must_exist=True, read_only=True) as store:
         record = _find(context, store, key)
         with store.read() as view:
             config = view.config()

@@ -54,7 +54,7 @@ def command(
     if not selectors and revision is None:
         raise InputError("name what to wait for", hint="all flows: `reconcile wait '*'`")
     waiting = Waiting(selectors, goal, revision)
-    with context.store(must_exist=True) as store:
+    with context.store(must_exist=True, read_only=True) as store:
         progress = _Progress(context)
         verdicts: list[Verdict] = []
         try:

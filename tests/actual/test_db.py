@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from reconciler.actual.db import Database, Txn, close_database, open_database
 from reconciler.errors import WorldError
-from tests.actual.db_support import in_child, run
+from tests.actual.db_support import in_child, run, start
 
 
 class TestScans:
@@ -226,3 +226,73 @@ def attempts(database: Database) -> str:
         except WorldError as error:
             told.append(str(error))
     return "\n".join(told)
+
+
+READS = "database = db.open_database(path, read_only=True)\nwith database.read() as txn: "
+
+
+class TestOnlyToRead:
+    """An environment that was opened only to read."""
+
+    def test_it_does_not_wait_for_a_writer(self, database: Database) -> None:
+        database.write(lambda txn: txn.put("jobs", b"k", b"old"))
+        told: list[str] = []
+
+        def change(txn: Txn) -> None:
+            txn.put("jobs", b"k", b"new")
+            told.append(run(READS + "print(txn.get('jobs', b'k'))", database.path))
+
+        database.write(change)
+        assert told == ["b'old'\n"]
+        assert run(READS + "print(txn.get('jobs', b'k'))", database.path) == "b'new'\n"
+
+    def test_it_sees_what_comes_after_it_was_opened(self, database: Database) -> None:
+        """Also when the map has grown meanwhile."""
+        code = """
+        database = db.open_database(path, read_only=True)
+        for _ in sys.stdin:
+            with database.read() as txn:
+                print(txn.count("jobs"), flush=True)
+        """
+        with start(code, database.path) as reader:
+            assert reader.stdin is not None and reader.stdout is not None
+            for count in range(1, 4):
+                database.write(lambda txn, count=count: txn.put("jobs", b"%d" % count, bytes(2**28)))
+                reader.stdin.write("look\n")
+                reader.stdin.flush()
+                assert reader.stdout.readline() == f"{count}\n"
+            reader.stdin.close()
+
+    def test_it_cannot_write(self, database: Database) -> None:
+        code = READS + "pass\ntry: database.write(lambda txn: None)\nexcept RuntimeError as e: print(e)"
+        assert run(code, database.path) == "this store was opened only to read\n"
+
+    def test_one_that_is_not_there_is_made(self, tmp_path: Path) -> None:
+        assert run(READS + "print(txn.count('jobs'))", tmp_path / "new") == "0\n"
+
+    def test_one_that_lacks_a_table_gets_it(self, tmp_path: Path) -> None:
+        run("db.TABLES = db.TABLES[:-1]; db.close_database(db.open_database(path))", tmp_path / "db")
+        assert run(READS + "print(txn.count(db.TABLES[-1]))", tmp_path / "db") == "0\n"
+
+    def test_one_that_was_cut_off_is_found_to_be_damaged(self, tmp_path: Path) -> None:
+        """Reading past the end of the file would kill the process."""
+        path = tmp_path / "db"
+        written = open_database(path)
+        written.write(lambda txn: [txn.put("jobs", b"%d" % n, bytes(5000)) for n in range(100)])
+        close_database(written)
+        os.truncate(path / "data.mdb", 3 * 4096)
+        code = """
+        try:
+            database = db.open_database(path, read_only=True)
+            with database.read() as txn:
+                print(list(txn.keys("jobs")))
+        except db.WorldError as error:
+            print(error.message)
+        """
+        assert "is damaged" in run(code, path)
+
+    def test_who_opens_it_again_shares_it(self, database: Database) -> None:
+        shared = open_database(database.path, read_only=True)
+        assert shared is database
+        assert not shared.read_only
+        close_database(shared)

@@ -275,3 +275,39 @@ def test_an_older_state_is_migrated_by_the_next_reconcile_only(
     assert program("restore", str(base.backup)).code == 4, "what it holds is not known"
     assert program("restore", str(base.backup), "--force").code == 0
     assert states(program) == {"first/job": "COMPLETED"}
+
+
+READING = (
+    *(
+        "get flows",
+        "get jobs",
+        "get workers",
+        "get flows --tree",
+        "describe flow first",
+        "describe job first/job",
+    ),
+    *(
+        "explain job first/job",
+        "events",
+        "history",
+        "graph first",
+        "output first/job",
+        "render job first/job",
+    ),
+    *("fsck", "logs first/job", "wait first/* --for completed", "doctor"),
+)
+
+
+def test_no_verb_that_reads_waits_for_one_that_writes(applied: Repository, state_dir: Path) -> None:
+    """Else every look would hang for as long as the daemon submits ten thousand jobs."""
+    run = Reconcile(applied.path)
+    known = {verb: run(*verb.split()) for verb in READING}
+    assert {verb: done.stderr for verb, done in known.items() if done.returncode} == {}
+    answers: dict[str, str] = {}
+
+    def look(writer: Writer) -> None:
+        answers.update({verb: run(*verb.split(), timeout=60).stdout for verb in READING})
+
+    change(state_dir, look)
+    for verb in known.keys() - {"doctor"}:  # how long its checks took
+        assert answers[verb] == known[verb].stdout, verb

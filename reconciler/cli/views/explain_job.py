@@ -31,7 +31,7 @@ def explain_job(context: Context, key: str, field: str | None) -> None:
     """
     if field is not None and field not in FIELDS:
         raise InputError(f"a run config has no field '{field}'", hint=did_you_mean(field, FIELDS))
-    with context.store(must_exist=True) as store:
+    with context.store(must_exist=True, read_only=True) as store:
         with store.read() as view:
             record = find_jobs(view, key)[-1]
             members = view.jobs_of(record.flow)

@@ -31,7 +31,7 @@ def explain_rule(context: Context, name: str) -> None:
     InputError
         The revision that was applied last has no such rule.
     """
-    with context.store(must_exist=True) as store:
+    with context.store(must_exist=True, read_only=True) as store:
         provenance = Provenance(context, store)
         rule = _find(provenance.desired, name)
         with store.read() as view:

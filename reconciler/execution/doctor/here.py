@@ -123,7 +123,7 @@ def _store(path: Path) -> Finding:
     if not Store.exists(path):
         return ok("no state yet")
     try:
-        store = Store(path)
+        store = Store(path, read_only=True)
     except ReconcilerError as error:
         return failed(error.message, error.hint or _OTHER_DIR)
     try:
