@@ -1,7 +1,8 @@
 """The plain shell: jobs as processes, each the leader of a session and process group of its own.
 
-The queue id is the pid of the job's script, which is its process group too. ps tells who still runs.
-It cannot tell the name of a job, nor how one ended: the job's own files do.
+The queue id is the pid of the job's script, which is its process group too. ps tells who still runs, and by
+the argument that every script gets, whether that is a script of ours: after a restart of the machine its pid
+may be anybody's. ps cannot tell how one ended: the job's own files do.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ _YOUNGER = 3600.0
 To take a stranger for ours only delays; to take ours for a stranger would declare a running job dead.
 """
 
+_MARK = "reconciler:"
+"""What the argument of a script begins with; the name of its run directory follows."""
+
 _STATES: Mapping[str, QueueState] = {
     "RUNNING": QueueState.RUNNING,
     "SUSPENDED": QueueState.SUSPENDED,
@@ -49,7 +53,8 @@ class ShellQueue:
         io, name = scheduler_io("shell"), shlex.quote(script)
         # A pid comes back whatever becomes of the process: so look before whether it can begin at all.
         # The braces keep the `&` of qtoolkit's command from sending that look into the background as well.
-        start = f"{{ setsid {io.get_submit_cmd(name)}; }}"
+        marked = f'{name} "{_MARK}${{PWD##*/}}"'
+        start = f"{{ setsid {io.get_submit_cmd(marked)}; }}"
         return f"( [ -r {name} ] && : >{io.stdout_path} && {start} ) </dev/null"
 
     def submitted_id(self, answer: str) -> str | None:
@@ -73,21 +78,22 @@ class ShellQueue:
 
     def listing_command(self, queue_ids: Sequence[str]) -> str:
         """Return the command that lists these processes, and tells the time of their machine."""
-        # Columns without blanks. The heading proves that ps works: with none of the processes it fails too.
-        lists = (f"ps -o pid,pgid,etime,state -p {','.join(ids)}" for ids in chunks(_valid(queue_ids)))
+        # Blanks only in the last column. The heading proves that ps works: with no such process it fails too.
+        columns = "pid,pgid,etime,state,args"
+        lists = (f"ps -ww -o {columns} -p {','.join(ids)}" for ids in chunks(_valid(queue_ids)))
         return all_of([*lists, "date +'NOW %s'"])
 
     def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, Entry]:
         """Return those of these jobs that still run. Zombies do not.
 
-        A process that began after the submission is a stranger that got the same pid.
+        A process that is no script of ours, or began after the submission, is a stranger with the same pid.
 
         Raises
         ------
         TransientError
             ps did not work: nothing is known.
         """
-        rows = [line.split() for line in result.stdout.splitlines()]
+        rows = [line.split(maxsplit=4) for line in result.stdout.splitlines()]
         headings = sum(row[:2] == ["PID", "PGID"] for row in rows)
         now = next((int(row[1]) for row in rows if row[:1] == ["NOW"] and row[1:] and row[1].isdigit()), None)
         if now is None or headings < len(list(chunks(_valid(queue_ids)))):
@@ -100,8 +106,11 @@ class ShellQueue:
     # cancelling ---------------------------------------------------------------------------------------
 
     def cancel_command(self, queue_ids: Sequence[str]) -> str:
-        """Return the command that ends whole process groups: politely at once, by force later."""
-        return "\n".join(_ending([f"-{pid}" for pid in pids]) for pids in chunks(_valid(queue_ids))) or ":"
+        """Return the command that ends whole process groups: politely at once, by force later.
+
+        One that is led by a stranger is let be; one whose leader has ended is still ours.
+        """
+        return "\n".join(map(_ending, chunks(_valid(queue_ids)))) or ":"
 
     def cancelled(self, queue_ids: Sequence[str], result: CommandResult) -> dict[str, str]:
         """Return why process groups could not be ended, by id. One that is gone is no problem.
@@ -135,10 +144,12 @@ class _Process(msgspec.Struct, frozen=True):
     group: str
     age: int | None
     state: str
+    command: str
 
     def is_of(self, submitted: float, now: int) -> bool:
-        """Whether this is the process that was started then: it leads its group, and is not younger."""
-        return self.pid == self.group and (self.age is None or now - self.age <= submitted + _YOUNGER)
+        """Whether this is the script that was started then: it leads its group, and is not younger."""
+        is_script = self.pid == self.group and f" {_MARK}" in self.command
+        return is_script and (self.age is None or now - self.age <= submitted + _YOUNGER)
 
     def entry(self) -> Entry | None:
         """Return how it stands; None if it has ended."""
@@ -147,9 +158,9 @@ class _Process(msgspec.Struct, frozen=True):
 
 
 def _process(row: Sequence[str]) -> _Process | None:
-    if len(row) != 4 or not (row[0].isdigit() and row[1].isdigit()):
+    if len(row) != 5 or not (row[0].isdigit() and row[1].isdigit()):
         return None
-    return _Process(row[0], row[1], _seconds(row[2]), row[3])
+    return _Process(row[0], row[1], _seconds(row[2]), row[3], row[4])
 
 
 def _seconds(elapsed: str) -> int | None:
@@ -161,12 +172,18 @@ def _seconds(elapsed: str) -> int | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def _ending(groups: Sequence[str]) -> str:
-    every = " ".join(groups)
-    by_force = shlex.quote(f"sleep {_GRACE}; kill -KILL -- {every}")
-    return (
-        f"( LC_ALL=C; kill -TERM -- {every}\nsetsid nohup bash -c {by_force} </dev/null >/dev/null 2>&1 & )"
-    )
+def _ending(pids: Sequence[str]) -> str:
+    by_force = shlex.quote(f"sleep {_GRACE}; kill -KILL -- $*")
+    return f"""( LC_ALL=C
+strangers=" $(ps -ww -o pid=,state=,args= -p {",".join(pids)} |
+  sed -n '/^ *[0-9]* *Z/d; / {_MARK}/d; s/^ *\\([0-9]*\\) .*/\\1/p' | tr '\\n' ' ')"
+set --
+for pid in {" ".join(pids)}; do
+  case $strangers in *" $pid "*) ;; *) set -- "$@" "-$pid" ;; esac
+done
+[ $# -gt 0 ] || exit 0
+kill -TERM -- "$@"
+setsid nohup bash -c {by_force} bash "$@" </dev/null >/dev/null 2>&1 & )"""
 
 
 def _valid(queue_ids: Iterable[str]) -> list[str]:

@@ -170,6 +170,37 @@ def test_a_stranger_that_got_the_same_pid_is_not_ours(shell: Shell) -> None:
     assert shell.entries(queue_id, submitted=time.time() - 86400) == {}
 
 
+def test_a_group_that_somebody_else_leads_is_not_ours(shell: Shell) -> None:
+    """After a restart of the machine the pid of a job may be that of the user's desktop."""
+    with subprocess.Popen(["sleep", "300"], start_new_session=True) as stranger:
+        queue_id, job = str(stranger.pid), shell.submit("job", "sleep 300")
+        assert eventually(lambda: shell.entries(queue_id, job) == {job: RUNNING})
+        assert shell.cancel(queue_id, job) == {}
+        assert eventually(lambda: not is_running(int(job)))
+        assert shell.cancel(queue_id) == {}
+        time.sleep(shell_module._GRACE + 1)
+        assert is_running(stranger.pid)
+        stranger.kill()
+
+
+def test_what_a_script_has_left_behind_is_ended(shell: Shell) -> None:
+    queue_id = shell.submit("job", "sleep 300 & echo $! > partial; mv partial child; sleep 300")
+    assert appears(shell.root / "job" / "child")
+    child = int((shell.root / "job" / "child").read_text())
+    os.kill(int(queue_id), signal.SIGKILL)
+    assert eventually(lambda: shell.entries(queue_id) == {})
+    assert is_running(child)
+    assert shell.cancel(queue_id) == {}
+    assert eventually(lambda: not is_running(child))
+
+
+def test_ps_tells_which_job_a_script_is_of(shell: Shell) -> None:
+    queue_id = shell.submit("5d_1.1", "sleep 300")
+    assert eventually(
+        lambda: processes.command_of(int(queue_id)).endswith("bash submit.sh reconciler:5d_1.1 ")
+    )
+
+
 def test_a_process_that_leads_no_group_is_not_ours() -> None:
     with subprocess.Popen(["sleep", "300"]) as stranger:  # of our own group
         shell = Shell(Path("/"))
@@ -183,7 +214,8 @@ def test_a_process_that_leads_no_group_is_not_ours() -> None:
 )
 def test_how_long_a_process_runs(elapsed: str, age: int) -> None:
     """A job counts as ours to the second of the tolerance, and not one second longer."""
-    text = f"PID PGID ELAPSED S\n  77   77 {elapsed} S\nNOW 1000000000\n"
+    row = f"  77   77 {elapsed} S    bash submit.sh reconciler:5d_1.1"
+    text = f"PID PGID ELAPSED S COMMAND\n{row}\nNOW 1000000000\n"
     limit = 1_000_000_000.0 - age - 3600
     assert ShellQueue().listing({"77": limit}, CommandResult(0, text, "")) == {"77": RUNNING}
     assert ShellQueue().listing({"77": limit - 1}, CommandResult(0, text, "")) == {}
@@ -320,7 +352,7 @@ def test_cancel_does_not_wait_for_the_end(shell: Shell, monkeypatch: pytest.Monk
     assert shell.cancel(queue_id) == {}
     assert time.monotonic() - began < PATIENCE
     assert is_running(int(queue_id))
-    (late,) = (pid for pid in processes.all_pids() if f"-KILL -- -{queue_id}" in processes.command_of(pid))
+    (late,) = (pid for pid in processes.all_pids() if f"bash -{queue_id}" in processes.command_of(pid))
     os.kill(late, signal.SIGKILL)
 
 
@@ -334,7 +366,8 @@ def test_defect_15_a_zombie_is_over(shell: Shell) -> None:
 
 
 def test_defect_15_odd_processes_spoil_nothing() -> None:
-    rows = "PID PGID ELAPSED S\n 7 7 - I\n 8 8 00:01 ?\n 9 9 00:01 R\n 10 10 00:01 S\nodd\n 11 x 00:01 S\n"
+    odd = ("7 7 - I", "8 8 00:01 ?", "9 9 00:01 R", "10 10 00:01 S", "odd", "11 x 00:01 S")
+    rows = "PID PGID ELAPSED S COMMAND\n" + "".join(f" {row} bash submit.sh reconciler:a\n" for row in odd)
     with pytest.raises(OutputParsingError):
         ShellIO().parse_jobs_list_output(0, "PID USER ELAPSED S COMMAND\n 7 root 00:01 I kworker\n", "")
     times = dict.fromkeys(["7", "8", "9", "11"], 1e9)
