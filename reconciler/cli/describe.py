@@ -83,7 +83,7 @@ def _flow_facts(view: View, name: str) -> dict[str, Any]:
     """Return a flow; also one that was never submitted, since something is in its way."""
     record = view.flow(name)
     if record is not None:
-        return flow_data(record, view.jobs_of(name), view.config(), counted_attempt(view))
+        return flow_data(view, record, view.config(), counted_attempt(view))
     flows = {flow["name"]: flow for flow in flows_data(view)}
     if name not in flows:
         raise InputError(f"there is no flow '{name}'", hint=did_you_mean(name, flows))

@@ -15,19 +15,19 @@ from reconciler.cli.views.data import is_gone
 from reconciler.desired.git import Source
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
+from reconciler.execution.flow_health import blocks, health_of
 from reconciler.model.goals import (
+    Doom,
     Goal,
     GoalKind,
     Prospect,
     Verdict,
     flow_verdict,
     job_verdict,
-    waits_in_vain,
     worker_verdict,
 )
-from reconciler.model.health import flow_status, flow_sync
+from reconciler.model.health import flow_sync
 from reconciler.model.records import AttemptResult, FlowRecord, JobRecord
-from reconciler.model.states import JobState
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _PLAIN = [str(kind) for kind in GoalKind if kind not in (GoalKind.STATE, GoalKind.REVISION)]
@@ -180,7 +180,7 @@ class Waiting:
         jobs = view.jobs_of(flow.name)
         current = [job for job in jobs if job.current]
         sync = flow_sync(flow, jobs, config)
-        return flow_verdict(goal, flow.name, flow_status(flow, jobs), sync, current, _doom_of(view))
+        return flow_verdict(goal, flow.name, health_of(view, flow, jobs), sync, current, _doom_of(view))
 
     def _of_revision(self, view: View, revision: RevisionGoal) -> Verdict:
         config, attempt = view.config(), counted_attempt(view)
@@ -206,28 +206,12 @@ def _is_over(view: View, flow: FlowRecord) -> bool:
     return flow.orphaned or is_gone(view, flow)
 
 
-def _doom_of(view: View) -> Callable[[JobRecord], str | None]:
-    """Return how to find out why a job waits in vain; what was found out once is not asked again."""
-    cleared: set[str] = set()
+def _doom_of(view: View) -> Doom:
+    """Return how to find out why a job waits in vain."""
+    block_of = blocks(view)
 
     def doom(job: JobRecord) -> str | None:
-        todo = [job]
-        while todo:
-            one = todo.pop()
-            for uuid in one.parents:
-                if uuid in cleared:
-                    continue
-                parent = _newest(view, uuid)
-                if parent is not None and waits_in_vain(parent, one.on_missing):
-                    return f"{one.path} needs {parent.path}, which is {parent.state}"
-                cleared.add(uuid)
-                if parent is not None and parent.state is JobState.WAITING:
-                    todo.append(parent)
-        return None
+        block = block_of(job)
+        return str(block) if block is not None else None
 
     return doom
-
-
-def _newest(view: View, uuid: str) -> JobRecord | None:
-    found = view.generations(uuid)
-    return next(reversed([job for job in found if job.current] or found), None)

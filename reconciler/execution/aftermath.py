@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from reconciler.actual.store import View, Writer
 from reconciler.diagnostics import Diagnostic
+from reconciler.execution.flow_health import health_of
 from reconciler.model.actions import Plan, Subject, Verb
 from reconciler.model.desired import DesiredState
-from reconciler.model.health import flow_status
 from reconciler.model.manifests import ExecConfigSpec, GoodManifest, Prune, WorkerSpec
 from reconciler.model.records import AppliedConfig, Outcome
 from reconciler.model.states import ACTIVE, BROKEN, PENDING, Health, JobState
@@ -82,7 +82,7 @@ def summarise(view: View, key: str, revision: str, warnings: Sequence[Diagnostic
             # Deleted by the first plan that finds all of its jobs ended: so there must be one.
             clean = clean and (flow.orphaned or flow.prune is not Prune.DELETE)
             continue
-        status = flow_status(flow, view.glances_of(flow.name))
+        status = health_of(view, flow, view.glances_of(flow.name))
         flows += 1
         jobs += sum(status.counts.values())
         if status.health is Health.DEGRADED:

@@ -83,6 +83,7 @@ def fail(
     over: dict[str, Any] = {"missing_since": None, "stuck": None}
     if job.cancel is not None:
         move(writer, job, JobState.USER_STOPPED, now, job.cancel, cancel=None, **over)
+        release_indifferent(writer, job.uuid, now)
         return
     lines = error.strip().splitlines() or ["unknown error"]
     over |= {"error": error, "cause": cause}

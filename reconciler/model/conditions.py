@@ -99,6 +99,8 @@ def never_submitted_conditions(
 
 
 def _of_health(flow: FlowRecord, status: FlowStatus) -> _Finding | None:
+    if status.blocked:
+        return _Finding("DependencyNotReady", status.reason, stalled=status.health is Health.DEGRADED)
     match status.health:
         case Health.DEGRADED:
             broken = any(state in status.counts for state in BROKEN)

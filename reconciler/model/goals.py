@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from reconciler.model.health import FlowStatus, many_jobs
-from reconciler.model.records import JobRecord, WorkerStatus
+from reconciler.model.records import JobGlance, JobRecord, WorkerStatus
 from reconciler.model.states import ACTIVE, FINISHED, Health, JobState, Sync
 
 
@@ -70,23 +70,19 @@ def flow_verdict(
     target = f"flow/{name}"
     match goal.kind:
         case GoalKind.HEALTHY:
-            return _healthy(target, status, jobs, doom)
+            return _healthy(target, status)
         case GoalKind.SYNCED:
             return _synced(target, *sync, deferred=any(job.wanted is not None for job in jobs))
     return _together(target, goal, [job_verdict(goal, job, doom) for job in jobs])
 
 
-def _healthy(target: str, status: FlowStatus, jobs: Sequence[JobRecord], doom: Doom) -> Verdict:
+def _healthy(target: str, status: FlowStatus) -> Verdict:
     message = f"{status.health}: {status.reason}"
     match status.health:
         case Health.HEALTHY:
             return Verdict(target, Prospect.HOLDS, message)
         case Health.DEGRADED | Health.SUSPENDED:
             return Verdict(target, Prospect.NEVER, message)
-    if not any(map(_moves, jobs)):
-        why = next(filter(None, (doom(job) for job in jobs if job.state is JobState.WAITING)), None)
-        if why is not None:
-            return Verdict(target, Prospect.NEVER, f"{message}; {why}")
     return Verdict(target, Prospect.PENDING, message)
 
 
@@ -103,7 +99,7 @@ def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> Verdict:
     if goal.kind is GoalKind.DELETED:
         return Verdict(target, Prospect.PENDING if job.current else Prospect.HOLDS, message)
     if goal.kind is GoalKind.IDLE:
-        return Verdict(target, Prospect.PENDING if _moves(job) else Prospect.HOLDS, message)
+        return Verdict(target, Prospect.PENDING if moves(job) else Prospect.HOLDS, message)
     wanted = goal.states if goal.kind is GoalKind.STATE else {JobState.COMPLETED}
     if job.state in wanted:
         return Verdict(target, Prospect.HOLDS, message)
@@ -115,7 +111,7 @@ def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> Verdict:
     return Verdict(target, Prospect.PENDING, message)
 
 
-def _moves(job: JobRecord) -> bool:
+def moves(job: JobRecord | JobGlance) -> bool:
     """Whether a job is on its way, or soon is by itself."""
     return job.state in ACTIVE or job.state is JobState.READY or job.retry_at is not None
 

@@ -14,13 +14,15 @@ from reconciler.model.states import ACTIVE, BROKEN, ON_WORKER, Health, JobState,
 class FlowStatus(msgspec.Struct, frozen=True):
     """How a flow is, why, and how many of its current jobs are in which state.
 
-    ``fix`` is what a person can do so that it goes on; empty if nothing needs to be done.
+    ``fix`` is what a person can do so that it goes on; empty if nothing needs to be done. ``blocked``: all
+    wait for a job of another flow, which does not go on either.
     """
 
     health: Health
     reason: str
     counts: dict[str, int]
     fix: str = ""
+    blocked: bool = False
 
 
 def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> FlowStatus:
@@ -29,6 +31,14 @@ def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> Flow
     counts = Counter(str(job.state) for job in current)
     health, reason, fix = _judge(flow, current, counts)
     return FlowStatus(health, reason, dict(sorted(counts.items())), fix)
+
+
+def blocked_status(status: FlowStatus, why: str, parent: JobRecord) -> FlowStatus:
+    """Return how a flow is in which nothing can move, because of a job of another flow."""
+    halted = parent.state in (JobState.PAUSED, JobState.USER_STOPPED)
+    fix = f"`reconcile describe flow {parent.flow}` says how that goes on"
+    health = Health.SUSPENDED if halted else Health.DEGRADED
+    return FlowStatus(health, why, status.counts, fix, blocked=True)
 
 
 def flow_sync(flow: FlowRecord, jobs: Sequence[JobRecord], config: AppliedConfig | None) -> tuple[Sync, str]:

@@ -294,6 +294,23 @@ class TestCancelAndForget:
         assert bench.states(path) == ["USER_STOPPED"]
         assert "ended" not in refusal(bench, "cancel", path)[1]
 
+    def test_who_does_not_mind_goes_on_without_a_cancelled_job(self, bench: Bench) -> None:
+        bench.flow("h", {"x": [], "y": ["f/c"], "z": ["f/c"]})
+        bench.edit("h/y", on_missing="none")
+        bench.verb("cancel", "f/b")
+        assert bench.states("f/c", "h/y", "h/z") == ["WAITING", "READY", "WAITING"]
+        bench.edit("h/x", on_missing="pass", parents=["f-a"], state=JobState.WAITING)
+        bench.start("f/a")
+        bench.edit("f/a", cancel="by anna")
+        bench.killed("f/a")
+        assert bench.states("f/a", "h/x") == ["USER_STOPPED", "READY"]
+
+    def test_who_does_not_mind_is_cancelled_with_the_rest(self, bench: Bench) -> None:
+        bench.edit("f/b", on_missing="none")
+        bench.verb("cancel", "f/a", "f/b")
+        assert bench.states("f/a", "f/b") == ["USER_STOPPED", "USER_STOPPED"]
+        assert "WAITING -> READY" not in bench.events("f/b", "State")
+
     def test_forget_takes_only_what_nobody_wants_or_needs(self, bench: Bench) -> None:
         bench.start("f/a")
         bench.end("f/a", addition=[new_job("u1")])
@@ -414,7 +431,8 @@ def test_random_lives(tmp_path_factory: pytest.TempPathFactory, steps: list[tupl
     """At most one attempt of a job runs, none is lost, and in the end all is done that can be done."""
     bench = Bench(tmp_path_factory.mktemp("life"))
     bench.flow("f", {"a": [], "b": ["a"], "c": ["b"], "d": ["a"]})
-    bench.flow("g", {"x": ["f/b"]})
+    bench.flow("g", {"x": ["f/b"], "e": ["f/a", "f/c"], "z": ["e"]})
+    bench.edit("g/e", on_missing="none")
     for path in ("f/a", "f/b", "g/x"):
         bench.edit(path, config=config(retries={"limit": 2, "on": ["walltime"]}))
     built = {job.id for job in bench.jobs()}

@@ -9,10 +9,11 @@ import msgspec
 
 from reconciler.actual.store import View
 from reconciler.cli.views.conditions import conditions_data, counted_attempt
+from reconciler.execution.flow_health import health_of
 from reconciler.model.actions import Plan
 from reconciler.model.conditions import flow_conditions, never_submitted_conditions, worker_conditions
 from reconciler.model.desired import DesiredState
-from reconciler.model.health import flow_status, flow_sync
+from reconciler.model.health import flow_sync
 from reconciler.model.manifests import Kind, RuleSpec, WorkerSpec
 from reconciler.model.records import AppliedConfig, Attempt, Event, FlowRecord, JobRecord, WorkerStatus
 from reconciler.model.rules import Rule
@@ -75,11 +76,10 @@ def _deferred(job: JobRecord) -> Data | None:
     return {change.field: change.new for change in job.wanted_changes} if job.wanted is not None else None
 
 
-def flow_data(
-    flow: FlowRecord, jobs: list[JobRecord], config: AppliedConfig | None, attempt: Attempt | None
-) -> Data:
+def flow_data(view: View, flow: FlowRecord, config: AppliedConfig | None, attempt: Attempt | None) -> Data:
     """Return a flow; ``attempt`` is the last one to apply a revision, if it counts."""
-    status = flow_status(flow, jobs)
+    jobs = view.jobs_of(flow.name)
+    status = health_of(view, flow, jobs)
     sync, why = flow_sync(flow, jobs, config)
     return {
         "name": flow.name,
@@ -101,7 +101,7 @@ def flows_data(view: View) -> list[Data]:
     config, attempt = view.config(), counted_attempt(view)
     known = [flow for flow in view.flows() if not flow.orphaned]
     shown = [flow for flow in known if not is_gone(view, flow)]
-    found = [flow_data(flow, view.jobs_of(flow.name), config, attempt) for flow in shown]
+    found = [flow_data(view, flow, config, attempt) for flow in shown]
     names = {flow.name for flow in known}
     if config is not None:
         held = {name: reason for name, reason in config.out_of_sync.items() if name not in names}
