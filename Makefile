@@ -30,8 +30,8 @@ test: services ## run all tests (ARGS='-k name' selects)
 campaign: bootstrap ## random commits against the reference of the levels (EXAMPLES=60: five minutes)
 	@RECONCILER_TEST_EDITS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/conformance/test_edits_state_machine.py
 
-faults: services ## kill the daemon at random and at each of its steps (KILLS=200 SEED=1: twenty minutes)
-	@RECONCILER_TEST_KILLS=$(KILLS) RECONCILER_TEST_SEED=$(SEED) $(BIN)/python -m pytest --timeout 0 tests/faults/test_campaign.py $(ARGS)
+faults: services ## kill the daemon at random and at each of its steps, take sshd away (KILLS=200 SEED=1: 12 minutes)
+	@RECONCILER_TEST_KILLS=$(KILLS) RECONCILER_TEST_SEED=$(SEED) $(BIN)/python -m pytest --timeout 0 tests/faults/test_campaign.py tests/faults/test_outage_in_real_time.py $(ARGS)
 
 oracle: bootstrap ## random dynamic flows against jobflow's run_locally (EXAMPLES=60: three minutes)
 	@RECONCILER_TEST_FLOWS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/execution/test_random_flows.py
