@@ -1,4 +1,4 @@
-"""Show 4 of the clusters: sshd away and slurmctld killed in the middle of a campaign, by the clock on the wall.
+"""Show 4 of the clusters: sshd away and slurmctld killed in mid-campaign, by the clock on the wall.
 
 ``make test`` keeps sshd away for some seconds; ``make faults`` for two minutes.
 """
