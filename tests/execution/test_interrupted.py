@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from reconciler.execution.hosts.local import LocalHost
+from reconciler.execution.queues.shell import ShellQueue
 from reconciler.execution.starting import Starter
 from reconciler.model.keys import job_id
 from reconciler.model.records import JobRecord, WorkerStatus
@@ -149,9 +151,8 @@ def test_an_interrupted_submission_is_adopted(world: World, monkeypatch: pytest.
 
 def _start_by_hand(job: JobRecord) -> int:
     """Start the script of a job as an interrupted pass has done; the process is nobody's child."""
-    command = f"cd '{job.run_dir}' && setsid bash submit.sh >queue.out 2>queue.err </dev/null & echo $!"
-    with os.popen(command) as answer:
-        return int(answer.read())
+    start = ShellQueue().submit_command("submit.sh")
+    return int(LocalHost().run(f"cd '{job.run_dir}' && {start}", timeout=60).stdout)
 
 
 @pytest.mark.usefixtures("warm")
