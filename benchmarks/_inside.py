@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 
 T = TypeVar("T")
 

@@ -2,7 +2,8 @@
 
 from _bench import Project, head, median, project, show
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting

@@ -16,8 +16,9 @@ import msgspec
 from reconciler import __version__
 from reconciler.actual.compaction import compact
 from reconciler.actual.state_dir import Lease
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
 from reconciler.actual.unchanged import is_settled, reconcile_key, unchanged_outcome
+from reconciler.actual.writer import Writer
 from reconciler.desired.authorship import Authors
 from reconciler.desired.causes import Causes
 from reconciler.desired.git import Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 
 
 class Contents(msgspec.Struct, frozen=True):

@@ -18,7 +18,9 @@ from reconciler.actual.fsck.examine import examine
 from reconciler.actual.fsck.problem import Report
 from reconciler.actual.migrations import upgrade
 from reconciler.actual.state_dir import lmdb_dir, require_local, restored_dir, sync_directory, time_stamp
-from reconciler.actual.store import Store, View, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.view import View
+from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, WorldError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.get import find_jobs, require_worker
 from reconciler.cli.options import global_options

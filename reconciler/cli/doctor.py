@@ -22,7 +22,8 @@ from reconciler.errors import ExitCode, InputError, ReconcilerError
 from reconciler.execution.doctor.check import Check, Group, Status
 
 if TYPE_CHECKING:
-    from reconciler.actual.store import Store, View
+    from reconciler.actual.store import Store
+    from reconciler.actual.view import View
     from reconciler.execution.doctor.here import Here
     from reconciler.execution.doctor.repository import Known
     from reconciler.model.manifests import ParsedFile, WorkerSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.describe import time_text
 from reconciler.cli.get import find_jobs, require_worker

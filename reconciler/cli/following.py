@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from reconciler.actual.store import Store, View
+from reconciler.actual.store import Store
+from reconciler.actual.view import View
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
 from reconciler.cli.views.graph_text import MERMAID_CHARACTERS, MERMAID_EDGES, dot, graph_data, mermaid

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.describe import time_text
 from reconciler.cli.events import change_text

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.diagnostics import did_you_mean, nearest
 from reconciler.errors import InputError
 from reconciler.model.records import FlowRecord, JobRecord

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 import click
 
 from reconciler.actual.requests import Requests
-from reconciler.actual.store import Store, View, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.view import View
+from reconciler.actual.writer import Writer
 from reconciler.cli.context import Context
 from reconciler.cli.job_selectors import JobFinder, Selected, read_words
 from reconciler.cli.job_verbs import command_text

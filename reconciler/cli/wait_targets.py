@@ -7,7 +7,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.cli.get import require_worker
 from reconciler.cli.job_selectors import JobFinder, is_uuid, read_words
 from reconciler.cli.views.conditions import counted_attempt

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from reconciler.actual.store import View, Writer
+from reconciler.actual.view import View
+from reconciler.actual.writer import Writer
 from reconciler.diagnostics import Diagnostic
 from reconciler.execution.flow_health import health_of
 from reconciler.model.actions import Plan, Subject, Verb

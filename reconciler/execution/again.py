@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.execution.ready import recheck, unhook
 from reconciler.execution.transitions import move
 from reconciler.model.flows import BuiltJob

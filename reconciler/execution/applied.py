@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.desired.history import CommitInfo
 from reconciler.model.actions import Plan, Subject
 from reconciler.model.desired import Revision

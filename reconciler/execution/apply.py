@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.execution.again import run_again
 from reconciler.execution.outputs import forget_job
 from reconciler.execution.ready import initial_state, recheck, release_dependants, unhook, unhook_from

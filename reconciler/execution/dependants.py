@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.execution.job_json import references, resolves
 from reconciler.execution.ready import reached, still_to_come
 from reconciler.model.records import JobRecord

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.errors import TransientError
 from reconciler.execution.lifecycle import Observation, Step, next_step
 from reconciler.execution.looks import Looks

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.execution.ready import latest
 from reconciler.model.goals import moves, waits_in_vain
 from reconciler.model.health import FlowStatus, blocked_status, flow_status

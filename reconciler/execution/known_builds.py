@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.desired.state import flows_in_build_order
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow, build_key

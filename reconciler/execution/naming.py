@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 
 
 class FreeKeys:

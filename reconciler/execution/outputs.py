@@ -14,7 +14,8 @@ from reconciler.actual.outputs import (
     put_document,
     take_documents,
 )
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.execution.job_json import additional_stores, blob_links, references
 from reconciler.model.records import JobRecord
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from reconciler.actual.store import View, Writer
+from reconciler.actual.view import View
+from reconciler.actual.writer import Writer
 from reconciler.execution.transitions import move
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.execution.again import begin_again, reborn
 from reconciler.execution.dependants import wait_for_leaves, wait_for_references
 from reconciler.execution.job_json import own_run_config, references, resolves

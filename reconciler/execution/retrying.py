@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.execution.again import run_again
 from reconciler.execution.ready import release_indifferent
 from reconciler.execution.transitions import note

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.execution.transitions import deferred
 from reconciler.model.actions import JobPlan
 from reconciler.model.records import Change, JobRecord

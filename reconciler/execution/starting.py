@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from reconciler.actual.store import Store, View, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.view import View
+from reconciler.actual.writer import Writer
 from reconciler.errors import TransientError
 from reconciler.execution.launch import next_attempt
 from reconciler.execution.outputs import Outputs

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from reconciler.actual.store import View, Writer
+from reconciler.actual.view import View
+from reconciler.actual.writer import Writer
 from reconciler.execution.job_json import references
 from reconciler.execution.ready import latest, recheck
 from reconciler.execution.retrying import give_up

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.model.records import Change, Event, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, EDITABLE, PENDING, JobState

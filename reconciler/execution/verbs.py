@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.execution.again import run_again
 from reconciler.execution.outputs import forget_job
 from reconciler.execution.ready import initial_state, release_indifferent, unhook_from

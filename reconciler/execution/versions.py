@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import msgspec
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.execution.result import JobResult
 from reconciler.model.records import Event, WorkerStatus
 

@@ -9,7 +9,8 @@ from typing import Any
 from reconciler.actual.fsck.examine import examine
 from reconciler.actual.fsck.problem import Report
 from reconciler.actual.outputs import COLLECTION, put_document, take_documents
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.manifests import GoodManifest, ParsedFile, WorkerSpec
 from reconciler.model.records import (

@@ -12,7 +12,8 @@ import pytest
 from reconciler import __version__
 from reconciler.actual import compaction
 from reconciler.actual.compaction import DAY, EVENTS, MOST_REMOVED, Progress, Retention, compact, is_due
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.model.manifests import GoodManifest, ParsedFile
 from reconciler.model.records import AppliedRevision, Event, FlowRecord
 from tests.actual.fsck_support import built, problems

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from reconciler.actual.fsck.examine import CHECKS, examine, repair
 from reconciler.actual.keys import state_key
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.errors import WorldError
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import JobState

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting

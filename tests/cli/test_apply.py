@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from reconciler.actual.state_dir import Lease
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.cli.main import cli
 from reconciler.cli.saved_plan import SavedPlan, read
 from reconciler.desired.git import Source

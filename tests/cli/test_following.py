@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.actual.store import Store, View
+from reconciler.actual.store import Store
+from reconciler.actual.view import View
 from reconciler.cli.following import looks
 from reconciler.model.records import Attempt, AttemptResult
 

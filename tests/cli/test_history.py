@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.cli.main import cli
 from reconciler.cli.views.history_text import actions_text, of_flow, outcome_text, revision_data, text_row
 from reconciler.desired.history import CommitInfo

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.cli.main import main
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.cli.main import cli
 from reconciler.cli.views.data import plan_data
 from reconciler.cli.views.markdown import MARKER, plan_markdown

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.cli.main import cli
 from reconciler.cli.render import Rendered, render_job
 from reconciler.errors import InputError

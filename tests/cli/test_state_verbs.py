@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.actual.state_dir import Lease
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from tests.cli.conftest import Ended
 from tests.support import Reconcile, Repository, isolate, minimal_project
 

@@ -12,7 +12,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.desired.git import Source
 from reconciler.desired.state import flows_in_build_order
 from reconciler.execution.builds import Builder

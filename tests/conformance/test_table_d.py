@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.actual.store import Store, View
+from reconciler.actual.store import Store
+from reconciler.actual.view import View
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.local import LocalHost
 from reconciler.execution.verbs import VerbActor

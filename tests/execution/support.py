@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from reconciler.actual.store import Store, View
+from reconciler.actual.store import Store
+from reconciler.actual.view import View
 from reconciler.desired.git import Source, open_source
 from reconciler.execution.executor import Executor
 from reconciler.execution.hosts.choice import Hosts

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.actual.store import Writer
 from reconciler.actual.unchanged import unchanged_outcome
+from reconciler.actual.writer import Writer
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.loop import Session, reconcile_once
 from tests.execution.support import Listener, World, eventually

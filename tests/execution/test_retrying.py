@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.execution.retrying import drop_unwanted_retry
 from reconciler.execution.transitions import apply_config, leave
 from reconciler.model.health import flow_status

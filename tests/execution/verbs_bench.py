@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.execution.launch import next_attempt
 from reconciler.execution.outputs import EmbeddedOutputs
 from reconciler.execution.ready import initial_state, parents_ready

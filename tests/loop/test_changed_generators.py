@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.execution.verbs import VerbActor
 from reconciler.model.health import flow_status
 from reconciler.model.states import JobState

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.execution.outputs import EmbeddedOutputs
 from reconciler.loop import Session
 from tests.execution.support import World, eventually, processes_below

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.execution.ready import release_dependants
 from reconciler.execution.responses import fail
 from reconciler.execution.transitions import move

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.actual.store import Store, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.desired.git import Source
 from reconciler.desired.state import flows_in_build_order
 from reconciler.execution.builds import Builder

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from reconciler.actual.store import Store, View
+from reconciler.actual.store import Store
+from reconciler.actual.view import View
 from reconciler.model.records import JobRecord
 from tests.services import processes
 from tests.support import Repository

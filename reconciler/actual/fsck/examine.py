@@ -8,7 +8,9 @@ from functools import partial
 from reconciler.actual.fsck import indexes, links
 from reconciler.actual.fsck.facts import JOB_INDEXES, Facts
 from reconciler.actual.fsck.problem import Check, Problem, Report
-from reconciler.actual.store import Store, View, Writer
+from reconciler.actual.store import Store
+from reconciler.actual.view import View
+from reconciler.actual.writer import Writer
 
 Look = Callable[[Facts], Iterable[Problem]]
 

@@ -11,8 +11,8 @@ from reconciler.actual import codec, records
 from reconciler.actual.compaction import decode_progress
 from reconciler.actual.fsck.problem import RESTORE, Edit, Problem, shown
 from reconciler.actual.keys import index_entries, number_of
-from reconciler.actual.store import View
 from reconciler.actual.txn import Txn
+from reconciler.actual.view import View
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
 from reconciler.model.states import JobState
 

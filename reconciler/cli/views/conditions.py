@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.views.worker_text import coming_text
 from reconciler.model.conditions import Conditions

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.cli.views.conditions import conditions_data, counted_attempt
 from reconciler.execution.flow_health import health_of
 from reconciler.model.actions import Plan

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.get import find_jobs
 from reconciler.cli.views.data import Data

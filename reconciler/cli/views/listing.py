@@ -13,7 +13,7 @@ import msgspec
 from reconciler.cli.context import Context
 
 if TYPE_CHECKING:
-    from reconciler.actual.store import View
+    from reconciler.actual.view import View
 
 Row = dict[str, Any]
 

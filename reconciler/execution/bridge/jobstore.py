@@ -11,7 +11,7 @@ from typing import Any
 from jobflow import JobStore
 from monty.json import MontyDecoder
 
-from reconciler.actual.store import Writer
+from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, TransientError
 
 Document = dict[str, Any]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from reconciler.actual.store import View
+from reconciler.actual.view import View
 from reconciler.desired.git import Source
 from reconciler.desired.state import Loaded, ParseCache, load_desired
 from reconciler.errors import InputError, ReconcilerError, RefusedError

@@ -1,0 +1,257 @@
+"""Reading typed records from one transaction of the store."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+from reconciler.actual.db import Txn
+from reconciler.actual.keys import (
+    about_key,
+    big_endian,
+    cleanup_key,
+    id_in_state_key,
+    milliseconds,
+    number_of,
+    pair,
+)
+from reconciler.actual.records import (
+    decode_attempt,
+    decode_build,
+    decode_config,
+    decode_event,
+    decode_flow,
+    decode_glance,
+    decode_good,
+    decode_job,
+    decode_lineage,
+    decode_outcome,
+    decode_parsed,
+    decode_revision,
+    decode_status,
+)
+from reconciler.model.flows import BuiltFlow
+from reconciler.model.manifests import GoodManifest, ParsedFile
+from reconciler.model.records import (
+    AppliedConfig,
+    AppliedRevision,
+    Attempt,
+    Event,
+    FlowRecord,
+    JobGlance,
+    JobRecord,
+    Outcome,
+    WorkerStatus,
+)
+from reconciler.model.states import JobState
+
+
+class View:
+    """A consistent look at the store."""
+
+    def __init__(self, txn: Txn) -> None:
+        self.txn = txn
+
+    # flows and jobs -----------------------------------------------------------------------------------
+
+    def flow(self, name: str) -> FlowRecord | None:
+        """Return a flow by name."""
+        raw = self.txn.get("flows", name.encode())
+        return decode_flow(raw) if raw is not None else None
+
+    def flows(self) -> Iterator[FlowRecord]:
+        """Yield all flows by name, removed ones included."""
+        for _, raw in self.txn.scan("flows"):
+            yield decode_flow(raw)
+
+    def job(self, job_id: str) -> JobRecord | None:
+        """Return a job by ``<uuid>_<index>``."""
+        raw = self.txn.get("jobs", job_id.encode())
+        return decode_job(raw) if raw is not None else None
+
+    def jobs(self) -> Iterator[JobRecord]:
+        """Yield all jobs."""
+        for _, raw in self.txn.scan("jobs"):
+            yield decode_job(raw)
+
+    def jobs_of(self, flow: str) -> list[JobRecord]:
+        """Return the jobs of a flow, history included, oldest first."""
+        return sorted(map(decode_job, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
+
+    def glances_of(self, flow: str) -> list[JobGlance]:
+        """Return what the status of a flow depends on of each of its jobs, oldest first."""
+        return sorted(map(decode_glance, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
+
+    def _raw_jobs_of(self, flow: str) -> Iterator[bytes]:
+        prefix = flow.encode() + b"\0"
+        for key in self.txn.keys("by_flow", prefix):
+            raw = self.txn.get("jobs", key[len(prefix) :])
+            if raw is not None:
+                yield raw
+
+    def has_path(self, path: str) -> bool:
+        """Whether a job that is no history goes by this ``flow/job``."""
+        return any(True for _ in self.txn.keys("by_path", about_key(path)))
+
+    def generations(self, uuid: str) -> list[JobRecord]:
+        """Return the records of one uuid, lowest index first."""
+        found = [decode_job(raw) for _, raw in self.txn.scan("jobs", uuid.encode() + b"_")]
+        return sorted(found, key=lambda job: job.index)
+
+    def in_state(self, state: JobState, worker: str | None = None) -> Iterator[JobRecord]:
+        """Yield the jobs of a state: by worker, then highest priority, then oldest first."""
+        for key in self._state_keys(state, worker):
+            raw = self.txn.get("jobs", id_in_state_key(key))
+            if raw is not None:
+                yield decode_job(raw)
+
+    def count_in_state(self, state: JobState, worker: str | None = None) -> int:
+        """Return the number of jobs of a state without reading them."""
+        return sum(1 for _ in self._state_keys(state, worker))
+
+    def any_in_state(self, states: Iterable[JobState], worker: str | None = None) -> bool:
+        """Whether there is any job in one of these states; reads at most one key a state."""
+        return any(True for state in states for _ in self._state_keys(state, worker))
+
+    def _state_keys(self, state: JobState, worker: str | None) -> Iterator[bytes]:
+        prefix = state.encode() + b"\0" + (worker.encode() + b"\0" if worker is not None else b"")
+        return self.txn.keys("by_state", prefix)
+
+    def dependants(self, uuid: str) -> list[JobRecord]:
+        """Return the jobs whose arguments refer to ``uuid``."""
+        prefix = uuid.encode() + b"\0"
+        ids = [key[len(prefix) :] for key in self.txn.keys("children", prefix)]
+        return [decode_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
+
+    def payload(self, job_id: str) -> bytes | None:
+        """Return the jobflow Job of a record, as JSON."""
+        return self.txn.get("payloads", job_id.encode())
+
+    # documents and builds -----------------------------------------------------------------------------
+
+    def due_cleanups(self, worker: str, now: float, limit: int) -> dict[bytes, str]:
+        """Return run directories of a worker that are to be removed by now, by the key of their entry."""
+        due = itertools.takewhile(
+            lambda row: row[0] < cleanup_key(worker, now), self.txn.scan("cleanups", pair(worker, ""))
+        )
+        return {key: raw.decode() for key, raw in itertools.islice(due, limit)}
+
+    def next_cleanup(self, worker: str) -> float | None:
+        """Return when the next run directory of a worker is to be removed; None if none is."""
+        prefix = pair(worker, "")
+        first = next(iter(self.txn.keys("cleanups", prefix)), None)
+        return float(number_of(first[len(prefix) : len(prefix) + 8])) if first is not None else None
+
+    def due_retries(self, now: float, limit: int) -> list[JobRecord]:
+        """Return failed jobs that are to be tried again by now, the longest due first."""
+        keys = self.txn.keys("retries")
+        due = itertools.takewhile(lambda key: number_of(key[:8]) <= milliseconds(now), keys)
+        ids = [key[8:] for key in itertools.islice(due, limit)]
+        return [decode_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
+
+    def next_retry(self) -> float | None:
+        """Return when the next failed job is to be tried again; None if none is."""
+        first = next(iter(self.txn.keys("retries")), None)
+        return number_of(first[:8]) / 1000 if first is not None else None
+
+    def count_retries(self) -> int:
+        """Return how many failed jobs are to be tried again."""
+        return self.txn.count("retries")
+
+    def waiting_for_retry(self) -> Iterator[JobRecord]:
+        """Yield all failed jobs that are to be tried again, the next one first."""
+        for key in self.txn.keys("retries"):
+            raw = self.txn.get("jobs", key[8:])
+            if raw is not None:
+                yield decode_job(raw)
+
+    def parsed(self, blob: str) -> ParsedFile | None:
+        """Return what the blob was parsed to, if this version has read it before."""
+        raw = self.txn.get("parsed", blob.encode())
+        return decode_parsed(raw) if raw is not None else None
+
+    def good_manifests(self) -> dict[str, GoodManifest]:
+        """Return where the last good version of every manifest stands, by ``Kind/name``."""
+        return {key.decode(): decode_good(raw) for key, raw in self.txn.scan("good")}
+
+    def build(self, build_key: str) -> BuiltFlow | None:
+        """Return a built flow by its build key."""
+        raw = self.txn.get("builds", build_key.encode())
+        return decode_build(raw) if raw is not None else None
+
+    # history and configuration ------------------------------------------------------------------------
+
+    def events(self, about: str | None = None, limit: int = 0) -> list[Event]:
+        """Return the newest events, oldest first; ``about`` is ``job/<flow>/<job>`` or ``flow/<name>``."""
+        keys = self._event_keys(about)
+        newest = itertools.islice(keys, limit) if limit else keys
+        found = [decode_event(raw) for key in newest if (raw := self.txn.get("events", key)) is not None]
+        return found[::-1]
+
+    def last_event(self) -> int:
+        """Return the number of the newest event; 0 if there was none."""
+        return number_of(self.txn.get("meta", b"next/event"))
+
+    def events_after(self, number: int, limit: int) -> list[tuple[int, Event]]:
+        """Return the oldest events that are newer than a number, each with its own."""
+        last = self.last_event()
+        numbers = range(number + 1, min(last, number + limit) + 1)
+        raws = ((n, self.txn.get("events", big_endian(n))) for n in numbers)
+        return [(n, decode_event(raw)) for n, raw in raws if raw is not None]
+
+    def _event_keys(self, about: str | None) -> Iterator[bytes]:
+        if about is None:
+            yield from self.txn.keys("events", reverse=True)
+            return
+        prefix = about_key(about)
+        for key in self.txn.keys("events_about", prefix, reverse=True):
+            yield key[len(prefix) :]
+
+    def revisions(self) -> list[AppliedRevision]:
+        """Return the applied revisions, oldest first."""
+        return [decode_revision(raw) for _, raw in self.txn.scan("revisions")]
+
+    def last_revision(self) -> AppliedRevision | None:
+        """Return the revision that was applied last."""
+        for key in self.txn.keys("revisions", reverse=True):
+            raw = self.txn.get("revisions", key)
+            return decode_revision(raw) if raw is not None else None
+        return None
+
+    def config(self) -> AppliedConfig | None:
+        """Return what the executor needs of the last applied revision."""
+        raw = self.txn.get("meta", b"config")
+        return decode_config(raw) if raw is not None else None
+
+    def worker_status(self, worker: str) -> WorkerStatus | None:
+        """Return how a worker was when last used."""
+        raw = self.txn.get("meta", f"worker/{worker}".encode())
+        return decode_status(raw) if raw is not None else None
+
+    def attempt(self) -> Attempt | None:
+        """Return the last attempt of a daemon to apply a revision."""
+        raw = self.txn.get("meta", b"attempt")
+        return decode_attempt(raw) if raw is not None else None
+
+    def outcome(self) -> Outcome | None:
+        """Return how the last reconcile ended."""
+        raw = self.txn.get("meta", b"outcome")
+        return decode_outcome(raw) if raw is not None else None
+
+    def lineage(self) -> dict[str, str] | None:
+        """Return the project and root commit that this state belongs to."""
+        raw = self.txn.get("meta", b"lineage")
+        return decode_lineage(raw) if raw is not None else None
+
+    def restored(self) -> float | None:
+        """Return when this state was restored from a backup; None if it never was."""
+        raw = self.txn.get("meta", b"restored")
+        return float(number_of(raw)) if raw is not None else None
+
+    def change_counter(self) -> int:
+        """Return how many transactions have touched flows or jobs."""
+        return number_of(self.txn.get("meta", b"changes"))
+
+    def version(self) -> int:
+        """Return a number that rises with every write, whatever it is about."""
+        return self.txn.number

@@ -1,0 +1,154 @@
+"""Writing typed records in one transaction of the store, with the indexes that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reconciler.actual.db import Txn
+from reconciler.actual.keys import (
+    about_key,
+    big_endian,
+    cleanup_key,
+    index_entries,
+    number_of,
+)
+from reconciler.actual.records import (
+    decode_job,
+    encode,
+)
+from reconciler.actual.view import View
+from reconciler.model.flows import BuiltFlow
+from reconciler.model.manifests import GoodManifest, ParsedFile
+from reconciler.model.records import (
+    AppliedConfig,
+    AppliedRevision,
+    Attempt,
+    Event,
+    FlowRecord,
+    JobRecord,
+    Outcome,
+    WorkerStatus,
+)
+
+
+class Writer(View):
+    """A view that can write; lives for one transaction, and must be told its end by :meth:`finish`."""
+
+    def __init__(self, txn: Txn) -> None:
+        super().__init__(txn)
+        self._touched = False
+        self._numbers: dict[str, int] = {}
+
+    def finish(self) -> None:
+        """Write the counters, once for all that the transaction did."""
+        for counter, number in self._numbers.items():
+            self.txn.put("meta", f"next/{counter}".encode(), big_endian(number))
+        if self._touched:
+            self.txn.put("meta", b"changes", big_endian(self.change_counter() + 1))
+
+    def touch(self) -> None:
+        """Count this transaction as one that changes flows or jobs."""
+        self._touched = True
+
+    def put_flow(self, record: FlowRecord) -> None:
+        """Write a flow."""
+        self.txn.put("flows", record.name.encode(), encode(record))
+        self._touched = True
+
+    def delete_flow(self, name: str) -> None:
+        """Remove a flow; its jobs must have gone before."""
+        self.txn.delete("flows", name.encode())
+        self._touched = True
+
+    def put_job(self, record: JobRecord) -> None:
+        """Write a job and keep the indexes right."""
+        raw = self.txn.get("jobs", record.id.encode())
+        new = index_entries(record)
+        old = index_entries(decode_job(raw)) if raw is not None else set()
+        for table, key in old - new:
+            self.txn.delete(table, key)
+        for table, key in new - old:
+            self.txn.put(table, key)
+        self.txn.put("jobs", record.id.encode(), encode(record))
+        self._touched = True
+
+    def delete_job(self, record: JobRecord) -> None:
+        """Remove a job with its payload and index entries; its output stays."""
+        self.txn.delete("jobs", record.id.encode())
+        self.txn.delete("payloads", record.id.encode())
+        for table, key in index_entries(record):
+            self.txn.delete(table, key)
+        self._touched = True
+
+    def put_payload(self, job_id: str, payload: bytes) -> None:
+        """Write the jobflow Job of a record."""
+        self.txn.put("payloads", job_id.encode(), payload)
+
+    def add_cleanup(self, worker: str, due: float, job: JobRecord) -> None:
+        """Note that the run directory of a job's attempt is to be removed at a time."""
+        assert job.run_dir is not None
+        key = cleanup_key(worker, due) + f"{job.id}.{job.attempt}".encode()
+        self.txn.put("cleanups", key, job.run_dir.encode())
+
+    def delete_cleanups(self, keys: Iterable[bytes]) -> None:
+        """Forget run directories that were removed."""
+        for key in keys:
+            self.txn.delete("cleanups", key)
+
+    def put_parsed(self, blob: str, parsed: ParsedFile) -> None:
+        """Remember what a blob was parsed to."""
+        self.txn.put("parsed", blob.encode(), encode(parsed))
+
+    def put_good(self, key: str, manifest: GoodManifest) -> None:
+        """Remember the last good version of a manifest."""
+        self.txn.put("good", key.encode(), encode(manifest))
+
+    def delete_good(self, key: str) -> None:
+        """Forget the last good version of a manifest that is gone."""
+        self.txn.delete("good", key.encode())
+
+    def put_build(self, built: BuiltFlow) -> None:
+        """Keep a built flow."""
+        self.txn.put("builds", built.build_key.encode(), encode(built))
+
+    def put_config(self, config: AppliedConfig) -> None:
+        """Write what the executor needs."""
+        self.txn.put("meta", b"config", encode(config))
+
+    def put_worker_status(self, worker: str, status: WorkerStatus) -> None:
+        """Write how a worker is."""
+        self.txn.put("meta", f"worker/{worker}".encode(), encode(status))
+
+    def put_attempt(self, attempt: Attempt) -> None:
+        """Write what came of an attempt to apply a revision."""
+        self.txn.put("meta", b"attempt", encode(attempt))
+
+    def put_outcome(self, outcome: Outcome) -> None:
+        """Write how this reconcile ended."""
+        self.txn.put("meta", b"outcome", encode(outcome))
+
+    def put_lineage(self, lineage: dict[str, str]) -> None:
+        """Bind this state to a project and a repository."""
+        self.txn.put("meta", b"lineage", encode(lineage))
+
+    def put_restored(self, time: float) -> None:
+        """Write that this state was restored: workers may have seen more than it knows."""
+        self.txn.put("meta", b"restored", big_endian(int(time)))
+
+    def add_event(self, event: Event) -> None:
+        """Append an event."""
+        number = big_endian(self.next_number("event"))
+        self.txn.put("events", number, encode(event))
+        self.txn.put("events_about", about_key(event.about) + number)
+
+    def add_revision(self, revision: AppliedRevision) -> None:
+        """Append an applied revision."""
+        self.txn.put("revisions", big_endian(self.next_number("revision")), encode(revision))
+
+    def next_number(self, counter: str) -> int:
+        """Return the next number of a counter, from 1."""
+        known = self._numbers.get(counter)
+        if known is None:
+            known = number_of(self.txn.get("meta", f"next/{counter}".encode()))
+        self._numbers[counter] = known + 1
+        return known + 1
