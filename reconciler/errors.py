@@ -55,3 +55,7 @@ class RefusedError(ReconcilerError):
     """A guard refused, the plan is stale, or another process holds the lease."""
 
     exit_code = ExitCode.REFUSED
+
+
+class ForeignStateError(RefusedError):
+    """The state belongs to another repository: whatever is committed to this one, it stays so."""

@@ -77,11 +77,16 @@ def migrate_state(state_dir: Path, now: float, say: Callable[[str], None]) -> No
     """
     with Lease(state_dir) as lease:
         lease.acquire(now)
-        database = open_database(lmdb_dir(state_dir))
-        try:
-            _migrate(database, state_dir, now, say)
-        finally:
-            close_database(database)
+        migrate_leased(state_dir, now, say)
+
+
+def migrate_leased(state_dir: Path, now: float, say: Callable[[str], None]) -> None:
+    """Do the same where this process has the lease already."""
+    database = open_database(lmdb_dir(state_dir))
+    try:
+        _migrate(database, state_dir, now, say)
+    finally:
+        close_database(database)
 
 
 def _migrate(database: Database, state_dir: Path, now: float, say: Callable[[str], None]) -> None:

@@ -17,7 +17,7 @@ from reconciler.actual.migrations import check_version
 from reconciler.actual.state_dir import lmdb_dir, require_local
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
-from reconciler.errors import RefusedError
+from reconciler.errors import ForeignStateError, RefusedError
 
 T = TypeVar("T")
 
@@ -87,14 +87,17 @@ class Store:
         Raises
         ------
         RefusedError
-            The state belongs to something else; both are named.
+            The state belongs to another project; both are named.
+        ForeignStateError
+            The same, of another repository.
         """
         with self.read() as view:
             known = view.lineage()
         if known is None:
             self.write(lambda writer: writer.put_lineage({"project": project, "root": root_commit}))
         elif (known["project"], known["root"]) != (project, root_commit):
-            raise RefusedError(
+            kind = RefusedError if known["root"] == root_commit else ForeignStateError
+            raise kind(
                 f"the state in {self.path} belongs to project '{known['project']}' (repository with root "
                 f"{known['root'][:7]}), not to '{project}' (root {root_commit[:7]})",
                 hint="choose another --state-dir for this repository",

@@ -125,11 +125,16 @@ def mute_stdout() -> None:
 
 @contextmanager
 def opened(
-    state_dir: Path, migrating: Callable[[str], None] | None = None, *, read_only: bool = False
+    state_dir: Path,
+    migrating: Callable[[str], None] | None = None,
+    *,
+    read_only: bool = False,
+    leased: bool = False,
 ) -> Iterator[Store]:
     """Open a store and give it back. Nobody else may look into its directory.
 
-    With ``migrating``, which is told what happens, one of an older schema is migrated first.
+    With ``migrating``, which is told what happens, one of an older schema is migrated first;
+    ``leased``: under the lease that this process has.
 
     Raises
     ------
@@ -138,7 +143,7 @@ def opened(
     RefusedError
         It must be migrated, but another process has the lease.
     """
-    from reconciler.actual.migrations import OutdatedError, migrate_state
+    from reconciler.actual.migrations import OutdatedError, migrate_leased, migrate_state
     from reconciler.actual.store import Store
 
     with suppress(OSError):  # the store says what is wrong with it
@@ -148,7 +153,8 @@ def opened(
     except OutdatedError:
         if migrating is None:
             raise
-        migrate_state(state_dir, time.time(), migrating)
+        migrate = migrate_leased if leased else migrate_state
+        migrate(state_dir, time.time(), migrating)
         store = Store(state_dir, read_only=read_only)
     try:
         yield store

@@ -5,12 +5,18 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
-from reconciler.errors import ExitCode
+from reconciler.errors import ExitCode, ReconcilerError
+
+if TYPE_CHECKING:
+    from reconciler.actual.store import Store
+    from reconciler.watch.signals import Signals
+    from reconciler.watch.systemd import ServiceManager
 
 
 @click.command(name="watch", help="Reconcile for ever: at each commit, and whenever a job has moved.")
@@ -26,18 +32,50 @@ def command(
     context: Context, *, interval: float | None, standby: bool, log_format: str, log_file: Path | None
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT."""
-    from reconciler.cli.views.log_text import LogTeller, start_log
+    from reconciler.actual.state_dir import Lease, require_local
+    from reconciler.cli.views.log_text import start_log
+    from reconciler.watch.journal import tell
+    from reconciler.watch.signals import Signals
+    from reconciler.watch.systemd import ServiceManager
+    from reconciler.watch.turn import take_turn
+
+    start_log(log_format, log_file, verbose=context.options.verbose, quiet=context.options.quiet)
+    signals, manager = Signals(), ServiceManager.of_this_process()
+    signals.listen()
+    state_dir = context.state_dir()
+    require_local(state_dir)  # before the lease is asked for, which may hang there
+    with Lease(state_dir) as lease:
+        if take_turn(lease, signals, manager, standby=standby):
+            with opened(state_dir, lambda line: tell("migrating", line), leased=True) as store:
+                _run(context, store, signals, manager, interval)
+    sys.exit(ExitCode.INTERRUPTED if signals.number == signal.SIGINT else ExitCode.OK)
+
+
+def _run(
+    context: Context, store: Store, signals: Signals, manager: ServiceManager, interval: float | None
+) -> None:
+    from reconciler.cli.views.log_text import LogTeller
     from reconciler.desired.git import is_remote
     from reconciler.watch.daemon import Daemon
     from reconciler.watch.source_thread import Settings
 
-    options = context.options
-    start_log(log_format, log_file, verbose=options.verbose, quiet=options.quiet)
+    _refuse_foreign(context, store)
     settings = Settings(
         open_source=lambda fetch: context.source(fetch=fetch),
-        is_remote=is_remote(options.repo),
+        is_remote=is_remote(context.options.repo),
         interval=interval,
     )
-    with opened(context.state_dir(), context.say) as store:
-        number = Daemon(settings, store, LogTeller(context), standby=standby).run()
-    sys.exit(ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.OK)
+    Daemon(settings, store, LogTeller(context), signals, manager).run()
+
+
+def _refuse_foreign(context: Context, store: Store) -> None:
+    """Touch no job of another repository. One that cannot be read now is compared when it can."""
+    with store.read() as view:
+        known = view.lineage()
+    if known is None:
+        return
+    try:
+        root = context.source(fetch=False).root_commit()
+    except ReconcilerError:
+        return
+    store.check_lineage(known["project"], root)

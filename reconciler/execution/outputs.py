@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from reconciler.actual.outputs import (
@@ -16,11 +17,15 @@ from reconciler.actual.outputs import (
 )
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
+from reconciler.errors import ReconcilerError, TransientError
 from reconciler.execution.job_json import additional_stores, blob_links, references
 from reconciler.model.records import JobRecord
 
 Document = dict[str, Any]
 Blobs = Mapping[str, list[Document]]
+
+_one_at_a_time = threading.Lock()
+"""Two threads that import jobflow for the first time may wait for each other for ever."""
 
 
 class Outputs(Protocol):
@@ -41,6 +46,43 @@ class Outputs(Protocol):
     def save_inside(self, writer: Writer, documents: list[Document], blobs: Blobs) -> None:
         """Write outputs in the transaction that completes the job."""
         ...
+
+
+class OpenedLater:
+    """Outputs that are opened when they are first used, by the thread that uses them.
+
+    That they cannot be opened, whatever the reason, is an outage: no job is to blame, the next use tries it
+    again.
+    """
+
+    def __init__(self, opening: Callable[[], Outputs]) -> None:
+        self._opening = opening
+        self._outputs: Outputs | None = None
+
+    def _opened(self) -> Outputs:
+        if self._outputs is None:
+            try:
+                with _one_at_a_time:
+                    self._outputs = self._opening()
+            except ReconcilerError as error:
+                raise TransientError(error.message, hint=error.hint) from error
+        return self._outputs
+
+    def latest(self, uuid: str) -> Document | None:
+        """Return the document of the highest index of a job."""
+        return self._opened().latest(uuid)
+
+    def blob(self, store: str, blob_uuid: str) -> Document | None:
+        """Return a document of an additional store."""
+        return self._opened().blob(store, blob_uuid)
+
+    def save_before(self, documents: list[Document], blobs: Blobs) -> None:
+        """Write outputs elsewhere, before the transaction that completes the job; may be repeated."""
+        self._opened().save_before(documents, blobs)
+
+    def save_inside(self, writer: Writer, documents: list[Document], blobs: Blobs) -> None:
+        """Write outputs in the transaction that completes the job."""
+        self._opened().save_inside(writer, documents, blobs)
 
 
 class EmbeddedOutputs:

@@ -1,6 +1,6 @@
 """The daemon: one thread for the source, one for each worker, and this one, which does nothing that can hang.
 
-It keeps the lease, starts and ends the others, hears signals, and tells what has happened. Nothing is lost if
+It starts and ends the others, hears signals, and tells what has happened. Nothing is lost if
 it dies at any line: all that matters is in the store, and the next one goes on from there.
 """
 
@@ -13,15 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 
 from reconciler.actual.requests import Answer, Requests
-from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
-from reconciler.errors import ExitCode, ReconcilerError, RefusedError
+from reconciler.errors import ExitCode, ReconcilerError
 from reconciler.execution.executor import Lane
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.process import kill_running
+from reconciler.execution.outputs import OpenedLater
 from reconciler.execution.retrying import begin_due
 from reconciler.execution.worker.accesses import Accesses
 from reconciler.execution.worker.shelf import Shelves
@@ -32,9 +31,9 @@ from reconciler.model.states import ACTIVE, JobState
 from reconciler.watch.crew import Crew
 from reconciler.watch.journal import tell, tell_bug
 from reconciler.watch.notices import Notices
+from reconciler.watch.signals import Signals
 from reconciler.watch.source_thread import ASKED, Settings, SourceThread, Teller
 from reconciler.watch.systemd import ServiceManager
-from reconciler.watch.wake import Wake
 from reconciler.watch.worker_thread import WorkerThread
 
 _TICK = 1.0
@@ -53,73 +52,57 @@ _TOLD_AT_ONCE = 500
 
 
 class Daemon:
-    """Reconciles until a signal ends it. ``standby``: wait for the lease if another process holds it."""
+    """Reconciles until a signal ends it. Whoever starts it holds the lease."""
 
     def __init__(
         self,
         settings: Settings,
         store: Store,
         teller: Teller,
+        signals: Signals,
+        manager: ServiceManager,
         *,
-        standby: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._standby = standby
+        self._signals = signals
+        self._manager = manager
         self._clock = clock
         self._hosts = Hosts()
         self._shelves = Shelves()
         self._notices = Notices()
-        self._news = Wake()
+        self._news = signals.wake
+        self._requests = Requests(store.path)
         self._crew = Crew(store, self._hosts, self._hire)
         self._source = SourceThread(
             settings, store, self._hosts, teller, clock, self._notices, self._news.call
         )
-        self._manager = ServiceManager.of_this_process()
-        self._signal = 0
         self._event = 0
         self._report_at = 0.0
+        self._complete = False
+        self._troubles: dict[str, str] = {}
 
-    def run(self) -> int:
-        """Reconcile until SIGTERM or SIGINT; return the number of the signal.
+    def run(self) -> None:
+        """Reconcile until SIGTERM or SIGINT.
 
         If a thread hangs then, the process ends here instead, with the exit code that it would have had.
 
         Raises
         ------
         RefusedError
-            Another process holds the lease.
+            The state belongs to another repository.
         """
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._hear)
+        self._signals.leave = lambda code: leave_now(code, self._source)
+        self._signals.hang_up = lambda: self._source.wake.call(ASKED)
         threading.excepthook = self._hear_of_a_death
-        with Lease(self._store.path) as lease:
-            if not self._acquire(lease):
-                return self._signal
-            self._begin()
-            while not self._signal:
-                self._tend()
-            return self._end()
+        self._begin()
+        while not self._signals.number and self._source.foreign is None:
+            self._tend()
+        self._end()
+        if self._source.foreign is not None:
+            raise self._source.foreign
 
     # beginning ----------------------------------------------------------------------------------------
-
-    def _acquire(self, lease: Lease) -> bool:
-        """Take the lease; return False if a signal came while it was waited for."""
-        told = ""
-        while not self._signal:
-            try:
-                lease.acquire(self._clock(), role="watch")
-            except RefusedError as error:
-                if not self._standby:
-                    raise
-                if error.message != told:
-                    told = error.message
-                    tell("standby", f"waiting: {told}")
-                    self._manager.status(f"waiting: {told}")
-                self._news.wait(0.5)
-            else:
-                return True
-        return False
 
     def _begin(self) -> None:
         self._refuse_old_requests()
@@ -131,15 +114,17 @@ class Daemon:
 
     def _refuse_old_requests(self) -> None:
         """What was asked of a daemon that died is not done unasked hours later, least of all a prune."""
-        requests, began = Requests(self._store.path), self._clock()
-        requests.open()
-        old = [request for request in requests.pending() if request.time < began]
+        began = self._clock()
+        self._requests.open()
+        old = [request for request in self._requests.pending() if request.time < began]
         again = Answer(code=ExitCode.WORLD, error="the daemon died before it answered", hint="ask again")
-        requests.answer(old, again)
+        self._requests.answer(old, again)
 
     def _hire(self, name: str, config: AppliedConfig) -> WorkerThread:
         accesses = Accesses(config.workers, self._source.repository, self._hosts, self._shelves)
-        lane = lane_of(name, self._store, open_outputs(self._store, config), accesses)
+        # By its own thread, when it needs them: another machine may have to be asked for them.
+        outputs = OpenedLater(lambda: open_outputs(self._store, config))
+        lane = lane_of(name, self._store, outputs, accesses)
         return WorkerThread(lane, self._clock, self._notices, lambda: self._moved(lane))
 
     def _moved(self, lane: Lane) -> None:
@@ -150,22 +135,41 @@ class Daemon:
     # at work ------------------------------------------------------------------------------------------
 
     def _tend(self) -> None:
+        """Do each duty, whatever becomes of the others; then wait."""
+        self._manager.tell("WATCHDOG=1")
+        self._keep_source()
+        for duty in (self._adjust_crew, self._begin_retries, self._hear_requests, self._tell_events):
+            self._try(duty)
+        self._try(self._report)
+        self._news.wait(_TICK if self._complete else _HURRIED_TICK)
+
+    def _try(self, duty: Callable[[], None]) -> None:
+        """Do something that needs the store, which may fail, as on a full disk; say so once."""
+        name, trouble = duty.__name__, ""
         try:
-            complete = self._crew.adjust()
-            self._keep_source()
-            if begin_due(self._store, self._clock()):
-                self._crew.call()
-            self._tell_events()
-            self._report()
+            duty()
         except ReconcilerError as error:
-            complete = True
-            tell("store-failed", error.message, level=logging.ERROR, hint=error.hint)
-            self._news.wait(_TICK)
-        self._news.wait(_TICK if complete else _HURRIED_TICK)
+            trouble = error.message
+            if trouble != self._troubles.get(name):
+                tell("store-failed", trouble, level=logging.ERROR, hint=error.hint)
+        self._troubles[name] = trouble
+
+    def _adjust_crew(self) -> None:
+        self._complete = True  # if it fails there is no hurry
+        self._complete = self._crew.adjust()
+
+    def _begin_retries(self) -> None:
+        if begin_due(self._store, self._clock()):
+            self._crew.call()
+
+    def _hear_requests(self) -> None:
+        """Whoever asks must not depend on notices of the file system, of which there may be none."""
+        if self._requests.any_pending():
+            self._source.wake.call()
 
     def _keep_source(self) -> None:
         """A thread that ended although nobody told it to would never come back: then the process must."""
-        if not self._source.is_alive():
+        if not self._source.is_alive() and self._source.foreign is None:
             raise RuntimeError("the thread of the source has died")
 
     def _tell_events(self) -> None:
@@ -181,7 +185,6 @@ class Daemon:
             self._crew.call()
 
     def _report(self) -> None:
-        self._manager.tell("WATCHDOG=1")
         if not self._manager.listens or time.monotonic() < self._report_at:
             return
         self._report_at = time.monotonic() + _REPORT  # it counts jobs, which costs more the more there are
@@ -192,16 +195,7 @@ class Daemon:
         revision = config.revision if config is not None else "nothing applied yet"
         self._manager.status(f"{revision}; {many_jobs(active)} on workers, {ready} ready")
 
-    # signals ------------------------------------------------------------------------------------------
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            self._source.wake.call(ASKED)
-            return
-        if self._signal:
-            leave_now(128 + number, self._source)
-        self._signal = number
-        self._news.call()
+    # ending -------------------------------------------------------------------------------------------
 
     def _hear_of_a_death(self, death: threading.ExceptHookArgs) -> None:
         """Log why a thread died. Those of workers are started anew; that of the notices cannot be."""
@@ -210,7 +204,7 @@ class Daemon:
         tell_bug("thread-bug", death.exc_value or death.exc_type(), thread=name)
         self._news.call()
 
-    def _end(self) -> int:
+    def _end(self) -> None:
         """Let every thread finish its step; jobs run on. One that hangs is left behind."""
         self._manager.tell("STOPPING=1")
         tell("ending", "ending: jobs run on, the next start takes them in; once more to end at once")
@@ -222,11 +216,11 @@ class Daemon:
             hung.append("source")
         if hung:
             tell("hung", f"not waiting for {', '.join(hung)}", level=logging.WARNING)
-            leave_now(ExitCode.INTERRUPTED if self._signal == signal.SIGINT else ExitCode.OK, self._source)
+            interrupted = self._signals.number == signal.SIGINT
+            leave_now(ExitCode.INTERRUPTED if interrupted else ExitCode.OK, self._source)
         self._notices.close()
         self._hosts.close()
         tell("ended", "ended")
-        return self._signal
 
 
 def leave_now(code: int, source: SourceThread) -> None:

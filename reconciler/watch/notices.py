@@ -40,13 +40,22 @@ class Notices:
     def watch(self, directory: Path, call: Callable[[], None]) -> bool:
         """Call when something in a directory changes; return whether there will be notices.
 
-        May be repeated, to find out: a directory that was replaced meanwhile is watched anew.
+        May be repeated, to find out: a directory that was replaced meanwhile is watched anew. Several may
+        watch one directory.
         """
         with self._lock:
             try:
                 return not self._given_up and self._is_watched(directory, call)
             except (OSError, RuntimeError):  # not there, or the limit of watches is reached
                 return False
+
+    def forget(self, call: Callable[[], None]) -> None:
+        """Call somebody no more."""
+        with self._lock:
+            for key, watched in list(self._watches.items()):
+                watched.handler.calls.pop(call, None)
+                if not watched.handler.calls:
+                    self._drop(key)
 
     def give_up(self) -> None:
         """Promise nothing any more: a thread has died, perhaps the one that reads the notices."""
@@ -63,14 +72,18 @@ class Notices:
     def _is_watched(self, directory: Path, call: Callable[[], None]) -> bool:
         self._drop_those_gone()
         key, inode = str(directory), directory.stat().st_ino
+        calls = {call: None}
         if key in self._watches:
-            if self._watches[key].inode == inode:
+            known = self._watches[key]
+            known.handler.calls |= calls
+            if known.inode == inode:
                 return True
+            calls = known.handler.calls
             self._drop(key)
         if not self._started:
             self._observer.start()
             self._started = True
-        handler = _Handler(key, call)
+        handler = _Handler(key, calls)
         watch = self._observer.schedule(handler, key)
         self._watches[key] = _Watched(inode, watch, handler)
         return True
@@ -86,18 +99,22 @@ class Notices:
 
 
 class _Handler(FileSystemEventHandler):
-    """Calls at every change in a directory; ``is_gone``: it was removed itself."""
+    """Calls at every change in a directory; ``is_gone``: it was removed itself.
 
-    def __init__(self, directory: str, call: Callable[[], None]) -> None:
+    ``calls`` is a dict for its order, and since it may change while another thread makes a list of it.
+    """
+
+    def __init__(self, directory: str, calls: dict[Callable[[], None], None]) -> None:
         self._directory = directory
-        self._call = call
+        self.calls = calls
         self.is_gone = False
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type == "deleted" and event.src_path == self._directory:
             self.is_gone = True
         if event.event_type in _CHANGES:
-            self._call()
+            for call in list(self.calls):
+                call()
 
 
 class _Watched(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from reconciler.actual.requests import Answer, Request, Requests
 from reconciler.actual.state_dir import is_on_network
 from reconciler.actual.store import Store
 from reconciler.desired.git import Source
-from reconciler.errors import ExitCode, ReconcilerError, RefusedError
+from reconciler.errors import ExitCode, ForeignStateError, ReconcilerError, RefusedError
 from reconciler.execution.build_process import SpareProcess
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.freight import Repository
@@ -98,6 +98,8 @@ class SourceThread(threading.Thread):
         self._deleting = False
         self._attempt: Attempt | None = None
         self._ending = False
+        self.foreign: ForeignStateError | None = None
+        """Set once the state has turned out to be that of another repository: nothing is to be done here."""
 
     @property
     def repository(self) -> Repository:
@@ -219,6 +221,10 @@ class SourceThread(threading.Thread):
         try:
             plan = session.reconcile(self._teller, allow_prune=any(r.allow_prune for r in requests))
             session.record_outcome(plan)
+        except ForeignStateError as error:
+            self.foreign, self._ending = error, True
+            self._answer(requests, _refusal(error, str(revision)))
+            self._news()
         except RefusedError as error:
             self._planned = _key(revision)  # the same plan would be refused again
             self._note(str(revision), AttemptResult.REFUSED, error)

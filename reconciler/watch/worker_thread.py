@@ -53,6 +53,7 @@ class WorkerThread(threading.Thread):
         while not self._ending:
             if self._rests() or not self.step():
                 self.wake.wait(self.pause())
+        self._notices.forget(self.wake.call)
         if not self._failures:
             self.lane.tidy_up()
 

@@ -158,4 +158,5 @@ def _the_store_is_bounded(day: Day) -> None:
     assert left[0] < events / 2
     for number in range(AFTERWARDS):
         day.commit(PASSES + number)
-    assert day.size() <= size * 1.1
+    # Without reuse it would be 40 % more; a store of 150 pages varies by some of them.
+    assert day.size() <= size * 1.2

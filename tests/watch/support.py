@@ -135,6 +135,10 @@ class WatchWorld:
         named = [{**job, "function": f"simple_jobs.{job['function']}"} for job in jobs]
         self.put("Flow", name, {"jobs": named, **spec})
 
+    def log_flow(self, name: str, **spec: Any) -> None:
+        """Write a flow with one job, ``j``, which writes the name of the flow into ``log``."""
+        self.flow(name, {"id": "j", "function": "log_line", "args": [str(self.root / "log"), name]}, **spec)
+
     def waiting_flow(self, name: str, **spec: Any) -> Path:
         """Write a flow with one job, ``wait``; return the file for which it waits."""
         gate = self.root / f"{name}.gate"

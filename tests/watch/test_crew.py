@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -232,3 +234,41 @@ def test_a_thread_that_dies_is_told_and_replaced(watched: WatchWorld) -> None:
     watched.flow("more", log_job(watched, "k"))
     watched.commit()
     watched.until_state("more/k", "COMPLETED")
+
+
+# duties that fail -------------------------------------------------------------------------------------
+
+NO_ROOM = (
+    "import reconciler.watch.daemon as d; from reconciler.errors import WorldError; "
+    "d.begin_due = lambda *anything: (_ for _ in ()).throw(WorldError('no room'))"
+)
+
+
+def test_a_duty_that_fails_is_told_once_and_delays_no_other(watched: WatchWorld) -> None:
+    watched.flow("flow", log_job(watched, "j"))
+    watched.commit()
+    watch = watched.start(*NEVER, fault=NO_ROOM)
+    watch.until("store-failed", message="no room")
+    watched.until_state("flow/j", "COMPLETED")
+    watch.until("State", about="job/flow/j")
+    time.sleep(3)  # three ticks
+    assert len(watch.told("store-failed")) == 1
+    assert watch.end() == 0
+
+
+def test_a_store_of_outputs_that_cannot_be_opened_stops_its_users_only(watched: WatchWorld) -> None:
+    """A service has few variables of the environment: the one with a password may be missing."""
+    project = (watched.repository.path / "reconciler.yaml").read_text()
+    docs = "{docs_store: {type: JSONStore, paths: {env: DOCS_FILE}, read_only: false}}"
+    watched.repository.write("reconciler.yaml", project.replace("spec: {", f"spec: {{jobstore: {docs}, "))
+    watched.flow("flow", log_job(watched, "j"))
+    watched.commit()
+    watch = watched.start(*NEVER)
+    watch.until("worker-unreachable", worker="w1")
+    rows = json.loads(watched.run("get", "workers", "-o", "json").stdout)
+    (row,) = (row for row in rows if row["name"] == "w1")
+    assert not row["reachable"] and "DOCS_FILE is not set" in row["reason"]
+    assert watched.jobs()["flow/j"].attempt == 1
+    watch.end()
+    watched.start(*NEVER, env={"DOCS_FILE": str(watched.root / "docs.json")})
+    assert watched.until_state("flow/j", "COMPLETED").attempt == 1

@@ -71,12 +71,18 @@ def test_a_missing_directory_gives_none(notices: Notices, bell: Bell, tmp_path: 
 def test_a_directory_that_was_made_anew_is_watched_again(
     notices: Notices, bell: Bell, tmp_path: Path
 ) -> None:
-    """Often it has the inode of the old one, too."""
+    """Often it has the inode of the old one, too; that this is gone rings, and who hears it asks again."""
     place = tmp_path / "place"
+
+    def is_watched() -> bool:
+        before = bell.calls
+        assert notices.watch(place, bell)
+        (place / str(before)).touch()
+        return bool(eventually(lambda: bell.calls > before, 2))
+
     for _ in range(5):
         place.mkdir()
-        assert notices.watch(place, bell)
-        assert bell.rings_at((place / "file").touch)
+        assert eventually(is_watched, 30)
         assert bell.rings_at(lambda: shutil.rmtree(place))
 
 
@@ -115,6 +121,33 @@ def test_many_come_and_go_without_a_trace(notices: Notices, bell: Bell, tmp_path
         return threading.active_count() == threads
 
     assert eventually(are_gone, 30)
+
+
+def test_several_may_watch_one_directory(notices: Notices, tmp_path: Path) -> None:
+    """As when a worker has changed, and another thread serves it now."""
+    first, second = Bell(), Bell()
+    assert notices.watch(tmp_path, first)
+    assert notices.watch(tmp_path, second)
+    assert first.rings_at((tmp_path / "a").touch)
+    assert eventually(lambda: second.calls > 0, 30)
+    notices.forget(first)
+    first.quieten()
+    calls = first.calls
+    assert second.rings_at((tmp_path / "b").touch)
+    assert first.calls == calls
+    notices.forget(second)
+    assert notices.watch(tmp_path, first)
+    assert first.rings_at((tmp_path / "c").touch)
+
+
+def test_all_who_watched_a_directory_watch_the_one_in_its_place(notices: Notices, tmp_path: Path) -> None:
+    first, second, place = Bell(), Bell(), tmp_path / "place"
+    place.mkdir()
+    assert notices.watch(place, first) and notices.watch(place, second)
+    place.rename(tmp_path / "old")
+    place.mkdir()
+    assert notices.watch(place, second)
+    assert first.rings_at((place / "file").touch)
 
 
 def test_who_has_given_up_promises_nothing(notices: Notices, bell: Bell, tmp_path: Path) -> None:

@@ -169,6 +169,21 @@ def test_now_waits_for_its_own_pass(watched: WatchWorld, remote: Callable[[], st
     watched.until_state("later/wait", "COMPLETED")
 
 
+NO_NOTICES = "import reconciler.watch.notices as n; n.Notices.watch = lambda *anything: False"
+
+
+def test_now_needs_no_notices(watched: WatchWorld, remote: Callable[[], str], tmp_path: Path) -> None:
+    """Login nodes run out of them."""
+    remote()
+    url = ("--repo", f"file://{tmp_path}/remote.git")
+    watch = watched.start(*NEVER, *url, fault=NO_NOTICES)
+    watch.until("reconciled")
+    head = remote()
+    done = watched.run("now", "--wait", *url)
+    assert done.returncode == 0, done.stderr
+    assert f"main@{head}" in done.stdout
+
+
 def test_now_without_a_daemon_says_what_to_do(watched: WatchWorld) -> None:
     watched.commit()
     done = watched.run("now", "--wait")
@@ -196,6 +211,24 @@ def test_a_local_job_that_ends_wakes_its_worker(watched: WatchWorld) -> None:
     begins = {name: float(at) for what, name, at in spans if what == "begin"}
     gaps = [begins[new] - ends[old] for old, new in pairwise(names)]
     print(f"hand-over from job to job: {statistics.median(gaps):.3f} s")
+
+
+def test_a_local_job_wakes_its_worker_also_after_a_change_of_the_worker(watched: WatchWorld) -> None:
+    """Then another thread serves it, and must hear of what ends."""
+    watched.worker("w1", **RARELY)
+    watched.log_flow("before")
+    watched.commit()
+    watched.start(*NEVER)
+    watched.until_state("before/j", "COMPLETED")
+    watched.worker("w1", max_jobs=2, **RARELY)
+    jobs = [{"id": f"j{n}", "function": "log_line", "args": ["/dev/null", str(n)]} for n in range(4)]
+    for number, job in enumerate(jobs[1:]):
+        job["args"] = [*job["args"], {"$output": f"j{number}"}]
+    watched.flow("chain", *jobs)
+    watched.commit()
+    began = time.monotonic()
+    watched.until_state("chain/j3", "COMPLETED")
+    assert time.monotonic() - began < 3 * 30, "each step has waited for the look of last resort"
 
 
 def test_jobs_of_two_workers_hand_over_to_each_other(watched: WatchWorld) -> None:
