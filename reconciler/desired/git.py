@@ -254,6 +254,11 @@ class Source:
         result = self.run("merge-base", "--is-ancestor", earlier, commit, check=False)
         return result.returncode == 0 or (self.git_dir / "shallow").exists()
 
+    def knows(self, commit: str) -> bool:
+        """Whether this repository has a commit."""
+        (found,) = self._objects(f"{commit}^{{commit}}")
+        return found is not None
+
     def missing_commits(self, commit: str, branch: str) -> int:
         """Return how many commits of ``branch`` are no part of the history of ``commit``."""
         raw = self.run("rev-list", "--count", branch, f"^{commit}", "--").stdout
