@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 
 from reconciler.model.records import JobRecord
@@ -42,8 +43,17 @@ def id_in_state_key(state_key: bytes) -> bytes:
 
 
 def cleanup_key(worker: str, due: float) -> bytes:
-    """Return how the keys of a worker's run directories begin that are to be removed at ``due`` (seconds)."""
-    return pair(worker, "") + big_endian(int(max(0.0, due)))
+    """Return how the keys of a worker's run directories begin that are to be removed at ``due`` (seconds).
+
+    Keys have whole seconds: the next one, so that nothing is removed before its time.
+    """
+    return pair(worker, "") + big_endian(math.ceil(max(0.0, due)))
+
+
+def cleanup_due(key: bytes) -> float:
+    """Return from when on a run directory is to be removed, by its key."""
+    after_worker = key.index(b"\0") + 1
+    return float(number_of(key[after_worker : after_worker + 8]))
 
 
 def milliseconds(seconds: float) -> int:

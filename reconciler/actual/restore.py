@@ -69,9 +69,6 @@ def stage(file: Path, state_dir: Path, now: float) -> Staged:
     place = state_dir / "lmdb.restoring"
     try:
         _copy(file, place)
-    except OSError as error:
-        raise WorldError(f"cannot copy {file} to {place}: {error.strerror}") from error
-    try:
         return _prepared(file, place, now)
     except BaseException:
         drop(place)
@@ -80,11 +77,14 @@ def stage(file: Path, state_dir: Path, now: float) -> Staged:
 
 def _copy(file: Path, place: Path) -> None:
     drop(place)
-    place.mkdir(mode=0o700)
     target = place / "data.mdb"
-    with file.open("rb") as source, target.open("wb") as copy:
-        shutil.copyfileobj(source, copy, 1 << 20)
-    target.chmod(0o600)
+    try:
+        place.mkdir(mode=0o700)
+        with file.open("rb") as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+        target.chmod(0o600)
+    except OSError as error:
+        raise WorldError(f"cannot copy {file} to {place}: {error.strerror}") from error
 
 
 def drop(place: Path) -> None:

@@ -18,6 +18,13 @@ def reconcile_key(revision: Revision) -> str:
     return f"{__version__}:{revision.path}:{revision.tree}"
 
 
+def content_of(outcome: Outcome) -> tuple[str, str]:
+    """Return folder and tree id of what was reconciled."""
+    _, _, path_and_tree = outcome.key.partition(":")
+    path, _, tree = path_and_tree.rpartition(":")
+    return path, tree
+
+
 def unchanged_outcome(store: Store, revision: Revision, now: float) -> Outcome | None:
     """Return the last outcome if a plan would be empty: same tree, same tool, same store.
 

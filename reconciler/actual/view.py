@@ -9,7 +9,7 @@ from reconciler.actual.db import Txn
 from reconciler.actual.keys import (
     about_key,
     big_endian,
-    cleanup_key,
+    cleanup_due,
     id_in_state_key,
     milliseconds,
     number_of,
@@ -131,16 +131,14 @@ class View:
 
     def due_cleanups(self, worker: str, now: float, limit: int) -> dict[bytes, str]:
         """Return run directories of a worker that are to be removed by now, by the key of their entry."""
-        due = itertools.takewhile(
-            lambda row: row[0] < cleanup_key(worker, now), self.txn.scan("cleanups", pair(worker, ""))
-        )
+        rows = self.txn.scan("cleanups", pair(worker, ""))
+        due = itertools.takewhile(lambda row: cleanup_due(row[0]) <= now, rows)
         return {key: raw.decode() for key, raw in itertools.islice(due, limit)}
 
     def next_cleanup(self, worker: str) -> float | None:
-        """Return when the next run directory of a worker is to be removed; None if none is."""
-        prefix = pair(worker, "")
-        first = next(iter(self.txn.keys("cleanups", prefix)), None)
-        return float(number_of(first[len(prefix) : len(prefix) + 8])) if first is not None else None
+        """Return from when on :meth:`due_cleanups` has one of a worker; None if there is none."""
+        first = next(iter(self.txn.keys("cleanups", pair(worker, ""))), None)
+        return cleanup_due(first) if first is not None else None
 
     def due_retries(self, now: float, limit: int) -> list[JobRecord]:
         """Return failed jobs that are to be tried again by now, the longest due first."""

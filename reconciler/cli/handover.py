@@ -11,8 +11,10 @@ from reconciler.actual.requests import Answer, Requests
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
 from reconciler.cli.context import Context
+from reconciler.cli.meant import require_meant
 from reconciler.cli.who import who
 from reconciler.errors import ExitCode, WorldError
+from reconciler.model.desired import Revision
 from reconciler.model.records import Outcome
 from reconciler.model.states import ACTIVE, JobState
 
@@ -20,20 +22,33 @@ _GLANCE = 0.02
 """Seconds between two looks for the answer."""
 
 
-def hand_over(context: Context, store: Store, lease: Lease, *, allow_prune: bool) -> int:
-    """Let the daemon make the pass, and show what came of it; return the exit code.
+def hand_over(context: Context, store: Store, lease: Lease, meant: Revision, *, allow_prune: bool) -> int:
+    """Let the daemon make the pass over what was meant, and show what came of it; return the exit code.
+
+    ``allow_prune`` is said only after a guard has refused: not before it is known what the daemon reads.
 
     Raises
     ------
     WorldError
         The daemon ended before it answered.
+    RefusedError
+        The daemon reads another revision.
     """
     context.say(f"a daemon works on this state ({lease.holder() or 'it says no more'}): it makes the pass")
+    answer = _asked(context, store, lease, allow_prune=False)
+    require_meant(context, store, meant, answer)
+    if allow_prune and answer.code == ExitCode.REFUSED:
+        answer = _asked(context, store, lease, allow_prune=True)
+        require_meant(context, store, meant, answer)
+    return show_answer(context, answer)
+
+
+def _asked(context: Context, store: Store, lease: Lease, *, allow_prune: bool) -> Answer:
     requests = Requests(store.path)
     token = requests.ask(who(context), time.time(), allow_prune=allow_prune)
     answer = wait_for_answer(requests, token, lease, None)
     assert answer is not None
-    return show_answer(context, answer)
+    return answer
 
 
 def wait_for_answer(requests: Requests, token: str, lease: Lease, timeout: float | None) -> Answer | None:

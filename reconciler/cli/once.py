@@ -20,6 +20,7 @@ from reconciler.model.records import Outcome
 if TYPE_CHECKING:
     from reconciler.actual.store import Store
     from reconciler.loop import Session
+    from reconciler.model.desired import Revision
 
 
 def run(
@@ -47,7 +48,7 @@ def run(
         if outcome is None or not is_settled(outcome, wait=wait):
             lease = Lease(store.path)
             if lease.is_watched():
-                return _by_the_daemon(context, store, lease, limit, allow_prune=allow_prune)
+                return _by_the_daemon(context, store, lease, revision, limit, allow_prune=allow_prune)
             from reconciler.loop import Session
 
             return reconcile_pass(context, Session(source, store, revision), limit, allow_prune=allow_prune)
@@ -62,11 +63,17 @@ def run(
 
 
 def _by_the_daemon(
-    context: Context, store: Store, lease: Lease, limit: float | None, *, allow_prune: bool
+    context: Context,
+    store: Store,
+    lease: Lease,
+    revision: Revision,
+    limit: float | None,
+    *,
+    allow_prune: bool,
 ) -> int:
     from reconciler.cli.handover import hand_over, standing, wait_until_idle
 
-    code = hand_over(context, store, lease, allow_prune=allow_prune)
+    code = hand_over(context, store, lease, revision, allow_prune=allow_prune)
     refused = code not in (ExitCode.OK, ExitCode.USAGE)  # the valid part of an invalid revision was applied
     settled = limit is None or refused or wait_until_idle(store, lease, limit)
     outcome = standing(store)

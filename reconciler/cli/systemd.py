@@ -84,7 +84,7 @@ def _repository(context: Context) -> str:
 
 def unit(arguments: Sequence[str], repository: str, home: Path, environment: Mapping[str, str]) -> str:
     """Return the text of a unit whose service runs a command; ``environment`` is that of the caller."""
-    passed = [f"{name}={environment[name]}" for name in _PASSED_ON if environment.get(name)]
+    passed = [f"{name}={_absolute(name, environment[name])}" for name in _PASSED_ON if environment.get(name)]
     return _UNIT.format(
         description=_specifiers(_one_line(repository)),
         directory=_specifiers(_one_line(str(home))),
@@ -92,6 +92,12 @@ def unit(arguments: Sequence[str], repository: str, home: Path, environment: Map
         command=" ".join(map(quoted, arguments)),
         hopeless=f"{ExitCode.USAGE:d} {ExitCode.REFUSED:d}",
     )
+
+
+def _absolute(name: str, value: str) -> str:
+    """Return a variable whose directories are found from anywhere: the service works in another one."""
+    directories = value.split(":") if name == "PATH" else [value]
+    return ":".join(one and str(Path(one).expanduser().absolute()) for one in directories)
 
 
 def quoted(text: str, *, command: bool = True) -> str:

@@ -254,6 +254,11 @@ class Source:
         result = self.run("merge-base", "--is-ancestor", earlier, commit, check=False)
         return result.returncode == 0 or (self.git_dir / "shallow").exists()
 
+    def knows(self, commit: str) -> bool:
+        """Whether this repository has a commit."""
+        (found,) = self._objects(f"{commit}^{{commit}}")
+        return found is not None
+
     def missing_commits(self, commit: str, branch: str) -> int:
         """Return how many commits of ``branch`` are no part of the history of ``commit``."""
         raw = self.run("rev-list", "--count", branch, f"^{commit}", "--").stdout
@@ -284,7 +289,7 @@ class Source:
         WorldError
             git failed, and ``check`` is set.
         TransientError
-            git gave no answer in time.
+            git gave no answer in time, or cannot be started now.
         """
         where = ["-C", str(cwd)] if cwd is not None else [f"--git-dir={self.git_dir}"]
         return _git([*where, *arguments], stdin=stdin, check=check)
@@ -362,14 +367,24 @@ def _git(
             timeout=_COMMAND_TIMEOUT,
             check=False,
         )
-    except FileNotFoundError as error:
-        raise WorldError("the command `git` is not installed", hint="install git") from error
+    except OSError as error:
+        raise not_started(error) from error
     except subprocess.TimeoutExpired as error:
         raise TransientError(f"git {arguments[1]} gave no answer in {_COMMAND_TIMEOUT:.0f} s") from error
     if check and result.returncode != 0:
         command = " ".join(arguments[1:3])
         raise WorldError(f"git {command} failed: {first_line(result.stderr)}")
     return result
+
+
+def not_started(error: OSError) -> WorldError:
+    """Return why git cannot be run: it is not there, or the machine has no room for another process."""
+    if isinstance(error, FileNotFoundError):
+        return WorldError("the command `git` is not installed", hint="install git")
+    return TransientError(
+        f"git cannot be started: {error.strerror}",
+        hint="check the limits of this machine: memory, processes, open files",
+    )
 
 
 def first_line(text: bytes) -> str:

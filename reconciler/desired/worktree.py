@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.desired.git import UNWANTED, Entry, Source, first_line
+from reconciler.desired.git import UNWANTED, Entry, Source, first_line, not_started
 from reconciler.errors import InputError, RefusedError, WorldError
 from reconciler.model.desired import Revision
 
@@ -277,8 +277,8 @@ class WorkTree:
                 env={**environment, **(env or {})},
                 check=False,
             )
-        except FileNotFoundError as error:
-            raise WorldError("the command `git` is not installed", hint="install git") from error
+        except OSError as error:
+            raise not_started(error) from error
         if done.returncode != 0:
             raise _failure(f"git {arguments[0]}", done)
         return done.stdout.decode(errors="surrogateescape").strip()

@@ -171,6 +171,7 @@ class SourceThread(threading.Thread):
         except Exception as error:
             tell_bug("source-bug", error)
             self._note("", AttemptResult.FAILED, _as_ours(error))
+            self._answer(requests, _refusal(_as_ours(error)))
             return
         if requests or ASKED in reasons or self._is_due(revision):
             self._pass(source, revision, requests)

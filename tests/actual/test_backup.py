@@ -212,6 +212,34 @@ class TestRestore:
             stage(tmp_path / "b.mdb", state_dir, NOW)
         assert files(state_dir) == []
 
+    def test_where_it_does_not_fit_nothing_is_left_of_it(self, tmp_path: Path, state_dir: Path) -> None:
+        """What it left would fill the disk on which the present state has to go on."""
+        store = Store(tmp_path / "other")
+        store.write(lambda writer: writer.txn.put("parsed", b"big", b"x" * 2**22))
+        save_copy(store, tmp_path / "b.mdb")
+        store.close()
+        put_flows(state_dir, "a")
+        before = files(state_dir)
+        code = """
+            import resource
+            from reconciler.actual.restore import stage
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))
+            try:
+                stage(Path(sys.argv[2]), path, 1.0)
+            except db.WorldError as error:
+                print(error)
+        """
+        said = run(code, state_dir, tmp_path / "b.mdb")
+        assert said == f"cannot copy {tmp_path}/b.mdb to {state_dir}/lmdb.restoring: File too large\n"
+        assert files(state_dir) == before
+        assert flows(state_dir) == ["a"]
+
+    def test_a_backup_that_is_not_there(self, tmp_path: Path, state_dir: Path) -> None:
+        put_flows(state_dir, "a")
+        with pytest.raises(WorldError, match="No such file"):
+            stage(tmp_path / "nowhere.mdb", state_dir, NOW)
+        assert files(state_dir) == ["lmdb"]
+
     def test_what_is_wrong_with_it_is_told(self, tmp_path: Path, state_dir: Path) -> None:
         store = Store(state_dir)
         store.write(lambda writer: writer.txn.put("by_flow", b"f\0nobody_1"))

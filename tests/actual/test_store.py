@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import struct
@@ -408,3 +409,28 @@ class TestRetries:
         assert self.ids(store, 25) == []
         repair(store)
         assert self.ids(store, 25) == ["a"]
+
+
+class TestCleanups:
+    """Run directories to remove: when the next one is due, it is among the due ones, and never before."""
+
+    @pytest.mark.parametrize("due", [0.0, 100.0, 100.001, 100.5, 100.999999, 1_789_000_000.25])
+    def test_when_it_is_due_and_that_it_is(self, store: Store, due: float) -> None:
+        store.write(lambda writer: writer.add_cleanup("w", due, job("a", run_dir="/a")))
+        with store.read() as view:
+            told = view.next_cleanup("w")
+            assert told is not None
+            assert due <= told < due + 1
+            for now in (due - 1e-6, due, math.nextafter(told, 0), told, told + 1e-6, told + 0.999, told + 9):
+                found = list(view.due_cleanups("w", now, 9).values())
+                assert found == (["/a"] if told <= now else []), now
+                assert now >= due or not found, "nothing goes early"
+
+    def test_those_of_other_workers_and_later_ones_are_not_among_them(self, store: Store) -> None:
+        for worker, uuid, due in (("w", "b", 11.0), ("w", "a", 10.0), ("w", "c", 11.1), ("w2", "d", 5.0)):
+            record = job(uuid, run_dir=f"/{uuid}")
+            store.write(lambda writer, w=worker, d=due, r=record: writer.add_cleanup(w, d, r))  # type: ignore[misc]
+        with store.read() as view:
+            assert list(view.due_cleanups("w", 11.0, 9).values()) == ["/a", "/b"]
+            assert list(view.due_cleanups("w", 99.0, 2).values()) == ["/a", "/b"]
+            assert (view.next_cleanup("w"), view.next_cleanup("w2"), view.next_cleanup("x")) == (10, 5, None)

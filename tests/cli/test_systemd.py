@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.systemd import quoted
+from reconciler.cli.systemd import quoted, unit
 from reconciler.errors import InputError
 from tests.support import Reconcile, Repository
 
@@ -30,6 +30,7 @@ def odd(tmp_path: Path) -> Repository:
         apiVersion: reconciler/v1
         kind: Project
         metadata: {name: odd}
+        spec: {}
         """,
     )
     repository.commit()
@@ -79,6 +80,47 @@ def test_how_the_service_lives(odd: Repository) -> None:
     assert expected.items() <= found.items()
     assert found["ExecStart"].endswith("watch --standby --interval 30")
     assert "--state-dir" not in found["ExecStart"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "written"),
+    [
+        ("RECONCILER_STATE_DIR", "./st:1", "{cwd}/st:1"),
+        ("RECONCILER_STATE_DIR", "~/st", "{home}/st"),
+        ("RECONCILER_STATE_DIR", "/st", "/st"),
+        ("XDG_STATE_HOME", "states", "{cwd}/states"),
+        ("XDG_CACHE_HOME", "../caches", "{cwd}/../caches"),
+        ("PATH", ".venv/bin::/usr/bin:~/bin", "{cwd}/.venv/bin::/usr/bin:{home}/bin"),
+    ],
+)
+def test_directories_are_those_that_are_meant_here(
+    tmp_path: Path, name: str, value: str, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service starts in the home directory."""
+    cwd, home = tmp_path / "here", tmp_path / "home"
+    cwd.mkdir()
+    monkeypatch.chdir(cwd)
+    monkeypatch.setenv("HOME", str(home))
+    found = service(unit(["reconcile"], "/repository", home, {name: value, "OTHER": "./x"}))
+    assert found["Environment"] == f"{name}={written.format(cwd=cwd, home=home)}"
+
+
+def test_the_service_has_the_state_of_whoever_made_the_unit(
+    odd: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unit is made in one directory, and what it runs is run in the one that it names."""
+    monkeypatch.setenv("RECONCILER_STATE_DIR", "./st")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    program = Reconcile(elsewhere)
+    call = ("--repo", str(odd.path), "--path", "sub")
+    found = service(program(*call, "systemd").stdout)
+    settings = [word.replace("%%", "%") for word in shlex.split(found["Environment"])]
+    environment = dict(setting.split("=", 1) for setting in settings)
+    home = Path(found["WorkingDirectory"])
+    assert program(*call, "--once", cwd=home, env=environment).returncode == 0
+    assert (elsewhere / "st" / "lmdb").is_dir()
+    assert not (home / "st").exists()
 
 
 def test_a_url_stays_a_url(odd: Repository, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,26 @@ def test_earlier_versions_of_a_file(repository: Repository, source: Source) -> N
     assert list(source.earlier_versions(repository.head, "a/one.yaml", 10)) == before[::-1]
     assert now not in source.earlier_versions(repository.head, "a/one.yaml", 10)
     assert list(source.earlier_versions(repository.head, "a/one.yaml", 1)) == [before[-1]]
+
+
+def test_no_process_can_be_started(source: Source) -> None:
+    """It may go by: nobody is to take that for a bug, or for an answer of git."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(TransientError) as caught:
+            source.revision()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.message == "git cannot be started: Too many open files"
+    assert "limits of this machine" in (caught.value.hint or "")
+    assert source.revision().branch == "main"
+
+
+def test_no_git(source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(WorldError, match="not installed"):
+        source.revision()
 
 
 class TestExtract:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 
 from reconciler.actual.unchanged import unchanged_outcome
 from reconciler.actual.writer import Writer
+from reconciler.execution.executor import Lane
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.loop import Session, reconcile_once
+from reconciler.watch.notices import Notices
+from reconciler.watch.worker_thread import WorkerThread
 from tests.execution.support import Listener, World, eventually
 from tests.services.plugin import NewSshd
 
@@ -82,6 +86,52 @@ def test_after_removes_nothing_before_its_time(make_world: MakeWorld) -> None:
     world.advance(ended + 7 * DAY + 2)
     assert eventually(lambda: left(world) == ["fails", "dies"])
     assert entries(world) == []
+
+
+def test_a_pass_that_is_due_finds_what_it_is_for(make_world: MakeWorld) -> None:
+    """Else the daemon would make passes without a pause until the pass finds it."""
+    world = run(make_world, {"after": "1d"})
+    lane = only_lane(world)
+    while (due := lane.due(time.time())) is not None:
+        assert due > time.time() + 0.9 * DAY
+        for early in (due - 0.999, due - 0.001, math.nextafter(due, 0)):
+            before = entries(world)
+            lane.advance(early)
+            assert (entries(world), lane.due(early)) == (before, due)
+        lane.advance(due)
+        assert entries(world) != before
+    assert entries(world) == []
+
+
+def test_the_daemon_rests_until_a_removal_is_due(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = run(make_world, {"after": "1s"})
+    passes: list[float] = []
+    advance = Lane.advance
+
+    def counted(lane: Lane, now: float) -> bool:
+        passes.append(now)
+        return advance(lane, now)
+
+    monkeypatch.setattr(Lane, "advance", counted)
+    notices = Notices()
+    thread = WorkerThread(only_lane(world), time.time, notices, lambda: None)
+    thread.start()
+    try:
+        assert eventually(lambda: left(world) == ["fails", "dies"] and not entries(world))
+        time.sleep(1.2)
+    finally:
+        thread.end()
+        thread.join()
+        notices.close()
+    assert len(passes) < 20, "some for calls, some that come a bit too early; not hundreds"
+
+
+def only_lane(world: World) -> Lane:
+    assert world.executor is not None
+    (lane,) = world.executor.lanes
+    return lane
 
 
 def test_a_removal_that_was_not_written_down_is_repeated_without_harm(make_world: MakeWorld) -> None:
@@ -161,7 +211,7 @@ def test_a_reconcile_with_nothing_to_do_removes_them_as_well(make_world: MakeWor
     if entries(world):  # not yet, since the second was not over
         due = world.view(lambda view: view.outcome()).cleanup_at
         assert due == world.view(lambda view: view.next_cleanup("w1"))
-        time.sleep(max(0.0, due + 1 - time.time()))
+        time.sleep(max(0.0, due - time.time()))
         before = unchanged_outcome(world.store, session.revision, due - 0.1)
         after = unchanged_outcome(world.store, session.revision, due)
         assert before is not None and before.idle

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from reconciler.actual.requests import Answer, Requests
 from reconciler.cli.context import Context, Options
 from reconciler.cli.views.log_text import LogTeller
+from reconciler.desired.git import Source
+from reconciler.errors import WorldError
 from reconciler.execution import build_process
 from reconciler.model.actions import Plan
+from reconciler.model.desired import Revision
 from reconciler.model.records import Attempt, AttemptResult
 from reconciler.watch import source_thread
 from reconciler.watch.notices import Notices
@@ -80,6 +84,50 @@ def test_no_process_can_be_started(
     refuses.clear()
     assert eventually(lambda: "first/j0" in site.jobs(), PATIENCE)
     assert eventually(lambda: attempt(site).result is AttemptResult.APPLIED, PATIENCE)
+
+
+def test_git_cannot_be_started(
+    site: Site, start: Callable[[], SourceThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuses = [True]
+
+    class Popen(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            if refuses and "--git-dir=" in str(arguments):
+                raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    start()
+    assert eventually(lambda: attempt(site).failures >= 2, PATIENCE)
+    assert attempt(site).message == "git cannot be started: Resource temporarily unavailable"
+    assert "limits of this machine" in attempt(site).fix
+    refuses.clear()
+    assert eventually(lambda: attempt(site).result is AttemptResult.APPLIED and bool(site.jobs()), PATIENCE)
+
+
+def test_who_asks_is_answered_whatever_is_wrong_with_the_source(
+    site: Site, start: Callable[[], SourceThread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody may wait for ever for the answer of a daemon that lives."""
+    wrong: list[Exception] = [WorldError("no git", hint="get one"), RuntimeError("oops")]
+
+    def breaks(_: Source) -> Revision:
+        raise wrong[-1]
+
+    monkeypatch.setattr(Source, "revision", breaks)
+    monkeypatch.setattr(source_thread, "tell_bug", lambda *_arguments, **_fields: None)
+    requests, thread = Requests(site.store.path), start()
+    expected = [
+        Answer(code=3, error="a bug in reconciler: RuntimeError: oops", hint="see the log"),
+        Answer(code=3, error="no git", hint="get one"),
+    ]
+    for answer in expected:
+        token = requests.ask("me", time.time())
+        thread.wake.call()
+        assert eventually(lambda token=token: requests._file(token, "answer").exists(), PATIENCE)
+        assert requests.take_answer(token) == answer
+        wrong.pop()
 
 
 def test_a_bug_of_ours(
