@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
 from reconciler.actual.writer import Writer
+from reconciler.execution.no_worker import end_without_worker, no_worker
 from reconciler.execution.ready import recheck, unhook
 from reconciler.execution.transitions import move
 from reconciler.model.flows import BuiltJob
@@ -32,6 +34,12 @@ def run_again(
 
 def begin_again(writer: Writer, job: JobRecord, now: float) -> None:
     """The attempt that was to be cancelled first, or was being cancelled, is over: now the job runs again."""
+    config = writer.config()
+    why = no_worker(job, config.workers) if config is not None else None
+    if why is not None:  # it was generated anew, with a worker that does not exist
+        over: dict[str, Any] = {"stuck": None, "missing_since": None, "cancel": None, "again": False}
+        end_without_worker(writer, job, why, now, **over)
+        return
     run_again(writer, [job], job.cancel or "it was cancelled, and is wanted again", now)
 
 

@@ -98,7 +98,8 @@ class VerbPlanner:
         config = job.wanted or job.config
         if config.worker_name in self.workers:
             return None
-        why = f"its worker '{config.worker_name}' is no longer in the repository"
+        name = config.worker_name
+        why = f"its worker '{name}' is no longer in the repository" if name else "it has no worker"
         return Verdict(None, why, "give it another one: `reconcile set worker`")
 
     def _still_needed(self, job: JobRecord) -> Verdict | None:
