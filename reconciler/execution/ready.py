@@ -78,11 +78,21 @@ def release_dependants(writer: Writer, uuid: str, now: float) -> None:
 
 def release_indifferent(writer: Writer, uuid: str, now: float) -> None:
     """Make those READY that do not mind that ``uuid`` has no result, or that who needs it will have none."""
-    without, seen = [uuid], {uuid}
+    release_all_indifferent(writer, [uuid], now)
+
+
+def release_all_indifferent(writer: Writer, uuids: Iterable[str], now: float) -> None:
+    """Make those READY that do not mind that some jobs have no result; see :func:`release_indifferent`."""
+    without = list(dict.fromkeys(uuids))
+    seen = set(without)
     for parent in without:
-        release_dependants(writer, parent, now)
         for job in writer.dependants(parent):
-            if job.state is JobState.WAITING and job.on_missing == "error" and job.uuid not in seen:
+            if job.state is not JobState.WAITING:
+                continue
+            if job.on_missing != "error":
+                if job.current and parents_ready(writer, job):
+                    move(writer, job, JobState.READY, now)
+            elif job.uuid not in seen:
                 seen.add(job.uuid)
                 without.append(job.uuid)
 

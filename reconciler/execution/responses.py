@@ -18,6 +18,7 @@ from reconciler.execution.no_worker import no_worker
 from reconciler.execution.outputs import Outputs
 from reconciler.execution.ready import (
     initial_state,
+    release_all_indifferent,
     release_dependants,
     release_indifferent,
     still_to_come,
@@ -138,8 +139,8 @@ class _Response:
             stop_children(self.writer, self.job, self.now)
         if response.stop_jobflow:
             stop_flow(self.writer, self.flow, self.job, self.now)
-        for uuid in self.never:  # only now, as it is known what else is to be waited for
-            release_indifferent(self.writer, uuid, self.now)
+        # Only now, as it is known what else is to be waited for.
+        release_all_indifferent(self.writer, self.never, self.now)
 
     # new jobs -----------------------------------------------------------------------------------------
 

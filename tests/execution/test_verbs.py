@@ -311,6 +311,15 @@ class TestCancelAndForget:
         assert bench.states("f/a", "f/b") == ["USER_STOPPED", "USER_STOPPED"]
         assert "WAITING -> READY" not in bench.events("f/b", "State")
 
+    def test_who_does_not_mind_goes_on_without_what_a_response_stopped(self, bench: Bench) -> None:
+        bench.flow("h", {"far": ["f/c"], "near": ["f/d"], "minds": ["f/d"]})
+        for path in ("h/far", "h/near"):
+            bench.edit(path, on_missing="none")
+        bench.start("f/a")
+        bench.end("f/a", stop_jobflow=True)
+        assert bench.states("f/b", "f/c", "f/d", "g/x") == ["STOPPED", "STOPPED", "STOPPED", "WAITING"]
+        assert bench.states("h/far", "h/near", "h/minds") == ["READY", "READY", "WAITING"]
+
     def test_forget_takes_only_what_nobody_wants_or_needs(self, bench: Bench) -> None:
         bench.start("f/a")
         bench.end("f/a", addition=[new_job("u1")])
@@ -392,7 +401,7 @@ class Life:
     def _end(self, job: JobRecord, how: int) -> None:
         self.born += 1
         fresh = new_job(f"u{self.born}", name=f"n{how % 2}")
-        match how % 8:
+        match how % 9:
             case 0 | 1:
                 self.bench.end_one(job)
             case 2:
@@ -404,7 +413,9 @@ class Life:
             case 5:
                 self.bench.end_one(job, addition=[fresh, new_job(f"v{self.born}", parents=[f"u{self.born}"])])
             case 6:
-                self.bench.killed_one(job, Cause.WALLTIME if how % 3 else Cause.OOM)
+                self.bench.killed_one(job, Cause.WALLTIME if how % 2 else Cause.OOM)
+            case 7:
+                self.bench.end_one(job, stop_jobflow=True)
             case _:
                 self.bench.end_one(job, stop_children=True)
 
