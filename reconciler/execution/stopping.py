@@ -102,7 +102,14 @@ def _go_on_without(writer: Writer, child: JobRecord, parent: JobRecord, now: flo
 
 def _before(view: View, stopped: JobRecord) -> Iterator[str]:
     """Yield what a stopped job has waited for and what was not stopped, in its own flow."""
-    for uuid in stopped.parents:
-        last = latest(view, uuid)
-        if last is not None and _together(view, stopped, uuid):
-            yield from _before(view, last) if last.state is JobState.STOPPED else [uuid]
+    todo, seen = [stopped], {stopped.uuid}
+    while todo:
+        one = todo.pop()
+        for uuid in one.parents:
+            if uuid in seen or (last := latest(view, uuid)) is None or not _together(view, one, uuid):
+                continue
+            seen.add(uuid)
+            if last.state is JobState.STOPPED:
+                todo.append(last)
+            else:
+                yield uuid
