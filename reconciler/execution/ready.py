@@ -172,6 +172,11 @@ def _is_lost(view: View, job: JobRecord, parent: str) -> bool:
     first = generations[0]
     if first.generated_by is None:
         return False
+    seen = {parent}
     while generations and (first := generations[0]).generated_by is not None:
+        if first.generated_by in seen:  # it replaced itself, and its first generation was forgotten
+            generations = []
+            break
+        seen.add(first.generated_by)
         generations = view.generations(first.generated_by)
     return first.uuid not in job.parents or any(one.current for one in generations)
