@@ -29,8 +29,10 @@ from reconciler.cli.views.retry_text import escalation_text, retry_line
 from reconciler.cli.views.worker_text import readable_worker
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
+from reconciler.execution.flow_health import blocks
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.run_config import FIELDS
+from reconciler.model.states import JobState
 
 _EVENTS = 12
 
@@ -125,6 +127,10 @@ def _facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, Any]
         if decision.in_effect is not None
     }
     facts["stored_data"] = record.stored_data
+    waits = record.current and record.state is JobState.WAITING
+    block = blocks(view)(record) if waits else None
+    facts["blocked"] = str(block) if block is not None else None
+    facts["fix"] = block.fix if block is not None else ""
     facts["events"] = [event_data(e) for e in view.events(f"job/{record.path}", limit=_EVENTS)]
     return facts
 
@@ -151,6 +157,9 @@ def _echo_job(facts: dict[str, Any]) -> None:
         click.echo(f"{'retry:':<13} {retries}")
     if facts["parents"]:
         click.echo(f"{'needs:':<13} {', '.join(facts['parents'])}")
+    if facts["blocked"] is not None:
+        click.echo(f"{'blocked:':<13} {facts['blocked']}")
+        click.echo(f"{'fix:':<13} {facts['fix']}")
     if facts["stored_data"] is not None:
         click.echo(f"{'stored data:':<13} {cell_text(facts['stored_data'])}")
     click.echo("run config:")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
 from reconciler.actual.writer import Writer
+from reconciler.execution.no_worker import end_without_worker, no_worker
 from reconciler.execution.ready import recheck, unhook
 from reconciler.execution.transitions import move
 from reconciler.model.flows import BuiltJob
@@ -15,15 +17,22 @@ from reconciler.model.states import ACTIVE, JobState
 
 
 def run_again(
-    writer: Writer, jobs: Iterable[JobRecord], reason: str, now: float, *, as_retry: bool = False
+    writer: Writer,
+    jobs: Iterable[JobRecord],
+    reason: str,
+    now: float,
+    *,
+    as_retry: bool = False,
+    builds: Builds | None = None,
 ) -> None:
     """Let jobs whose last attempt is over run again, as soon as what they need is there.
 
     They get the present run config and code. Jobs that need them wait for them again, unless they have
     ended. ``jobs`` may need each other. ``as_retry``: those that wait for an automatic retry get that one
-    now, with what it escalates; else retries are counted anew.
+    now, with what it escalates; else retries are counted anew. ``builds`` are those of this transaction, for
+    who calls this many times in it.
     """
-    builds = _Builds(writer)
+    builds = builds or Builds(writer)
     begun = [_begin(writer, builds, job, reason, now, as_retry=as_retry) for job in jobs]
     unhook(writer, begun, now)
     for job in begun:
@@ -32,6 +41,12 @@ def run_again(
 
 def begin_again(writer: Writer, job: JobRecord, now: float) -> None:
     """The attempt that was to be cancelled first, or was being cancelled, is over: now the job runs again."""
+    config = writer.config()
+    why = no_worker(job, config.workers) if config is not None else None
+    if why is not None:  # it was generated anew, with a worker that does not exist
+        over: dict[str, Any] = {"stuck": None, "missing_since": None, "cancel": None, "again": False}
+        end_without_worker(writer, job, why, now, **over)
+        return
     run_again(writer, [job], job.cancel or "it was cancelled, and is wanted again", now)
 
 
@@ -40,8 +55,8 @@ def _present(writer: Writer, jobs: Iterable[JobRecord]) -> list[JobRecord]:
     return [job for job in found if job is not None and job.current]
 
 
-class _Builds:
-    """The flows of some jobs as they are built now, each read once."""
+class Builds:
+    """The flows of some jobs as they are built now, each read once. For one transaction."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -58,7 +73,7 @@ class _Builds:
 
 
 def _begin(
-    writer: Writer, builds: _Builds, job: JobRecord, reason: str, now: float, *, as_retry: bool
+    writer: Writer, builds: Builds, job: JobRecord, reason: str, now: float, *, as_retry: bool
 ) -> JobRecord:
     flow = writer.flow(job.flow)
     state = JobState.PAUSED if flow is not None and flow.suspended else JobState.WAITING

@@ -13,7 +13,14 @@ import msgspec
 from reconciler.actual.writer import Writer
 from reconciler.execution.again import run_again
 from reconciler.execution.outputs import forget_job
-from reconciler.execution.ready import initial_state, recheck, release_dependants, unhook, unhook_from
+from reconciler.execution.ready import (
+    initial_state,
+    recheck,
+    release_all_indifferent,
+    release_dependants,
+    unhook,
+    unhook_from,
+)
 from reconciler.execution.retrying import drop_unwanted_retry
 from reconciler.execution.revival import revived
 from reconciler.execution.transitions import apply_config, deferred, leave, move, note, note_flow
@@ -61,6 +68,12 @@ class Application:
         for job in self._records(self.revived):
             if job.state is JobState.COMPLETED:
                 release_dependants(self.writer, job.uuid, self.now)
+        self._go_on_without_those_that_left()
+
+    def _go_on_without_those_that_left(self) -> None:
+        """Who does not mind waits no longer for them, unless they still run: then it is not sure yet."""
+        left = self._records([job.id for job in self.left])
+        release_all_indifferent(self.writer, (job.uuid for job in left if job.state not in ACTIVE), self.now)
 
     def _records(self, ids: Sequence[str]) -> list[JobRecord]:
         return [job for job_id in ids if (job := self.writer.job(job_id)) is not None]

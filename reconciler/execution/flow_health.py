@@ -9,19 +9,24 @@ import msgspec
 from reconciler.actual.view import View
 from reconciler.execution.ready import latest
 from reconciler.model.goals import moves, waits_in_vain
-from reconciler.model.health import FlowStatus, blocked_status, flow_status
+from reconciler.model.health import FlowStatus, blocked_status, flow_status, way_on
 from reconciler.model.records import FlowRecord, JobGlance, JobRecord
 from reconciler.model.states import Health, JobState
 
 
 class Block(msgspec.Struct, frozen=True):
-    """Why a job waits in vain: ``job``, itself or one that it waits for, needs ``parent``."""
+    """Why a job waits in vain: ``job``, itself or one that it waits for, needs ``parent``.
+
+    ``fix`` is what a person can do so that ``parent`` goes on.
+    """
 
     job: JobRecord
     parent: JobRecord
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.job.path} needs {self.parent.path}, which is {self.parent.state}"
+        history = "" if self.parent.current else " and history"
+        return f"{self.job.path} needs {self.parent.path}, which is {self.parent.state}{history}"
 
 
 def health_of(view: View, flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> FlowStatus:
@@ -35,7 +40,7 @@ def health_of(view: View, flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance
     block_of = blocks(view)
     waiting = (job for job in view.jobs_of(flow.name) if job.current and job.state is JobState.WAITING)
     block = next(filter(None, map(block_of, waiting)), None)
-    return blocked_status(status, str(block), block.parent) if block is not None else status
+    return blocked_status(status, str(block), block.parent, block.fix) if block is not None else status
 
 
 def blocks(view: View) -> Callable[[JobRecord], Block | None]:
@@ -51,7 +56,7 @@ def blocks(view: View) -> Callable[[JobRecord], Block | None]:
                     continue
                 parent = latest(view, uuid)
                 if parent is not None and waits_in_vain(parent, one.on_missing):
-                    return Block(one, parent)
+                    return Block(one, parent, way_on(parent, view.flow(parent.flow)))
                 cleared.add(uuid)
                 if parent is not None and parent.state is JobState.WAITING:
                     todo.append(parent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -18,13 +18,17 @@ def initial_state(view: View, job: JobRecord) -> JobState:
     return JobState.READY if parents_ready(view, job) else JobState.WAITING
 
 
-def parents_ready(view: View, job: JobRecord) -> bool:
-    """Whether all that the job refers to is there, or will never be and the job does not mind."""
+def parents_ready(view: View, job: JobRecord, lost: Lost | None = None) -> bool:
+    """Whether all that the job refers to is there, or will never be and the job does not mind.
+
+    ``lost`` remembers what was found out for other jobs; nobody may have begun or ended since.
+    """
+    lost = lost or Lost(view)
     # The last first: a job may wait for thousands, is looked at after each, and they mostly end in order.
-    return all(_parent_ready(view, parent, job.on_missing) for parent in reversed(job.parents))
+    return all(_parent_ready(view, parent, job.on_missing, lost) for parent in reversed(job.parents))
 
 
-def _parent_ready(view: View, uuid: str, on_missing: str) -> bool:
+def _parent_ready(view: View, uuid: str, on_missing: str, lost: Lost) -> bool:
     """The highest index of a uuid counts: a job may have been replaced.
 
     Not that of a former life: once a job runs again, its former replacements are history.
@@ -32,7 +36,7 @@ def _parent_ready(view: View, uuid: str, on_missing: str) -> bool:
     last = latest(view, uuid)
     if last is not None and last.state is JobState.COMPLETED:
         return True
-    return on_missing != "error" and (last is None or _without_result(view, last))
+    return on_missing != "error" and (last is None or lost.has(uuid))
 
 
 def latest(view: View, uuid: str) -> JobRecord | None:
@@ -59,30 +63,69 @@ def still_to_come(view: View, uuids: Iterable[str]) -> list[str]:
     return [uuid for uuid, job in last.items() if job is not None and job.state not in no_more]
 
 
-def _without_result(view: View, job: JobRecord) -> bool:
-    """Whether a job has ended without a result, or waits for one that has and cannot do without."""
-    if job.state is not JobState.WAITING:
-        return job.ended and job.state is not JobState.COMPLETED
-    if job.on_missing != "error":
+class Lost:
+    """The jobs that have ended without a result, or wait for one that has and cannot do without.
+
+    What was found out once is not asked again: thousands may wait for each other, in many ways. It stays true
+    while jobs only become READY.
+    """
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._known: dict[str, bool] = {}
+
+    def has(self, uuid: str) -> bool:
+        """Whether the job of a uuid is one of them."""
+        asked_by = {uuid: uuid}
+        todo = [uuid]
+        while todo:
+            one = todo.pop()
+            job = latest(self._view, one) if one not in self._known else None
+            if self._known.get(one) or (
+                job is not None and job.ended and job.state is not JobState.COMPLETED
+            ):
+                self._remember(one, asked_by)
+                return True
+            if job is not None and job.state is JobState.WAITING and job.on_missing == "error":
+                more = [parent for parent in job.parents if parent not in asked_by]
+                asked_by |= dict.fromkeys(more, one)
+                todo += more
+        self._known |= dict.fromkeys(asked_by, False)
         return False
-    parents = (latest(view, uuid) for uuid in job.parents if uuid != job.uuid)
-    return any(_without_result(view, parent) for parent in parents if parent is not None)
+
+    def _remember(self, uuid: str, asked_by: Mapping[str, str]) -> None:
+        """A job is lost, and so is who waits for it."""
+        self._known[uuid] = True
+        while asked_by[uuid] != uuid:
+            uuid = asked_by[uuid]
+            self._known[uuid] = True
 
 
 def release_dependants(writer: Writer, uuid: str, now: float) -> None:
     """Make those of the jobs that wait for ``uuid`` READY that wait for nothing else."""
+    lost = Lost(writer)
     for job in writer.dependants(uuid):
-        if job.state is JobState.WAITING and job.current and parents_ready(writer, job):
+        if job.state is JobState.WAITING and job.current and parents_ready(writer, job, lost):
             move(writer, job, JobState.READY, now)
 
 
 def release_indifferent(writer: Writer, uuid: str, now: float) -> None:
     """Make those READY that do not mind that ``uuid`` has no result, or that who needs it will have none."""
-    without, seen = [uuid], {uuid}
+    release_all_indifferent(writer, [uuid], now)
+
+
+def release_all_indifferent(writer: Writer, uuids: Iterable[str], now: float) -> None:
+    """Make those READY that do not mind that some jobs have no result; see :func:`release_indifferent`."""
+    without = list(dict.fromkeys(uuids))
+    seen, lost = set(without), Lost(writer)
     for parent in without:
-        release_dependants(writer, parent, now)
         for job in writer.dependants(parent):
-            if job.state is JobState.WAITING and job.on_missing == "error" and job.uuid not in seen:
+            if job.state is not JobState.WAITING:
+                continue
+            if job.on_missing != "error":
+                if job.current and parents_ready(writer, job, lost):
+                    move(writer, job, JobState.READY, now)
+            elif job.uuid not in seen:
                 seen.add(job.uuid)
                 without.append(job.uuid)
 
@@ -129,6 +172,11 @@ def _is_lost(view: View, job: JobRecord, parent: str) -> bool:
     first = generations[0]
     if first.generated_by is None:
         return False
+    seen = {parent}
     while generations and (first := generations[0]).generated_by is not None:
+        if first.generated_by in seen:  # it replaced itself, and its first generation was forgotten
+            generations = []
+            break
+        seen.add(first.generated_by)
         generations = view.generations(first.generated_by)
     return first.uuid not in job.parents or any(one.current for one in generations)

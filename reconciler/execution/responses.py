@@ -14,9 +14,11 @@ from reconciler.execution.again import begin_again, reborn
 from reconciler.execution.dependants import wait_for_leaves, wait_for_references
 from reconciler.execution.job_json import own_run_config, references, resolves
 from reconciler.execution.naming import FreeKeys
+from reconciler.execution.no_worker import no_worker
 from reconciler.execution.outputs import Outputs
 from reconciler.execution.ready import (
     initial_state,
+    release_all_indifferent,
     release_dependants,
     release_indifferent,
     still_to_come,
@@ -31,7 +33,7 @@ from reconciler.model.retries import Cause
 from reconciler.model.rules import JobFacts
 from reconciler.model.run_config import inherited, layer_of, layers_for, resolve
 from reconciler.model.settings import Layer, Level, Origin
-from reconciler.model.states import ACTIVE, FINISHED, JobState
+from reconciler.model.states import ACTIVE, BROKEN, FINISHED, JobState
 from reconciler.plan.retries import next_retry
 
 
@@ -98,6 +100,10 @@ def fail(
     note_retry(writer, failed, retry, now)
 
 
+_NEVER = frozenset({JobState.STOPPED, JobState.USER_STOPPED})
+"""Where a generated job begins that is not to run."""
+
+
 class _Response:
     """Carries out what a completed job asks for next.
 
@@ -116,6 +122,7 @@ class _Response:
         self.cancelled = cancelled
         self.flow = writer.flow(job.flow) or FlowRecord(name=job.flow, identity="", build_key="")
         self.keys = FreeKeys(writer, job.flow)
+        self.never: list[str] = []  # generated jobs that will not run
 
     def carry_out(self, response: JobResponse, refers: Sequence[str]) -> None:
         """Add what is asked for, let dependants wait for what they need now, and stop what is to stop.
@@ -132,6 +139,8 @@ class _Response:
             stop_children(self.writer, self.job, self.now)
         if response.stop_jobflow:
             stop_flow(self.writer, self.flow, self.job, self.now)
+        # Only now, as it is known what else is to be waited for.
+        release_all_indifferent(self.writer, self.never, self.now)
 
     # new jobs -----------------------------------------------------------------------------------------
 
@@ -144,17 +153,19 @@ class _Response:
             self.writer.put_payload(record.id, json.dumps(payload).encode())
             self.writer.put_job(record)
             note(self.writer, record, "Generated", f"{kind} by {self.job.path}", self.now)
-        for record in records:
-            self._begin(record)
+        self.never += [record.uuid for record in records if self._begin(record) in FINISHED]
         return records
 
-    def _begin(self, record: JobRecord) -> None:
+    def _begin(self, record: JobRecord) -> JobState:
         state, reason = self._first_state(record)
-        if not record.again:
-            if state is not record.state:
-                move(self.writer, record, state, self.now, reason)
-        elif state in FINISHED:  # an attempt of a former life is on its way out, and none will follow it
-            self.writer.put_job(msgspec.structs.replace(record, again=False, cancel=reason))
+        if record.again:  # an attempt of a former life is on its way out
+            if state in _NEVER:  # and none will follow it
+                self.writer.put_job(msgspec.structs.replace(record, again=False, cancel=reason))
+            return record.state
+        if state is not record.state:
+            error = reason if state in BROKEN else None
+            move(self.writer, record, state, self.now, reason, error=error)
+        return state
 
     def _first_state(self, record: JobRecord) -> tuple[JobState, str]:
         if self.flow.stopped:
@@ -164,6 +175,9 @@ class _Response:
             return JobState.STOPPED, f"needs {stopped.path}, which was stopped"
         if self.cancelled is not None or not self.job.current:
             return JobState.USER_STOPPED, self.cancelled or f"{self.job.path} is history"
+        why = no_worker(record, self.config.workers)
+        if why is not None:
+            return JobState.REMOTE_ERROR, why
         if self.flow.suspended:
             return JobState.PAUSED, "spec.suspend"
         return initial_state(self.writer, record), ""

@@ -6,7 +6,7 @@ import msgspec
 
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.execution.again import run_again
+from reconciler.execution.again import Builds, run_again
 from reconciler.execution.ready import release_indifferent
 from reconciler.execution.transitions import note
 from reconciler.model.records import JobRecord
@@ -23,13 +23,14 @@ def begin_due(store: Store, now: float) -> bool:
     """
 
     def begin(writer: Writer) -> None:
+        builds = Builds(writer)  # a large flow takes long to read, and may have many jobs to be retried
         for job in writer.due_retries(now, AT_ONCE):
             retry = coming_retry(job, writer.flow(job.flow))
             if retry is None:
                 give_up(writer, job, "it is not wanted any more", now)
             else:
                 why = f"retry {retry.number} of {retry.limit} after {job.retried[-1]}"
-                run_again(writer, [job], why, now, as_retry=True)
+                run_again(writer, [job], why, now, as_retry=True, builds=builds)
 
     with store.read() as view:
         due = view.due_retries(now, 1)

@@ -10,7 +10,7 @@ import msgspec
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.execution.job_json import references
-from reconciler.execution.ready import latest, recheck
+from reconciler.execution.ready import latest, recheck, release_all_indifferent
 from reconciler.execution.retrying import give_up
 from reconciler.execution.transitions import move
 from reconciler.model.records import FlowRecord, JobRecord
@@ -32,16 +32,21 @@ def stop_children(writer: Writer, job: JobRecord, now: float) -> None:
                 stopped.append(move(writer, child, JobState.STOPPED, now, f"stop_children of {job.path}"))
             elif parent is not job:
                 _go_on_without(writer, child, parent, now)
+    release_all_indifferent(writer, (one.uuid for one in stopped[1:]), now)
 
 
 def stop_flow(writer: Writer, flow: FlowRecord, job: JobRecord, now: float) -> None:
     """Stop all jobs of a flow that have not started, and what its running ones will ask for."""
     writer.put_flow(msgspec.structs.replace(flow, stopped=True))
-    for other in writer.jobs_of(flow.name):
-        if other.current and other.state in PENDING:
-            move(writer, other, JobState.STOPPED, now, f"stop_jobflow of {job.path}")
-        elif other.retry_at is not None:
-            give_up(writer, other, f"stop_jobflow of {job.path}", now)
+    why, others = f"stop_jobflow of {job.path}", writer.jobs_of(flow.name)
+    pending = [other for other in others if other.current and other.state in PENDING]
+    for other in pending:
+        move(writer, other, JobState.STOPPED, now, why)
+    for other in others:
+        if other.retry_at is not None and other.state not in PENDING:
+            give_up(writer, other, why, now)
+    # Of its own flow all are stopped: who does not mind, and goes on, is of another one.
+    release_all_indifferent(writer, (other.uuid for other in pending), now)
 
 
 def stopped_parent(view: View, parents: Iterable[str]) -> JobRecord | None:
@@ -97,7 +102,14 @@ def _go_on_without(writer: Writer, child: JobRecord, parent: JobRecord, now: flo
 
 def _before(view: View, stopped: JobRecord) -> Iterator[str]:
     """Yield what a stopped job has waited for and what was not stopped, in its own flow."""
-    for uuid in stopped.parents:
-        last = latest(view, uuid)
-        if last is not None and _together(view, stopped, uuid):
-            yield from _before(view, last) if last.state is JobState.STOPPED else [uuid]
+    todo, seen = [stopped], {stopped.uuid}
+    while todo:
+        one = todo.pop()
+        for uuid in one.parents:
+            if uuid in seen or (last := latest(view, uuid)) is None or not _together(view, one, uuid):
+                continue
+            seen.add(uuid)
+            if last.state is JobState.STOPPED:
+                todo.append(last)
+            else:
+                yield uuid

@@ -13,7 +13,7 @@ import msgspec
 from reconciler.actual.writer import Writer
 from reconciler.execution.again import run_again
 from reconciler.execution.outputs import forget_job
-from reconciler.execution.ready import initial_state, release_indifferent, unhook_from
+from reconciler.execution.ready import initial_state, release_all_indifferent, unhook_from
 from reconciler.execution.retrying import give_up
 from reconciler.execution.transitions import leave, move, note
 from reconciler.model.records import JobRecord
@@ -37,9 +37,9 @@ class VerbActor:
         for step in self.plan.steps:
             self._note(step)
             self._one(step)
-        for step in self.plan.steps:  # after all, as who does not mind may be among those that are stopped
-            if step.effect is Effect.STOP:
-                release_indifferent(self.writer, step.job.uuid, self.now)
+        # After all of them, as who does not mind may be among those that are stopped.
+        stopped = (step.job.uuid for step in self.plan.steps if step.effect is Effect.STOP)
+        release_all_indifferent(self.writer, stopped, self.now)
         self._run_again([step.job for step in self.plan.steps if step.effect is Effect.AGAIN])
         superseded = (step.job for step in self.plan.steps if step.effect is Effect.SUPERSEDE)
         unhook_from(self.writer, superseded, self.now)

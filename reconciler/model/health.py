@@ -33,12 +33,29 @@ def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> Flow
     return FlowStatus(health, reason, dict(sorted(counts.items())), fix)
 
 
-def blocked_status(status: FlowStatus, why: str, parent: JobRecord) -> FlowStatus:
+def blocked_status(status: FlowStatus, why: str, parent: JobRecord, fix: str) -> FlowStatus:
     """Return how a flow is in which nothing can move, because of a job of another flow."""
     halted = parent.state in (JobState.PAUSED, JobState.USER_STOPPED)
-    fix = f"`reconcile describe flow {parent.flow}` says how that goes on"
     health = Health.SUSPENDED if halted else Health.DEGRADED
     return FlowStatus(health, why, status.counts, fix, blocked=True)
+
+
+def way_on(job: JobRecord, flow: FlowRecord | None) -> str:
+    """Return what a person can do so that a job goes on which does not by itself; ``flow`` is its own."""
+    if flow is None or flow.removed:
+        return f"flow {job.flow} was removed from git: its manifest must come back"
+    if not job.current:
+        return f"{job.path} is history: its manifest must come back as it was, as by `git revert`"
+    match job.state:
+        case JobState.STOPPED | JobState.USER_STOPPED:
+            return f"`reconcile rerun {job.path}`"
+        case JobState.PAUSED if flow.suspended:
+            return _unsuspend(flow.name)
+        case JobState.PAUSED:
+            return f"`reconcile resume {job.path}`"
+        case JobState.FAILED | JobState.REMOTE_ERROR:
+            return f"once the cause is gone: `reconcile retry {job.path}`"
+    return ""
 
 
 def flow_sync(flow: FlowRecord, jobs: Sequence[JobRecord], config: AppliedConfig | None) -> tuple[Sync, str]:
@@ -68,7 +85,7 @@ def _judge(
         return Health.HEALTHY, f"{counts[JobState.COMPLETED]} of {many_jobs(len(jobs))} completed", ""
     if flow.suspended:
         why = f"suspended: {flow.suspend_reason}" if flow.suspend_reason else "spec.suspend is true"
-        return Health.SUSPENDED, why, f"`reconcile set suspend {flow.name} off`"
+        return Health.SUSPENDED, why, _unsuspend(flow.name)
     halted = {"cancelled": counts[JobState.USER_STOPPED], "paused": counts[JobState.PAUSED]}
     if any(halted.values()) and all(job.ended or job.state in _STILL for job in jobs):
         waiting = f"; {many_jobs(counts[JobState.WAITING])} waiting" if counts[JobState.WAITING] else ""
@@ -102,6 +119,10 @@ _RESOURCES = "commit a run config with which it can start: then it is submitted 
 def _retry(flow: str) -> str:
     states = ",".join(sorted(BROKEN))
     return f"once the cause is gone: `reconcile retry {flow} state:{states}`; or commit a change of the job"
+
+
+def _unsuspend(flow: str) -> str:
+    return f"`reconcile set suspend {flow} off`"
 
 
 def _rerun(flow: str) -> str:

@@ -31,6 +31,7 @@ class JobPlanner:
         self.problems: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
         self.restated: list[Action] = []
+        self._excused: set[str] = set()
 
     def plan(self, built: BuiltFlow) -> list[Action]:
         """Return what must happen so that the jobs become those of the built flow."""
@@ -47,14 +48,18 @@ class JobPlanner:
     def reruns(self, actions: Sequence[Action]) -> list[Action]:
         """Return the jobs that run again, since they failed or were cancelled; the others stay as they are.
 
-        ``actions`` is what the plan does to the jobs besides.
+        ``actions`` is what the plan does to the jobs besides. What the run config of an ended, generated job
+        asks for may be impossible: then it could not run.
         """
         patched = {a.record.id: a.wanted for a in actions if a.record is not None and a.wanted is not None}
         leaving = {a.record.id for a in actions if a.record is not None and a.verb in _LEAVING}
         return [
             _run_again(record, patched.get(record.id))
             for record in self.jobs
-            if record.current and record.state in RERUN_BY_TOKEN and record.id not in leaving
+            if record.current
+            and record.state in RERUN_BY_TOKEN
+            and record.id not in leaving
+            and record.id not in self._excused
         ]
 
     def why_wait(self, actions: Iterable[Action]) -> str | None:
@@ -166,6 +171,7 @@ class JobPlanner:
         ended = record.ended if record.current else record.state in KEPT
         problems = self.configs.problems(config) if ended else []
         self.warnings += (replace(found, severity=Severity.WARNING) for found in problems)
+        self._excused |= {record.id} if problems else set()
         return bool(problems)
 
     def _comes_back(self, record: JobRecord, config: RunConfig, key: str) -> Action:

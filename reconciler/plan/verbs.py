@@ -23,6 +23,10 @@ class Jobs(Protocol):
         """Return the jobs of a flow, history included, oldest first."""
         ...
 
+    def generations(self, uuid: str) -> list[JobRecord]:
+        """Return the records of one uuid, lowest index first."""
+        ...
+
     def dependants(self, uuid: str) -> list[JobRecord]:
         """Return the jobs that need ``uuid``."""
         ...
@@ -77,6 +81,8 @@ class VerbPlanner:
         verdicts = [(job, self._decide(verb, job)) for job in targets]
         if verb in (JobVerb.RETRY, JobVerb.RERUN):
             return self._again(verb, verdicts, descendants=descendants)
+        if verb is JobVerb.FORGET:
+            verdicts = list(self._with_later_generations(verdicts))
         return _as_plan(verb, verdicts)
 
     def _decide(self, verb: JobVerb, job: JobRecord) -> Verdict:
@@ -98,7 +104,8 @@ class VerbPlanner:
         config = job.wanted or job.config
         if config.worker_name in self.workers:
             return None
-        why = f"its worker '{config.worker_name}' is no longer in the repository"
+        name = config.worker_name
+        why = f"its worker '{name}' is no longer in the repository" if name else "it has no worker"
         return Verdict(None, why, "give it another one: `reconcile set worker`")
 
     def _still_needed(self, job: JobRecord) -> Verdict | None:
@@ -111,6 +118,26 @@ class VerbPlanner:
     def _is_live(self, job: JobRecord) -> bool:
         flow = self._flow(job.flow)
         return job.current and flow is not None and not flow.removed
+
+    def _with_later_generations(
+        self, verdicts: Sequence[tuple[JobRecord, Verdict]]
+    ) -> Iterator[tuple[JobRecord, Verdict]]:
+        """Forget with a job what it was replaced by, which is of no meaning without it; all or nothing."""
+        done = {job.id for job, _ in verdicts}
+        for job, verdict in verdicts:
+            if verdict.effect is None:
+                yield job, verdict
+                continue
+            later = [one for one in self.jobs.generations(job.uuid) if one.index > job.index]
+            decided = [(one, self._decide(JobVerb.FORGET, one)) for one in later]
+            kept = next(((one, found) for one, found in decided if found.effect is None), None)
+            if kept is not None:
+                one, found = kept
+                yield job, Verdict(None, f"it was replaced by {one.path}: {found.reason}", found.hint)
+                continue
+            yield job, verdict
+            yield from ((one, found) for one, found in decided if one.id not in done)
+            done |= {one.id for one in later}
 
     # running again ------------------------------------------------------------------------------------
 

@@ -116,6 +116,17 @@ def test_every_generation_of_a_uuid_is_described(world: World) -> None:
     assert list(validate("job", data)) == []
 
 
+def test_a_job_that_waits_in_vain_says_why_and_what_lets_it_go_on(world: World) -> None:
+    data = world.json("describe", "job", "failing/never")
+    assert data["blocked"] == "failing/never needs failing/bad, which is FAILED"
+    assert data["fix"] == "once the cause is gone: `reconcile retry failing/bad`"
+    assert list(validate("job", data)) == []
+    text = world.run("describe", "job", "failing/never").stdout
+    assert f"blocked:      {data['blocked']}\nfix:          {data['fix']}\n" in text
+    other = world.json("describe", "job", "failing/bad")
+    assert (other["blocked"], other["fix"]) == (None, "")
+
+
 def test_empty_answers_are_empty_lists(world: World) -> None:
     assert world.json("get", "jobs", "no-such-flow/*") == []
     assert world.json("get", "flows", "no-such-flow") == []

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from reconciler.execution.flow_health import health_of
+from reconciler.execution.transitions import leave
 from reconciler.model.health import FlowStatus
 from reconciler.model.states import Health
 from tests.execution.verbs_bench import Bench
@@ -50,7 +52,7 @@ def test_it_is_degraded_once_the_other_one_has_failed(bench: Bench) -> None:
     status = health(bench)
     assert (status.health, status.blocked) == (Health.DEGRADED, True)
     assert status.reason == "far/b needs far/a, which is FAILED"
-    assert status.fix == "`reconcile describe flow far` says how that goes on"
+    assert status.fix == "once the cause is gone: `reconcile retry far/a`"
     assert not health(bench, "far").blocked, "its own job has failed"
     bench.verb("retry", "far/a")
     assert health(bench).health is Health.PROGRESSING
@@ -58,12 +60,55 @@ def test_it_is_degraded_once_the_other_one_has_failed(bench: Bench) -> None:
     assert health(bench).health is Health.HEALTHY
 
 
-@pytest.mark.parametrize(("verb", "state"), [("cancel", "USER_STOPPED"), ("pause", "PAUSED")])
-def test_it_is_suspended_while_the_other_one_is_halted(bench: Bench, verb: str, state: str) -> None:
+@pytest.mark.parametrize(
+    ("verb", "state", "way"), [("cancel", "USER_STOPPED", "rerun"), ("pause", "PAUSED", "resume")]
+)
+def test_it_is_suspended_while_the_other_one_is_halted(bench: Bench, verb: str, state: str, way: str) -> None:
     bench.run("near/one", "far/a")
     bench.verb(verb, "far/b")
     status = health(bench)
     assert (status.health, status.reason) == (Health.SUSPENDED, f"near/c needs far/b, which is {state}")
+    assert status.fix == f"`reconcile {way} far/b`"
+    bench.verb(way, "far/b")
+    bench.run("far/b", "near/c", "near/d")
+
+
+def test_the_way_on_when_the_other_flow_has_stopped_itself(bench: Bench) -> None:
+    """That one is Healthy, and says nothing."""
+    bench.run("near/one")
+    bench.start("far/a")
+    bench.end("far/a", stop_jobflow=True)
+    assert (health(bench, "far").health, health(bench, "far").fix) == (Health.HEALTHY, "")
+    status = health(bench)
+    assert (status.health, status.reason) == (Health.DEGRADED, "near/c needs far/b, which is STOPPED")
+    assert status.fix == "`reconcile rerun far/b`"
+    bench.verb("rerun", "far/b")
+    bench.run("far/b", "near/c", "near/d")
+
+
+@pytest.mark.parametrize(
+    ("change", "fix"),
+    [
+        ({"removed": True}, "flow far was removed from git: its manifest must come back"),
+        ({"suspended": True}, "`reconcile set suspend far off`"),
+    ],
+)
+def test_the_way_on_by_the_flow_of_the_other_one(bench: Bench, change: dict[str, bool], fix: str) -> None:
+    bench.run("near/one", "far/a")
+    bench.verb("pause", "far/b")
+    with bench.store.read() as view:
+        far = view.flow("far")
+    assert far is not None
+    bench.store.write(lambda writer: writer.put_flow(msgspec.structs.replace(far, **change)))
+    assert health(bench).fix == fix
+
+
+def test_the_way_on_when_the_other_one_is_history(bench: Bench) -> None:
+    bench.run("near/one", "far/a")
+    bench.store.write(lambda writer: leave(writer, bench.job("far/b"), "replaced", bench.clock))
+    status = health(bench)
+    assert status.reason == "near/c needs far/b, which is USER_STOPPED and history"
+    assert status.fix == "far/b is history: its manifest must come back as it was, as by `git revert`"
 
 
 def test_who_does_not_mind_is_not_blocked(bench: Bench) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.execution.retrying import drop_unwanted_retry
 from reconciler.execution.transitions import apply_config, leave
+from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.health import flow_status
 from reconciler.model.records import JobRecord
 from reconciler.model.retries import Cause
@@ -140,6 +142,37 @@ def test_a_generated_job_has_the_retries_of_its_generator(bench: Bench) -> None:
     bench.start("f/new")
     bench.killed("f/new", Cause.WALLTIME)
     assert bench.job("f/new").retry_at == bench.clock + 10
+
+
+def test_many_retries_at_once_read_their_flow_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow of thousands of jobs takes long to read, and nobody else can write meanwhile."""
+    keys = [str(number) for number in range(100)]
+    bench.flow("many", {key: [] for key in keys})
+    built = [
+        BuiltJob(
+            key=key, uuid=f"many-{key}", index=1, name=key, function="m.f", content=key, parents=[], own={},
+            on_missing="error", files=[("new", key)], hosts=[], payload=b"{}",
+        )
+        for key in keys
+    ]  # fmt: skip
+    build = BuiltFlow(build_key="many", jobs=built, jobflow_version="1", code=["tree"])
+    bench.store.write(lambda writer: writer.put_build(build))
+    for key in keys:
+        bench.edit(f"many/{key}", config=config(retries=TWICE))
+        bench.start(f"many/{key}")
+        bench.killed(f"many/{key}", Cause.WALLTIME)
+    read: list[str] = []
+    original = View.build
+
+    def counting(view: View, build_key: str) -> BuiltFlow | None:
+        read.append(build_key)
+        return original(view, build_key)
+
+    monkeypatch.setattr(View, "build", counting)
+    assert bench.wait(3600)
+    assert read == ["many"]
+    assert set(bench.states(*(f"many/{key}" for key in keys))) == {"READY"}
+    assert [bench.job(f"many/{key}").files for key in keys[:2]] == [[("new", "0")], [("new", "1")]]
 
 
 # people and commits -----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.execution.outputs import EmbeddedOutputs
+from reconciler.execution.ready import unhook
 from reconciler.model.records import JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.states import ACTIVE, FINISHED, JobState
@@ -311,6 +312,15 @@ class TestCancelAndForget:
         assert bench.states("f/a", "f/b") == ["USER_STOPPED", "USER_STOPPED"]
         assert "WAITING -> READY" not in bench.events("f/b", "State")
 
+    def test_who_does_not_mind_goes_on_without_what_a_response_stopped(self, bench: Bench) -> None:
+        bench.flow("h", {"far": ["f/c"], "near": ["f/d"], "minds": ["f/d"]})
+        for path in ("h/far", "h/near"):
+            bench.edit(path, on_missing="none")
+        bench.start("f/a")
+        bench.end("f/a", stop_jobflow=True)
+        assert bench.states("f/b", "f/c", "f/d", "g/x") == ["STOPPED", "STOPPED", "STOPPED", "WAITING"]
+        assert bench.states("h/far", "h/near", "h/minds") == ["READY", "READY", "WAITING"]
+
     def test_forget_takes_only_what_nobody_wants_or_needs(self, bench: Bench) -> None:
         bench.start("f/a")
         bench.end("f/a", addition=[new_job("u1")])
@@ -321,6 +331,54 @@ class TestCancelAndForget:
         assert [job.uuid for job in bench.jobs() if job.generated_by] == []
         assert bench.output("u1") is None
         bench.run("f/a")
+
+    def test_forget_takes_what_replaced_the_job_as_well(self, bench: Bench) -> None:
+        self.replaced(bench)
+        plan = bench.verb("forget", "old/a")
+        assert [step.job.path for step in plan.steps] == ["old/a", "old/a@2", "old/a@3"]
+        assert [job.path for job in bench.jobs() if job.flow == "old"] == ["old/b"]
+        assert bench.output("old-a") is None
+        bench.verb("forget", "old/b")
+
+    def test_forget_of_all_generations_or_of_the_last_one(self, bench: Bench) -> None:
+        self.replaced(bench)
+        bench.verb("forget", "old/a@3")
+        assert bench.output("old-a") == "old-a_2.1"
+        plan = bench.verb("forget", "old/a@2", "old/a")
+        assert [step.job.path for step in plan.steps] == ["old/a@2", "old/a"]
+        bench.verb("forget", "old/b")
+
+    def test_forget_nothing_that_was_replaced_by_what_still_runs(self, bench: Bench) -> None:
+        self.replaced(bench)
+        bench.edit("old/a@3", state=JobState.RUNNING)
+        assert refusal(bench, "forget", "old/a") == (
+            "it was replaced by old/a@3: it is RUNNING: only what has ended is forgotten",
+            "wait until it has ended",
+        )
+        bench.edit("old/a@3", state=JobState.COMPLETED)
+
+    def test_a_store_whose_first_generation_is_gone(self, bench: Bench) -> None:
+        self.replaced(bench)
+        first = next(job for job in bench.jobs() if job.id == "old-a_1")
+        bench.store.write(lambda writer: writer.delete_job(first))
+        for path in ("old/a@2", "old/a@3"):
+            bench.edit(path, current=False)
+        bench.store.write(lambda writer: unhook(writer, [bench.job("old/b")], bench.clock))
+        assert bench.job("old/b").parents == ["old-a"], "its generator is not known to be in another life"
+
+    def replaced(self, bench: Bench) -> None:
+        """A removed flow whose a has replaced itself twice; b needed it, and was cancelled."""
+        bench.flow("old", {"a": [], "b": ["a"]})
+        for path, index in (("old/a", 2), ("old/a@2", 3)):
+            bench.start(path)
+            bench.end(path, replace=[new_job("old-a", index)])
+        bench.run("old/a@3")
+        bench.verb("cancel", "old/b")
+        with bench.store.read() as view:
+            flow = view.flow("old")
+        assert flow is not None
+        removed = msgspec.structs.replace(flow, removed=True)
+        bench.store.write(lambda writer: writer.put_flow(removed))
 
     def test_forget_a_removed_flow_and_then_the_flow_itself(self, bench: Bench) -> None:
         bench.flow("old", {"a": [], "b": ["a"]})
@@ -392,7 +450,7 @@ class Life:
     def _end(self, job: JobRecord, how: int) -> None:
         self.born += 1
         fresh = new_job(f"u{self.born}", name=f"n{how % 2}")
-        match how % 8:
+        match how % 9:
             case 0 | 1:
                 self.bench.end_one(job)
             case 2:
@@ -404,7 +462,9 @@ class Life:
             case 5:
                 self.bench.end_one(job, addition=[fresh, new_job(f"v{self.born}", parents=[f"u{self.born}"])])
             case 6:
-                self.bench.killed_one(job, Cause.WALLTIME if how % 3 else Cause.OOM)
+                self.bench.killed_one(job, Cause.WALLTIME if how % 2 else Cause.OOM)
+            case 7:
+                self.bench.end_one(job, stop_jobflow=True)
             case _:
                 self.bench.end_one(job, stop_children=True)
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from reconciler.actual.writer import Writer
@@ -99,6 +100,58 @@ def campaign(tmp_path: Path, builder: SharedBuilder) -> Iterator[Campaign]:
     yield made
     world.check_sound()
     world.close()
+
+
+INDIFFERENT = """
+    apiVersion: reconciler/v1
+    kind: Flow
+    metadata: {name: held}
+    spec:
+      on_change: hold
+      jobs:
+        - id: x
+          function: reconciler.examples.add
+          args: [{$output: f/d}, 1]
+          config: {on_missing_references: none}
+    """
+
+
+class TestWhoDoesNotMind:
+    """Flow ``held`` goes on with what it was made of, and takes None for the result of f/d."""
+
+    @pytest.fixture
+    def both(self, campaign: Campaign) -> Campaign:
+        campaign.world.repository.write_yaml("flows/held.yaml", INDIFFERENT)
+        campaign.reconcile("")
+        assert self.state(campaign) == "WAITING"
+        return campaign
+
+    def state(self, campaign: Campaign) -> str:
+        (job,) = (job for job in campaign.world.jobs() if job.flow == "held")
+        return job.state.value
+
+    def test_goes_on_without_a_job_whose_flow_was_removed(self, both: Campaign) -> None:
+        both.world.repository.remove("flows/f.yaml")
+        both.world.repository.commit()
+        both.world.session().reconcile(Silent(), allow_prune=True)
+        assert self.state(both) == "READY"
+
+    @pytest.mark.parametrize("state", [JobState.READY, JobState.FAILED])
+    def test_goes_on_without_a_job_that_newer_content_replaced(self, both: Campaign, state: JobState) -> None:
+        waits_for_a_retry = msgspec.structs.replace(
+            both.job("d"), state=state, retry_at=9e9 if state is JobState.FAILED else None, retried=["oom"]
+        )
+        both.world.store.write(lambda writer: writer.put_job(waits_for_a_retry))
+        both.reconcile("", FLOW.replace("args: [4]", "args: [5]"))
+        assert self.state(both) == "READY"
+
+    def test_waits_until_one_that_runs_has_ended(self, both: Campaign) -> None:
+        both.put(d=JobState.RUNNING)
+        old = both.job("d").id
+        both.reconcile("", FLOW.replace("args: [4]", "args: [5]"))
+        assert self.state(both) == "WAITING"
+        both.world.store.write(lambda writer: _end(writer, old))
+        assert self.state(both) == "READY"
 
 
 class TestToken:
