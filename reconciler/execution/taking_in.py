@@ -8,7 +8,7 @@ import msgspec
 
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.errors import InputError
+from reconciler.errors import InputError, TransientError
 from reconciler.execution.outputs import Outputs
 from reconciler.execution.responses import fail, take_in
 from reconciler.execution.result import JobResult
@@ -63,7 +63,12 @@ class TakerIn(OnWorker):
         group: list[Collected] = []
         weight = 0
         for job, ending in collected:
-            group.append((job, self._saved(ending)))
+            try:
+                group.append((job, self._saved(ending)))
+            except TransientError:
+                if group:  # what was saved so far counts, whatever becomes of the others
+                    yield group
+                raise
             weight += ending.weight
             if weight >= _HEAVY:
                 yield group
@@ -86,7 +91,7 @@ class TakerIn(OnWorker):
         """Record all endings at once; if one holds what cannot be kept, that job alone fails."""
         try:
             self.warnings += self.store.write(lambda writer: self._record_endings(writer, endings, now))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             if len(endings) > 1:
                 for one in endings:
                     self._record([one], now)

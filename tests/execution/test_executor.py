@@ -97,6 +97,34 @@ def test_an_output_that_cannot_be_kept_fails_its_job_alone(world: World) -> None
 
 
 @pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize("odd", [{"worker": 5}, {"priority": "high"}, {"worker": {"name": "w1"}}])
+def test_a_child_with_values_of_a_wrong_kind_fails_its_generator_alone(
+    world: World, odd: dict[str, object]
+) -> None:
+    world.yaml(
+        "lib/odd.py",
+        f"""
+        from jobflow import Response, job
+
+        @job
+        def child():
+            return 1
+
+        @job
+        def odd():
+            made = child()
+            made.config.manager_config = {odd!r}
+            return Response(addition=made)
+        """,
+    )
+    world.flow("born", {"id": "odd", "function": "odd.odd"}, {"id": "even", "function": "give", "args": [1]})
+    world.reconcile()
+    world.run()
+    assert world.states("born/odd", "born/even") == ["REMOTE_ERROR", "COMPLETED"]
+    assert [job.path for job in world.jobs().values() if job.generated_by] == []
+
+
+@pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("text", ["{", "[]", '{"ok": "yes"}', '{"ok": true}'])
 def test_a_damaged_result_is_reported(world: World, text: str) -> None:
     world.flow("f", {"id": "j", "function": "response_flows.writes_a_false_result", "args": [text]})

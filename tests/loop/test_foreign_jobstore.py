@@ -148,6 +148,36 @@ def test_an_output_that_has_no_store_to_go_to_is_said_and_stays_on_the_worker(pr
     assert kept["blobs"]["data"][0]["data"] == [0, 1, 2, 3]
 
 
+ODD = """
+from jobflow import job
+
+@job
+def huge():
+    return {"number": 2**70}
+
+@job
+def fine():
+    return 1
+"""
+
+
+def test_an_output_that_the_store_can_never_hold_is_no_outage(project: Project) -> None:
+    """That job alone fails; the worker and the others go on."""
+    project.repository.write("lib/odd.py", ODD)
+    jobs = [{"id": name, "function": f"odd.{name}"} for name in ("huge", "fine")]
+    head = "apiVersion: reconciler/v1\nkind: Flow\nmetadata: {name: f}\n"
+    project.repository.write("flows/f.yaml", f"{head}spec: {json.dumps({'jobs': jobs})}\n")
+    project.choose({"docs_store": {"type": "MemoryStore"}})
+    done = project.run()
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert project.states() == {"f/huge": "REMOTE_ERROR", "f/fine": "COMPLETED"}
+    rows = json.loads(project.reconcile("get", "jobs", "-o", "json").stdout)
+    (huge,) = (row for row in rows if row["key"] == "f/huge")
+    assert "the job store cannot hold it" in huge["error"]
+    workers = json.loads(project.reconcile("get", "workers", "-o", "json").stdout)
+    assert {worker["name"]: worker["reachable"] for worker in workers}["w1"] is True, workers
+
+
 def test_results_wait_on_the_worker_while_the_store_does_not_answer(project: Project) -> None:
     """The job itself takes the store away, so that it is gone when its result is taken in."""
     place = project.docs.parent / "place"

@@ -42,7 +42,7 @@ class ForeignOutputs:
         Raises
         ------
         InputError
-            ``spec.jobstore`` lacks an additional store that the job writes to.
+            ``spec.jobstore`` lacks an additional store that the job writes to, or can never hold its output.
         TransientError
             The store cannot be reached.
         """
@@ -52,7 +52,7 @@ class ForeignOutputs:
                     f"spec.jobstore of the Project has no additional store '{name}', which the job writes to",
                     hint=f"add it under additional_stores.{name}",
                 )
-        with _answering():
+        with _answering(), _holding():
             for name, found in blobs.items():
                 if found:
                     self.store.additional_stores[name].update(found, key="blob_uuid")
@@ -73,8 +73,27 @@ def _answering() -> Iterator[None]:
     """Whatever a store raises (each has errors of its own), it may answer when asked again later."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
         raise TransientError(f"the job store does not answer: {error}") from error
+
+
+_NO_DATA = frozenset({"InvalidDocument", "DocumentTooLarge", "InvalidStringData"})
+"""Errors of MongoDB's client about a document, which have no kind of Python's own."""
+
+
+@contextmanager
+def _holding() -> Iterator[None]:
+    """What a store can never hold is no outage: an integer of more than 64 bits in MongoDB, for instance."""
+    try:
+        yield
+    except Exception as error:
+        about_data = isinstance(error, ArithmeticError | TypeError | ValueError)
+        if about_data or _NO_DATA & {kind.__name__ for kind in type(error).__mro__}:
+            said = f"{type(error).__name__}: {error}"
+            raise InputError(f"the job store cannot hold it: {said}") from error
+        raise
 
 
 def open_jobstore(spec: Mapping[str, Any]) -> JobStore:
