@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from reconciler.errors import TransientError
+from reconciler.execution.bridge.jobstore import ForeignOutputs
 from reconciler.execution.standing import _FIRST_BACK_OFF, _LONGEST_BACK_OFF
 from reconciler.model.records import JobRecord, WorkerStatus
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import ACTIVE, JobState
-from tests.execution.support import World, gate, lines, processes_below, running
+from tests.execution.support import World, eventually, gate, lines, processes_below, running
 
 pytestmark = pytest.mark.timeout(600)  # for a machine that is busy with other things, too
 
@@ -94,6 +96,37 @@ def test_an_output_that_cannot_be_kept_fails_its_job_alone(world: World) -> None
     world.run()
     assert world.states("kept/odd", "kept/even") == ["REMOTE_ERROR", "COMPLETED"]
     assert "its output cannot be kept" in (world.job("kept/odd").error or "")
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_job_store_that_goes_away_keeps_what_it_was_given_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a batch that it has, or can never hold, have ended; the others wait for it."""
+    project = world.repository.path / "reconciler.yaml"
+    store = "jobstore: {docs_store: {type: MemoryStore}}"
+    project.write_text(project.read_text().replace("spec: {", f"spec: {{{store}, "))
+    world.yaml("lib/odd.py", "from jobflow import job\n\n@job\ndef power(of):\n    return 2**of\n")
+    powers = {"one": 1, "huge": 70, "two": 2}
+    world.flow("f", *({"id": name, "function": "odd.power", "args": [of]} for name, of in powers.items()))
+    world.reconcile()
+    world.advance()
+    assert eventually(lambda: len(list((world.work / "w1/.outbox").glob("*_*"))) == len(powers))
+    save, saved = ForeignOutputs.save_before, []
+
+    def twice(self: ForeignOutputs, *arguments: Any) -> None:
+        saved.append(arguments)
+        if len(saved) == len(powers):
+            raise TransientError("the job store does not answer: gone")
+        save(self, *arguments)
+
+    monkeypatch.setattr(ForeignOutputs, "save_before", twice)
+    world.until(lambda: len(saved) == len(powers))
+    states = sorted(job.state.value for job in world.jobs().values())
+    assert len([state for state in states if state in ("COMPLETED", "REMOTE_ERROR")]) == len(powers) - 1
+    monkeypatch.undo()
+    world.advance(time.time() + 60)
+    assert world.states("f/one", "f/huge", "f/two") == ["COMPLETED", "REMOTE_ERROR", "COMPLETED"]
 
 
 @pytest.mark.usefixtures("warm")

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jobflow import JobStore
+from pymongo.errors import (
+    AutoReconnect,
+    BulkWriteError,
+    DocumentTooLarge,
+    OperationFailure,
+    ServerSelectionTimeoutError,
+    WriteError,
+)
 
+from reconciler.errors import InputError, ReconcilerError, TransientError
+from reconciler.execution.bridge.jobstore import ForeignOutputs
 from reconciler.execution.launch import RESULT
 from tests.support import Reconcile, Repository, minimal_project
 
@@ -176,6 +187,61 @@ def test_an_output_that_the_store_can_never_hold_is_no_outage(project: Project) 
     assert "the job store cannot hold it" in huge["error"]
     workers = json.loads(project.reconcile("get", "workers", "-o", "json").stdout)
     assert {worker["name"]: worker["reachable"] for worker in workers}["w1"] is True, workers
+
+
+@pytest.fixture
+def outputs() -> ForeignOutputs:
+    return ForeignOutputs({"docs_store": {"type": "MemoryStore"}})
+
+
+def _document(uuid: str, output: Any) -> dict[str, Any]:
+    return {"uuid": uuid, "index": 1, "output": output}
+
+
+def _deep(levels: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(levels):
+        found = {"a": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    "output", [2**70, {"a\0b": 1}, "\ud800", _deep(3000)], ids=["integer", "key", "text", "deep"]
+)
+def test_what_mongodb_cannot_write_is_wrong_input(outputs: ForeignOutputs, output: Any) -> None:
+    with pytest.raises(InputError, match="cannot hold it"):
+        outputs.save_before([_document("odd", output)], {})
+    outputs.save_before([_document("fine", 1)], {})
+    assert outputs.latest("odd") is None
+    assert outputs.latest("fine") == _document("fine", 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (DocumentTooLarge("BSON document too large (17000000 bytes)"), InputError),
+        (WriteError("BSONObj size is invalid", code=10334), InputError),
+        (BulkWriteError({"writeErrors": [{"code": 17419, "errmsg": "too large"}]}), InputError),
+        (BulkWriteError({"writeErrors": [{"code": 11602, "errmsg": "interrupted"}]}), TransientError),
+        (OperationFailure("not authorized", code=13), TransientError),
+        (AutoReconnect("connection closed"), TransientError),
+        (ServerSelectionTimeoutError("no server"), TransientError),
+        (ssl.SSLCertVerificationError("certificate has expired"), TransientError),
+        (ConnectionRefusedError("connection refused"), TransientError),
+    ],
+)
+def test_what_is_wrong_with_a_document_is_told_from_an_outage(
+    outputs: ForeignOutputs, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[ReconcilerError]
+) -> None:
+    """No server is here to raise these."""
+
+    def fail(*_arguments: Any, **_options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(outputs.store.docs_store, "update", fail)
+    with pytest.raises(ReconcilerError) as caught:
+        outputs.save_before([_document("odd", 1)], {})
+    assert type(caught.value) is kind
 
 
 def test_results_wait_on_the_worker_while_the_store_does_not_answer(project: Project) -> None:

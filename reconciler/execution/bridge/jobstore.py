@@ -82,6 +82,12 @@ def _answering() -> Iterator[None]:
 _NO_DATA = frozenset({"InvalidDocument", "DocumentTooLarge", "InvalidStringData"})
 """Errors of MongoDB's client about a document, which have no kind of Python's own."""
 
+_REFUSED_DATA = frozenset({15, 22, 52, 56, 57, 121, 10334, 17280, 17419, 17420})
+"""Codes of MongoDB's server for a document that it takes in no form: too big, too deep, names of fields."""
+
+_LONGEST_REASON = 500
+"""Characters of an error that are told: some repeat the document."""
+
 
 @contextmanager
 def _holding() -> Iterator[None]:
@@ -89,11 +95,26 @@ def _holding() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        about_data = isinstance(error, ArithmeticError | TypeError | ValueError)
-        if about_data or _NO_DATA & {kind.__name__ for kind in type(error).__mro__}:
+        if _is_about_data(error):
             said = f"{type(error).__name__}: {error}"
-            raise InputError(f"the job store cannot hold it: {said}") from error
+            raise InputError(f"the job store cannot hold it: {said[:_LONGEST_REASON]}") from error
         raise
+
+
+def _is_about_data(error: Exception) -> bool:
+    """Whether the document is what is wrong. A certificate that is not valid is a ValueError, too."""
+    if isinstance(error, OSError):
+        return False
+    if isinstance(error, ArithmeticError | TypeError | ValueError | RecursionError):
+        return True
+    return bool(_NO_DATA & {kind.__name__ for kind in type(error).__mro__} or _codes(error) & _REFUSED_DATA)
+
+
+def _codes(error: Exception) -> set[Any]:
+    """Return the codes of MongoDB's server in an error about writing; of one document each."""
+    details = getattr(error, "details", None)
+    written = details.get("writeErrors") if isinstance(details, Mapping) else None
+    return {one.get("code") for one in written or ()} | {getattr(error, "code", None)}
 
 
 def open_jobstore(spec: Mapping[str, Any]) -> JobStore:
