@@ -51,6 +51,14 @@ class TransientError(WorldError):
     """It may work when tried again later; nothing has changed."""
 
 
+class LostError(WorldError):
+    """git does not have an object (any more): asking again gives the same answer."""
+
+
+class UnfitError(InputError):
+    """The code of the repository has what cannot be sent to a worker: a symlink, a submodule."""
+
+
 class RefusedError(ReconcilerError):
     """A guard refused, the plan is stale, or another process holds the lease."""
 

@@ -15,7 +15,15 @@ from pathlib import Path
 import msgspec
 
 from reconciler.diagnostics import did_you_mean
-from reconciler.errors import InputError, ReconcilerError, RefusedError, TransientError, WorldError
+from reconciler.errors import (
+    InputError,
+    LostError,
+    ReconcilerError,
+    RefusedError,
+    TransientError,
+    UnfitError,
+    WorldError,
+)
 from reconciler.model.desired import Revision
 
 _COMMAND_TIMEOUT = 60.0
@@ -185,20 +193,49 @@ class Source:
 
         Raises
         ------
-        InputError
+        UnfitError
             The tree has a symlink or submodule.
+        LostError
+            The repository does not have all of the tree.
         """
         import tarfile
 
-        raw = self.run("archive", "--format=tar", tree).stdout
+        raw = self._archived(tree)
         with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
             for member in archive:
                 if member.isdir():
                     continue
                 content = archive.extractfile(member) if member.isfile() else None
                 if content is None or ".." in Path(member.name).parts:
-                    raise InputError(f"'{member.name}' in the code of this repository is no plain file")
+                    raise UnfitError(f"'{member.name}' in the code of this repository is no plain file")
                 yield member.name, bool(member.mode & 0o100), content.read()
+
+    def _archived(self, tree: str) -> bytes:
+        try:
+            return self.run("archive", "--format=tar", tree).stdout
+        except TransientError:
+            raise
+        except WorldError as error:
+            if self._lacks(tree):
+                raise self._lost(f"the code {tree}") from error
+            raise
+
+    def _lacks(self, tree: str) -> bool:
+        """Whether this repository answers, and does not have all of a tree."""
+        if self._objects(tree) == [None]:
+            return True
+        listed = self.run("rev-list", "--objects", "--missing=print", tree).stdout
+        return any(line.startswith(b"?") for line in listed.splitlines())
+
+    def _lost(self, what: str) -> WorldError:
+        """Return why there is no such object: for good, or until the remote of a partial clone answers."""
+        if self.run("config", "--get-regexp", r"^remote\..*\.promisor$", check=False).stdout:
+            return TransientError(f"git cannot fetch {what}", hint="this clone is partial: check its remote")
+        shallow = (self.git_dir / "shallow").exists()
+        fetch = "git fetch --unshallow" if shallow else "git fetch"
+        return LostError(
+            f"git has lost {what}", hint=f"bring it back with `{fetch}`, or look with `git fsck`"
+        )
 
     def extract(self, tree: str, target: Path) -> None:
         """Write the files of a tree below ``target``, completely or not at all.

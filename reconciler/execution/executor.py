@@ -92,7 +92,13 @@ class Lane(OnWorker):
         return self._looks
 
     def advance(self, now: float) -> bool:
-        """Move the jobs of this worker; an outage changes no job and makes the next try later."""
+        """Move the jobs of this worker; an outage changes no job and makes the next try later.
+
+        Raises
+        ------
+        WorldError
+            The store failed: whatever else fails in a pass is a TransientError, an outage of this worker.
+        """
         with self.store.read() as view:
             active = [job for state in ACTIVE for job in view.in_state(state, self.name)]
             old = view.due_cleanups(self.name, now, _CLEANED_AT_ONCE)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.desired.git import Source, open_source
-from reconciler.errors import InputError, TransientError, WorldError
+from reconciler.errors import InputError, LostError, TransientError, WorldError
 from tests.support import Repository
 
 
@@ -96,6 +96,61 @@ def test_blobs_of_every_size(repository: Repository, source: Source) -> None:
 def test_lost_blob(source: Source) -> None:
     with pytest.raises(WorldError, match="git has lost the object"):
         list(source.blobs(["0" * 40]))
+
+
+@pytest.mark.parametrize("name", ["HEAD^{tree}", "HEAD:a/b", "HEAD:a/b/two.yaml"])
+def test_lost_code(source: Source, repository: Repository, name: str) -> None:
+    tree, lost = repository.run("rev-parse", "HEAD^{tree}"), repository.run("rev-parse", name)
+    assert len(list(source.code(tree))) == 3
+    (source.git_dir / "objects" / lost[:2] / lost[2:]).unlink()
+    with pytest.raises(LostError, match=f"git has lost the code {tree}"):
+        list(source.code(tree))
+
+
+def test_code_of_a_history_that_was_rewritten(source: Source, repository: Repository) -> None:
+    tree = repository.run("rev-parse", "HEAD^{tree}")
+    repository.write("top.txt", "another")
+    repository.run("commit", "--quiet", "--all", "--amend", "--message=another")
+    repository.run("reflog", "expire", "--expire=now", "--all")
+    repository.run("gc", "--quiet", "--prune=now")
+    with pytest.raises(LostError, match="git has lost the code"):
+        list(source.code(tree))
+
+
+def test_code_that_a_shallow_clone_does_not_have(
+    source: Source, repository: Repository, tmp_path: Path
+) -> None:
+    tree = repository.run("rev-parse", "HEAD^{tree}")
+    repository.write("top.txt", "another")
+    repository.commit()
+    repository.run("clone", "--quiet", "--depth=1", repository.path.as_uri(), str(tmp_path / "shallow"))
+    shallow = open_source(str(tmp_path / "shallow"), None, "", tmp_path)
+    with pytest.raises(LostError) as caught:
+        list(shallow.code(tree))
+    assert "git fetch --unshallow" in (caught.value.hint or "")
+
+
+def test_what_a_partial_clone_cannot_fetch_is_not_lost(
+    source: Source, repository: Repository, tmp_path: Path
+) -> None:
+    tree = repository.run("rev-parse", "HEAD^{tree}")
+    repository.run("config", "uploadpack.allowFilter", "true")
+    options = ("--quiet", "--bare", "--filter=blob:none")
+    repository.run("clone", *options, repository.path.as_uri(), str(tmp_path / "partial"))
+    partial = open_source(str(tmp_path / "partial"), None, "", tmp_path)
+    away = repository.path.rename(tmp_path / "away")
+    with pytest.raises(TransientError):
+        list(partial.code(tree))
+    away.rename(repository.path)
+    assert len(list(partial.code(tree))) == 3
+
+
+def test_a_repository_that_is_away_has_lost_nothing(source: Source, repository: Repository) -> None:
+    tree = repository.run("rev-parse", "HEAD^{tree}")
+    repository.path.rename(repository.path.with_name("away"))
+    with pytest.raises(WorldError, match="not a git repository") as caught:
+        list(source.code(tree))
+    assert not isinstance(caught.value, LostError)
 
 
 def test_earlier_versions_of_a_file(repository: Repository, source: Source) -> None:

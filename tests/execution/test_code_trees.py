@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import reconciler.loop as loop_module
+from reconciler.errors import InputError
 from reconciler.execution.worker.freight import Repository
 from tests.execution.support import World
 
@@ -98,3 +100,70 @@ def test_what_the_other_has_no_longer_is_sent_again(world: World, sent: list[str
     world.run()
     assert world.states("f1/j", "f2/j") == ["COMPLETED"] * 2
     assert sent == [tree.name] * 2
+
+
+# a repository that does not give it -------------------------------------------------------------------
+
+
+def test_code_that_git_has_lost_fails_only_the_jobs_that_need_it(world: World) -> None:
+    resume(world)
+    lost = "1" * 40
+    world.flow("f3", *({"id": name, "function": "give", "args": [name]} for name in "ab"), worker="w1")
+    world.reconcile()
+    world.edit("f3/a", code=[lost])
+    world.run()
+    assert world.states("f1/j", "f2/j", "f3/a", "f3/b") == ["COMPLETED"] * 2 + ["REMOTE_ERROR", "COMPLETED"]
+    assert f"git has lost the code {lost} - bring it back with `git fetch`" in (world.job("f3/a").error or "")
+    assert world.executor is not None
+    assert world.executor.outages() == {}
+
+
+@pytest.fixture
+def away(world: World) -> Callable[[], Path]:
+    """Take the repository away, as when its file system is not mounted; rename what it returns back."""
+    return lambda: world.repository.path.rename(world.repository.path.with_name("away"))
+
+
+def test_a_repository_that_is_away_is_an_outage_of_the_worker_that_needs_it(
+    world: World, away: Callable[[], Path]
+) -> None:
+    """The other worker, whose job needs no code of it, goes on in the same pass."""
+    world.flow("f2", {"id": "j", "function": "math.factorial", "args": [3]}, worker="w2")
+    world.reconcile()
+    world.edit("f2/j", code=[])
+    place = away()
+    world.advance()
+    assert world.states("f1/j", "f2/j") == ["CHECKED_OUT", "SUBMITTED"]
+    assert world.executor is not None
+    (outage,) = world.executor.outages().items()
+    assert outage[0] == "w1"
+    assert outage[1].startswith("the repository cannot be read: git ")
+    assert "not a git repository" in outage[1]
+    world.until(lambda: world.state("f2/j") == "COMPLETED")
+    place.rename(world.repository.path)
+    world.advance(time.time() + 600)
+    world.run()
+    assert world.states("f1/j", "f2/j") == ["COMPLETED"] * 2
+    assert world.job("f1/j").attempt == 1
+
+
+def test_a_repository_that_cannot_be_opened_yet_is_an_outage(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that starts while it is not mounted opens it when a worker needs it."""
+
+    def no_directory(_wanted: object) -> Iterator[Any]:
+        raise InputError("there is no directory /campaign", hint="--repo takes a git repository or a URL")
+
+    world.reconcile()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "Repository", lambda *_: Repository(no_directory, no_directory))
+        world.restart()
+    world.advance()
+    assert world.state("f1/j") == "CHECKED_OUT"
+    assert world.executor is not None
+    assert "there is no directory /campaign" in world.executor.outages()["w1"]
+    world.restart()
+    world.advance(time.time() + 600)
+    world.run()
+    assert world.state("f1/j") == "COMPLETED"

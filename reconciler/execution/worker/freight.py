@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
-from reconciler.errors import InputError, ReconcilerError, TransientError
+from reconciler.errors import LostError, ReconcilerError, TransientError, UnfitError
 from reconciler.execution import launch
 from reconciler.execution.outputs import Outputs, needed_outputs
 from reconciler.execution.worker import uploads
@@ -41,6 +42,11 @@ class Freight:
     """The files for some jobs of one worker. ``there`` are the launchers and code trees that it has already.
 
     After all parcels were made, ``impossible`` has the jobs whose files cannot be made, and why.
+
+    Raises
+    ------
+    TransientError
+        The repository cannot be read now.
     """
 
     def __init__(
@@ -77,7 +83,7 @@ class Freight:
         Raises
         ------
         TransientError
-            The store of outputs cannot be read now.
+            The repository or the store of outputs cannot be read now.
         """
         yield from self._code
         name = launch.launcher_name()
@@ -91,8 +97,9 @@ class Freight:
         for tree in sorted({tree for job in self._jobs for tree in job.code if tree not in self._there}):
             target = uploads.shared_name(tree, launch.CODE)
             try:
-                files = list(self._repository.code(tree))
-            except InputError as error:
+                with _reading():
+                    files = list(self._repository.code(tree))
+            except (LostError, UnfitError) as error:
                 self._broken[tree] = error
             else:
                 yield from (Parcel(f"{target}/{path}", data, flag) for path, flag, data in files)
@@ -106,7 +113,7 @@ class Freight:
         except TransientError:
             raise
         except (ReconcilerError, ValueError, KeyError) as error:
-            self.impossible[job.id] = str(error) or type(error).__name__
+            self.impossible[job.id] = _told(error)
             return []
 
     def _files(self, number: int, job: JobRecord) -> Iterator[Parcel]:
@@ -122,3 +129,19 @@ class Freight:
                 files[f"files/{blob}/{name}"] = data
         for path, data in files.items():
             yield Parcel(uploads.job_name(number, path), data)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What git has lost, or what cannot be sent, stays so; that the repository is away may pass."""
+    try:
+        yield
+    except (LostError, UnfitError, TransientError):
+        raise
+    except ReconcilerError as error:
+        raise TransientError(f"the repository cannot be read: {error.message}", hint=error.hint) from error
+
+
+def _told(error: Exception) -> str:
+    hint = error.hint if isinstance(error, ReconcilerError) else None
+    return " - ".join(filter(None, (str(error) or type(error).__name__, hint)))
