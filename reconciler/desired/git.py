@@ -175,7 +175,13 @@ class Source:
         return {name for name in raw.split("\0") if name}
 
     def blobs(self, object_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield (object id, content) of many blobs with one git process."""
+        """Yield (object id, content) of many blobs with one git process.
+
+        Raises
+        ------
+        LostError
+            The repository does not have one.
+        """
         wanted = list(object_ids)
         if not wanted:
             return
@@ -184,7 +190,7 @@ class Source:
         for object_id in wanted:
             header = stream.readline().split()
             if len(header) != 3:
-                raise WorldError(f"git has lost the object {object_id}", hint="run `git fsck`")
+                raise self._lost(f"the object {object_id}")
             yield object_id, stream.read(int(header[2]))
             stream.read(1)
 

@@ -94,7 +94,7 @@ def test_blobs_of_every_size(repository: Repository, source: Source) -> None:
 
 
 def test_lost_blob(source: Source) -> None:
-    with pytest.raises(WorldError, match="git has lost the object"):
+    with pytest.raises(LostError, match="git has lost the object"):
         list(source.blobs(["0" * 40]))
 
 
@@ -134,6 +134,7 @@ def test_what_a_partial_clone_cannot_fetch_is_not_lost(
     source: Source, repository: Repository, tmp_path: Path
 ) -> None:
     tree = repository.run("rev-parse", "HEAD^{tree}")
+    blob = repository.run("rev-parse", "HEAD:top.txt")
     repository.run("config", "uploadpack.allowFilter", "true")
     options = ("--quiet", "--bare", "--filter=blob:none")
     repository.run("clone", *options, repository.path.as_uri(), str(tmp_path / "partial"))
@@ -141,6 +142,9 @@ def test_what_a_partial_clone_cannot_fetch_is_not_lost(
     away = repository.path.rename(tmp_path / "away")
     with pytest.raises(TransientError):
         list(partial.code(tree))
+    with pytest.raises(WorldError) as caught:
+        list(partial.blobs([blob]))
+    assert not isinstance(caught.value, LostError)
     away.rename(repository.path)
     assert len(list(partial.code(tree))) == 3
 

@@ -167,3 +167,42 @@ def test_a_repository_that_cannot_be_opened_yet_is_an_outage(
     world.advance(time.time() + 600)
     world.run()
     assert world.state("f1/j") == "COMPLETED"
+
+
+@pytest.fixture
+def reading(world: World) -> World:
+    """The code is on the worker already; what runs next needs a file of the repository."""
+    world.reconcile()
+    world.run()
+    world.yaml("data/one.txt", "one")
+    world.yaml("data/two.txt", "two")
+    jobs = ({"id": name, "function": "give", "args": [{"$path": f"data/{name}.txt"}]} for name in NAMES)
+    world.flow("read", *jobs, worker="w1")
+    world.reconcile()
+    return world
+
+
+NAMES = ("one", "two")
+
+
+def test_a_repository_that_is_away_when_a_job_needs_a_file_of_it_is_an_outage(
+    reading: World, away: Callable[[], Path]
+) -> None:
+    place = away()
+    reading.advance()
+    assert reading.states("read/one", "read/two") == ["CHECKED_OUT"] * 2
+    assert reading.executor is not None
+    assert "the repository cannot be read: git cat-file" in reading.executor.outages()["w1"]
+    place.rename(reading.repository.path)
+    reading.advance(time.time() + 600)
+    reading.run()
+    assert reading.states("read/one", "read/two") == ["COMPLETED"] * 2
+    assert reading.job("read/one").attempt == 1
+
+
+def test_a_file_that_git_has_lost_fails_the_job_that_needs_it(reading: World) -> None:
+    blob = reading.repository.run("rev-parse", "HEAD:data/one.txt")
+    (reading.repository.path / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    reading.run()
+    assert reading.states("read/one", "read/two") == ["REMOTE_ERROR", "COMPLETED"]
+    assert f"git has lost the object {blob} - bring it back" in (reading.job("read/one").error or "")

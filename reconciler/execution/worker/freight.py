@@ -125,8 +125,8 @@ class Freight:
             launch.INPUT: launch.job_input(job, payload, documents, blobs),
         }
         for blob, name in job.files:
-            for _, data in self._repository.blobs([blob]):
-                files[f"files/{blob}/{name}"] = data
+            with _reading():
+                ((_, files[f"files/{blob}/{name}"]),) = self._repository.blobs([blob])
         for path, data in files.items():
             yield Parcel(uploads.job_name(number, path), data)
 
