@@ -129,7 +129,9 @@ class Lane(OnWorker):
         times = [cleanup] if cleanup is not None else []
         if on_worker:
             times.append(self.looks.next_look(now, urgent=self._urgent))
-        elif waits:
+        if self._starter.is_full(now):
+            times.append(self._starter.full_until)
+        elif waits and not on_worker:
             times.append(now + _SOON)
         if times and self.standing.rests(now):
             return max(min(times), self.standing.status.next_try)
@@ -137,7 +139,8 @@ class Lane(OnWorker):
 
     def warnings(self) -> list[str]:
         """Return what is new and people should know of this worker."""
-        found, self._taker_in.warnings = self._taker_in.warnings, []
+        found = [*self._taker_in.warnings, *self._starter.warnings]
+        self._taker_in.warnings, self._starter.warnings = [], []
         return found
 
     def tidy_up(self) -> None:
@@ -150,16 +153,26 @@ class Lane(OnWorker):
         seen = self._look(active, now)
         steps = self._decided(active, seen, now)
         moved = self._taker_in.take_in(steps[Step.TAKE_IN], steps[Step.TAKE_IN_LOST], now)
+        if moved:  # there may be room for others in the queue
+            self._starter.full_until = 0.0
         moved |= self._note(steps, seen, now)
         self._kill(steps[Step.KILL], now)
         moved |= self._starter.withdraw(steps[Step.WITHDRAW], now)
-        uploaded = self._starter.upload([*steps[Step.UPLOAD], *self._starter.check_out(now)], now)
-        started = self._starter.start(uploaded, steps[Step.START], now)
+        started = self._start(steps[Step.UPLOAD], steps[Step.START], now)
         if started:
             self.looks.ask_again()
         if moved or started:
             self.looks.moved(now)
         return moved or started
+
+    def _start(self, begun: Sequence[JobRecord], uploaded: Sequence[JobRecord], now: float) -> bool:
+        """Bring jobs to the queue: those of earlier passes, which it did not take or the worker did not get,
+        before any other leaves the store.
+        """
+        full = self._starter.is_full(now)
+        fresh = [] if full or begun or uploaded else self._starter.check_out(now)
+        ready = self._starter.upload([*begun, *fresh], now)
+        return not full and self._starter.start(ready, uploaded, now)
 
     # observing ----------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Also the way out of there: a cancelled job that may not have started yet.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import islice
 
@@ -19,12 +20,16 @@ from reconciler.execution.transitions import move
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.freight import Contents
 from reconciler.execution.worker.submit import Submitted
-from reconciler.model.records import AppliedConfig, JobRecord
+from reconciler.model.records import AppliedConfig, Event, JobRecord
 from reconciler.model.states import ACTIVE, JobState
 
 BATCH = 100
 """Jobs that leave the store at once, and share one upload and one submission command."""
 
+_WAIT_FOR_ROOM = 30.0
+"""Seconds until a queue that took no more jobs is asked again; or until one of ours has ended."""
+
+_FULL = "QueueFull"
 _RAN_BEFORE = "it was started before the state was restored; that attempt counts"
 
 
@@ -44,7 +49,20 @@ class OnWorker:
 
 
 class Starter(OnWorker):
-    """Starts the jobs of one worker."""
+    """Starts the jobs of one worker.
+
+    ``warnings`` are for people: whoever tells them takes them out. ``full_until`` is when a queue that takes
+    no more jobs is asked again (seconds since the epoch).
+    """
+
+    def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
+        super().__init__(store, outputs, name, access)
+        self.warnings: list[str] = []
+        self.full_until = 0.0
+
+    def is_full(self, now: float) -> bool:
+        """Whether the queue takes no more jobs; a clock that was set back makes it wait no longer."""
+        return 0 < self.full_until - now <= _WAIT_FOR_ROOM
 
     @property
     def max_jobs(self) -> int | None:
@@ -117,6 +135,8 @@ class Starter(OnWorker):
     def start(self, fresh: Sequence[JobRecord], doubtful: Sequence[JobRecord], now: float) -> bool:
         """Submit what was uploaded. ``doubtful`` are jobs that an interrupted pass may have submitted.
 
+        What a full queue does not take stays as it is, to be submitted later.
+
         Raises
         ------
         TransientError
@@ -127,15 +147,17 @@ class Starter(OnWorker):
         result = self.access.submit(rest) if rest else Submitted({}, {})
         queue_ids = found | result.queue_ids
 
-        def write(writer: Writer) -> None:
+        def write(writer: Writer) -> list[str]:
             for job in _still(writer, (*doubtful, *fresh), JobState.UPLOADED):
                 if job.id in queue_ids:
                     _submitted(writer, job, queue_ids[job.id], now)
                 elif job.id in result.refused:
                     fail(writer, job, result.refused[job.id], now, JobState.REMOTE_ERROR)
+            return _note_full(writer, self.name, result.full, now) if result.full else []
 
-        if queue_ids or result.refused:
-            self.store.write(write)
+        self.full_until = now + _WAIT_FOR_ROOM if result.full else 0.0
+        if queue_ids or result.refused or result.full:
+            self.warnings += self.store.write(write)
         if result.doubt:
             raise TransientError(result.doubt)
         return bool(queue_ids or result.refused)
@@ -188,3 +210,20 @@ def _still(writer: Writer, jobs: Sequence[JobRecord], state: JobState) -> list[J
 
 def _submitted(writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
     move(writer, job, JobState.SUBMITTED, now, f"as {queue_id}", queue_id=queue_id, submitted=now)
+
+
+def _note_full(writer: Writer, worker: str, said: str, now: float) -> list[str]:
+    """Return a warning that the queue takes no more jobs, unless it was told before of this limit."""
+    words = " ".join(said.split())
+    about = f"worker/{worker}"
+    message = f"its queue takes no more jobs now: {words}; set max_jobs of the worker to what it takes"
+    known = {_without_numbers(event.message) for event in writer.events(about) if event.type == _FULL}
+    if _without_numbers(message) in known:
+        return []
+    writer.add_event(Event(time=now, type=_FULL, about=about, message=message))
+    return [f"worker {worker}: {message}; the others wait for room"]
+
+
+def _without_numbers(text: str) -> str:
+    """Some schedulers say how many jobs there are."""
+    return re.sub(r"\d+", "", text)

@@ -331,6 +331,51 @@ def test_d3_a_worker_removed_from_git_serves_until_its_jobs_end(
     assert HPC not in config.workers
 
 
+# a queue that is full is no outage --------------------------------------------------------------------
+
+LIMITED = """
+echo call >> "$at.calls"
+if [ "$(squeue --noheader --user "$(id -un)" | wc -l)" -ge 3 ]; then
+echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2
+echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)" >&2
+exit 1
+fi
+exec "$real" "$@"
+"""
+
+
+def test_a_slurm_that_takes_no_more_jobs_of_a_user_is_waited_for(
+    make_cluster: MakeCluster, new_slurm: NewSlurm, new_sshd: NewSshd, faults: Faults
+) -> None:
+    """It is asked once, and again after a while or when a job has ended; nothing more leaves the store."""
+    faults.wrap("sbatch", LIMITED)
+    slurm = new_slurm(nodes=1, cpus=4)
+    world = make_cluster(slurm, clumsy(new_sshd, slurm, faults))
+    calls = faults.flag("sbatch", "calls")
+    calls.touch()
+    calls.chmod(0o666)
+    gate = world.gated("jobs", 8)
+    world.reconcile()
+    assert world.advance()
+    assert (world.count("SUBMITTED"), world.count("UPLOADED"), len(lines(calls))) == (3, 5, 4)
+    assert world.status.reachable
+    assert world.executor is not None
+    (warning,) = world.executor.warnings()
+    assert "QOSMaxSubmitJobPerUserLimit" in warning
+    assert "set max_jobs of the worker" in warning
+    world.logging("later", 4)
+    world.reconcile()
+    begin = world.now
+    for seconds, asked in ((0, 5), (29, 5), (31, 6)):  # the first, since this executor is a new one
+        world.advance(begin + seconds)
+        assert len(lines(calls)) == asked
+    assert (world.count("UPLOADED"), world.count("READY")) == (5, 4)
+    assert world.executor.warnings() == [], "it is told once"
+    gate.touch()
+    finish(world)
+    assert world.status.failures == 0
+
+
 # D8: interrupted in the middle ------------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ from reconciler.execution.hosts.command import CommandResult
 def combined(commands: Mapping[str, str], sign: str) -> str:
     """Return a script that runs commands one after the other, whatever becomes of each.
 
-    Names are words without blanks. ``sign`` is from :func:`~reconciler.execution.hosts.command.new_sign`.
+    Each finds the exit code of the one before it in ``$section_code``. Names are words without blanks.
+    ``sign`` is from :func:`~reconciler.execution.hosts.command.new_sign`.
     """
     return "\n".join(_section(name, command, sign) for name, command in commands.items())
 

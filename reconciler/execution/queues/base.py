@@ -57,11 +57,14 @@ class Queue(Protocol):
 
     ``id_variable`` is the shell expression that holds the id inside of a job: ``$SLURM_JOB_ID``.
     ``lost_after`` is how many seconds a job must be missing from two listings before its files decide.
+    ``full`` is a bash condition on ``$said``, what a submission that failed has printed on its standard
+    error: whether so many jobs of this user are in the queue that it takes no more now. Empty: never.
     """
 
     scheduler_type: str
     id_variable: str
     lost_after: float
+    full: str
 
     def submit_command(self, script: str) -> str:
         """Return the command that submits ``script``, a plain file name in the current directory.

@@ -33,6 +33,12 @@ _LATER = re.compile(
 )
 """A submission that failed like this may work later, or may have worked."""
 
+# A limit on a resource is no limit on jobs: another job may fit.
+_FULL = (
+    "[[ $said == *'would exceed '*limit* && $said != *'limit on resource'*"
+    " || $said == *[Mm]'aximum number of jobs'* ]]"
+)
+
 _STATES: Mapping[str, QueueState] = {
     "QUEUED": QueueState.PENDING,
     "REQUEUED": QueueState.PENDING,  # what qtoolkit calls moved, or in transit to another queue
@@ -49,6 +55,7 @@ class PBSQueue:
     scheduler_type = "pbs"
     id_variable = "$PBS_JOBID"
     lost_after = 10.0
+    full = _FULL
 
     def __init__(self, username: str | None = None) -> None:
         self._user = shlex.quote(username) if username else '"$(id -un)"'

@@ -25,6 +25,8 @@ _LATER = re.compile(
 )
 """A submission that failed like this may work later, or may have worked."""
 
+_FULL = "[[ $said == *'jobs are allowed per '* || $said == *'no more jobs'* ]]"
+
 _RECORD = re.compile(r"<job_list\b[^>]*>(.*?)</job_list>", re.DOTALL)
 _CLOSED = re.compile(r"</job_info>\s*\Z")
 
@@ -38,6 +40,7 @@ class SGEQueue:
     scheduler_type = "sge"
     id_variable = "$JOB_ID"
     lost_after = 10.0
+    full = _FULL
 
     def __init__(self, username: str | None = None) -> None:
         self._user = shlex.quote(username) if username else '"$(id -un)"'

@@ -45,6 +45,7 @@ class ShellQueue:
     scheduler_type = "shell"
     id_variable = "$$"
     lost_after = 3.0
+    full = ""
 
     # submitting ---------------------------------------------------------------------------------------
 

@@ -51,6 +51,12 @@ _OUTAGE = re.compile(
 )
 """Errors that say nothing about a job or a request: the same may work later."""
 
+# The message about policies alone may be about any limit: then it may pass, see _may_pass.
+_FULL = (
+    "[[ $said =~ (Assoc|QOS)[A-Z][A-Za-z]*Submit || $said == *'unable to accept job'*"
+    " || $said == *'job queue full'* || $said == *'accounting/QOS policy'* && ! $said =~ (Assoc|QOS)[A-Z] ]]"
+)
+
 _ID = re.compile(r"[1-9][0-9]{0,9}")
 _REFUSED = re.compile(r"^sbatch: (error|fatal|unrecognized|invalid|option)\b", re.MULTILINE)
 
@@ -61,6 +67,7 @@ class SlurmQueue:
     scheduler_type = "slurm"
     id_variable = "$SLURM_JOB_ID"
     lost_after = 10.0
+    full = _FULL
 
     def __init__(self, username: str | None = None) -> None:
         self.username = username

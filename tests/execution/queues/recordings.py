@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reconciler.execution.hosts.command import CommandResult
 from reconciler.execution.hosts.local import LocalHost
+from reconciler.execution.queues.base import Queue
 
 _RECORDED = Path(__file__).parent / "recorded"
 
@@ -23,3 +24,11 @@ def answering(command: str, output: str = "", errors: str = "", code: int = 0) -
         for name in ("qsub", "qstat", "qdel", "qselect", "qacct")
     )
     return LocalHost().run(f"{programs}\n{command}", 60)
+
+
+def is_full(queue: Queue, said: str) -> bool:
+    """Whether a submission that failed with these words means that the queue takes no more jobs."""
+    script = f"said={shlex.quote(said)}\nif {queue.full}; then exit 0; else exit 120; fi"
+    done = LocalHost().run(script, 30)
+    assert not done.stderr
+    return done.exit_code == 0

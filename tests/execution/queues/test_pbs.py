@@ -22,7 +22,7 @@ from reconciler.execution.queues.pbs import PBSQueue
 from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
 from tests.execution.queues import fake_pbs
-from tests.execution.queues.recordings import answering, recorded
+from tests.execution.queues.recordings import answering, is_full, recorded
 
 QUEUE = PBSQueue("ada")
 NAME = "relax.ee5ed8e4-068f-5ec8-8c2f-d451816ddb65_1.1"
@@ -129,6 +129,20 @@ def test_jobs_of_another_user_are_not_found() -> None:
 )
 def test_a_refusal_is_told_from_a_failure(errors: str, code: int, refused: bool) -> None:
     assert QUEUE.refused(CommandResult(code, "", errors)) is refused
+
+
+@pytest.mark.parametrize(
+    ("errors", "full"),
+    [
+        ("qsub: would exceed queue workq's per-user limit", True),
+        ("qsub: would exceed complex's per-user limit of jobs in 'Q' state", True),
+        ("qsub: Maximum number of jobs already in queue", True),
+        ("qsub: would exceed complex's per-user limit on resource ncpus", False),
+        ("qsub: Queue is not enabled", False),
+    ],
+)
+def test_a_limit_on_jobs_is_told_from_others(errors: str, full: bool) -> None:
+    assert is_full(QUEUE, errors) is full
 
 
 def test_a_server_that_is_down_is_no_answer_to_anything(server: Server) -> None:

@@ -20,7 +20,7 @@ from reconciler.execution.queues.base import Death, Entry, Queue, QueueState
 from reconciler.execution.queues.sge import SGEQueue
 from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
-from tests.execution.queues.recordings import answering, recorded
+from tests.execution.queues.recordings import answering, is_full, recorded
 from tests.execution.support import eventually
 from tests.services.gridengine import GridEngine
 
@@ -219,6 +219,18 @@ def listed(output: str, *queue_ids: str, errors: str = "", code: int = 0) -> dic
     """Return the listing of a recorded answer."""
     answer = answering(QUEUE.listing_command(queue_ids), output, errors, code)
     return QUEUE.listing(dict.fromkeys(queue_ids, 0.0), answer)
+
+
+@pytest.mark.parametrize(
+    ("errors", "full"),
+    [
+        ("job rejected: Only 10 jobs are allowed per user (current job count: 10).", True),
+        ("job rejected: Only 10 jobs are allowed per cluster.", True),
+        ('job rejected: the requested parallel environment "nosuch" does not exist.', False),
+    ],
+)
+def test_a_limit_on_jobs_is_told_from_others(errors: str, full: bool) -> None:
+    assert is_full(QUEUE, f"Unable to run job: {errors}\nExiting.") is full
 
 
 @pytest.mark.parametrize(

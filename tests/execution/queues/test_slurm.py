@@ -22,6 +22,7 @@ from reconciler.execution.queues.base import Death, Entry, QueueState
 from reconciler.execution.queues.slurm import SlurmQueue
 from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
+from tests.execution.queues.recordings import is_full
 from tests.execution.support import eventually
 from tests.services.slurm import Slurm
 
@@ -529,6 +530,23 @@ def test_what_may_work_later_is_not_refused(stderr: str) -> None:
 def test_what_can_never_work_is_refused(stderr: str) -> None:
     assert SlurmQueue(None).refused(answer("", stderr, 1))
     assert not SlurmQueue(None).refused(answer("Submitted batch job 1", stderr, 0))
+
+
+@pytest.mark.parametrize(
+    ("stderr", "full"),
+    [
+        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{POLICY}", True),
+        (f"sbatch: error: AssocMaxSubmitJobLimit\n{POLICY}", True),
+        (f"sbatch: error: AssocGrpSubmitJobsLimit\n{POLICY}", True),
+        (POLICY, True),
+        ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying.", True),
+        (f"sbatch: error: QOSMaxWallDurationPerJobLimit\n{POLICY}", False),
+        (f"sbatch: error: AssocGrpCpuLimit\n{POLICY}", False),
+        (f"{FAILED} Unable to contact slurm controller (connect failure)", False),
+    ],
+)
+def test_a_limit_on_jobs_is_told_from_others(stderr: str, full: bool) -> None:
+    assert is_full(SlurmQueue(None), stderr) == full
 
 
 # how jobs die -----------------------------------------------------------------------------------------
