@@ -83,9 +83,9 @@ class Requests:
         with contextlib.suppress(OSError):
             (self.directory / "poke").touch()
 
-    def any_pending(self) -> bool:
-        """Whether there is a request without an answer."""
-        return bool(self._files("request"))
+    def names(self) -> set[str]:
+        """Return the names of the requests without an answer; reads none of them."""
+        return {file.name for file in self._files("request")}
 
     def pending(self) -> list[Request]:
         """Return the requests without an answer, oldest first. What is none is removed."""

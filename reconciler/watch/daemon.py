@@ -1,7 +1,7 @@
 """The daemon: one thread for the source, one for each worker, and this one, which does nothing that can hang.
 
-It starts and ends the others, hears signals, and tells what has happened. Nothing is lost if
-it dies at any line: all that matters is in the store, and the next one goes on from there.
+It starts and ends the others, hears signals, and tells what has happened. Nothing is lost if it dies at any
+line: all that matters is in the store, and the next one goes on from there.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Daemon:
         self._report_at = 0.0
         self._complete = False
         self._troubles: dict[str, str] = {}
+        self._heard: set[str] = set()
 
     def run(self) -> None:
         """Reconcile until SIGTERM or SIGINT.
@@ -138,9 +139,9 @@ class Daemon:
         """Do each duty, whatever becomes of the others; then wait."""
         self._manager.tell("WATCHDOG=1")
         self._keep_source()
-        for duty in (self._adjust_crew, self._begin_retries, self._hear_requests, self._tell_events):
+        duties = [self._adjust_crew, self._begin_retries, self._hear_requests]
+        for duty in [*duties, self._tell_events, self._report]:
             self._try(duty)
-        self._try(self._report)
         self._news.wait(_TICK if self._complete else _HURRIED_TICK)
 
     def _try(self, duty: Callable[[], None]) -> None:
@@ -164,8 +165,10 @@ class Daemon:
 
     def _hear_requests(self) -> None:
         """Whoever asks must not depend on notices of the file system, of which there may be none."""
-        if self._requests.any_pending():
+        waiting = self._requests.names()
+        if waiting - self._heard:  # once each: one that cannot be answered, on a full disk, has its back-off
             self._source.wake.call()
+        self._heard = waiting
 
     def _keep_source(self) -> None:
         """A thread that ended although nobody told it to would never come back: then the process must."""

@@ -184,6 +184,22 @@ def test_now_needs_no_notices(watched: WatchWorld, remote: Callable[[], str], tm
     assert f"main@{head}" in done.stdout
 
 
+NO_ANSWERS = (
+    "import reconciler.actual.requests as r; from reconciler.errors import WorldError; "
+    "r.Requests.answer = lambda me, asked, said: asked and (_ for _ in ()).throw(WorldError('no room'))"
+)
+
+
+def test_a_request_that_cannot_be_answered_makes_no_pass_a_second(watched: WatchWorld) -> None:
+    watched.commit()
+    watch = watched.start(*NEVER, fault=NO_ANSWERS)
+    watch.until("reconciled")
+    assert watched.run("now").returncode == 0
+    watch.until("request-failed")
+    time.sleep(4)  # four ticks
+    assert len(watch.told("request-failed")) <= 2, "by a notice, and by a tick"
+
+
 def test_now_without_a_daemon_says_what_to_do(watched: WatchWorld) -> None:
     watched.commit()
     done = watched.run("now", "--wait")
