@@ -264,7 +264,8 @@ class Campaign:
             return True
         self.stuck = self.world.job("cancel-never/j").stuck or ""
         held = self.world.job("cancel-held/j")
-        if not self.stuck or held.state is not JobState.SUBMITTED:
+        # Slurm gives another reason at first, until it has looked at the job for the first time.
+        if self.scheduler.why not in self.stuck or held.state is not JobState.SUBMITTED:
             return False
         self.requests["cancel-held/j"] = self.scheduler.request(held.queue_id or "")
         self.health = self._health("cancel-never")

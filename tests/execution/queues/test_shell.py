@@ -157,6 +157,7 @@ def test_what_has_ended_is_not_listed(shell: Shell) -> None:
 
 def test_a_stopped_job_is_suspended(shell: Shell) -> None:
     queue_id = shell.submit("job", "sleep 300")
+    assert eventually(lambda: shell.entries(queue_id) == {queue_id: RUNNING}), "before it is one it is no job"
     os.kill(int(queue_id), signal.SIGSTOP)
     assert eventually(lambda: shell.entries(queue_id) == {queue_id: SUSPENDED})
 
