@@ -17,7 +17,7 @@ from _bench import PROJECT, Project, project
 from rules import Silent
 
 from reconciler.actual.store import Store
-from reconciler.desired.git import open_source
+from reconciler.desired.source.git import open_source
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.loop import Session
 from reconciler.model.states import ACTIVE, JobState

@@ -6,7 +6,7 @@ from statistics import median as middle
 from _bench import Project, head, median, project, show
 from _inside import Silent, TimedStore, cpu
 
-from reconciler.desired.git import open_source
+from reconciler.desired.source.git import open_source
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.loop import Session
 

@@ -20,7 +20,7 @@ from _inside import Silent, TimedStore, cpu
 from _peer import Peer, peer
 
 from reconciler.actual.store import Store
-from reconciler.desired.git import open_source
+from reconciler.desired.source.git import open_source
 from reconciler.loop import Session, reconcile_once
 
 RULE = """

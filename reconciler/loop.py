@@ -19,32 +19,34 @@ from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
 from reconciler.actual.unchanged import is_settled, reconcile_key, unchanged_outcome
 from reconciler.actual.writer import Writer
-from reconciler.desired.authorship import Authors
-from reconciler.desired.causes import Causes
-from reconciler.desired.git import Source
-from reconciler.desired.history import CommitInfo, History
+from reconciler.build.builder import Builder, BuildFailedError, external_jobs, known_builds, previous_previews
+from reconciler.build.process import SpareProcess
+from reconciler.desired.source.attribution import Authors, Causes
+from reconciler.desired.source.git import Source
+from reconciler.desired.source.history import CommitInfo, History
 from reconciler.desired.state import Loaded, flows_in_build_order, load_desired, parsed_blob
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, RefusedError
-from reconciler.execution.aftermath import applied_config, remember_good, summarise
-from reconciler.execution.applied import note_revision
-from reconciler.execution.apply import Application
-from reconciler.execution.attribution import attributed, has_cause
-from reconciler.execution.build_process import SpareProcess
-from reconciler.execution.builds import Builder, BuildFailedError
 from reconciler.execution.executor import Executor, Lane
 from reconciler.execution.hosts.choice import Hosts
-from reconciler.execution.known_builds import external_jobs, known_builds, previous_previews
-from reconciler.execution.outputs import EmbeddedOutputs, Outputs
-from reconciler.execution.worker.accesses import Accesses
-from reconciler.execution.worker.freight import Repository
-from reconciler.execution.worker.shelf import Shelves
+from reconciler.execution.worker.access import Accesses
+from reconciler.execution.worker.remote_cache import Shelves
+from reconciler.execution.worker.upload_bundle import Repository
+from reconciler.jobs.applied import (
+    applied_config,
+    attributed,
+    has_cause,
+    note_revision,
+    remember_good,
+    summarise,
+)
+from reconciler.jobs.apply import Application
+from reconciler.jobs.outputs import EmbeddedOutputs, Outputs
 from reconciler.model.actions import Action, Plan, Subject, Verb
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import ParsedFile
-from reconciler.model.records import AppliedConfig, Outcome
+from reconciler.model.records import ActualState, AppliedConfig, Outcome
 from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.plan.planner import make_plan
 
@@ -396,7 +398,7 @@ def open_outputs(store: Store, config: AppliedConfig) -> Outputs:
     """Return where job outputs are kept: in the store itself, or where ``spec.jobstore`` says."""
     if config.jobstore is None:
         return EmbeddedOutputs(store)
-    from reconciler.execution.bridge.jobstore import ForeignOutputs
+    from reconciler.jobs.jobstore import ForeignOutputs
 
     return ForeignOutputs(config.jobstore)
 

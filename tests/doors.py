@@ -10,16 +10,21 @@ Doors = Mapping[str, tuple[str, ...]]
 
 ONE_DOOR: Doors = {
     "lmdb": ("reconciler.actual.db",),
-    "git": ("reconciler.desired.mirror",),
+    "git": ("reconciler.desired.source.mirror",),
     "ruamel": (
-        "reconciler.desired.yaml_nodes",
-        "reconciler.desired.yaml_reader",
-        "reconciler.desired.yaml_writer",
+        "reconciler.desired.yaml.nodes",
+        "reconciler.desired.yaml.reader",
+        "reconciler.desired.yaml.writer",
     ),
     "jsonschema": ("reconciler.desired.validation",),
-    "jobflow": ("reconciler.execution.bridge", "reconciler.examples"),
+    "jobflow": (
+        "reconciler.build",
+        "reconciler.execution.launcher",
+        "reconciler.jobs.jobstore",
+        "reconciler.examples",
+    ),
     "qtoolkit": ("reconciler.execution.qtk",),
-    "maggma": ("reconciler.actual.jobstore", "reconciler.execution.bridge"),
+    "maggma": ("reconciler.actual.jobstore", "reconciler.execution.launcher", "reconciler.jobs.jobstore"),
     "fabric": ("reconciler.execution.hosts.ssh",),
     "paramiko": ("reconciler.execution.hosts.ssh",),
     "watchdog": ("reconciler.watch.notices",),

@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from reconciler.desired.places import Source, diagnostic_with_file
+from reconciler.desired.yaml.places import Source, diagnostic_with_file
 from reconciler.diagnostics import (
     Diagnostic,
     Location,

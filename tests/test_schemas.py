@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from reconciler.desired.fast_check import compile_check
 from reconciler.desired.schemas import load_schema, resolve, schema_path
-from reconciler.desired.yaml_reader import parse_file
+from reconciler.desired.yaml.reader import parse_file
 from reconciler.model.manifests import (
     ExecConfigSpec,
     FlowSpec,

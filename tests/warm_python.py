@@ -42,10 +42,10 @@ IMPORTED = (
     "reconciler.cli.get",
     "reconciler.cli.plan",
     "reconciler.cli.views.narrator",
-    "reconciler.desired.yaml_reader",
+    "reconciler.desired.yaml.reader",
     "reconciler.desired.schemas",
-    "reconciler.execution.bridge.construct",
-    "reconciler.execution.bridge.identity",
+    "reconciler.build.construct",
+    "reconciler.build.identity",
     "reconciler.loop",
     "qtoolkit.io.shell",
 )

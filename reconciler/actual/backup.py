@@ -1,4 +1,4 @@
-"""A copy of the whole store in one file: made while others read and write, complete or not there at all."""
+"""A copy of the whole store in one file, made while others use it; and what a store holds, in short."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from reconciler.actual.state_dir import sync_directory
+from reconciler.actual.view import View
 from reconciler.errors import RefusedError, WorldError
 
 
@@ -55,3 +58,26 @@ def _write(source: Copied, partial: Path) -> int:
         return os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
+
+
+# What a store holds, in short: to tell states and backups apart.
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """What a store holds, in short. ``revision`` is the last applied one."""
+
+    flows: int
+    jobs: int
+    revision: str | None
+    lineage: dict[str, str] | None
+
+
+def contents_of(view: View) -> Contents:
+    """Return what a store holds."""
+    config = view.config()
+    return Contents(
+        flows=view.txn.count("flows"),
+        jobs=view.txn.count("jobs"),
+        revision=config.revision if config is not None else None,
+        lineage=view.lineage(),
+    )

@@ -13,9 +13,9 @@ import msgspec
 
 from reconciler import __version__
 from reconciler.actual.keys import big_endian, number_of
-from reconciler.actual.records import decode_event, decode_flow, decode_good, decode_revision, encode
+from reconciler.actual.record_codec import decode_event, decode_flow, decode_good, decode_revision, encode
 from reconciler.actual.store import Store
-from reconciler.actual.txn import Txn
+from reconciler.actual.transaction import Txn
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 

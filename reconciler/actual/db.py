@@ -28,7 +28,7 @@ import lmdb
 
 from reconciler.actual.gate import Gate
 from reconciler.actual.state_dir import sync_directory
-from reconciler.actual.txn import Txn
+from reconciler.actual.transaction import Txn
 from reconciler.errors import TransientError, WorldError
 
 __all__ = ["TABLES", "Database", "Txn", "close_database", "open_database"]

@@ -13,7 +13,7 @@ from reconciler import __version__
 from reconciler.actual.backup import save_copy
 from reconciler.actual.db import Database, Txn, close_database, open_database
 from reconciler.actual.keys import big_endian, number_of, path_key
-from reconciler.actual.records import decode_job
+from reconciler.actual.record_codec import decode_job
 from reconciler.actual.state_dir import Lease, lmdb_dir, time_stamp
 from reconciler.errors import InputError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.actual.contents import Contents, contents_of
+from reconciler.actual.backup import Contents, contents_of
 from reconciler.actual.db import Database, Txn, close_database, open_database
 from reconciler.actual.fsck.examine import examine
 from reconciler.actual.fsck.problem import Report

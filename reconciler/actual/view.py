@@ -15,7 +15,7 @@ from reconciler.actual.keys import (
     number_of,
     pair,
 )
-from reconciler.actual.records import (
+from reconciler.actual.record_codec import (
     decode_attempt,
     decode_build,
     decode_config,

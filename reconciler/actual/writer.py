@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from reconciler.actual.db import Txn
 from reconciler.actual.keys import about_key, big_endian, cleanup_key, index_entries, number_of
-from reconciler.actual.records import decode_job, encode
+from reconciler.actual.record_codec import decode_job, encode
 from reconciler.actual.view import View
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import GoodManifest, ParsedFile

@@ -9,7 +9,7 @@ import click
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
 from reconciler.cli.views.words import contents_text
-from reconciler.execution.doctor.check import space_text
+from reconciler.doctor.check import space_text
 
 
 @click.command(name="backup", help="Copy the state to FILE: one moment of it, also while a reconcile runs.")
@@ -18,8 +18,7 @@ from reconciler.execution.doctor.check import space_text
 @global_options
 def command(context: Context, *, file: str, force: bool) -> None:
     """Write a backup, and say what is in it."""
-    from reconciler.actual.backup import save_copy
-    from reconciler.actual.contents import contents_of
+    from reconciler.actual.backup import contents_of, save_copy
 
     target = Path(file).expanduser()
     with context.store(must_exist=True, read_only=True) as store:

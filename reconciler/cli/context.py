@@ -18,8 +18,11 @@ from reconciler.errors import InputError
 
 if TYPE_CHECKING:  # the shell asks for completions at every key: source and store are imported when used
     from reconciler.actual.store import Store
-    from reconciler.desired.git import Source
+    from reconciler.desired.source.git import Source
     from reconciler.model.desired import Revision
+import getpass
+
+from reconciler.errors import ReconcilerError
 
 FORMATS = ("table", "wide", "json", "yaml", "name", "markdown", "mermaid", "dot", "png")
 
@@ -70,7 +73,7 @@ class Context:
 
     def source(self, *, fetch: bool = True) -> Source:
         """Open the repository that --repo, --branch and --path name; a remote one as it is now."""
-        from reconciler.desired.git import open_source
+        from reconciler.desired.source.git import open_source
 
         options = self.options
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reconciler"
@@ -182,3 +185,31 @@ def _project_name(source: Source, revision: Revision) -> str:
         partial.replace(known)
         return found
     return project_name(source, revision)
+
+
+# Who is at the command line: for the record of what people asked for.
+
+
+def who(context: Context) -> str:
+    """Return ``login (Name <mail>)``; without an identity in git just the login."""
+    login, identity = _login(), _identity(context)
+    return f"{login} ({identity})" if identity else login
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in many containers
+        return f"uid {os.getuid()}"
+
+
+def _identity(context: Context) -> str:
+    """Return the identity that a commit here would have; git must not guess one."""
+    try:
+        done = context.source(fetch=False).run(
+            "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT", check=False
+        )
+    except ReconcilerError:
+        return ""
+    text = done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
+    return text[: text.rfind(">") + 1]

@@ -25,11 +25,10 @@ from reconciler.cli.views.data import (
 )
 from reconciler.cli.views.listing import as_json, as_yaml, cell_text, cut, terminal_width
 from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
-from reconciler.cli.views.retry_text import escalation_text, retry_line
-from reconciler.cli.views.worker_text import readable_worker
+from reconciler.cli.views.words import escalation_text, readable_worker, retry_line
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
-from reconciler.execution.flow_health import blocks
+from reconciler.jobs.flow_health import blocks
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.run_config import FIELDS
 from reconciler.model.states import JobState

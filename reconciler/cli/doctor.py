@@ -18,14 +18,14 @@ from reconciler.cli.options import global_options
 from reconciler.cli.views.doctor_text import DoctorText, doctor_data
 from reconciler.cli.views.listing import as_json, as_yaml
 from reconciler.diagnostics import did_you_mean
+from reconciler.doctor.check import Check, Group, Status
 from reconciler.errors import ExitCode, InputError, ReconcilerError
-from reconciler.execution.doctor.check import Check, Group, Status
 
 if TYPE_CHECKING:
     from reconciler.actual.store import Store
     from reconciler.actual.view import View
-    from reconciler.execution.doctor.here import Here
-    from reconciler.execution.doctor.repository import Known
+    from reconciler.doctor.machine import Here
+    from reconciler.doctor.repository import Known
     from reconciler.model.manifests import ParsedFile, WorkerSpec
 
 _AT_ONCE = 8
@@ -67,8 +67,8 @@ def _exit_code(checks: Sequence[Check]) -> ExitCode:
 
 def _examined(context: Context, names: Sequence[str], text: DoctorText | None) -> Iterator[Group]:
     """Yield the groups as they are ready; names are checked before anything is shown."""
-    from reconciler.execution.doctor.here import check_machine
-    from reconciler.execution.doctor.repository import check_repository
+    from reconciler.doctor.machine import check_machine
+    from reconciler.doctor.repository import check_repository
 
     if text is not None:
         text.progress("repository")
@@ -84,7 +84,7 @@ def _examined(context: Context, names: Sequence[str], text: DoctorText | None) -
 
 
 def _here(context: Context) -> Here:
-    from reconciler.execution.doctor.here import Here
+    from reconciler.doctor.machine import Here
 
     try:
         return Here(context.state_dir())
@@ -109,7 +109,7 @@ def _store(state_dir: Path | None) -> Iterator[Store | None]:
 
 
 def _known(context: Context, store: Store | None, view: View | None) -> Known:
-    from reconciler.execution.doctor.repository import Known, MemoryCache
+    from reconciler.doctor.repository import Known, MemoryCache
 
     cache = MemoryCache(_remembered(store))
     return Known(open_source=lambda fetch: context.source(fetch=fetch), cache=cache, view=view)
@@ -144,7 +144,7 @@ def _of_workers(workers: Mapping[str, WorkerSpec], text: DoctorText | None) -> I
     """Examine workers side by side, and yield them by name."""
     if not workers:
         return
-    from reconciler.execution.doctor.worker import examine
+    from reconciler.doctor.worker import examine
     from reconciler.execution.hosts.choice import Hosts
 
     hosts = Hosts()

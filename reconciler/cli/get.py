@@ -18,9 +18,8 @@ from reconciler.cli.options import global_options
 from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
 from reconciler.cli.views.data import flows_data, is_gone, job_data, job_keys, rule_data, worker_data
 from reconciler.cli.views.listing import Listing, Row, is_table, show, show_listing
-from reconciler.cli.views.retry_text import coming_retry
 from reconciler.cli.views.tree import TREE_COLUMNS, Signs, signs, tree_rows
-from reconciler.cli.views.worker_text import readable_worker
+from reconciler.cli.views.words import coming_retry, readable_worker
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.records import JobRecord

@@ -13,10 +13,10 @@ from reconciler.cli.context import Context
 from reconciler.cli.get import find_jobs
 from reconciler.cli.options import global_options
 from reconciler.errors import InputError, TransientError
+from reconciler.execution.hosts.base import Host
 from reconciler.execution.hosts.choice import host_of
-from reconciler.execution.hosts.command import Host
-from reconciler.execution.launch import shell_path
 from reconciler.execution.qtk import STDERR, STDOUT
+from reconciler.execution.run_files import shell_path
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import JobRecord
 

@@ -14,37 +14,46 @@ from reconciler.cli.context import Context, mute_stdout
 from reconciler.cli.options import global_options
 from reconciler.errors import ExitCode, InputError, ReconcilerError, WorldError
 
-VERBS = {
+COMMANDS = {
     "validate": "Check the manifests of a revision.",
     "plan": "Show what a reconcile would change.",
-    "diff": "Show what the plan from one revision to another is.",
+    "diff": "Show the plan between two revisions.",
     "apply": "Apply a saved plan, unless it is stale.",
     "set": "Commit a value for jobs, or suspend a flow.",
-    "retry": "Run jobs again that failed.",
-    "rerun": "Run jobs again, whatever became of them.",
+    "retry": "Run failed jobs again.",
+    "rerun": "Run jobs again, whatever their result.",
     "pause": "Keep jobs from starting.",
     "resume": "Let paused jobs start.",
-    "cancel": "End jobs, or keep them from ever starting.",
+    "cancel": "End jobs, or keep them from starting.",
     "forget": "Delete records and outputs of jobs that are history.",
     "get": "List flows, jobs, workers or rules.",
-    "describe": "Show everything about one flow or job.",
-    "graph": "Draw the jobs of a flow and how they depend on each other.",
+    "describe": "Show everything about one flow, job or worker.",
+    "graph": "Draw the jobs of a flow and their dependencies.",
     "output": "Print the output of a finished job.",
-    "logs": "Print what a job wrote to stdout and stderr.",
+    "logs": "Print the stdout and stderr of a job.",
     "events": "Print what happened, oldest first.",
-    "watch": "Reconcile for ever: the daemon.",
-    "now": "Let the daemon look at the source at once.",
-    "wait": "Wait until flows, jobs or workers are as you say.",
-    "systemd": "Print a unit that keeps the daemon running.",
-    "history": "List the applied revisions and what they did.",
+    "watch": "Run as a daemon that reconciles continuously.",
+    "now": "Ask the daemon to check the source immediately.",
+    "wait": "Wait until flows, jobs or workers reach a state.",
+    "systemd": "Print a systemd unit for the daemon.",
+    "history": "List the applied revisions and what they changed.",
     "render": "Print the submission script of a job.",
     "doctor": "Check this machine, the repository and the workers.",
-    "backup": "Copy the state to a file, also while a reconcile runs.",
-    "restore": "Put a backup in the place of the state.",
-    "fsck": "Check every invariant of the state; repair what can be.",
+    "backup": "Copy the state to a file, even during a reconcile.",
+    "restore": "Replace the state with a backup.",
+    "fsck": "Check the integrity of the state, and repair what can be rebuilt.",
     "explain": "Explain a job's run config, a rule, or a field of a manifest.",
 }
-"""Each verb has a file of its name in this package, imported only when it is used."""
+"""The commands and what each is for, so that ``--help`` imports none of them."""
+
+_PLACES = {
+    "set": "reconciler.cli.edit.command:command",
+    **{
+        name: f"reconciler.cli.job_operations:{name}"
+        for name in ("retry", "rerun", "pause", "resume", "cancel", "forget")
+    },
+}
+"""Where a command is, unless it is ``command`` in the module of its name in this package."""
 
 
 class LazyGroup(click.Group):
@@ -60,28 +69,29 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all verbs."""
-        return list(VERBS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a verb."""
-        if cmd_name not in VERBS:
+        if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"reconciler.cli.{cmd_name}").command
+        module, _, name = _PLACES.get(cmd_name, f"reconciler.cli.{cmd_name}:command").partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without importing them."""
         with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a verb; suggest the nearest one if there is none of this name."""
-        if args and args[0] not in VERBS:
+        if args and args[0] not in COMMANDS:
             from reconciler.diagnostics import did_you_mean
 
-            hint = did_you_mean(args[0], VERBS) or "see `reconcile --help`"
+            hint = did_you_mean(args[0], COMMANDS) or "see `reconcile --help`"
             raise InputError(f"there is no verb '{args[0]}'", hint=hint)
         return super().resolve_command(ctx, args)
 

@@ -7,12 +7,11 @@ import time
 
 import click
 
-from reconciler.actual.requests import Requests
+from reconciler.actual.daemon_requests import Requests
 from reconciler.actual.state_dir import Lease
-from reconciler.cli.context import Context
+from reconciler.cli.context import Context, who
 from reconciler.cli.handover import show_answer, wait_for_answer
 from reconciler.cli.options import global_options
-from reconciler.cli.who import who
 from reconciler.errors import ExitCode, InputError, WorldError
 
 

@@ -12,8 +12,7 @@ import click
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.unchanged import is_settled, unchanged_outcome
 from reconciler.cli.context import Context, opened
-from reconciler.cli.views.words import many, some
-from reconciler.cli.views.worker_text import coming_text
+from reconciler.cli.views.words import coming_text, many, some
 from reconciler.errors import ExitCode, InputError
 from reconciler.model.records import Outcome
 
@@ -53,7 +52,7 @@ def run(
 
             return reconcile_pass(context, Session(source, store, revision), limit, allow_prune=allow_prune)
     if outcome.warnings:
-        from reconciler.cli.views.diagnostics import show_diagnostics
+        from reconciler.cli.views.narrator import show_diagnostics
 
         show_diagnostics(context, outcome.warnings)
     context.detail("0 files parsed")

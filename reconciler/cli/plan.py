@@ -12,8 +12,8 @@ import msgspec
 
 from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
-from reconciler.cli.views.diagnostics import show_diagnostics
 from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.narrator import show_diagnostics
 from reconciler.cli.views.plan_text import cost_line, plan_lines, summary_line
 from reconciler.errors import ExitCode, InputError
 

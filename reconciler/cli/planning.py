@@ -11,14 +11,14 @@ from pathlib import Path
 import msgspec
 
 from reconciler.actual.store import Store
+from reconciler.build.builder import known_builds
 from reconciler.cli.context import Context, opened
 from reconciler.cli.views.words import many
 from reconciler.desired.documents import PROJECT_FILES
-from reconciler.desired.git import Source
+from reconciler.desired.source.git import Source
 from reconciler.desired.state import load_desired
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
-from reconciler.execution.known_builds import known_builds
 from reconciler.loop import Session, StoreCache
 from reconciler.model.actions import Plan
 from reconciler.model.desired import DesiredState, Revision

@@ -14,7 +14,7 @@ from reconciler.cli.options import global_options
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, ReconcilerError
 from reconciler.execution.hosts.local import expand
-from reconciler.execution.launch import SCRIPT, Place, next_attempt, place_of, script_of
+from reconciler.execution.run_files import SCRIPT, Place, next_attempt, place_of, script_of
 from reconciler.model.manifests import Kind, WorkerSpec
 from reconciler.model.records import AppliedConfig, JobRecord
 from reconciler.model.run_config import FIELDS, RunConfig, resolve

@@ -15,7 +15,7 @@ from reconciler.cli.views.words import contents_text, many, some
 from reconciler.errors import InputError, ReconcilerError, RefusedError
 
 if TYPE_CHECKING:
-    from reconciler.actual.contents import Contents
+    from reconciler.actual.backup import Contents
     from reconciler.actual.restore import Staged
 
 _AFTERWARDS = """\

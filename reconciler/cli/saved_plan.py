@@ -11,7 +11,7 @@ import msgspec
 from reconciler import __version__
 from reconciler.cli.planning import Planned, plan_revision
 from reconciler.cli.views.data import plan_data
-from reconciler.desired.git import Source
+from reconciler.desired.source.git import Source
 from reconciler.errors import InputError, RefusedError, WorldError
 from reconciler.loop import Session
 from reconciler.model.desired import Revision

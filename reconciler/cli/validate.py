@@ -10,8 +10,8 @@ import click
 
 from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
-from reconciler.cli.views.diagnostics import show_diagnostics
 from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.narrator import show_diagnostics
 from reconciler.cli.views.words import many
 from reconciler.errors import ExitCode
 from reconciler.model.desired import DesiredState
@@ -24,7 +24,7 @@ def command(context: Context) -> None:
     import msgspec
 
     from reconciler.loop import Session
-    from reconciler.model.actual import ActualState
+    from reconciler.model.records import ActualState
     from reconciler.plan.planner import make_plan
 
     source = context.source()

@@ -12,10 +12,10 @@ from reconciler.cli.get import require_worker
 from reconciler.cli.job_selectors import JobFinder, is_uuid, read_words
 from reconciler.cli.views.conditions import counted_attempt
 from reconciler.cli.views.data import is_gone
-from reconciler.desired.git import Source
+from reconciler.desired.source.git import Source
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
-from reconciler.execution.flow_health import blocks, health_of
+from reconciler.jobs.flow_health import blocks, health_of
 from reconciler.model.goals import (
     Doom,
     Goal,

@@ -34,10 +34,10 @@ def command(
     """Run the daemon until SIGTERM or SIGINT."""
     from reconciler.actual.state_dir import Lease, require_local
     from reconciler.cli.views.log_text import start_log
+    from reconciler.watch.daemon import take_turn
     from reconciler.watch.journal import tell
     from reconciler.watch.signals import Signals
     from reconciler.watch.systemd import ServiceManager
-    from reconciler.watch.turn import take_turn
 
     start_log(log_format, log_file, verbose=context.options.verbose, quiet=context.options.quiet)
     signals, manager = Signals(), ServiceManager.of_this_process()
@@ -55,7 +55,7 @@ def _run(
     context: Context, store: Store, signals: Signals, manager: ServiceManager, interval: float | None
 ) -> None:
     from reconciler.cli.views.log_text import LogTeller
-    from reconciler.desired.git import is_remote
+    from reconciler.desired.source.git import is_remote
     from reconciler.watch.daemon import Daemon
     from reconciler.watch.source_thread import Settings
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from reconciler.desired.places import diagnostic_with_file
+from reconciler.desired.yaml.places import diagnostic_with_file
 from reconciler.diagnostics import Diagnostic, Location, Related, nearest
 from reconciler.model.manifests import Document, GoodManifest, Kind, Manifest, ParsedFile
 

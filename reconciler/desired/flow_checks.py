@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.desired.places import related
 from reconciler.desired.values import check_arguments, iter_directives, parse_output_reference
+from reconciler.desired.yaml.places import related
 from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.model.manifests import Manifest
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from reconciler.desired.places import escape, related
 from reconciler.desired.schemas import resolve
+from reconciler.desired.yaml.places import escape, related
 from reconciler.diagnostics import Diagnostic, did_you_mean, nearest
 from reconciler.model.manifests import Manifest
 

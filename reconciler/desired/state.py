@@ -13,7 +13,7 @@ import msgspec
 
 from reconciler.desired.documents import PROJECT_FILES, Collection, collect, no_plain_file
 from reconciler.desired.flows import FlowReader
-from reconciler.desired.git import Entry, Source, gone
+from reconciler.desired.source.git import Entry, Source, gone
 from reconciler.errors import InputError
 from reconciler.model.desired import DesiredFlow, DesiredState, Hold, Revision
 from reconciler.model.manifests import (
@@ -26,8 +26,7 @@ from reconciler.model.manifests import (
     RuleSpec,
     WorkerSpec,
 )
-from reconciler.model.rules import Rule
-from reconciler.model.run_config import layer_of
+from reconciler.model.run_config import Rule, layer_of
 from reconciler.model.settings import Layer, Level, Origin
 
 _LOOK_BACK = 20
@@ -114,7 +113,7 @@ class _Reader:
         missing = [blob for blob, parsed in known.items() if parsed is None]
         fresh = {}
         if missing:
-            from reconciler.desired.yaml_reader import parse_file
+            from reconciler.desired.yaml.reader import parse_file
 
             fresh = {blob: parse_file(data) for blob, data in self.source.blobs(missing)}
             self.cache.put(fresh)
@@ -132,7 +131,7 @@ def parsed_blob(source: Source, cache: ParseCache, blob: str) -> ParsedFile | No
     known = cache.get(blob)
     if known is not None:
         return known
-    from reconciler.desired.yaml_reader import parse_file
+    from reconciler.desired.yaml.reader import parse_file
 
     for _, data in source.blobs([blob]):
         return parse_file(data)
@@ -162,7 +161,7 @@ def project_name(source: Source, revision: Revision) -> str:
 
 
 def _project_name_in(source: Source, blobs: Iterable[str]) -> str | None:
-    from reconciler.desired.yaml_reader import parse_file
+    from reconciler.desired.yaml.reader import parse_file
 
     for _, data in source.blobs(blobs):
         for document in parse_file(data).documents:

@@ -17,7 +17,7 @@ from reconciler.desired.fast_check import Check, compile_check, is_integer, is_n
 from reconciler.desired.flow_checks import check_flow
 from reconciler.desired.schema_errors import SchemaError, schema_diagnostics
 from reconciler.desired.schemas import load_schema
-from reconciler.desired.yaml_builder import RawDocument
+from reconciler.desired.yaml.builder import RawDocument
 from reconciler.diagnostics import Diagnostic, Related, did_you_mean, nearest
 from reconciler.model.manifests import API_VERSION, Document, Kind, Manifest
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from reconciler.desired.places import escape, related
+from reconciler.desired.yaml.places import escape, related
 from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.model.manifests import Manifest
 

@@ -16,16 +16,16 @@ import msgspec
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.errors import TransientError
+from reconciler.execution.collect import TakerIn
 from reconciler.execution.lifecycle import Observation, Step, next_step
-from reconciler.execution.looks import Looks
-from reconciler.execution.outputs import Outputs
-from reconciler.execution.retrying import begin_due
-from reconciler.execution.standing import Standing
-from reconciler.execution.starting import OnWorker, Starter
-from reconciler.execution.taking_in import TakerIn
-from reconciler.execution.transitions import move, note
+from reconciler.execution.poll_schedule import Looks
+from reconciler.execution.start import OnWorker, Starter
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.poll import Seen
+from reconciler.execution.worker_health import Standing
+from reconciler.jobs.outputs import Outputs
+from reconciler.jobs.restarts import begin_due
+from reconciler.jobs.transitions import move, note
 from reconciler.model.manifests import PollInterval
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState

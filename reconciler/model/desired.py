@@ -17,7 +17,7 @@ from reconciler.model.manifests import (
     Prune,
     WorkerSpec,
 )
-from reconciler.model.rules import Rule
+from reconciler.model.run_config import Rule
 from reconciler.model.settings import Layer, Origin
 
 

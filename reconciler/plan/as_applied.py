@@ -8,9 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from reconciler.model.actions import Action, Plan, Subject, Verb
-from reconciler.model.actual import ActualState
 from reconciler.model.manifests import Prune
-from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.records import ActualState, FlowRecord, JobRecord
 from reconciler.model.states import KEPT, PENDING, JobState
 
 

@@ -13,11 +13,10 @@ from typing import Any
 import msgspec
 
 from reconciler.model.actions import Action, Plan, Subject, Verb
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
 from reconciler.model.flows import BuiltFlow, BuiltJob, digest
-from reconciler.model.records import JobRecord
-from reconciler.model.rules import Rule
+from reconciler.model.records import ActualState, JobRecord
+from reconciler.model.run_config import Rule
 from reconciler.model.settings import Layer
 from reconciler.plan.as_applied import as_applied
 from reconciler.plan.checks import worker_defaults

@@ -9,8 +9,7 @@ from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
 from reconciler.model.flows import BuiltJob
 from reconciler.model.manifests import JOB_BY_ID, Kind
 from reconciler.model.records import Change, JobRecord
-from reconciler.model.rules import JobFacts
-from reconciler.model.run_config import FIELDS, RunConfig, inherited, layer_of, layers_for, resolve
+from reconciler.model.run_config import FIELDS, JobFacts, RunConfig, inherited, layer_of, layers_for, resolve
 from reconciler.model.settings import Layer, Level, Origin, Setting
 from reconciler.plan.checks import check_config
 

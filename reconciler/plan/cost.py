@@ -19,7 +19,7 @@ from reconciler.model.run_config import RunConfig
 from reconciler.model.states import PENDING, JobState
 from reconciler.plan.checks import worker_defaults
 from reconciler.plan.configs import FlowConfigs
-from reconciler.plan.requests import UNKNOWN, Request, request_of
+from reconciler.plan.core_hours import UNKNOWN, Request, request_of
 
 Workers = Mapping[str, WorkerSpec]
 

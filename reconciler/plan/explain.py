@@ -8,8 +8,7 @@ import msgspec
 
 from reconciler.model.manifests import Kind
 from reconciler.model.records import JobRecord
-from reconciler.model.rules import Rule
-from reconciler.model.run_config import FIELDS, RunConfig, resolve
+from reconciler.model.run_config import FIELDS, Rule, RunConfig, resolve
 from reconciler.model.settings import Layer, Level, Setting
 from reconciler.plan.configs import FlowConfigs
 

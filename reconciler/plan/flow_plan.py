@@ -8,10 +8,9 @@ import msgspec
 
 from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.actions import Action, Subject, Verb
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import OnChange
-from reconciler.model.records import Change, FlowRecord
+from reconciler.model.records import ActualState, Change, FlowRecord
 from reconciler.model.settings import Layer, Setting
 from reconciler.plan.configs import FlowConfigs
 from reconciler.plan.foresee import foreseen_jobs, new_flow_held_by, new_jobs

@@ -10,11 +10,9 @@ import graphlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from reconciler.model.actions import Action, Subject, Verb
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState, PreviewJob
-from reconciler.model.records import Change, JobRecord
-from reconciler.model.rules import JobFacts
-from reconciler.model.run_config import RunConfig
+from reconciler.model.records import ActualState, Change, JobRecord
+from reconciler.model.run_config import JobFacts, RunConfig
 from reconciler.plan.configs import FlowConfigs
 
 

@@ -10,10 +10,10 @@ from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.actions import Action, JobPlan, Subject, Verb
 from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.keys import Keys, job_id
+from reconciler.model.operations import RERUN_BY_TOKEN
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, KEPT, JobState
-from reconciler.model.verbs import RERUN_BY_TOKEN
 from reconciler.plan.configs import FlowConfigs
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from reconciler.diagnostics import Diagnostic
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState
+from reconciler.model.records import ActualState
 
 _PLACE = "/metadata/previous_names"
 

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from reconciler.diagnostics import Diagnostic, Severity, did_you_mean, nearest
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import Kind
-from reconciler.model.rules import JobFacts, Rule
+from reconciler.model.records import ActualState
+from reconciler.model.run_config import JobFacts, Rule
 
 _Finding = tuple[str, str, str | None]
 """JSON pointer below the document, message, hint."""

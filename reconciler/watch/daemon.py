@@ -1,5 +1,8 @@
 """The daemon: one thread for the source, one for each worker, and this one, which does nothing that can hang.
 
+Whoever holds it before may put another store there (``restore``, a migration): one that was opened earlier
+would be that of yesterday.
+
 It starts and ends the others, hears signals, and tells what has happened. Nothing is lost if it dies at any
 line: all that matters is in the store, and the next one goes on from there.
 """
@@ -14,27 +17,61 @@ import threading
 import time
 from collections.abc import Callable
 
-from reconciler.actual.requests import Answer, Requests
+from reconciler.actual.daemon_requests import Answer, Requests
+from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
-from reconciler.errors import ExitCode, ReconcilerError
+from reconciler.errors import ExitCode, ReconcilerError, RefusedError
 from reconciler.execution.executor import Lane
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.process import kill_running
-from reconciler.execution.outputs import OpenedLater
-from reconciler.execution.retrying import begin_due
-from reconciler.execution.worker.accesses import Accesses
-from reconciler.execution.worker.shelf import Shelves
+from reconciler.execution.worker.access import Accesses
+from reconciler.execution.worker.remote_cache import Shelves
+from reconciler.jobs.outputs import OpenedLater
+from reconciler.jobs.restarts import begin_due
 from reconciler.loop import lane_of, open_outputs
 from reconciler.model.health import many_jobs
 from reconciler.model.records import AppliedConfig, Event
 from reconciler.model.states import ACTIVE, JobState
-from reconciler.watch.crew import Crew
 from reconciler.watch.journal import tell, tell_bug
 from reconciler.watch.notices import Notices
 from reconciler.watch.signals import Signals
 from reconciler.watch.source_thread import ASKED, Settings, SourceThread, Teller
 from reconciler.watch.systemd import ServiceManager
+from reconciler.watch.worker_pool import Crew
 from reconciler.watch.worker_thread import WorkerThread
+
+# Whose turn it is to write: the daemon takes the lease before it opens the state.
+
+
+_AGAIN = 0.5
+"""Seconds between two looks whether the lease is free."""
+
+
+def take_turn(lease: Lease, signals: Signals, manager: ServiceManager, *, standby: bool) -> bool:
+    """Take the lease; return False if a signal came while it was waited for.
+
+    Raises
+    ------
+    RefusedError
+        Another process holds it, and this one is not to wait.
+    """
+    told = ""
+    while not signals.number:
+        try:
+            lease.acquire(time.time(), role="watch")
+        except RefusedError as error:
+            if not standby:
+                raise
+            if error.message != told:
+                told = error.message
+                tell("standby", f"waiting: {told}")
+                manager.status(f"waiting: {told}")
+            manager.tell("WATCHDOG=1")
+            signals.wake.wait(_AGAIN)
+        else:
+            return True
+    return False
+
 
 _TICK = 1.0
 """Seconds between two looks of the main thread when nothing happens."""

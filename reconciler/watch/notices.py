@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 
 import msgspec
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
+
+from reconciler.desired.source.git import Source
 
 _CHANGES = frozenset(["created", "modified", "moved", "deleted", "closed"])
 """That a file was opened or read is no change; our own looks would call us for ever."""
@@ -121,3 +123,26 @@ class _Watched(msgspec.Struct, frozen=True):
     inode: int
     watch: ObservedWatch
     handler: _Handler
+
+
+# Where a commit shows in a local repository: the directories whose changes may mean a new revision.
+
+
+_KINDS = ("", "refs", "refs/tags", "refs/heads", "refs/remotes")
+"""Where git looks for a name, see gitrevisions(7)."""
+
+
+def places(source: Source) -> Iterator[Path]:
+    """Yield the directories of a repository in which its branch can change.
+
+    A linked work tree has its own ``HEAD``, and shares branches and packed branches with the main one. The
+    branch ``topic/new`` may be a file in a directory of its own, which comes and goes with it.
+    """
+    common = source.common_dir()
+    yield common  # HEAD, packed-refs
+    if source.git_dir != common:
+        yield source.git_dir
+    above = PurePosixPath(source.branch_name()).parents
+    for place in (Path("reftable"), *(Path(kind, parent) for kind in _KINDS for parent in above)):
+        if (common / place).is_dir():
+            yield common / place

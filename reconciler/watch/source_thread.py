@@ -15,14 +15,14 @@ from typing import Protocol
 import msgspec
 
 from reconciler.actual.compaction import compact
-from reconciler.actual.requests import Answer, Request, Requests
+from reconciler.actual.daemon_requests import Answer, Request, Requests
 from reconciler.actual.state_dir import is_on_network
 from reconciler.actual.store import Store
-from reconciler.desired.git import Source
+from reconciler.build.process import SpareProcess
+from reconciler.desired.source.git import Source
 from reconciler.errors import ExitCode, ForeignStateError, ReconcilerError, RefusedError
-from reconciler.execution.build_process import SpareProcess
 from reconciler.execution.hosts.choice import Hosts
-from reconciler.execution.worker.freight import Repository
+from reconciler.execution.worker.upload_bundle import Repository
 from reconciler.loop import Session, Watcher
 from reconciler.model.actions import Plan
 from reconciler.model.desired import Revision
@@ -30,9 +30,8 @@ from reconciler.model.manifests import Prune
 from reconciler.model.records import Attempt, AttemptResult, FlowRecord
 from reconciler.model.states import ACTIVE
 from reconciler.watch.journal import one_pass, tell, tell_bug
-from reconciler.watch.notices import Notices
-from reconciler.watch.refs import places
-from reconciler.watch.wake import Wake
+from reconciler.watch.notices import Notices, places
+from reconciler.watch.signals import Wake
 
 Clock = Callable[[], float]
 

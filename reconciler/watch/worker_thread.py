@@ -12,7 +12,7 @@ from reconciler.errors import ReconcilerError, TransientError
 from reconciler.execution.executor import Lane
 from reconciler.watch.journal import tell, tell_bug
 from reconciler.watch.notices import Notices
-from reconciler.watch.wake import Wake
+from reconciler.watch.signals import Wake
 
 Clock = Callable[[], float]
 

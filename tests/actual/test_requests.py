@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.actual.requests import Answer, Requests
+from reconciler.actual.daemon_requests import Answer, Requests
 from reconciler.errors import WorldError
 
 DONE = Answer(code=0, revision="main@1234567", lines=["no changes"])

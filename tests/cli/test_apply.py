@@ -18,7 +18,7 @@ from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.cli.main import cli
 from reconciler.cli.saved_plan import SavedPlan, read
-from reconciler.desired.git import Source
+from reconciler.desired.source.git import Source
 from reconciler.errors import InputError, ReconcilerError, RefusedError
 from reconciler.loop import Session, reconcile_once
 from reconciler.model.states import JobState

@@ -19,7 +19,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from reconciler.actual.state_dir import Lease
-from reconciler.execution.doctor.check import Status
+from reconciler.doctor.check import Status
 from tests.support import ROOT, Reconcile, Repository, minimal_project
 
 SCHEMA = json.loads((ROOT / "schemas/output/doctor.schema.json").read_text(encoding="utf-8"))

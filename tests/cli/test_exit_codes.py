@@ -306,7 +306,8 @@ def test_network_file_system(
 
 def test_our_own_bug_gives_a_report_to_paste(ready: Repository, reconcile: Reconcile, tmp_path: Path) -> None:
     code = (
-        "import reconciler.desired.git as g\ndef boom(self, commit=None): raise ZeroDivisionError('boom')\n"
+        "import reconciler.desired.source.git as g\n"
+        "def boom(self, commit=None): raise ZeroDivisionError('boom')\n"
         "g.Source.revision = boom\n"
     )
     done = reconcile("plan", env=patched(tmp_path, code))

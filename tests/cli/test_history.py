@@ -12,10 +12,10 @@ from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.cli.main import cli
 from reconciler.cli.views.history_text import actions_text, of_flow, outcome_text, revision_data, text_row
-from reconciler.desired.history import CommitInfo
+from reconciler.desired.source.history import CommitInfo
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
-from reconciler.execution.applied import flow_actions, note_revision
+from reconciler.jobs.applied import flow_actions, note_revision
 from reconciler.model.actions import Action, Plan, Subject, Verb
 from reconciler.model.desired import Revision
 from reconciler.model.records import AppliedRevision, Event, FlowActions

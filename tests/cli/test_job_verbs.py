@@ -239,7 +239,7 @@ class TestWhatIsDone:
     def test_the_help_says_what_it_takes(self, reconcile: Terminal) -> None:
         for verb in ("retry", "rerun", "pause", "resume", "cancel", "forget"):
             text = reconcile(verb, "--help").out
-            assert "Takes " in text
+            assert "Accepts " in text
             assert "state:FAILED" in text
         assert "--with-descendants" in reconcile("rerun", "--help").out
 

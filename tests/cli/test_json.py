@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from reconciler.desired.yaml_reader import read_documents
+from reconciler.desired.yaml.reader import read_documents
 from reconciler.model.actions import Verb
 from reconciler.model.settings import Level
 from reconciler.model.states import Health, JobState, Sync

@@ -18,18 +18,17 @@ from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.cli.main import cli
 from reconciler.cli.views.data import plan_data
-from reconciler.cli.views.markdown import MARKER, plan_markdown
-from reconciler.cli.views.markdown_text import cell, code, plain, table
+from reconciler.cli.views.markdown import MARKER, cell, code, plain, plan_markdown, table
 from reconciler.cli.views.plan_text import cost_line, hours
-from reconciler.desired.git import Source
+from reconciler.desired.source.git import Source
 from reconciler.diagnostics import Diagnostic, Location, Severity
 from reconciler.errors import InputError
 from reconciler.loop import Session
 from reconciler.model.actions import Action, Plan, Subject, Verb
 from reconciler.model.records import Change
 from reconciler.model.states import JobState
+from reconciler.plan.core_hours import UNKNOWN, Request
 from reconciler.plan.cost import Cost, CostGroup
-from reconciler.plan.requests import UNKNOWN, Request
 from tests.cli.test_json import validate
 from tests.loop.worlds import Silent
 from tests.support import Repository, minimal_project

@@ -14,10 +14,10 @@ import msgspec
 import pytest
 
 from reconciler.actual.store import Store
+from reconciler.cli.edit.arguments import NumberCommand
+from reconciler.cli.edit.command import command as set_group
 from reconciler.cli.main import main
-from reconciler.cli.selectors import NumberCommand
-from reconciler.cli.set import command as set_group
-from reconciler.desired.yaml_reader import read_documents
+from reconciler.desired.yaml.reader import read_documents
 from tests.support import ROOT, Repository
 
 PROJECT = """\

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.execution.result import JobResult
-from reconciler.execution.versions import note_versions
+from reconciler.execution.collect import note_versions
+from reconciler.jobs.job_json import JobResult
 from tests.cli.conftest import Ended
 from tests.execution.support import World
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.cli.views.worker_text import coming_text, past_text
+from reconciler.cli.views.words import coming_text, past_text
 from tests.cli.world import World
 
 pytestmark = pytest.mark.usefixtures("warm")

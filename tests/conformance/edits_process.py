@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.actual.store import Store
-from reconciler.desired.git import Source
+from reconciler.desired.source.git import Source
 from reconciler.loop import Session
 from tests.conformance.edits_world import told
 from tests.conformance.support import Silent

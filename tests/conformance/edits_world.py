@@ -14,13 +14,13 @@ from typing import Any
 
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.desired.git import Source
+from reconciler.build.builder import Builder
+from reconciler.desired.source.git import Source
 from reconciler.desired.state import flows_in_build_order
-from reconciler.execution.builds import Builder
-from reconciler.execution.outputs import EmbeddedOutputs
-from reconciler.execution.responses import take_in
-from reconciler.execution.result import JobResponse, JobResult, NewJob
-from reconciler.execution.transitions import move
+from reconciler.jobs.job_json import JobResponse, JobResult, NewJob
+from reconciler.jobs.outputs import EmbeddedOutputs
+from reconciler.jobs.responses import take_in
+from reconciler.jobs.transitions import move
 from reconciler.loop import Session, Watcher
 from reconciler.model.actions import Action, Plan
 from reconciler.model.desired import DesiredState

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.actual.store import Store
-from reconciler.desired.git import Source
+from reconciler.desired.source.git import Source
 from reconciler.diagnostics import Diagnostic
 from reconciler.loop import Session
 from reconciler.model.actions import Plan, Subject, Verb
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState
+from reconciler.model.records import ActualState
 from reconciler.model.run_config import FIELDS, RunConfig
 from reconciler.model.settings import Resources
 from reconciler.plan.checks import worker_defaults

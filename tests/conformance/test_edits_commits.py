@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.execution.result import JobResponse
+from reconciler.jobs.job_json import JobResponse
 from reconciler.model.states import JobState
 from tests.conformance.edits_cases import CASES, Case, base_files
 from tests.conformance.edits_world import Builds, EditWorld, new_job, told

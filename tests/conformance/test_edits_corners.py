@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.execution.result import JobResponse
+from reconciler.jobs.job_json import JobResponse
 from reconciler.model.actions import Verb
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from reconciler.execution.result import JobResponse, NewJob
-from reconciler.execution.transitions import move
+from reconciler.jobs.job_json import JobResponse, NewJob
+from reconciler.jobs.transitions import move
 from reconciler.model.actions import Subject
 from reconciler.model.records import JobRecord
 from reconciler.model.run_config import FIELDS, RunConfig

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.execution.result import JobResponse
+from reconciler.jobs.job_json import JobResponse
 from reconciler.loop import reconcile_once
 from reconciler.model.actions import Plan
 from reconciler.model.records import JobRecord

@@ -22,12 +22,12 @@ from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.verbs import VerbActor
+from reconciler.jobs.operations import VerbActor
 from reconciler.loop import Session
+from reconciler.model.operations import Effect, JobVerb
 from reconciler.model.records import WorkerStatus
 from reconciler.model.states import JobState
-from reconciler.model.verbs import Effect, JobVerb
-from reconciler.plan.verbs import VerbPlan, VerbPlanner
+from reconciler.plan.operations import VerbPlan, VerbPlanner
 from tests.execution.support import (
     World,
     end_processes_below,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.execution.executor import Lane
-from reconciler.execution.launch import OUTBOX, marker_name
+from reconciler.execution.run_files import OUTBOX, marker_name
 from reconciler.model.states import ACTIVE, JobState
 from tests.contract.schedulers import Request, scheduler_of
 from tests.execution.support import World

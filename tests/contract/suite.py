@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import pytest
 
-from reconciler.execution.launch import OUTBOX, name_in_queue
+from reconciler.execution.run_files import OUTBOX, name_in_queue
 from reconciler.execution.worker.prepare import STAGING
 from tests.contract.campaign import ODD, SECRET, VALUE, Campaign
 from tests.contract.schedulers import DEFAULT_SECONDS, SECONDS, SLOTS, Request, Scheduler

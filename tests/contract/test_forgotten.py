@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.execution.launch import OUTBOX, marker_name
+from reconciler.execution.run_files import OUTBOX, marker_name
 from tests.execution.support import World, eventually
 from tests.services import processes
 from tests.services.slurm import Slurm

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from reconciler.desired.authorship import Authors
-from reconciler.desired.causes import Causes
-from reconciler.desired.git import Source
-from reconciler.desired.history import CommitInfo
-from reconciler.desired.yaml_reader import parse_file
+from reconciler.desired.source.attribution import Authors, Causes
+from reconciler.desired.source.git import Source
+from reconciler.desired.source.history import CommitInfo
+from reconciler.desired.yaml.reader import parse_file
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Manifest, ParsedFile
 from reconciler.model.settings import Level, Origin

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from reconciler.desired.documents import Collection, collect, no_plain_file
-from reconciler.desired.yaml_reader import parse_file
+from reconciler.desired.yaml.reader import parse_file
 from reconciler.model.manifests import GoodManifest, Manifest, ParsedFile
 
 PROJECT = "apiVersion: reconciler/v1\nkind: Project\nmetadata: {name: p}\nspec: {}\n"

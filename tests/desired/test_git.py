@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.desired.git import Source, open_source
+from reconciler.desired.source.git import Source, open_source
 from reconciler.errors import InputError, LostError, TransientError, WorldError
 from tests.support import Repository
 

@@ -16,10 +16,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from reconciler.desired.guard import INVISIBLE, MAX_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES
-from reconciler.desired.places import diagnostic_with_file, escape
-from reconciler.desired.scalars import resolve_plain
-from reconciler.desired.yaml_reader import ReadResult, parse_file, read_documents
+from reconciler.desired.yaml.limits import INVISIBLE, MAX_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES
+from reconciler.desired.yaml.places import diagnostic_with_file, escape
+from reconciler.desired.yaml.reader import ReadResult, parse_file, read_documents
+from reconciler.desired.yaml.scalars import resolve_plain
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.manifests import Mark, ParsedFile
 
@@ -332,7 +332,7 @@ def test_only_parsing_imports_the_parser_and_only_errors_import_jsonschema() -> 
         "import sys\n"
         "from reconciler.desired import places, schemas, values\n"
         "assert not {'ruamel', 'ruamel.yaml', 'jsonschema'} & sys.modules.keys()\n"
-        "from reconciler.desired.yaml_reader import parse_file\n"
+        "from reconciler.desired.yaml.reader import parse_file\n"
         "valid = b'{apiVersion: reconciler/v1, kind: ExecConfig, metadata: {name: a}, spec: {}}'\n"
         "assert parse_file(valid).diagnostics == []\n"
         "assert 'jsonschema' not in sys.modules\n"

@@ -15,7 +15,7 @@ from reconciler.desired.fast_check import compile_check
 from reconciler.desired.schemas import load_schema
 from reconciler.desired.validation import MAX_PROBLEMS, _explainer, _fast_check
 from reconciler.desired.values import iter_directives, parse_output_reference
-from reconciler.desired.yaml_reader import parse_file
+from reconciler.desired.yaml.reader import parse_file
 from reconciler.diagnostics import Diagnostic, render
 from reconciler.model.manifests import Kind, ParsedFile
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.desired.git import Source, open_source
-from reconciler.desired.worktree import FileEdit, WorkTree
+from reconciler.desired.source.git import Source, open_source
+from reconciler.desired.source.worktree import FileEdit, WorkTree
 from reconciler.errors import InputError, RefusedError, WorldError
 from tests.support import Repository
 

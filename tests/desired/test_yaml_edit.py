@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.desired.yaml_edit import EditError, append_document, remove_value, same, set_value
-from reconciler.desired.yaml_reader import read_documents
-from reconciler.desired.yaml_text import block_lines, flow_text
+from reconciler.desired.yaml.edit import EditError, append_document, remove_value, same, set_value
+from reconciler.desired.yaml.reader import read_documents
+from reconciler.desired.yaml.writer import block_lines, flow_text
 
 RULE = """\
 # A rule   with "odd"  spacing.

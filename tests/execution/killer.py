@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from types import GeneratorType
 from typing import Any
 
-from reconciler.actual.requests import Requests
+from reconciler.actual.daemon_requests import Requests
 from reconciler.actual.store import Store
+from reconciler.build.builder import Builder
 from reconciler.cli.main import main
-from reconciler.execution.apply import Application
-from reconciler.execution.builds import Builder
 from reconciler.execution.worker.access import WorkerAccess
+from reconciler.jobs.apply import Application
 from reconciler.loop import Session
 
 STEPS: dict[str, tuple[type, str]] = {

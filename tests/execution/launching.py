@@ -15,8 +15,8 @@ import msgspec
 from jobflow import Job
 from monty.json import MontyEncoder
 
-from reconciler.execution.bridge import launcher
-from reconciler.execution.result import JobResult, read_result
+from reconciler.execution import launcher
+from reconciler.jobs.job_json import JobResult, read_result
 
 CODE = Path(__file__).parent / "code"
 

@@ -18,7 +18,7 @@ import msgspec
 
 from reconciler.actual.store import Store
 from reconciler.actual.view import View
-from reconciler.desired.git import Source, open_source
+from reconciler.desired.source.git import Source, open_source
 from reconciler.execution.executor import Executor
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.loop import Session, open_outputs

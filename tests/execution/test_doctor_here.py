@@ -11,8 +11,8 @@ import pytest
 import reconciler.actual.state_dir as state_dir_module
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
-from reconciler.execution.doctor.check import Check, Status, first_line, space_finding, space_text
-from reconciler.execution.doctor.here import MACHINE, Here, check_machine
+from reconciler.doctor.check import Check, Status, first_line, space_finding, space_text
+from reconciler.doctor.machine import MACHINE, Here, check_machine
 
 
 def checks(state_dir: Path | None, problem: str = "") -> dict[str, Check]:

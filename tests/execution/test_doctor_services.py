@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.execution.doctor.check import Check, Status
-from reconciler.execution.doctor.worker import examine
+from reconciler.doctor.check import Check, Status
+from reconciler.doctor.worker import examine
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.model.manifests import WorkerSpec
 from tests.services import PLACES, Place

@@ -11,15 +11,15 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from reconciler.doctor import questions, verdicts
+from reconciler.doctor.check import Check, Status
+from reconciler.doctor.worker import WORKER, check_worker
+from reconciler.doctor.worker_under_test import Patient
 from reconciler.errors import TransientError
-from reconciler.execution.doctor import questions, verdicts
-from reconciler.execution.doctor.check import Check, Status
-from reconciler.execution.doctor.patient import Patient
-from reconciler.execution.doctor.worker import WORKER, check_worker
-from reconciler.execution.hosts.command import CommandResult, Host
+from reconciler.execution.hosts.base import CommandResult, Host
 from reconciler.execution.hosts.local import LocalHost, expand
-from reconciler.execution.launch import place_of
-from reconciler.execution.queues.choice import queue_of
+from reconciler.execution.queues.registry import queue_of
+from reconciler.execution.run_files import place_of
 from reconciler.model.connections import Connection, HostKeyPolicy
 from reconciler.model.manifests import WorkerSpec
 from tests.execution.support import eventually

@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.execution.queues.shell import ShellQueue
 from reconciler.execution.worker.collect import Facts, Wanted
-from reconciler.execution.worker.ending import ended_without_result
+from reconciler.execution.worker.termination import ended_without_result
 from reconciler.model.records import JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import JobState

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from reconciler.errors import TransientError
-from reconciler.execution.bridge.jobstore import ForeignOutputs
-from reconciler.execution.standing import _FIRST_BACK_OFF, _LONGEST_BACK_OFF
+from reconciler.execution.worker_health import _FIRST_BACK_OFF, _LONGEST_BACK_OFF
+from reconciler.jobs.jobstore import ForeignOutputs
 from reconciler.model.records import JobRecord, WorkerStatus
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reconciler.execution.flow_health import health_of
-from reconciler.execution.transitions import leave
+from reconciler.jobs.flow_health import health_of
+from reconciler.jobs.transitions import leave
 from reconciler.model.health import FlowStatus
 from reconciler.model.states import Health
 from tests.execution.verbs_bench import Bench

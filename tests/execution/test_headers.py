@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import InputError
 from reconciler.execution.headers import queue_name, submission_header
-from reconciler.execution.launch import Place, next_attempt, place_of, submission_script
+from reconciler.execution.run_files import Place, next_attempt, place_of, submission_script
 from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
 from reconciler.model.records import JobRecord
 from reconciler.model.run_config import RunConfig

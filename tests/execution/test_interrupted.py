@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.execution.hosts.local import LocalHost
 from reconciler.execution.queues.shell import ShellQueue
-from reconciler.execution.starting import Starter
+from reconciler.execution.start import Starter
 from reconciler.model.keys import job_id
 from reconciler.model.records import JobRecord, WorkerStatus
 from reconciler.model.states import JobState

@@ -21,9 +21,9 @@ from jobflow import Job, JobStore, OnMissing, run_locally
 from maggma.stores import MemoryStore
 from monty.json import MontyEncoder
 
-from reconciler.execution import launch as launch_module
-from reconciler.execution.bridge import launcher
-from reconciler.execution.job_json import additional_stores
+from reconciler.execution import launcher
+from reconciler.execution import run_files as launch_module
+from reconciler.jobs.job_json import additional_stores
 from tests.execution.launching import (
     CODE,
     Launched,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.execution.ready import Lost
+from reconciler.jobs.dependencies import Lost
 from reconciler.model.states import JobState
 from tests.execution.verbs_bench import Bench, new_job
 

@@ -8,8 +8,8 @@ import pytest
 
 from reconciler.actual.store import Store
 from reconciler.errors import TransientError
-from reconciler.execution.looks import Looks
-from reconciler.execution.standing import Standing
+from reconciler.execution.poll_schedule import Looks
+from reconciler.execution.worker_health import Standing
 from reconciler.model.manifests import PollInterval
 
 T0 = 1_800_000_000.0

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from reconciler.actual.store import Store
-from reconciler.actual.txn import Txn
+from reconciler.actual.transaction import Txn
 from tests.execution.support import World, eventually, processes_below
 from tests.execution.verbs_bench import Bench, new_job
 from tests.support import Reconcile

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from reconciler.cli.main import cli
-from reconciler.execution.flow_health import health_of
+from reconciler.jobs.flow_health import health_of
 from reconciler.model.health import FlowStatus
 from reconciler.model.states import Health
 from tests.execution.support import World

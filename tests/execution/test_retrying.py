@@ -10,14 +10,14 @@ import pytest
 
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
-from reconciler.execution.retrying import drop_unwanted_retry
-from reconciler.execution.transitions import apply_config, leave
+from reconciler.jobs.restarts import drop_unwanted_retry
+from reconciler.jobs.transitions import apply_config, leave
 from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.health import flow_status
+from reconciler.model.operations import Effect
 from reconciler.model.records import JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.states import Health, JobState
-from reconciler.model.verbs import Effect
 from tests.execution.verbs_bench import Bench, config, new_job
 
 TWICE: dict[str, Any] = {"limit": 2, "on": ["walltime", "exception"], "backoff": "10s"}

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.execution.outputs import EmbeddedOutputs
-from reconciler.execution.ready import unhook
+from reconciler.jobs.dependencies import unhook
+from reconciler.jobs.outputs import EmbeddedOutputs
+from reconciler.model.operations import Effect
 from reconciler.model.records import JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.states import ACTIVE, FINISHED, JobState
-from reconciler.model.verbs import Effect
 from tests.execution.verbs_bench import BY, Bench, config, new_job
 
 

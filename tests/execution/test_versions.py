@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.actual.store import Store
-from reconciler.execution.result import JobResult
-from reconciler.execution.versions import note_versions
+from reconciler.execution.collect import note_versions
+from reconciler.jobs.job_json import JobResult
 from reconciler.model.records import WorkerStatus
 from tests.execution.support import World
 

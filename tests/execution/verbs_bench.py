@@ -10,22 +10,22 @@ import msgspec
 
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.execution.launch import next_attempt
-from reconciler.execution.outputs import EmbeddedOutputs
-from reconciler.execution.ready import initial_state, parents_ready
-from reconciler.execution.responses import fail, take_in
-from reconciler.execution.result import JobError, JobResponse, JobResult
-from reconciler.execution.retrying import begin_due
-from reconciler.execution.transitions import move
-from reconciler.execution.verbs import VerbActor
+from reconciler.execution.run_files import next_attempt
+from reconciler.jobs.dependencies import initial_state, parents_ready
+from reconciler.jobs.job_json import JobError, JobResponse, JobResult
+from reconciler.jobs.operations import VerbActor
+from reconciler.jobs.outputs import EmbeddedOutputs
+from reconciler.jobs.responses import fail, take_in
+from reconciler.jobs.restarts import begin_due
+from reconciler.jobs.transitions import move
 from reconciler.model.manifests import WorkerSpec
+from reconciler.model.operations import JobVerb
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import ACTIVE, BROKEN, JobState
-from reconciler.model.verbs import JobVerb
-from reconciler.plan.verbs import VerbPlan, VerbPlanner
+from reconciler.plan.operations import VerbPlan, VerbPlanner
 
 PROJECT = Origin(Level.PROJECT, "Project", "test", "/spec/defaults/worker")
 BY = "ada (Ada Tester <ada@example.invalid>)"

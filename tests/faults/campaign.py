@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.actual.requests import Requests
+from reconciler.actual.daemon_requests import Requests
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
 from tests.execution.support import eventually

@@ -61,7 +61,7 @@ def main() -> None:
     sys.executable = os.environ.pop("RECONCILER_TEST_PYTHON", sys.executable)
 
     from reconciler.cli.main import main as reconcile
-    from reconciler.watch.wake import Wake
+    from reconciler.watch.signals import Wake
 
     really_wait = Wake.wait
 

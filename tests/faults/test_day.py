@@ -11,8 +11,8 @@ import pytest
 
 from reconciler.cli.context import Context, Options
 from reconciler.cli.views.log_text import LogTeller
-from reconciler.execution.worker.accesses import Accesses
-from reconciler.execution.worker.shelf import Shelves
+from reconciler.execution.worker.access import Accesses
+from reconciler.execution.worker.remote_cache import Shelves
 from reconciler.loop import lane_of, open_outputs
 from reconciler.model.records import AppliedConfig
 from reconciler.watch.notices import Notices

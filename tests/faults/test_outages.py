@@ -223,7 +223,7 @@ def _builders(directory: Path) -> set[int]:
     return {
         pid
         for pid in processes.of_directory(directory)
-        if b"bridge.build" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"build.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
     }
 
 

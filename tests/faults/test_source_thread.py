@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from reconciler.actual.requests import Answer, Requests
+from reconciler.actual.daemon_requests import Answer, Requests
+from reconciler.build import process as build_process
 from reconciler.cli.context import Context, Options
 from reconciler.cli.views.log_text import LogTeller
-from reconciler.desired.git import Source
+from reconciler.desired.source.git import Source
 from reconciler.errors import WorldError
-from reconciler.execution import build_process
 from reconciler.model.actions import Plan
 from reconciler.model.desired import Revision
 from reconciler.model.records import Attempt, AttemptResult
@@ -70,7 +70,7 @@ def test_no_process_can_be_started(
 
     class Popen(subprocess.Popen):  # type: ignore[type-arg]
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            if refuses and "bridge.build" in str(arguments):
+            if refuses and "build.server" in str(arguments):
                 raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
             super().__init__(*arguments, **options)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.execution.outputs import EmbeddedOutputs
+from reconciler.jobs.outputs import EmbeddedOutputs
 from reconciler.loop import Session
 from reconciler.model.actions import Plan
 from reconciler.model.records import JobRecord

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from reconciler.actual.writer import Writer
-from reconciler.execution.verbs import VerbActor
+from reconciler.jobs.operations import VerbActor
 from reconciler.model.health import flow_status
+from reconciler.model.operations import JobVerb
 from reconciler.model.states import JobState
-from reconciler.model.verbs import JobVerb
-from reconciler.plan.verbs import VerbPlanner
+from reconciler.plan.operations import VerbPlanner
 from tests.execution.support import World, eventually, processes_below
 from tests.loop.growing import Tree, completed, current, facts, grown, history, log, news, plan, settle, state
 

@@ -19,8 +19,8 @@ from pymongo.errors import (
 )
 
 from reconciler.errors import InputError, ReconcilerError, TransientError
-from reconciler.execution.bridge.jobstore import ForeignOutputs
-from reconciler.execution.launch import RESULT
+from reconciler.execution.run_files import RESULT
+from reconciler.jobs.jobstore import ForeignOutputs
 from tests.support import Reconcile, Repository, minimal_project
 
 pytestmark = pytest.mark.usefixtures("warm")

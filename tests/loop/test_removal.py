@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from reconciler.actual.view import View
-from reconciler.execution.outputs import EmbeddedOutputs
+from reconciler.jobs.outputs import EmbeddedOutputs
 from reconciler.loop import Session
 from tests.execution.support import World, eventually, processes_below
 from tests.loop.growing import Tree, grown, log, plan, settle

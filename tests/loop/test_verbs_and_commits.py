@@ -11,15 +11,15 @@ import msgspec
 import pytest
 
 from reconciler.actual.writer import Writer
-from reconciler.execution.ready import release_dependants
-from reconciler.execution.responses import fail
-from reconciler.execution.transitions import move
-from reconciler.execution.verbs import VerbActor
+from reconciler.jobs.dependencies import release_dependants
+from reconciler.jobs.operations import VerbActor
+from reconciler.jobs.responses import fail
+from reconciler.jobs.transitions import move
 from reconciler.model.actions import Action, Subject
+from reconciler.model.operations import JobVerb
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, JobState
-from reconciler.model.verbs import JobVerb
-from reconciler.plan.verbs import VerbPlanner
+from reconciler.plan.operations import VerbPlanner
 from tests.loop.worlds import SharedBuilder, Silent, World
 
 FLOW = """

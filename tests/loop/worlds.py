@@ -12,11 +12,11 @@ import msgspec
 
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.desired.git import Source
+from reconciler.build.builder import Builder
+from reconciler.desired.source.git import Source
 from reconciler.desired.state import flows_in_build_order
-from reconciler.execution.builds import Builder
-from reconciler.execution.ready import parents_ready, release_dependants
-from reconciler.execution.transitions import move
+from reconciler.jobs.dependencies import parents_ready, release_dependants
+from reconciler.jobs.transitions import move
 from reconciler.loop import Session
 from reconciler.model.actions import Action, Plan, Verb
 from reconciler.model.desired import DesiredState

@@ -7,7 +7,7 @@ from textwrap import indent
 import msgspec
 import pytest
 
-from reconciler.desired.yaml_reader import parse_file
+from reconciler.desired.yaml.reader import parse_file
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.connections import CONNECTION_FIELDS, Connection, HostKeyPolicy, Secret
 from reconciler.model.manifests import CleanupAfter, WorkerSpec

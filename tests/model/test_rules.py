@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.model.rules import JobFacts, Rule
+from reconciler.model.run_config import JobFacts, Rule
 
 JOB = JobFacts("arithmetic-1", {"campaign": "x", "owner": "ada"}, "add more", "m.add", alias="pkg.add")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import reconciler
 
 PACKAGE = Path(reconciler.__file__).parent
-SINGLE = ("cli", "execution/bridge")
+SINGLE = ("cli", "build", "execution/launcher", "jobs/jobstore")
 """Where there is one thread only."""
 
 

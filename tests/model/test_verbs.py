@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
+from reconciler.model.operations import TAKES, Effect, JobVerb, decide
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, JobState
-from reconciler.model.verbs import TAKES, Effect, JobVerb, decide
 
 FLOW = FlowRecord(name="f", identity="i", build_key="b")
 

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from reconciler.model.actions import Action, Plan, Subject, Verb
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob, Revision
 from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.manifests import (
@@ -22,9 +21,8 @@ from reconciler.model.manifests import (
     Prune,
     WorkerSpec,
 )
-from reconciler.model.records import FlowRecord, JobRecord
-from reconciler.model.rules import Rule
-from reconciler.model.run_config import RunConfig, layer_of
+from reconciler.model.records import ActualState, FlowRecord, JobRecord
+from reconciler.model.run_config import Rule, RunConfig, layer_of
 from reconciler.model.settings import Layer, Level, Origin
 from reconciler.model.states import ACTIVE, PENDING, JobState
 

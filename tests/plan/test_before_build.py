@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from reconciler.diagnostics import Severity
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredFlow, Hold
 from reconciler.model.manifests import FlowSpec
+from reconciler.model.records import ActualState
 from reconciler.model.states import JobState
 from reconciler.plan.planner import make_plan
 from tests.plan.plan_support import applied, before, built, built_job, desired, flow, rule, shown, with_jobs

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.model.actions import Plan, Verb
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import FlowSpec, OnChange, Prune
-from reconciler.model.rules import Rule
+from reconciler.model.records import ActualState
+from reconciler.model.run_config import Rule
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.plan.compare import NOTE, compare
 from reconciler.plan.planner import make_plan

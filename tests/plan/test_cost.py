@@ -11,15 +11,14 @@ from qtoolkit.io.pbs import PBSIO
 from qtoolkit.io.slurm import SlurmIO
 
 from reconciler.model.actions import Action, JobPlan, Plan, Subject, Verb
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState
-from reconciler.model.records import JobRecord
+from reconciler.model.records import ActualState, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Resources
 from reconciler.model.states import PENDING, JobState
 from reconciler.plan.configs import FlowConfigs
+from reconciler.plan.core_hours import UNKNOWN, Request, clock_seconds, request_of, slurm_seconds
 from reconciler.plan.cost import Cost, plan_cost
-from reconciler.plan.requests import UNKNOWN, Request, clock_seconds, request_of, slurm_seconds
 from tests.plan.plan_support import built_job, desired, flow, record, worker
 
 

@@ -8,12 +8,10 @@ import msgspec
 import pytest
 
 from reconciler.model.actions import Verb
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import OnChange
-from reconciler.model.records import JobRecord
-from reconciler.model.rules import Rule
-from reconciler.model.run_config import RunConfig
+from reconciler.model.records import ActualState, JobRecord
+from reconciler.model.run_config import Rule, RunConfig
 from reconciler.model.settings import Level
 from reconciler.model.states import ACTIVE, EDITABLE, JobState
 from reconciler.plan.compare import compare

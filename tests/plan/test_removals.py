@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from reconciler.model.actual import ActualState
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import ProjectSpec, Prune
+from reconciler.model.records import ActualState
 from reconciler.model.states import JobState
 from reconciler.plan.planner import make_plan
 from tests.plan.plan_support import applied, before, built, desired, flow, shown, with_jobs

@@ -14,7 +14,7 @@ NEVER = ("--interval", "100000")
 
 BETWEEN = """
 import subprocess
-from reconciler.actual.requests import Requests
+from reconciler.actual.daemon_requests import Requests
 ask = Requests.ask
 def late(self, *given, **more):
     subprocess.run(["git", *{command}], check=True)

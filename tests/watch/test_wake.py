@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from reconciler.watch.wake import Wake
+from reconciler.watch.signals import Wake
 from tests.support import ROOT
 
 SECONDS = 3
@@ -43,7 +43,7 @@ def test_calls_that_nobody_hears_do_not_pile_up() -> None:
 
 FLOOD = f"""
 import signal, time
-from reconciler.watch.wake import Wake
+from reconciler.watch.signals import Wake
 wake = Wake()
 signal.signal(signal.SIGALRM, lambda number, frame: wake.call())
 signal.setitimer(signal.ITIMER_REAL, 0.00005, 0.00005)

@@ -185,7 +185,7 @@ def test_now_needs_no_notices(watched: WatchWorld, remote: Callable[[], str], tm
 
 
 NO_ANSWERS = (
-    "import reconciler.actual.requests as r; from reconciler.errors import WorldError; "
+    "import reconciler.actual.daemon_requests as r; from reconciler.errors import WorldError; "
     "r.Requests.answer = lambda me, asked, said: asked and (_ for _ in ()).throw(WorldError('no room'))"
 )
 

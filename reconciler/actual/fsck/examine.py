@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from reconciler.actual.fsck import indexes, links
-from reconciler.actual.fsck.facts import JOB_INDEXES, Facts
 from reconciler.actual.fsck.problem import Check, Problem, Report
+from reconciler.actual.fsck.snapshot import JOB_INDEXES, Facts
 from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer

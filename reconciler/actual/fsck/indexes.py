@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.actual import records
-from reconciler.actual.fsck.facts import Facts
+from reconciler.actual import record_codec as records
 from reconciler.actual.fsck.problem import Edit, Problem, shown
+from reconciler.actual.fsck.snapshot import Facts
 from reconciler.actual.keys import about_key, big_endian, number_of
 
 

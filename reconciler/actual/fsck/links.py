@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconciler.actual.fsck.facts import Facts, Job
 from reconciler.actual.fsck.problem import RESTORE, Edit, Problem, shown
+from reconciler.actual.fsck.snapshot import Facts, Job
 from reconciler.actual.outputs import COLLECTION, has_document
-from reconciler.actual.records import decode_build
+from reconciler.actual.record_codec import decode_build
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
 _REBUILT = "the next `reconcile --once` builds it again"

@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
-from reconciler.cli.views.worker_text import coming_text
+from reconciler.cli.views.words import coming_text
 from reconciler.model.conditions import Conditions
 from reconciler.model.records import Attempt, AttemptResult
 

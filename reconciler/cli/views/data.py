@@ -9,14 +9,14 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.cli.views.conditions import conditions_data, counted_attempt
-from reconciler.execution.flow_health import health_of
+from reconciler.jobs.flow_health import health_of
 from reconciler.model.actions import Plan
 from reconciler.model.conditions import flow_conditions, never_submitted_conditions, worker_conditions
 from reconciler.model.desired import DesiredState
 from reconciler.model.health import flow_sync
 from reconciler.model.manifests import Kind, RuleSpec, WorkerSpec
 from reconciler.model.records import AppliedConfig, Attempt, Event, FlowRecord, JobRecord, WorkerStatus
-from reconciler.model.rules import Rule
+from reconciler.model.run_config import Rule
 from reconciler.model.states import ACTIVE, Health, JobState, Sync
 from reconciler.plan.cost import Cost, CostGroup
 

@@ -11,7 +11,7 @@ import click
 
 from reconciler.cli.context import Context
 from reconciler.cli.views.words import many
-from reconciler.execution.doctor.check import Check, Group, Status
+from reconciler.doctor.check import Check, Group, Status
 
 _SYMBOLS = {Status.OK: "✔", Status.WARNING: "⚠", Status.FAILED: "✗"}
 _ASCII = {Status.OK: "+", Status.WARNING: "!", Status.FAILED: "x"}

@@ -12,7 +12,7 @@ from reconciler.cli.get import find_jobs
 from reconciler.cli.views.data import Data
 from reconciler.cli.views.listing import as_json, as_yaml, display_width
 from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
-from reconciler.cli.views.retry_text import escalation_text
+from reconciler.cli.views.words import escalation_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.records import JobRecord

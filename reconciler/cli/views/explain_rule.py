@@ -15,7 +15,7 @@ from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Kind
-from reconciler.model.rules import Rule
+from reconciler.model.run_config import Rule
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.plan.explain import Share, share_of_rule
 from reconciler.plan.unmatched import unmatched_rules

@@ -11,7 +11,7 @@ from reconciler.actual.fsck.problem import Check, Problem, Report
 from reconciler.cli.context import Context
 from reconciler.cli.views.doctor_text import COLORS, symbols
 from reconciler.cli.views.words import many
-from reconciler.execution.doctor.check import Status
+from reconciler.doctor.check import Status
 
 _SHOWN = 10
 """Problems of one check that are shown without --verbose."""

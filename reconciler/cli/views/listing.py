@@ -71,7 +71,7 @@ def show(
 
 def as_yaml(value: Any) -> str:
     """Return data as YAML."""
-    from reconciler.desired.yaml_writer import dump
+    from reconciler.desired.yaml.writer import dump
 
     return dump(json.loads(json.dumps(value, default=str)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from reconciler.execution.hosts.command import Host
+from reconciler.execution.hosts.base import Host
 from reconciler.execution.hosts.local import LocalHost
 from reconciler.model.connections import Connection
 

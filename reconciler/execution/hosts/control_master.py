@@ -13,10 +13,10 @@ from typing import BinaryIO
 import msgspec
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.access import AccessError
-from reconciler.execution.hosts.command import CommandResult, new_sign
+from reconciler.execution.hosts.base import CommandResult, new_sign
 from reconciler.execution.hosts.local import clean_environment
 from reconciler.execution.hosts.process import run_script
+from reconciler.execution.hosts.secrets import AccessError
 from reconciler.model.connections import Connection
 
 _CHECK_TIMEOUT = 10.0
@@ -45,7 +45,7 @@ class ControlMasterHost:
         data: Iterable[bytes] | None = None,
         sink: BinaryIO | None = None,
     ) -> CommandResult:
-        """Run a bash script to its end; see :class:`~reconciler.execution.hosts.command.Host`.
+        """Run a bash script to its end; see :class:`~reconciler.execution.hosts.base.Host`.
 
         Raises
         ------

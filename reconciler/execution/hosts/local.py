@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from reconciler.execution.hosts.command import CommandResult
+from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.process import run_script
 
 _INHERITED = frozenset(
@@ -38,7 +38,7 @@ class LocalHost:
         data: Iterable[bytes] | None = None,
         sink: BinaryIO | None = None,
     ) -> CommandResult:
-        """Run a bash script to its end; see :class:`~reconciler.execution.hosts.command.Host`.
+        """Run a bash script to its end; see :class:`~reconciler.execution.hosts.base.Host`.
 
         Raises
         ------

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import IO, Any, BinaryIO
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.command import (
+from reconciler.execution.hosts.base import (
     CommandResult,
     SignCutter,
     after_sign,

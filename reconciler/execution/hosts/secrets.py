@@ -6,8 +6,18 @@ import os
 import stat
 from pathlib import Path
 
-from reconciler.execution.hosts.access import AccessError
+from reconciler.errors import TransientError
 from reconciler.model.connections import Secret
+
+# What a person has to put right before a host lets us in.
+
+
+class AccessError(TransientError):
+    """The host refuses us, or we refuse the host: an unknown host key, no fitting key, a missing secret.
+
+    An outage for the jobs, which wait; but one that does not heal by itself. The hint tells what to do.
+    """
+
 
 _LONGEST = 10_000
 

@@ -2,14 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
-from reconciler.execution.hosts.command import CommandResult
+from reconciler.errors import TransientError
+from reconciler.execution.hosts.base import CommandResult, combined, split
 from reconciler.model.retries import Cause
+
+# Small pieces of the shell text that queues write.
+
+
+LONGEST_ARGUMENT = 60_000
+"""Bytes. Linux takes 128 KiB in one argument, however long the whole command may be."""
+
+
+def chunks(words: Sequence[str]) -> Iterator[list[str]]:
+    """Yield all words in lists, each short enough for one argument with a byte between two words."""
+    longest = max((len(word) for word in words), default=0) + 1
+    size = max(1, LONGEST_ARGUMENT // longest)
+    for begin in range(0, len(words), size):
+        yield list(words[begin : begin + size])
+
+
+def all_of(commands: Iterable[str], prepare: str = ":") -> str:
+    """Return text that runs every command, also after one that failed, and ends with the last failure."""
+    lines = "\n".join(f"{command} || failed=$?" for command in commands)
+    return f"(\n{prepare}\nfailed=0\n{lines}\nexit $failed\n)"
+
+
+# Long lists of ids as several commands, each with its own exit code and error output.
+
+
+_AT_ONCE = 500
+"""Words of one command: a line has room for many more, but a scheduler has to answer them in one message."""
+
+_SIGN = "-=-part-of-the-queue-=-"
+"""Never on a line of its own in an answer: names of jobs hold no line break there."""
+
+
+def in_parts(command: str, words: Sequence[str]) -> str:
+    """Return text that runs ``command`` with all words, a piece of them at a time."""
+    pieces = [words[start : start + _AT_ONCE] for start in range(0, len(words), _AT_ONCE)]
+    return combined({f"part{n}": f"{command} {shlex.join(piece)}" for n, piece in enumerate(pieces)}, _SIGN)
+
+
+def parts_of(result: CommandResult) -> list[CommandResult]:
+    """Return how each command of :func:`in_parts` ended.
+
+    Raises
+    ------
+    TransientError
+        Not all of them ran to their end.
+    """
+    parts = list(split(result.stdout, _SIGN).values())
+    if result.exit_code != 0 or not parts:
+        raise no_answer(result)
+    return parts
+
+
+def no_answer(result: CommandResult) -> TransientError:
+    """Return the error for a command of a scheduler that told nothing about jobs."""
+    said = result.stderr.strip() or result.stdout.strip() or "no message"
+    return TransientError(
+        f"the scheduler gave no answer (exit code {result.exit_code}): {said[-300:]}",
+        hint="the worker is asked again later; `reconcile doctor` tells more",
+    )
 
 
 class QueueState(StrEnum):

@@ -1,22 +1,200 @@
 """PBS: OpenPBS and PBS Professional, from version 18.1 on.
 
+PBS writes values that look like numbers to C (``inf``, ``0x1f``, ``+5``, ``.5``) without quotes, and does not
+escape every backslash: a variable of one job makes the answer for all of them invalid. It has one key and its
+value in each line, so what it means can be told nevertheless.
+
 A job begins in the home directory, so the script changes its directory itself. It gets no variable of ours,
 because nothing here says ``-V``: only those that PBS makes (``PBS_O_*``) and those of the login on its node.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from reconciler.execution.hosts.command import CommandResult
+from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.qtk import scheduler_io, standard_state
-from reconciler.execution.queues.base import Death, Entry, QueueState
-from reconciler.execution.queues.parts import in_parts, no_answer, parts_of
-from reconciler.execution.queues.pbs_deaths import death
-from reconciler.execution.queues.pbs_json import records
+from reconciler.execution.queues.base import Death, Entry, QueueState, in_parts, no_answer, parts_of
+from reconciler.model.retries import Cause
+
+# What ``qstat -f -F json`` prints, also where it is no JSON.
+
+
+Records = Mapping[str, Mapping[str, Any]]
+
+_BEGINNING = re.compile(r'^\{\s*"timestamp"', re.MULTILINE)
+_OBJECT = re.compile(r'"(.*?)":\s*\{')
+_PAIR = re.compile(r'"(.*?)":\s*(.*?),?')
+
+
+def records(output: str, queue_ids: Iterable[str]) -> Records | None:
+    """Return jobs by id, as mappings of attributes; None if this is no answer of ``qstat``.
+
+    What stands above the answer is passed over. A job of ``queue_ids`` that is in there, but in no form that
+    can be read, has an empty record.
+    """
+    beginnings = list(_BEGINNING.finditer(output))
+    if not beginnings:
+        return None
+    answer = output[beginnings[-1].start() :]
+    found = _jobs(answer)
+    jobs = {name: record for name, record in found.items() if isinstance(record, dict)}
+    hidden = [queue_id for queue_id in queue_ids if queue_id not in jobs and f'"{queue_id}"' in answer]
+    return jobs | {queue_id: {} for queue_id in hidden}
+
+
+def _jobs(answer: str) -> Mapping[str, Any]:
+    try:
+        content, _ = json.JSONDecoder(strict=False).raw_decode(answer)
+    except ValueError:
+        content = _by_lines(answer)
+    jobs = content.get("Jobs") if isinstance(content, dict) else None
+    return jobs if isinstance(jobs, dict) else {}
+
+
+def _by_lines(answer: str) -> dict[str, Any]:
+    """Read it line by line: a key with a value, the beginning of an object, or its end."""
+    root: dict[str, Any] = {}
+    nested = [root]
+    for line in map(str.strip, answer.splitlines()[1:]):
+        if opened := _OBJECT.fullmatch(line):
+            inner: dict[str, Any] = {}
+            nested[-1][opened[1]] = inner
+            nested.append(inner)
+        elif line in ("}", "},") and len(nested) > 1:
+            nested.pop()
+        elif pair := _PAIR.fullmatch(line):
+            nested[-1][pair[1]] = _value(pair[2])
+    return root
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text, strict=False)
+    except ValueError:
+        return text.removeprefix('"').removesuffix('"')
+
+
+# What PBS remembers of a job that is over: the record of ``qstat -xf``.
+
+
+_ENDED = ("F", "X")
+
+_EXECUTION: Mapping[int, tuple[str, Cause]] = {
+    -1: ("it could not be started, before its files were there", Cause.NEVER_STARTED),
+    -2: ("it could not be started, after its files were there", Cause.NEVER_STARTED),
+    -3: ("it could not be started", Cause.NEVER_STARTED),
+    -4: ("it was aborted when PBS was started again on its node", Cause.NODE_FAIL),
+    -5: ("it was aborted when PBS was started again on its node", Cause.NODE_FAIL),
+    -6: ("it was aborted when PBS was started again on its node", Cause.NODE_FAIL),
+    -7: ("it could not be started again from its checkpoint", Cause.KILLED),
+    -10: ("its user or group is not valid on the node", Cause.NEVER_STARTED),
+    -11: ("it was taken from its node, and may not be run again", Cause.NODE_FAIL),
+    -12: ("it was killed after a checkpoint", Cause.KILLED),
+    -13: ("the password of its user is wrong", Cause.NEVER_STARTED),
+    -14: ("one of its nodes failed", Cause.NODE_FAIL),
+    -15: ("it was taken from its node for a restart from its checkpoint", Cause.KILLED),
+    -16: ("a hook of the site refused to start it", Cause.NEVER_STARTED),
+    -17: ("a hook of the site refused to start it", Cause.NEVER_STARTED),
+    -18: ("a hook of the site took it from its node", Cause.KILLED),
+    -19: ("a hook of the site deleted it", Cause.KILLED),
+    -20: ("its first node was lost", Cause.NODE_FAIL),
+    -21: ("the directory of PBS on the node is not safe", Cause.NEVER_STARTED),
+    -22: ("a hook of the site failed", Cause.NEVER_STARTED),
+    -23: ("it has no Kerberos credentials", Cause.NEVER_STARTED),
+    -24: ("it used more CPUs than it asked for", Cause.KILLED),
+    -25: ("it used more CPUs than it asked for", Cause.KILLED),
+    -26: ("it used more virtual memory than it asked for", Cause.OOM),
+    -27: ("it used more memory than it asked for", Cause.OOM),
+    -28: ("it used more CPU time than it asked for", Cause.KILLED),
+    -29: ("it ran longer than its walltime", Cause.WALLTIME),
+    -30: ("its nodes could not join the job", Cause.NEVER_STARTED),
+}
+"""The JOB_EXEC_* codes of PBS (job.h), which it gives instead of an exit status."""
+
+_SIGNALLED = 256
+"""PBS adds this to the signal that ended the script; for one of its commands the shell says 128 + n."""
+
+_OUT_OF_MEMORY = re.compile(
+    r"exceeded resource v?mem\b|memory limit exceeded|mem(ory)? limit|out of memory", re.IGNORECASE
+)
+
+
+def death(record: Mapping[str, Any]) -> Death | None:
+    """Return what a record tells of the end of its job; None if it makes no sense."""
+    letter = record.get("job_state")
+    if not isinstance(letter, str):
+        return None
+    if letter not in _ENDED:
+        return Death(f"PBS: the job is in state {letter}", over=False)
+    comment = str(record.get("comment", ""))
+    status = _number(record.get("Exit_status"))
+    if status is None:
+        return _without_status(record, comment)
+    if status < 0:
+        words, cause = _EXECUTION.get(status, ("it was ended by PBS", Cause.KILLED))
+        return Death(_text(f"Exit_status {status}, {words}", comment), cause)
+    code = status - _SIGNALLED + 128 if status >= _SIGNALLED else status
+    return Death(_text(f"Exit_status {status}", comment), _cause(record, code, comment), code)
+
+
+def _without_status(record: Mapping[str, Any], comment: str) -> Death:
+    if "stime" in record:
+        return Death(_text("it ended without an exit status", comment), Cause.KILLED)
+    return Death(_text("it was deleted before it started", comment), Cause.KILLED)
+
+
+def _cause(record: Mapping[str, Any], code: int, comment: str) -> Cause | None:
+    """Which limit was reached; a job that nobody killed has a reason that PBS does not know."""
+    if "exceeded resource walltime" in comment:
+        return Cause.WALLTIME
+    if _OUT_OF_MEMORY.search(comment):
+        return Cause.OOM
+    if code <= 128:
+        return None
+    if _reached(record, "walltime", _seconds):
+        return Cause.WALLTIME
+    return Cause.OOM if _reached(record, "mem", _kilobytes) else Cause.KILLED
+
+
+def _reached(record: Mapping[str, Any], resource: str, measure: Any) -> bool:
+    used, limit = (_of(record, group, resource) for group in ("resources_used", "Resource_List"))
+    amounts = measure(used), measure(limit)
+    return None not in amounts and amounts[0] >= amounts[1]
+
+
+def _of(record: Mapping[str, Any], group: str, resource: str) -> str:
+    resources = record.get(group)
+    return str(resources.get(resource, "")) if isinstance(resources, dict) else ""
+
+
+def _seconds(text: str) -> int | None:
+    """``01:00:00``, or a number of seconds."""
+    if not re.fullmatch(r"\d+(:\d+){0,3}", text):
+        return None
+    total = 0
+    for unit, number in zip((1, 60, 3600, 86400), reversed(text.split(":")), strict=False):
+        total += unit * int(number)
+    return total
+
+
+def _kilobytes(text: str) -> float | None:
+    """``1048576kb``, ``2gb``, or a number of bytes."""
+    match = re.fullmatch(r"(\d+)([kmgtp]?)b?", text.lower())
+    return int(match[1]) * 1024.0 ** (" kmgtp".index(match[2] or " ") - 1) if match else None
+
+
+def _number(value: object) -> int | None:
+    return int(str(value)) if re.fullmatch(r"-?\d+", str(value)) else None
+
+
+def _text(what: str, comment: str) -> str:
+    return f"PBS: {what}" + (f" ({comment})" if comment else "")
+
 
 _UNKNOWN, _FINISHED = "Unknown Job Id", "Job has finished"
 _ANSWERED = (0, 153, 35)

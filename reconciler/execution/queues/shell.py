@@ -14,10 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.command import CommandResult
+from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.qtk import scheduler_io, standard_state
-from reconciler.execution.queues.base import Death, Entry, QueueState
-from reconciler.execution.queues.texts import all_of, chunks
+from reconciler.execution.queues.base import Death, Entry, QueueState, all_of, chunks
 
 _GRACE = 2
 """Seconds between asking a process group to end and killing it."""

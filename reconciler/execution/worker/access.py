@@ -12,25 +12,25 @@ from typing import BinaryIO
 import msgspec
 
 from reconciler.errors import TransientError
-from reconciler.execution import launch
-from reconciler.execution.hosts.command import CommandResult, Host, new_sign
+from reconciler.execution import run_files
+from reconciler.execution.hosts.base import CommandResult, Host, new_sign, split
+from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.local import expand
-from reconciler.execution.hosts.sections import split
 from reconciler.execution.queues.base import Queue
-from reconciler.execution.queues.choice import queue_of
-from reconciler.execution.worker import collect, poll, prepare, submit, uploads
+from reconciler.execution.queues.registry import queue_of
+from reconciler.execution.worker import collect, poll, prepare, submit
+from reconciler.execution.worker import unpack as uploads
 from reconciler.execution.worker.collect import Facts, Wanted
-from reconciler.execution.worker.ending import (
+from reconciler.execution.worker.poll import Seen
+from reconciler.execution.worker.remote_cache import Shelf, Shelves
+from reconciler.execution.worker.submit import Submitted, Withdrawn
+from reconciler.execution.worker.termination import (
     Ended,
     ended_without_result,
     may_still_start,
     read_ending,
 )
-from reconciler.execution.worker.freight import Contents, Freight, Repository
-from reconciler.execution.worker.poll import Seen
-from reconciler.execution.worker.shelf import Shelf
-from reconciler.execution.worker.stream import tar_stream
-from reconciler.execution.worker.submit import Submitted, Withdrawn
+from reconciler.execution.worker.upload_bundle import Contents, Freight, Repository, tar_stream
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import JobRecord
 
@@ -75,7 +75,7 @@ class WorkerAccess:
         self.host = host
         self.transfer = transfer if transfer is not None else host
         self.queue: Queue = queue_of(spec.scheduler_type, spec.scheduler_username)
-        self.place = launch.place_of(spec, expand)
+        self.place = run_files.place_of(spec, expand)
         self.commands = 0
         self._shelf = shelf if shelf is not None else Shelf()
         self._neighbours = neighbours
@@ -89,7 +89,7 @@ class WorkerAccess:
 
     def marker(self, job: JobRecord) -> str:
         """Return the name of the marker that the current attempt of a job will drop."""
-        return launch.marker_name(job)
+        return run_files.marker_name(job)
 
     # the pass -----------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class WorkerAccess:
         TransientError
             The worker or its queue gave no answer.
         """
-        names = {launch.name_in_queue(job): job.id for job in jobs}
+        names = {run_files.name_in_queue(job): job.id for job in jobs}
         if not (command := self.queue.find_command(list(names))):
             return {}
         found = self.queue.found(list(names), self._run(command))
@@ -301,3 +301,42 @@ class WorkerAccess:
         if result.exit_code != 0:
             said = result.stderr.strip()[-300:] or f"exit code {result.exit_code}"
             raise TransientError(f"cannot read from {self.place.work_dir} on {self.host.name}: {said}")
+
+
+# The access to each worker of a configuration, and who of them live on one host.
+
+
+class Accesses:
+    """Gives the access to a worker by its name: made when it is wanted first, then always the same."""
+
+    def __init__(
+        self, workers: Mapping[str, WorkerSpec], repository: Repository, hosts: Hosts, shelves: Shelves
+    ) -> None:
+        self._workers, self._repository, self._hosts = workers, repository, hosts
+        self._shelves = shelves
+        self._known: dict[str, WorkerAccess] = {}
+
+    def __call__(self, name: str) -> WorkerAccess:
+        """Return the access to a worker."""
+        if name not in self._known:
+            spec = self._workers[name]
+            host, transfer = self._hosts.of(spec.connection), self._hosts.of(spec.transfer_connection)
+            self._known[name] = WorkerAccess(
+                name,
+                spec,
+                self._repository,
+                host,
+                transfer,
+                shelf=self._shelves.of(host),
+                neighbours=self._neighbours(name, host),
+            )
+        return self._known[name]
+
+    def _neighbours(self, name: str, host: Host) -> Sequence[str]:
+        """Return the directories of the other workers on a host."""
+        alike = [spec for spec in self._workers.values() if self._hosts.of(spec.connection) is host]
+        return sorted({_work_dir(spec) for spec in alike} - {_work_dir(self._workers[name])})
+
+
+def _work_dir(spec: WorkerSpec) -> str:
+    return run_files.place_of(spec, expand).work_dir

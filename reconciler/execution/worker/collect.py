@@ -13,11 +13,10 @@ from typing import BinaryIO
 import msgspec
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.command import CommandResult
-from reconciler.execution.hosts.sections import combined, split
-from reconciler.execution.launch import CLAIM, RESULT, Place, shell_path
+from reconciler.execution.hosts.base import CommandResult, combined, split
 from reconciler.execution.qtk import STDERR
 from reconciler.execution.queues.base import Queue
+from reconciler.execution.run_files import CLAIM, RESULT, Place, shell_path
 from reconciler.model.records import JobRecord
 
 AT_ONCE = 256 << 20

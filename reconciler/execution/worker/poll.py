@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.command import CommandResult
-from reconciler.execution.hosts.sections import combined
-from reconciler.execution.launch import Place, shell_path
+from reconciler.execution.hosts.base import CommandResult, combined
 from reconciler.execution.queues.base import Entry, Queue
+from reconciler.execution.run_files import Place, shell_path
 
 _AT_ONCE = 500
 """Names on one command line; a line has at most 128 KiB."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.command import CommandResult
-from reconciler.execution.launch import CODE, LAUNCHERS, OUTBOX, Place, shell_path
+from reconciler.execution.hosts.base import CommandResult
+from reconciler.execution.run_files import CODE, LAUNCHERS, OUTBOX, Place, shell_path
 
 STAGING = ".staging"
 _GONE = 9

@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from reconciler.execution.hosts.command import CommandResult
-from reconciler.execution.hosts.sections import combined
-from reconciler.execution.launch import CLAIM, SCRIPT, shell_path
+from reconciler.execution.hosts.base import CommandResult, combined
 from reconciler.execution.queues.base import Queue
+from reconciler.execution.run_files import CLAIM, SCRIPT, shell_path
 from reconciler.model.records import JobRecord
 
 ANSWER = "queue_answer"

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from reconciler.execution.hosts.base import Host
 from reconciler.execution.hosts.choice import host_of
-from reconciler.execution.hosts.command import Host
 from reconciler.model.connections import Connection
 from tests.execution.hosts.reaching import reach
 from tests.services.sshd import Sshd

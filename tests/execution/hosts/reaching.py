@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.command import Host
+from reconciler.execution.hosts.base import Host
 from reconciler.model.connections import Connection
 from tests.services.programs import PATIENCE, run
 from tests.services.sshd import Sshd

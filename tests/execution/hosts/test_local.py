@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import InputError, TransientError
-from reconciler.execution.hosts.command import framed, new_sign
+from reconciler.execution.hosts.base import combined, framed, new_sign, split
 from reconciler.execution.hosts.local import LocalHost, expand
-from reconciler.execution.hosts.sections import combined, split
 from tests.execution.hosts.reaching import takes
 from tests.execution.support import eventually, is_running
 from tests.services.programs import PATIENCE

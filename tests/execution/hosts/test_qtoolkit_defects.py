@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.execution.hosts.command import Host
+from reconciler.execution.hosts.base import Host
 from tests.execution.hosts.conftest import MakeHost
 from tests.execution.hosts.reaching import outage, reach, said, takes
 from tests.services.login import Login

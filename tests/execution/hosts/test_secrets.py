@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.execution.hosts.access import AccessError
-from reconciler.execution.hosts.secrets import read_secret
+from reconciler.execution.hosts.secrets import AccessError, read_secret
 from reconciler.model.connections import Secret
 
 

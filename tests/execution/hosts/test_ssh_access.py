@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.execution.hosts.access import AccessError
-from reconciler.execution.hosts.command import Host
+from reconciler.execution.hosts.base import Host
+from reconciler.execution.hosts.secrets import AccessError
 from reconciler.model.connections import HostKeyPolicy, Secret
 from tests.execution.hosts.conftest import MakeHost
 from tests.execution.hosts.reaching import admit, make_key, outage, reach, said

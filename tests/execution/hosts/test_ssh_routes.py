@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reconciler.execution.hosts.access import AccessError
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.control_master import ControlMasterHost
 from reconciler.execution.hosts.local import LocalHost
+from reconciler.execution.hosts.secrets import AccessError
 from reconciler.execution.hosts.ssh import SshHost
 from reconciler.model.connections import Connection, Secret
 from reconciler.model.manifests import WorkerSpec

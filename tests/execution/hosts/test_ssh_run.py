@@ -21,8 +21,8 @@ import paramiko
 import pytest
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.access import AccessError
-from reconciler.execution.hosts.command import Host
+from reconciler.execution.hosts.base import Host
+from reconciler.execution.hosts.secrets import AccessError
 from reconciler.execution.hosts.ssh import SshHost
 from reconciler.model.connections import HostKeyPolicy
 from tests.execution.hosts.conftest import MakeHost

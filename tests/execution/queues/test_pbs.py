@@ -15,7 +15,7 @@ from qtoolkit.io import PBSIO
 
 from reconciler.errors import TransientError
 from reconciler.execution.headers import queue_name, submission_header
-from reconciler.execution.hosts.command import CommandResult
+from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.local import LocalHost
 from reconciler.execution.queues.base import Entry, Queue, QueueState
 from reconciler.execution.queues.pbs import PBSQueue

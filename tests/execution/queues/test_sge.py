@@ -14,7 +14,7 @@ from qtoolkit.io import SGEIO
 
 from reconciler.errors import InputError, TransientError
 from reconciler.execution.headers import queue_name, submission_header
-from reconciler.execution.hosts.command import CommandResult
+from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.local import LocalHost
 from reconciler.execution.queues.base import Death, Entry, Queue, QueueState
 from reconciler.execution.queues.sge import SGEQueue

@@ -18,9 +18,8 @@ from qtoolkit.manager import QueueManager
 
 import reconciler.execution.queues.shell as shell_module
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.command import CommandResult, new_sign
+from reconciler.execution.hosts.base import CommandResult, combined, new_sign, split
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.hosts.sections import combined, split
 from reconciler.execution.queues.base import Entry, QueueState
 from reconciler.execution.queues.shell import ShellQueue
 from tests.execution.support import eventually, is_running

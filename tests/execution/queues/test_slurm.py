@@ -16,7 +16,7 @@ from qtoolkit.manager import QueueManager
 
 from reconciler.errors import TransientError
 from reconciler.execution.headers import submission_header
-from reconciler.execution.hosts.command import CommandResult
+from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.local import LocalHost
 from reconciler.execution.queues.base import Death, Entry, QueueState
 from reconciler.execution.queues.slurm import SlurmQueue

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any, BinaryIO
 
 from reconciler.errors import ReconcilerError, TransientError
-from reconciler.execution.hosts.command import (
+from reconciler.execution.hosts.base import (
     CommandResult,
     SignCutter,
     after_sign,
@@ -20,8 +20,7 @@ from reconciler.execution.hosts.command import (
     new_sign,
 )
 from reconciler.execution.hosts.ssh import opening
-from reconciler.execution.hosts.ssh.channel import FeedError, NoAnswerError, Talk, Watchdog, kill
-from reconciler.execution.hosts.ssh.slots import Slots
+from reconciler.execution.hosts.ssh.channel import FeedError, NoAnswerError, Slots, Talk, Watchdog, kill
 from reconciler.model.connections import Connection
 
 _CLOSING = 0.5
@@ -35,7 +34,7 @@ _REFUSALS = 5
 
 
 class SshHost:
-    """Another machine, over SSH by fabric; see :class:`~reconciler.execution.hosts.command.Host`."""
+    """Another machine, over SSH by fabric; see :class:`~reconciler.execution.hosts.base.Host`."""
 
     is_local = False
 
@@ -59,7 +58,7 @@ class SshHost:
         data: Iterable[bytes] | None = None,
         sink: BinaryIO | None = None,
     ) -> CommandResult:
-        """Run a bash script to its end; see :class:`~reconciler.execution.hosts.command.Host`.
+        """Run a bash script to its end; see :class:`~reconciler.execution.hosts.base.Host`.
 
         Raises
         ------

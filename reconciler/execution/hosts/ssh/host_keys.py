@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reconciler.execution.hosts.access import AccessError
+from reconciler.execution.hosts.secrets import AccessError
 from reconciler.model.connections import HostKeyPolicy
 
 SYSTEM_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")

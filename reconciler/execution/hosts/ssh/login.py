@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from reconciler.execution.hosts.access import AccessError
+from reconciler.execution.hosts.secrets import AccessError
 
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 

@@ -1,0 +1,162 @@
+"""What the checks look at: the store read once, with what could not be decoded set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from reconciler.actual import codec
+from reconciler.actual import record_codec as records
+from reconciler.actual.compaction import decode_progress
+from reconciler.actual.fsck.problem import RESTORE, Edit, Problem, shown
+from reconciler.actual.keys import index_entries, number_of
+from reconciler.actual.transaction import Txn
+from reconciler.actual.view import View
+from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.states import JobState
+
+Decode = Callable[[bytes], Any]
+
+JOB_INDEXES = ("by_state", "by_flow", "by_path", "children", "retries")
+
+
+class Job(msgspec.Struct, gc=False):
+    """What the checks need of a job record; all of them are in memory at once."""
+
+    id: str
+    path: str
+    flow: str
+    uuid: str
+    index: int
+    state: JobState
+    current: bool
+    generator: str | None
+    sequence: int
+    attempt: int
+    run_worker: str | None
+    run_dir: str | None
+
+    @property
+    def subject(self) -> str:
+        """How a problem names it."""
+        return f"job/{self.path}"
+
+
+class Facts:
+    """One snapshot of the store."""
+
+    def __init__(self, view: View) -> None:
+        self.txn: Txn = view.txn
+        self.looked_at = 0
+        self.unreadable: list[Problem] = []
+        self.misplaced: list[Problem] = []
+        self.entries: dict[str, dict[bytes, str]] = {table: {} for table in JOB_INDEXES}
+        self.flows: dict[str, FlowRecord] = {}
+        self.jobs: dict[str, Job] = {}
+        self.config: AppliedConfig | None = None
+        self._read_meta()
+        self._read_flows()
+        self._read_jobs()
+        for table, decode in _OTHERS.items():
+            for _ in self.decoded(table, decode):
+                pass
+
+    @property
+    def jobs_complete(self) -> bool:
+        """Whether every job record could be read; else their indexes cannot be judged."""
+        return len(self.jobs) == self.txn.count("jobs")
+
+    def decoded(self, table: str, decode: Decode) -> Iterator[tuple[bytes, Any]]:
+        """Yield the keys and records of a table that can be read."""
+        for key, raw in self.txn.scan(table):
+            self.looked_at += 1
+            record = self._try(table, key, raw, decode)
+            if record is not None:
+                yield key, record
+
+    def _try(self, table: str, key: bytes, raw: bytes, decode: Decode) -> Any:
+        try:
+            return decode(raw)
+        except Exception as error:  # damaged bytes may make any decoder fail in any way
+            drop = table in _REMADE or (table == "meta" and key.startswith(_REMADE_META))
+            edits = (Edit(table, key),) if drop else ()
+            message = f"cannot be read: {error}"
+            self.unreadable.append(Problem(f"{table}/{shown(key)}", message, "" if drop else RESTORE, edits))
+            return None
+
+    def _read_meta(self) -> None:
+        for key, raw in self.txn.scan("meta"):
+            self.looked_at += 1
+            decode = _meta_decoder(key)
+            record = self._try("meta", key, raw, decode) if decode is not None else None
+            if isinstance(record, AppliedConfig):
+                self.config = record
+
+    def _read_flows(self) -> None:
+        for key, flow in self.decoded("flows", records.decode_flow):
+            self._require_key("flows", key, flow.name)
+            self.flows[key.decode(errors="replace")] = flow
+
+    def _read_jobs(self) -> None:
+        for key, job in self.decoded("jobs", records.decode_job):
+            self._require_key("jobs", key, job.id)
+            for table, entry in index_entries(job):
+                self.entries[table][entry] = job.path
+            self.jobs[key.decode(errors="replace")] = _in_short(job)
+
+    def _require_key(self, table: str, key: bytes, name: str) -> None:
+        if key != name.encode():
+            message = f"holds the record of {name}"
+            self.misplaced.append(Problem(f"{table}/{shown(key)}", message, RESTORE))
+
+
+def _in_short(job: JobRecord) -> Job:
+    return Job(
+        job.id, job.path, job.flow, job.uuid, job.index, job.state, job.current, job.generator, job.sequence,
+        job.attempt, job.run_worker, job.run_dir,
+    )  # fmt: skip
+
+
+def _any_json(raw: bytes) -> object:
+    return msgspec.json.decode(raw, type=msgspec.Raw)
+
+
+def _document(raw: bytes) -> object:
+    return codec.decode(raw) if raw else {}  # a note has no content
+
+
+def _meta_decoder(key: bytes) -> Decode | None:
+    if key.startswith(b"worker/"):
+        return records.decode_status
+    if key.startswith(b"next/"):
+        return number_of
+    return _META.get(key)
+
+
+_META: dict[bytes, Decode] = {
+    b"config": records.decode_config,
+    b"outcome": records.decode_outcome,
+    b"lineage": records.decode_lineage,
+    b"changes": number_of,
+    b"schema": number_of,
+    b"restored": number_of,
+    b"compaction": decode_progress,
+}
+
+_OTHERS: dict[str, Decode] = {
+    "payloads": _any_json,
+    "parsed": records.decode_parsed,
+    "good": records.decode_good,
+    "builds": records.decode_build,
+    "outputs": _document,
+    "revisions": records.decode_revision,
+    "unused": number_of,
+}
+"""Tables whose records are only decoded here; those of events and cleanups have checks of their own."""
+
+_REMADE = frozenset(["parsed", "good", "builds", "revisions", "unused", "events"])
+"""What is made again, or is history only: one that cannot be read may go."""
+
+_REMADE_META = (b"outcome", b"worker/", b"compaction")

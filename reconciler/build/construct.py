@@ -1,0 +1,257 @@
+"""From the spec of a flow to jobflow objects. Calls the user's code."""
+
+from __future__ import annotations
+
+import graphlib
+import importlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from jobflow import Flow, Job, JobConfig, Maker, OnMissing
+from jobflow.core.reference import OutputReference
+from monty.json import MontyDecoder
+from reconciler.desired.values import iter_directives, parse_output_reference
+from reconciler.diagnostics import did_you_mean
+
+
+class BuildError(Exception):
+    """The flow cannot be built; ``pointer`` is the value of the manifest that is to blame."""
+
+    def __init__(self, message: str, pointer: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.pointer = pointer
+        self.hint = hint
+
+
+class Construction:
+    """Builds one flow.
+
+    ``externals`` maps ``flow/job`` to the uuid of that job, ``files`` the paths of the repository to where
+    the files lie now.
+    """
+
+    def __init__(self, externals: Mapping[str, str], files: Mapping[str, str]) -> None:
+        self.externals = externals
+        self.files = files
+        self.name = ""
+        self.jobs: dict[str, Job] = {}
+
+    def build(self, spec: Mapping[str, Any], name: str) -> Flow | Job | list[Job]:
+        """Return what the spec describes.
+
+        Raises
+        ------
+        BuildError
+            Something cannot be imported, called, or is no flow.
+        """
+        self.name = name
+        if spec.get("jobs") is not None:
+            return self._from_jobs(spec["jobs"])
+        if spec.get("maker") is not None:
+            return self._from_maker(spec["maker"], "/spec/maker")
+        if spec.get("factory") is not None:
+            return self._from_factory(spec["factory"], "/spec/factory")
+        return self._from_file(spec["file"])
+
+    # the forms ----------------------------------------------------------------------------------------
+
+    def _from_jobs(self, jobs: list[dict[str, Any]]) -> Flow:
+        entries = {job["id"]: (number, job) for number, job in enumerate(jobs)}
+        for job_id in _in_order(entries, self.name):
+            number, job = entries[job_id]
+            self.jobs[job_id] = self._job(job, f"/spec/jobs/{number}")
+        return Flow([self.jobs[job_id] for job_id in entries], name=self.name)
+
+    def _job(self, entry: Mapping[str, Any], pointer: str) -> Job:
+        function = find_callable(entry["function"], f"{pointer}/function")
+        if inspect.isclass(function) and issubclass(function, Maker):
+            raise BuildError(
+                f"'{entry['function']}' is a Maker", f"{pointer}/function", "use the `maker:` form of a flow"
+            )
+        decorated = hasattr(function, "original")
+        if inspect.ismethod(function) and not decorated:
+            raise BuildError(
+                f"'{entry['function']}' is a class method, which jobflow runs only with its decorator",
+                f"{pointer}/function", "put @job above @classmethod, or name a function or static method",
+            )  # fmt: skip
+        args = self.value(entry.get("args", []), f"{pointer}/args")
+        kwargs = self.value(entry.get("kwargs", {}), f"{pointer}/kwargs")
+        if decorated:  # made by jobflow's @job: calling it gives a Job
+            job = call(function, args, kwargs, pointer)
+        else:
+            job = Job(function, function_args=tuple(args), function_kwargs=kwargs)
+        job.name = entry.get("name", entry["id"])
+        job.metadata |= entry.get("metadata", {})
+        _configure(job, entry.get("config", {}))
+        return job
+
+    def _from_maker(self, spec: Mapping[str, Any], pointer: str) -> Flow | Job | list[Job]:
+        maker = self._maker(spec, pointer)
+        make = spec.get("make", {})
+        args = self.value(make.get("args", []), f"{pointer}/make/args")
+        kwargs = self.value(make.get("kwargs", {}), f"{pointer}/make/kwargs")
+        return checked(call(maker.make, args, kwargs, f"{pointer}/make"), spec["class"], f"{pointer}/class")
+
+    def _from_factory(self, spec: Mapping[str, Any], pointer: str) -> Flow | Job | list[Job]:
+        function = find_callable(spec["function"], f"{pointer}/function")
+        args = self.value(spec.get("args", []), f"{pointer}/args")
+        kwargs = self.value(spec.get("kwargs", {}), f"{pointer}/kwargs")
+        return checked(call(function, args, kwargs, pointer), spec["function"], f"{pointer}/function")
+
+    def _from_file(self, path: str) -> Flow | Job | list[Job]:
+        try:
+            content = json.loads(Path(self.files[path]).read_bytes())
+            made = MontyDecoder().process_decoded(content)
+        except (ValueError, TypeError, AttributeError, ImportError) as error:
+            raise BuildError(f"{path} is no serialised Flow: {error}", "/spec/file") from error
+        return checked(made, path, "/spec/file")
+
+    # values -------------------------------------------------------------------------------------------
+
+    def value(self, value: Any, pointer: str) -> Any:
+        """Return a value of args or kwargs with its directives carried out."""
+        if isinstance(value, list):
+            return [self.value(inner, f"{pointer}/{number}") for number, inner in enumerate(value)]
+        if not isinstance(value, dict):
+            return value
+        if "$output" in value:
+            return self._reference(value["$output"], f"{pointer}/$output")
+        if "$path" in value:
+            return self.files[value["$path"]]
+        if "$maker" in value:
+            return self._maker(value["$maker"], f"{pointer}/$maker")
+        if "$call" in value:
+            function = find_callable(value["$call"], f"{pointer}/$call")
+            args = self.value(value.get("args", []), f"{pointer}/args")
+            kwargs = self.value(value.get("kwargs", {}), f"{pointer}/kwargs")
+            return call(function, args, kwargs, f"{pointer}/$call")
+        return {key: self.value(inner, f"{pointer}/{key}") for key, inner in value.items()}
+
+    def _reference(self, text: str, pointer: str) -> OutputReference:
+        flow, job, attributes = parse_output_reference(text)
+        if flow is not None and flow != self.name:
+            reference = OutputReference(self.externals[f"{flow}/{job}"])
+        elif job in self.jobs:
+            reference = self.jobs[job].output
+        else:
+            raise BuildError(
+                f"there is no job '{job}' here", pointer, "jobs of other flows are written flow/job"
+            )
+        try:
+            for kind, name in attributes:
+                reference = reference[name] if kind == "i" else getattr(reference, str(name))
+        except AttributeError as error:
+            raise BuildError(f"'{text}': {error}", pointer) from error
+        return reference
+
+    def _maker(self, spec: Mapping[str, Any], pointer: str) -> Any:
+        made = find_callable(spec["class"], f"{pointer}/class")
+        kwargs = self.value(spec.get("kwargs", {}), f"{pointer}/kwargs")
+        return call(made, [], kwargs, f"{pointer}/class")
+
+
+def _in_order(entries: Mapping[str, tuple[int, dict[str, Any]]], name: str) -> list[str]:
+    graph: dict[str, set[str]] = {}
+    for job_id, (_, job) in entries.items():
+        needs = set()
+        for _, directive, value in iter_directives(
+            {"args": job.get("args"), "kwargs": job.get("kwargs")}, ""
+        ):
+            if directive == "$output":
+                flow, other, _ = parse_output_reference(value)
+                needs |= {other} if flow in (None, name) else set()
+        graph[job_id] = needs
+    return [name for name in graphlib.TopologicalSorter(graph).static_order() if name in entries]
+
+
+def _configure(job: Job, given: Mapping[str, Any]) -> None:
+    if not given:
+        return
+    known = JobConfig(**{key: value for key, value in given.items() if key != "on_missing_references"})
+    for key in given:
+        if key == "on_missing_references":
+            job.config.on_missing_references = OnMissing(given[key])
+        else:
+            setattr(job.config, key, getattr(known, key))
+
+
+def checked(made: Any, what: str, pointer: str) -> Flow | Job | list[Job]:
+    """Return what a maker, factory or file gave, if it is a Flow, a Job or a list of these."""
+    several = isinstance(made, list | tuple) and made and all(isinstance(item, Flow | Job) for item in made)
+    if isinstance(made, Flow | Job):
+        return made
+    if several:
+        return list(made)
+    raise BuildError(
+        f"'{what}' gave a {type(made).__name__}, not a Flow or a Job", pointer, "return a Flow or a Job"
+    )
+
+
+def call(function: Any, args: list[Any], kwargs: Mapping[str, Any], pointer: str) -> Any:
+    """Call the user's code; what it raises becomes a BuildError that shows the last line of its own file."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        where = _innermost(error)
+        name = getattr(function, "__qualname__", type(function).__name__)
+        raise BuildError(f"{name} raised {type(error).__name__}: {error}{where}", pointer) from error
+
+
+def _innermost(error: BaseException) -> str:
+    trace = error.__traceback__
+    frames = []
+    while trace is not None:
+        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    if len(frames) < 2:
+        return ""
+    file, line = frames[-1]
+    return f" ({Path(file).name}:{line})"
+
+
+def find_callable(path: str, pointer: str) -> Any:
+    """Import ``package.module.name`` or ``package.module.Class.name``.
+
+    Raises
+    ------
+    BuildError
+        It cannot be imported; the message says which part, the hint the nearest name.
+    """
+    parts = path.split(".")
+    module, error = None, None
+    for end in range(len(parts) - 1, 0, -1):
+        try:
+            module = importlib.import_module(".".join(parts[:end]))
+            break
+        except ModuleNotFoundError as missing:
+            if missing.name is None or not (".".join(parts[:end]) + ".").startswith(f"{missing.name}."):
+                raise BuildError(f"cannot import '{path}': {missing}", pointer) from missing
+            error = missing
+        except Exception as broken:
+            where = _innermost(broken)
+            raise BuildError(
+                f"importing '{'.'.join(parts[:end])}' raised {type(broken).__name__}: {broken}{where}",
+                pointer,
+            ) from broken
+    if module is None:
+        raise BuildError(
+            f"cannot import '{path}': {error}", pointer,
+            "install the package, or add its folder to spec.python_path of the Project",
+        )  # fmt: skip
+    return _attribute(module, parts[end:], path, pointer)
+
+
+def _attribute(module: Any, names: list[str], path: str, pointer: str) -> Any:
+    found = module
+    for name in names:
+        if not hasattr(found, name):
+            known = [known for known in vars(found) if not known.startswith("_")]
+            where = getattr(found, "__name__", path)
+            raise BuildError(f"'{where}' has no '{name}'", pointer, did_you_mean(name, known))
+        found = getattr(found, name)
+    if not callable(found):
+        raise BuildError(f"'{path}' is not callable", pointer)
+    return found

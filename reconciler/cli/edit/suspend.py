@@ -1,0 +1,71 @@
+"""``spec.suspend`` of a flow, and why."""
+
+from __future__ import annotations
+
+from reconciler.cli.context import Context
+from reconciler.cli.edit.session import Desk, Publishing, decoded, desk
+from reconciler.desired.yaml.edit import EditError, remove_value, set_value
+from reconciler.diagnostics import did_you_mean
+from reconciler.errors import InputError
+from reconciler.model.manifests import Kind, Manifest
+
+
+def set_suspend(context: Context, flow: str, on: bool, reason: str | None, publishing: Publishing) -> None:
+    """Suspend a flow, or end that, in its manifest.
+
+    Raises
+    ------
+    InputError
+        There is no such flow, its document is invalid, or a reason is given for the end of a suspension.
+    RefusedError
+        The file of the flow cannot be edited now.
+    """
+    if reason is not None and not on:
+        raise InputError("--reason goes with `on`", hint="tell why it ends with -m")
+    with desk(context) as at:
+        manifest = _manifest(at, flow)
+        wanted = _wanted(manifest, on, reason)
+        if all(manifest.spec.get(key, _ABSENT[key]) == value for key, value in wanted.items()):
+            context.say(f"nothing to change: '{flow}' is {'suspended already' if on else 'not suspended'}")
+            return
+        before = at.read(manifest.file)
+        position = at.head.loaded.good[f"{Kind.FLOW}/{flow}"].position
+        try:
+            after = _edited(decoded(before), position, manifest, wanted)
+        except EditError as error:
+            raise InputError(f"{manifest.file} cannot be edited: {error}", hint="edit it by hand") from error
+        at.carry_out(at.attempt(manifest.file, before, after), publishing)
+
+
+_ABSENT = {"suspend": False, "suspend_reason": None}
+"""What a key that is not given means."""
+
+
+def _manifest(at: Desk, flow: str) -> Manifest:
+    desired = at.head.desired
+    manifest = desired.manifests.get(f"{Kind.FLOW}/{flow}")
+    if flow in desired.invalid:
+        raise InputError(
+            f"flow '{flow}' is invalid: {desired.invalid[flow]}", hint="see `reconcile validate`"
+        )
+    if manifest is None:
+        raise InputError(
+            f"there is no flow '{flow}' in {desired.revision}", hint=did_you_mean(flow, desired.flows)
+        )
+    return manifest
+
+
+def _wanted(manifest: Manifest, on: bool, reason: str | None) -> dict[str, bool | str | None]:
+    """Return what both keys should be; a reason stays while the flow stays suspended."""
+    if on and reason is None and manifest.spec.get("suspend"):
+        reason = manifest.spec.get("suspend_reason")
+    return {"suspend": on, "suspend_reason": reason}
+
+
+def _edited(text: str, position: int, manifest: Manifest, wanted: dict[str, bool | str | None]) -> str:
+    for key, value in wanted.items():
+        if value is not None:
+            text = set_value(text, position, ["spec", key], value)
+        elif key in manifest.spec:
+            text = remove_value(text, position, ["spec", key])
+    return text

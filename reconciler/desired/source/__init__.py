@@ -1,0 +1,1 @@
+"""The git source: revisions, blobs, history, and commits on a work tree."""

@@ -1,0 +1,151 @@
+"""Checks of the repository: that it can be read, what is read of it, and whether its manifests are valid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from reconciler.actual.view import View
+from reconciler.desired.source.git import Source
+from reconciler.desired.state import Loaded, ParseCache, load_desired
+from reconciler.doctor.check import Check, Finding, failed, named, ok, skipped, warning
+from reconciler.errors import InputError, ReconcilerError, RefusedError
+from reconciler.model.desired import DesiredState, Revision
+from reconciler.model.manifests import API_VERSION, ParsedFile
+from reconciler.model.records import ActualState
+from reconciler.plan.planner import make_plan
+
+OpenSource = Callable[[bool], Source]
+"""Opens the repository; whether to fetch a remote one first."""
+
+
+class Known(msgspec.Struct, kw_only=True):
+    """What the checks of the repository found out, each what those before it left; ``view`` is the state."""
+
+    open_source: OpenSource
+    cache: ParseCache
+    view: View | None = None
+    source: Source | None = None
+    revision: Revision | None = None
+    desired: DesiredState | None = None
+
+
+def check_repository(known: Known) -> list[Check]:
+    """Run all checks of the repository; ``known`` has then what was read."""
+    return [named(name, "repository", look(known)) for name, look in REPOSITORY]
+
+
+def _readable(known: Known) -> Finding:
+    fetched = True
+    try:
+        known.source = known.open_source(True)
+    except ReconcilerError as error:
+        problem = error
+        fetched = False
+        try:
+            known.source = known.open_source(False)  # the mirror of a remote one, as it was fetched last
+        except ReconcilerError:
+            return _as_finding(problem, "give --repo the path of a git repository, or its URL")
+    place = known.source.work_tree or known.source.git_dir
+    if not fetched:
+        return failed(f"{problem.message}; what follows is of {place}", problem.hint or "check the network")
+    return ok(str(place))
+
+
+def _as_finding(error: ReconcilerError, fix: str) -> Finding:
+    return failed(error.message, error.hint or fix, by_user=isinstance(error, InputError | RefusedError))
+
+
+def _branch(known: Known) -> Finding:
+    if known.source is None:
+        return skipped("the repository cannot be read")
+    try:
+        known.revision = known.source.revision()
+    except ReconcilerError as error:
+        return _as_finding(error, "give --branch the name of a branch")
+    return ok(str(known.revision))
+
+
+def _committed(known: Known) -> Finding:
+    source = known.source
+    if source is None or known.revision is None or source.work_tree is None or not source.reads_head():
+        return skipped("what is read is no checkout")
+    try:
+        changed = [path for path in source.uncommitted([""]) if path.endswith((".yaml", ".yml"))]
+    except ReconcilerError as error:
+        return _as_finding(error, "see `git status`")
+    if not changed:
+        return ok("all manifests are committed")
+    shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    return warning(f"not committed, so not part of the revision: {shown}", "git add and git commit")
+
+
+def _manifests(known: Known) -> Finding:
+    if known.source is None or known.revision is None:
+        return skipped("there is no revision")
+    try:
+        loaded = _loaded(known, known.source, known.revision)
+    except ReconcilerError as error:
+        return _as_finding(error, "see `reconcile validate`")
+    known.desired = loaded.state
+    diagnostics = make_plan(loaded.state, ActualState()).diagnostics
+    errors = sum(1 for diagnostic in diagnostics if diagnostic.is_error)
+    warnings = len(diagnostics) - errors
+    if errors:
+        return failed(_many(errors, "error"), "`reconcile validate` shows them", by_user=True)
+    if warnings:
+        return warning(f"valid, with {_many(warnings, 'warning')}", "`reconcile validate` shows them")
+    return ok(f"{len(loaded.state.manifests)} valid, {API_VERSION}")
+
+
+def _loaded(known: Known, source: Source, revision: Revision) -> Loaded:
+    good = known.view.good_manifests() if known.view is not None else {}
+    return load_desired(source, revision, known.cache, good)
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _lineage(known: Known) -> Finding:
+    """Whether the state is that of this repository; the first reconcile writes it down, so it may be open."""
+    lineage = known.view.lineage() if known.view is not None else None
+    if lineage is None:
+        return skipped("no state yet")
+    if known.desired is None or known.source is None or not known.desired.project_known:
+        return skipped("the project is not known")
+    project, root = known.desired.project_name, known.source.root_commit()
+    if (lineage["project"], lineage["root"]) == (project, root):
+        return ok(f"belongs to project '{project}' of this repository")
+    return failed(
+        f"belongs to project '{lineage['project']}' (repository with root {lineage['root'][:7]}), "
+        f"not to '{project}' (root {root[:7]})",
+        "choose another --state-dir for this repository",
+    )
+
+
+REPOSITORY: tuple[tuple[str, Callable[[Known], Finding]], ...] = (
+    ("repository", _readable),
+    ("branch", _branch),
+    ("work tree", _committed),
+    ("manifests", _manifests),
+    ("state", _lineage),
+)
+"""Every check of the repository, in order; a later one uses what the earlier ones found."""
+
+
+class MemoryCache:
+    """Parsed blobs: as the state remembers them (``known``), new ones in memory only."""
+
+    def __init__(self, known: Callable[[str], ParsedFile | None]) -> None:
+        self._known = known
+        self._fresh: dict[str, ParsedFile] = {}
+
+    def get(self, blob: str) -> ParsedFile | None:
+        """Return what the blob was parsed to, if known."""
+        return self._fresh.get(blob) or self._known(blob)
+
+    def put(self, parsed: Mapping[str, ParsedFile]) -> None:
+        """Remember parsed blobs for this run."""
+        self._fresh.update(parsed)

@@ -1,0 +1,65 @@
+"""The health of a flow whose jobs may wait for jobs of other flows. Reads the store, changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from reconciler.actual.view import View
+from reconciler.jobs.dependencies import latest
+from reconciler.model.goals import moves, waits_in_vain
+from reconciler.model.health import FlowStatus, blocked_status, flow_status, way_on
+from reconciler.model.records import FlowRecord, JobGlance, JobRecord
+from reconciler.model.states import Health, JobState
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Why a job waits in vain: ``job``, itself or one that it waits for, needs ``parent``.
+
+    ``fix`` is what a person can do so that ``parent`` goes on.
+    """
+
+    job: JobRecord
+    parent: JobRecord
+    fix: str
+
+    def __str__(self) -> str:
+        history = "" if self.parent.current else " and history"
+        return f"{self.job.path} needs {self.parent.path}, which is {self.parent.state}{history}"
+
+
+def health_of(view: View, flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> FlowStatus:
+    """Return the health of a flow; ``jobs`` are all its records, history included.
+
+    Other flows are looked at only if nothing moves in this one.
+    """
+    status = flow_status(flow, jobs)
+    if status.health is not Health.PROGRESSING or any(moves(job) for job in jobs if job.current):
+        return status
+    block_of = blocks(view)
+    waiting = (job for job in view.jobs_of(flow.name) if job.current and job.state is JobState.WAITING)
+    block = next(filter(None, map(block_of, waiting)), None)
+    return blocked_status(status, str(block), block.parent, block.fix) if block is not None else status
+
+
+def blocks(view: View) -> Callable[[JobRecord], Block | None]:
+    """Return how to find out why a job waits in vain; what was found out once is not asked again."""
+    cleared: set[str] = set()
+
+    def block_of(job: JobRecord) -> Block | None:
+        todo = [job]
+        while todo:
+            one = todo.pop()
+            for uuid in one.parents:
+                if uuid in cleared:
+                    continue
+                parent = latest(view, uuid)
+                if parent is not None and waits_in_vain(parent, one.on_missing):
+                    return Block(one, parent, way_on(parent, view.flow(parent.flow)))
+                cleared.add(uuid)
+                if parent is not None and parent.state is JobState.WAITING:
+                    todo.append(parent)
+        return None
+
+    return block_of

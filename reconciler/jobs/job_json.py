@@ -1,0 +1,136 @@
+"""Reading, without jobflow, the JSON of a Job, of its output and of the result that the launcher writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from reconciler.desired.flows import RUN_CONFIG_KEYS
+from reconciler.model.types_ready import make_ready
+
+# Reading the JSON of a jobflow Job and of its output, without jobflow.
+
+
+JOB_FIELDS = frozenset(
+    [
+        "function", "function_args", "function_kwargs", "output_schema", "uuid", "index", "name", "metadata",
+        "config", "hosts", "metadata_updates", "config_updates", "name_updates",
+    ]
+)  # fmt: skip
+"""The fields of a jobflow Job; any other key of its JSON names an additional store."""
+
+
+def own_run_config(manager_config: dict[str, Any]) -> dict[str, Any]:
+    """Return the run config keys of a manager_config; serialised QResources become ``qresources``."""
+    own = {key: manager_config[key] for key in RUN_CONFIG_KEYS if manager_config.get(key) is not None}
+    resources = own.get("resources")
+    if isinstance(resources, dict) and resources.get("@class") == "QResources":
+        fields = {k: v for k, v in resources.items() if not k.startswith("@") and v not in (None, {})}
+        del own["resources"]
+        own["qresources"] = fields
+    exec_config = own.get("exec_config")
+    if isinstance(exec_config, dict):
+        own["exec_config"] = {k: v for k, v in exec_config.items() if not k.startswith("@") and v is not None}
+    return own
+
+
+def additional_stores(payload: Mapping[str, Any]) -> list[str]:
+    """Return the names of the additional stores that a job writes to."""
+    return [key for key in payload if key not in JOB_FIELDS and not key.startswith("@")]
+
+
+def resolves(payload: Mapping[str, Any]) -> bool:
+    """Whether a job gets the values of what it refers to, and not the references alone."""
+    return bool((payload.get("config") or {}).get("resolve_references", True))
+
+
+def references(value: Any) -> Iterator[str]:
+    """Yield the uuids of all OutputReferences in JSON data."""
+    if isinstance(value, dict):
+        if value.get("@class") == "OutputReference" and isinstance(value.get("uuid"), str):
+            yield value["uuid"]
+        else:
+            yield from _in_all(value.values())
+    elif isinstance(value, list):
+        yield from _in_all(value)
+
+
+def _in_all(values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, dict | list):
+            yield from references(value)
+
+
+def blob_links(value: Any) -> Iterator[tuple[str, str]]:
+    """Yield (store, blob_uuid) of everything in an output that lies in an additional store."""
+    if isinstance(value, dict):
+        if "blob_uuid" in value and "store" in value:
+            yield value["store"], value["blob_uuid"]
+        else:
+            for inner in value.values():
+                yield from blob_links(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from blob_links(inner)
+
+
+# What the launcher reports of a job: the one reading of its result file.
+
+
+NewJob = tuple[dict[str, Any], list[str]]
+"""A jobflow Job as JSON, and the uuids of its parents among the jobs that came with it."""
+
+
+class JobError(msgspec.Struct, frozen=True):
+    """What a job raised."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+class JobResponse(msgspec.Struct, frozen=True):
+    """What a job asks for next, in jobflow's terms."""
+
+    stored_data: Any = None
+    stop_children: bool = False
+    stop_jobflow: bool = False
+    replace: list[NewJob] = []
+    detour: list[NewJob] = []
+    addition: list[NewJob] = []
+
+
+class JobResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job ended. Times are seconds since the epoch; ``error`` is None if it ended well.
+
+    ``refers`` are the uuids of the jobs that its output refers to: it tells what they give.
+    """
+
+    ok: bool
+    started: float
+    ended: float
+    python: str = ""
+    jobflow: str = ""
+    error: JobError | None = None
+    documents: list[dict[str, Any]] = []
+    blobs: dict[str, list[dict[str, Any]]] = {}
+    refers: list[str] = []
+    response: JobResponse = JobResponse()
+
+
+make_ready(JobResult)
+
+
+def read_result(raw: bytes) -> JobResult:
+    """Return the result that a launcher wrote.
+
+    Raises
+    ------
+    ValueError
+        It is damaged.
+    """
+    # Python's reader, since outputs may hold NaN, which strict JSON does not know.
+    return msgspec.convert(json.loads(raw), JobResult)

@@ -1,0 +1,99 @@
+"""Carrying out a verb on jobs, in one transaction. The executor goes on from there at its next look.
+
+It needs no lease: the store has one transaction at a time, whoever writes, and the executor looks at every
+record again before it changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from reconciler.actual.writer import Writer
+from reconciler.jobs.dependencies import initial_state, release_all_indifferent, unhook_from
+from reconciler.jobs.outputs import forget_job
+from reconciler.jobs.restarts import give_up, run_again
+from reconciler.jobs.transitions import leave, move, note
+from reconciler.model.operations import Effect, JobVerb
+from reconciler.model.records import JobRecord
+from reconciler.model.states import JobState
+from reconciler.plan.operations import Step, VerbPlan
+
+
+class VerbActor:
+    """Carries out one plan of a verb. ``by`` is the person, ``asked`` the command as it was typed."""
+
+    def __init__(self, writer: Writer, plan: VerbPlan, by: str, asked: str, now: float) -> None:
+        self.writer = writer
+        self.plan = plan
+        self.by = by
+        self.asked = asked
+        self.now = now
+
+    def carry_out(self) -> None:
+        """Do what the plan says. It must be made of the records of this very transaction."""
+        for step in self.plan.steps:
+            self._note(step)
+            self._one(step)
+        # After all of them, as who does not mind may be among those that are stopped.
+        stopped = (step.job.uuid for step in self.plan.steps if step.effect is Effect.STOP)
+        release_all_indifferent(self.writer, stopped, self.now)
+        self._run_again([step.job for step in self.plan.steps if step.effect is Effect.AGAIN])
+        superseded = (step.job for step in self.plan.steps if step.effect is Effect.SUPERSEDE)
+        unhook_from(self.writer, superseded, self.now)
+        forgotten = [step.job for step in self.plan.steps if step.effect is Effect.FORGET]
+        self._incomplete({job.generator: job.generator_attempt for job in forgotten if job.generator})
+        self._forget_empty_flows({job.flow for job in forgotten})
+
+    def _note(self, step: Step) -> None:
+        kind, message = str(self.plan.verb).capitalize(), f"by {self.by}: {step.reason} (`{self.asked}`)"
+        attempt = step.job.attempt or None
+        note(self.writer, step.job, kind, message, self.now, by=self.by, attempt=attempt)
+
+    def _one(self, step: Step) -> None:
+        job, why = step.job, f"{self.plan.verb} by {self.by}"
+        match step.effect:
+            case Effect.SUPERSEDE:
+                leave(self.writer, job, step.reason, self.now)
+            case Effect.CANCEL_THEN_AGAIN:
+                self.writer.put_job(msgspec.structs.replace(job, cancel=why, again=True))
+            case Effect.CANCEL:
+                self.writer.put_job(msgspec.structs.replace(job, cancel=why, again=False))
+            case Effect.STOP:
+                move(self.writer, job, JobState.USER_STOPPED, self.now, why)
+            case Effect.PAUSE:
+                move(self.writer, job, JobState.PAUSED, self.now, why, held=self.by)
+            case Effect.GIVE_UP:
+                give_up(self.writer, job, why, self.now)
+            case Effect.RESUME:
+                move(self.writer, job, initial_state(self.writer, job), self.now, why)
+            case Effect.FORGET:
+                forget_job(self.writer, job)
+
+    def _run_again(self, jobs: Collection[JobRecord]) -> None:
+        why, as_retry = f"{self.plan.verb} by {self.by}", self.plan.verb is JobVerb.RETRY
+        run_again(self.writer, jobs, why, self.now, as_retry=as_retry)
+        stopped = {job.flow for job in jobs if job.state in (JobState.STOPPED, JobState.COMPLETED)}
+        for name in stopped:  # the word of the job that stopped it no longer holds
+            flow = self.writer.flow(name)
+            if flow is not None and flow.stopped:
+                self.writer.put_flow(msgspec.structs.replace(flow, stopped=False))
+
+    def _incomplete(self, attempts: Mapping[str, int]) -> None:
+        """A result of which a part was forgotten is none any more, should the job be wanted again.
+
+        ``attempts`` has, by the ids of the generators, the attempt that generated what was forgotten.
+        """
+        for job_id, attempt in attempts.items():
+            job = self.writer.job(job_id)
+            if job is None or job.current or (job.state, job.attempt) != (JobState.COMPLETED, attempt):
+                continue
+            reason = "what it generated was forgotten: wanted again, it runs again"
+            move(self.writer, job, JobState.USER_STOPPED, self.now, reason)
+
+    def _forget_empty_flows(self, names: Collection[str]) -> None:
+        for name in names:
+            flow = self.writer.flow(name)
+            if flow is not None and flow.removed and not self.writer.jobs_of(name):
+                self.writer.delete_flow(name)
