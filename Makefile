@@ -11,7 +11,7 @@ SEED ?= 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test campaign faults oracle check services bench clean bootstrap
+.PHONY: help demo test campaign faults oracle check figures services bench clean bootstrap
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -38,6 +38,9 @@ oracle: bootstrap ## random dynamic flows against jobflow's run_locally (EXAMPLE
 
 check: bootstrap ## format, lint, types, import contracts, dependencies, schemas
 	@bash scripts/check
+
+figures: bootstrap ## count lines, modules and functions of the package
+	@$(BIN)/python scripts/figures.py reconciler
 
 services: bootstrap ## install what the tests start: sshd, Slurm, Grid Engine
 	@bash scripts/services

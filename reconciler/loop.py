@@ -19,7 +19,13 @@ from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
 from reconciler.actual.unchanged import is_settled, reconcile_key, unchanged_outcome
 from reconciler.actual.writer import Writer
-from reconciler.build.builder import Builder, BuildFailedError, external_jobs, known_builds, previous_previews
+from reconciler.build.builder import (
+    BuildFailedError,
+    FlowBuilder,
+    external_jobs,
+    known_builds,
+    previous_previews,
+)
 from reconciler.build.process import SpareProcess
 from reconciler.desired.source.attribution import Authors, Causes
 from reconciler.desired.source.git import Source
@@ -27,10 +33,10 @@ from reconciler.desired.source.history import CommitInfo, History
 from reconciler.desired.state import Loaded, flows_in_build_order, load_desired, parsed_blob
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, RefusedError
-from reconciler.execution.executor import Executor, Lane
+from reconciler.execution.executor import Executor, WorkerRunner
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.access import Accesses
-from reconciler.execution.worker.remote_cache import Shelves
+from reconciler.execution.worker.remote_cache import RemoteCaches
 from reconciler.execution.worker.upload_bundle import Repository
 from reconciler.jobs.applied import (
     applied_config,
@@ -40,9 +46,9 @@ from reconciler.jobs.applied import (
     remember_good,
     summarise,
 )
-from reconciler.jobs.apply import Application
+from reconciler.jobs.apply import PlanApplication
 from reconciler.jobs.outputs import EmbeddedOutputs, Outputs
-from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import ParsedFile
@@ -90,7 +96,7 @@ class Session:
         self.parsed_files = 0
         self.overtaken = False
         self._planned_at = self._applied_at = -1
-        self._builder: Builder | None = None
+        self._builder: FlowBuilder | None = None
         self._spare = spare
 
     # desired state and plan ---------------------------------------------------------------------------
@@ -178,7 +184,7 @@ class Session:
         failures: list[Diagnostic] = []
         with self.store.read() as view:
             built = known_builds(view, desired)
-        self._builder = builder = Builder(self.source, desired, self.store.path, self._spare)
+        self._builder = builder = FlowBuilder(self.source, desired, self.store.path, self._spare)
         try:
             for flow in flows_in_build_order(desired.flows):
                 externals = external_jobs(flow, built)
@@ -211,7 +217,7 @@ class Session:
     ) -> None:
         desired = loaded.state
         self.overtaken = writer.change_counter() != self._planned_at
-        Application(writer, plan, desired.project_name, built, now).carry_out()
+        PlanApplication(writer, plan, desired.project_name, built, now).carry_out()
         writer.put_config(applied_config(writer, desired, plan))
         remember_good(writer, loaded.good)
         note_revision(writer, self.revision, commit, plan, now)
@@ -225,9 +231,10 @@ class Session:
         if config is None:
             raise InputError("nothing was applied yet", hint="run `reconcile --once`")
         outputs = open_outputs(self.store, config)
-        accesses = Accesses(config.workers, repository_of(self.source), self.hosts, Shelves())
+        accesses = Accesses(config.workers, repository_of(self.source), self.hosts, RemoteCaches())
         return Executor(
-            self.store, [lane_of(name, self.store, outputs, accesses) for name in sorted(config.workers)]
+            self.store,
+            [worker_runner(name, self.store, outputs, accesses) for name in sorted(config.workers)],
         )
 
     # the outcome --------------------------------------------------------------------------------------
@@ -389,9 +396,9 @@ def repository_of(source: Source) -> Repository:
     return Repository(source.code, source.blobs)
 
 
-def lane_of(name: str, store: Store, outputs: Outputs, accesses: Accesses) -> Lane:
+def worker_runner(name: str, store: Store, outputs: Outputs, accesses: Accesses) -> WorkerRunner:
     """Return the lane of one worker; its host is opened when it is first used."""
-    return Lane(store, outputs, name, lambda: accesses(name))
+    return WorkerRunner(store, outputs, name, lambda: accesses(name))
 
 
 def open_outputs(store: Store, config: AppliedConfig) -> Outputs:
@@ -406,7 +413,7 @@ def open_outputs(store: Store, config: AppliedConfig) -> Outputs:
 def _without_unbuilt(plan: Plan, failures: Sequence[Diagnostic]) -> Plan:
     """Turn flows that could not be built into flows that wait, so that the others proceed."""
     actions = tuple(
-        Action(verb=Verb.KEEP, subject=Subject.FLOW, key=action.key, reason="waits: it cannot be built")
+        Action(type=ActionType.KEEP, subject=Subject.FLOW, key=action.key, reason="waits: it cannot be built")
         if action.build
         else action
         for action in plan.actions

@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from reconciler.desired.yaml.places import Source, diagnostic_with_file
+from reconciler.desired.yaml.places import SourceText, diagnostic_with_file
 from reconciler.diagnostics import (
     Diagnostic,
     Location,
@@ -95,11 +95,11 @@ def test_without_a_near_name_a_short_list_is_shown_and_a_long_one_is_not() -> No
     ],
 )
 def test_the_caret_is_as_wide_as_the_word(line: str, column: int, width: int) -> None:
-    assert Source(line).diagnostic("a/b", "m", 1, column).width == width
+    assert SourceText(line).diagnostic("a/b", "m", 1, column).width == width
 
 
 def test_a_place_outside_of_the_text_has_no_excerpt() -> None:
-    assert Source("a\nb").diagnostic("a/b", "m", 3, 1).excerpt is None
+    assert SourceText("a\nb").diagnostic("a/b", "m", 3, 1).excerpt is None
 
 
 def test_a_file_name_is_filled_in_only_where_none_is() -> None:

@@ -189,7 +189,7 @@ class TestTree:
         assert [record.name for record in records if f"(decisions/{record.name})" not in index] == []
 
 
-_NOT_OURS = re.compile(r"\.git|\.venv|\.demo|\..*_cache|\.hypothesis|__pycache__|build|dist|.*\.egg-info")
+_NOT_OURS = re.compile(r"\.git|\.venv|\.demo|\..*_cache|\.hypothesis|__pycache__|dist|.*\.egg-info")
 
 
 def _texts() -> Iterator[tuple[Path, str]]:

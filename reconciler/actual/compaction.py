@@ -15,7 +15,7 @@ from reconciler import __version__
 from reconciler.actual.keys import big_endian, number_of
 from reconciler.actual.record_codec import decode_event, decode_flow, decode_good, decode_revision, encode
 from reconciler.actual.store import Store
-from reconciler.actual.transaction import Txn
+from reconciler.actual.transaction import Transaction
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 
@@ -92,7 +92,7 @@ class _Slice:
     """One transaction of compaction, and what it has done so far."""
 
     def __init__(self, writer: Writer, now: float) -> None:
-        self.txn: Txn = writer.txn
+        self.txn: Transaction = writer.txn
         self.now = now
         self.progress = progress_of(writer)
         self.removed = 0
@@ -200,18 +200,18 @@ class _Slice:
                 self.removed += 1
 
 
-def _subject_after(txn: Txn, subject: bytes) -> bytes | None:
+def _subject_after(txn: Transaction, subject: bytes) -> bytes | None:
     """Return the first subject of events that comes after another one."""
     key = txn.first_key("events_about", subject + b"\xff" * 9 if subject else b"")
     return key[:-8] if key is not None else None
 
 
-def _builds_in_use(txn: Txn) -> Callable[[bytes], bool]:
+def _builds_in_use(txn: Transaction) -> Callable[[bytes], bool]:
     """What any flow was built to, removed ones included."""
     return {decode_flow(raw).build_key.encode() for _, raw in txn.scan("flows")}.__contains__
 
 
-def _blobs_in_use(txn: Txn) -> Callable[[bytes], bool]:
+def _blobs_in_use(txn: Transaction) -> Callable[[bytes], bool]:
     """What the last good version of a manifest was parsed from, as this version of the program reads it."""
     blobs = {decode_good(raw).parsed.encode() for _, raw in txn.scan("good")}
 

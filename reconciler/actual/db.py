@@ -28,10 +28,10 @@ import lmdb
 
 from reconciler.actual.gate import Gate
 from reconciler.actual.state_dir import sync_directory
-from reconciler.actual.transaction import Txn
+from reconciler.actual.transaction import Transaction
 from reconciler.errors import TransientError, WorldError
 
-__all__ = ["TABLES", "Database", "Txn", "close_database", "open_database"]
+__all__ = ["TABLES", "Database", "Transaction", "close_database", "open_database"]
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class Database:
             return {name: self._env.open_db(name.encode(), txn=raw) for name in TABLES}
 
     @contextmanager
-    def read(self) -> Iterator[Txn]:
+    def read(self) -> Iterator[Transaction]:
         """Give a snapshot of the whole store. Reads may be nested, and may contain a write.
 
         Raises
@@ -120,13 +120,13 @@ class Database:
             token, raw = self._begin(write=False)
             try:
                 with raw:
-                    yield Txn(raw, self._tables)
+                    yield Transaction(raw, self._tables)
             finally:
                 self._gate.leave(token)
         except lmdb.Error as error:
             raise _failure("read", self.path, error) from error
 
-    def write(self, change: Callable[[Txn], T]) -> T:
+    def write(self, change: Callable[[Transaction], T]) -> T:
         """Run ``change`` in one durable transaction and return what it returns.
 
         ``change`` may be run again, so it must have no other effect; it may read, but not write by a second
@@ -152,12 +152,12 @@ class Database:
             except lmdb.Error as error:
                 raise _failure("write to", self.path, error) from error
 
-    def _write_once(self, change: Callable[[Txn], T]) -> T:
+    def _write_once(self, change: Callable[[Transaction], T]) -> T:
         token, raw = self._begin(write=True)
         self._writing = threading.get_ident()
         try:
             try:
-                result = change(Txn(raw, self._tables))
+                result = change(Transaction(raw, self._tables))
             except BaseException:
                 with self._gate.held_off():  # an abort waits for a moment in which no other thread reads
                     raw.abort()

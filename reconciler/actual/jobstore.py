@@ -13,7 +13,7 @@ from monty.json import jsanitize
 
 from reconciler.actual import mongo, outputs
 from reconciler.actual.codec import Document, decode
-from reconciler.actual.db import Database, Txn, close_database, open_database
+from reconciler.actual.db import Database, Transaction, close_database, open_database
 from reconciler.actual.state_dir import lmdb_dir
 
 Properties = dict[str, Any] | list[str] | None
@@ -195,7 +195,7 @@ class LMDBStore(Store):  # type: ignore[misc]
     def remove_docs(self, criteria: Mapping[str, Any]) -> None:
         """Remove the documents that match Mongo criteria; ``{}`` removes all of the collection."""
 
-        def remove(txn: Txn) -> None:
+        def remove(txn: Transaction) -> None:
             outputs.delete_keys(txn, [key for key, _ in self._matches(txn, criteria)])
 
         self._write(remove)
@@ -218,10 +218,10 @@ class LMDBStore(Store):  # type: ignore[misc]
             raise StoreError(f"{self.name} is not connected: call connect() first")
         return self._open
 
-    def _write(self, change: Callable[[Txn], None]) -> None:
+    def _write(self, change: Callable[[Transaction], None]) -> None:
         self._database().write(change)
 
-    def _matches(self, txn: Txn, criteria: Mapping[str, Any]) -> Iterator[tuple[bytes, Document]]:
+    def _matches(self, txn: Transaction, criteria: Mapping[str, Any]) -> Iterator[tuple[bytes, Document]]:
         matches = mongo.matcher(criteria)
         pin = outputs.usable_pin(txn, self.collection_name, criteria)
         for key, data in outputs.rows(txn, self.collection_name, pin):

@@ -11,18 +11,18 @@ from pathlib import Path
 
 from reconciler import __version__
 from reconciler.actual.backup import save_copy
-from reconciler.actual.db import Database, Txn, close_database, open_database
+from reconciler.actual.db import Database, Transaction, close_database, open_database
 from reconciler.actual.keys import big_endian, number_of, path_key
 from reconciler.actual.record_codec import decode_job
 from reconciler.actual.state_dir import Lease, lmdb_dir, time_stamp
 from reconciler.errors import InputError
 
-Migration = Callable[[Txn], None]
+Migration = Callable[[Transaction], None]
 
 SCHEMA_VERSION = 2
 
 
-def _index_paths(txn: Txn) -> None:
+def _index_paths(txn: Transaction) -> None:
     """1 -> 2: whether a name is free is looked up, not found by reading all jobs of the flow."""
     for _, raw in txn.scan("jobs"):
         job = decode_job(raw)
@@ -101,7 +101,7 @@ def _migrate(database: Database, state_dir: Path, now: float, say: Callable[[str
     database.write(lambda txn: upgrade(txn, state_dir))
 
 
-def upgrade(txn: Txn, place: Path) -> None:
+def upgrade(txn: Transaction, place: Path) -> None:
     """Run the migrations that a store needs; ``place`` is how errors name it.
 
     Raises
@@ -114,7 +114,7 @@ def upgrade(txn: Txn, place: Path) -> None:
     _stamp(txn)
 
 
-def _require_way(txn: Txn, place: Path) -> Sequence[int]:
+def _require_way(txn: Transaction, place: Path) -> Sequence[int]:
     """Return the versions that a store is to be migrated from, one after the other."""
     found = _version(txn)
     if found is None:
@@ -130,7 +130,7 @@ def _require_way(txn: Txn, place: Path) -> Sequence[int]:
     return steps
 
 
-def _version(txn: Txn) -> int | None:
+def _version(txn: Transaction) -> int | None:
     """Return the schema of a store; None for one that is new. The very first ones do not say theirs: 0."""
     raw = txn.get("meta", b"schema")
     if raw is not None:
@@ -138,7 +138,7 @@ def _version(txn: Txn) -> int | None:
     return 0 if any(txn.count(table) for table in ("meta", "flows", "jobs")) else None
 
 
-def _story(txn: Txn, place: Path) -> str:
+def _story(txn: Transaction, place: Path) -> str:
     """Say who wrote a store of another schema."""
     found = _version(txn) or 0
     kind = "a newer" if found > SCHEMA_VERSION else "an older"
@@ -152,11 +152,11 @@ def _too_new(story: str) -> InputError:
     return InputError(story, hint="upgrade reconciler to the version that wrote it, or to a newer one")
 
 
-def _written_by(txn: Txn) -> str:
+def _written_by(txn: Transaction) -> str:
     raw = txn.get("meta", b"written_by")
     return raw.decode(errors="replace") if raw is not None else "an unknown version"
 
 
-def _stamp(txn: Txn) -> None:
+def _stamp(txn: Transaction) -> None:
     txn.put("meta", b"schema", big_endian(SCHEMA_VERSION))
     txn.put("meta", b"written_by", __version__.encode())

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from reconciler.actual.codec import Document, decode, encode
-from reconciler.actual.db import Txn
+from reconciler.actual.db import Transaction
 
 TABLE = "outputs"
 COLLECTION = "outputs"
@@ -42,7 +42,7 @@ class Upsert(NamedTuple):
     data: bytes
 
 
-def put_document(txn: Txn, collection: str, doc: Mapping[str, Any]) -> None:
+def put_document(txn: Transaction, collection: str, doc: Mapping[str, Any]) -> None:
     """Write a document in place of the one with the same uuid and index (or the same blob_uuid).
 
     Raises
@@ -59,48 +59,48 @@ def put_document(txn: Txn, collection: str, doc: Mapping[str, Any]) -> None:
     upsert_documents(txn, collection, [prepare(doc, wanted)])
 
 
-def get_documents(txn: Txn, collection: str, uuid: str) -> list[Document]:
+def get_documents(txn: Transaction, collection: str, uuid: str) -> list[Document]:
     """Return all documents of ``uuid``, the lowest index first."""
     return [decode(data) for _, data in txn.scan(TABLE, _prefix(collection, uuid))]
 
 
-def latest_document(txn: Txn, collection: str, uuid: str) -> Document | None:
+def latest_document(txn: Transaction, collection: str, uuid: str) -> Document | None:
     """Return the document of ``uuid`` with the highest index, or None."""
     for _, data in txn.scan(TABLE, _prefix(collection, uuid), reverse=True):
         return decode(data)
     return None
 
 
-def has_document(txn: Txn, collection: str, uuid: str, index: int) -> bool:
+def has_document(txn: Transaction, collection: str, uuid: str, index: int) -> bool:
     """Whether there is a document of ``uuid`` with just this index; decodes none."""
     return any(True for _ in txn.keys(TABLE, _prefix(collection, uuid) + _index_part(index)))
 
 
-def delete_documents(txn: Txn, collection: str, uuid: str) -> int:
+def delete_documents(txn: Transaction, collection: str, uuid: str) -> int:
     """Remove all documents of ``uuid``; return how many there were."""
     return delete_keys(txn, list(txn.keys(TABLE, _prefix(collection, uuid))))
 
 
-def delete_later_documents(txn: Txn, collection: str, uuid: str, index: int) -> int:
+def delete_later_documents(txn: Transaction, collection: str, uuid: str, index: int) -> int:
     """Remove the documents of ``uuid`` whose index is higher; return how many there were."""
     prefix = _prefix(collection, uuid)
     last = prefix + _index_part(index) + b"\xff"
     return delete_keys(txn, [key for key in txn.keys(TABLE, prefix) if key > last])
 
 
-def take_documents(txn: Txn, collection: str, uuid: str, index: int) -> list[Document]:
+def take_documents(txn: Transaction, collection: str, uuid: str, index: int) -> list[Document]:
     """Remove the documents of ``uuid`` with just this index, and return them."""
     found = list(txn.scan(TABLE, _prefix(collection, uuid) + _index_part(index)))
     delete_keys(txn, [key for key, _ in found])
     return [decode(data) for _, data in found]
 
 
-def delete_keys(txn: Txn, keys: Iterable[bytes]) -> int:
+def delete_keys(txn: Transaction, keys: Iterable[bytes]) -> int:
     """Remove documents by their keys, as :func:`rows` gives them; return how many there were."""
     return sum(txn.delete(TABLE, key) for key in keys)
 
 
-def count_documents(txn: Txn, collection: str) -> int:
+def count_documents(txn: Transaction, collection: str) -> int:
     """Return the number of documents of a collection; reads no document."""
     return sum(1 for _ in txn.keys(TABLE, _collection_prefix(collection)))
 
@@ -120,7 +120,7 @@ def prepare(doc: Mapping[str, Any], wanted: Iterable[str]) -> Upsert:
     return Upsert(named, kept, encode(kept))
 
 
-def upsert_documents(txn: Txn, collection: str, entries: Iterable[Upsert]) -> None:
+def upsert_documents(txn: Transaction, collection: str, entries: Iterable[Upsert]) -> None:
     """Write documents one after another, each in place of the first that agrees in its wanted fields."""
     everything: dict[bytes, Document] | None = None
     for entry in entries:
@@ -137,7 +137,7 @@ def upsert_documents(txn: Txn, collection: str, entries: Iterable[Upsert]) -> No
             everything[key] = decode(entry.data)
 
 
-def rows(txn: Txn, collection: str, pin: Pin | None) -> Iterator[tuple[bytes, bytes]]:
+def rows(txn: Transaction, collection: str, pin: Pin | None) -> Iterator[tuple[bytes, bytes]]:
     """Yield (key, bytes) of the documents in the places of ``pin``, or of all; in the order of the keys."""
     if pin is None:
         yield from txn.scan(TABLE, _collection_prefix(collection))
@@ -148,7 +148,7 @@ def rows(txn: Txn, collection: str, pin: Pin | None) -> Iterator[tuple[bytes, by
             yield from txn.scan(TABLE, place + suffix)
 
 
-def usable_pin(txn: Txn, collection: str, criteria: Mapping[str, Any]) -> Pin | None:
+def usable_pin(txn: Transaction, collection: str, criteria: Mapping[str, Any]) -> Pin | None:
     """Return the places that ``criteria`` bind a document to, or None if all must be looked at."""
     pin = find_pin(criteria)
     if pin is None or txn.get(TABLE, _astray_key(collection, pin.field)) is not None:
@@ -186,7 +186,7 @@ def _listed(condition: Any) -> list[Any] | None:
     return list(listed) if isinstance(listed, list | tuple) else None
 
 
-def _decoded(txn: Txn, collection: str, pin: Pin | None) -> dict[bytes, Document]:
+def _decoded(txn: Transaction, collection: str, pin: Pin | None) -> dict[bytes, Document]:
     return {key: decode(data) for key, data in rows(txn, collection, pin)}
 
 
@@ -201,7 +201,7 @@ def _matches(have: Any, want: Any) -> bool:
     return isinstance(want, float) and want != want and isinstance(have, float) and have != have
 
 
-def _write(txn: Txn, collection: str, entry: Upsert, found: bytes | None) -> bytes:
+def _write(txn: Transaction, collection: str, entry: Upsert, found: bytes | None) -> bytes:
     """Write one document, over or instead of the one at ``found``; return its key."""
     target = _target(txn, collection, entry)
     if found is not None and found.startswith(target):
@@ -214,7 +214,7 @@ def _write(txn: Txn, collection: str, entry: Upsert, found: bytes | None) -> byt
     return key
 
 
-def _target(txn: Txn, collection: str, entry: Upsert) -> bytes:
+def _target(txn: Transaction, collection: str, entry: Upsert) -> bytes:
     """Return the place of a document; note which of its identity fields do not lead there."""
     doc = entry.doc
     leading = next((field for field in IDENTITY_FIELDS if isinstance(doc.get(field), str)), None)
@@ -228,7 +228,7 @@ def _target(txn: Txn, collection: str, entry: Upsert) -> bytes:
     return place + _index_part(doc.get("index"))
 
 
-def _free_key(txn: Txn, target: bytes) -> bytes:
+def _free_key(txn: Transaction, target: bytes) -> bytes:
     """Return ``target``, or the next after it: several documents may have the same uuid and index."""
     last = next((key for key, _ in txn.scan(TABLE, target, reverse=True)), None)
     if last is None:

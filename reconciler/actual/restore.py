@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from reconciler.actual.backup import Contents, contents_of
-from reconciler.actual.db import Database, Txn, close_database, open_database
+from reconciler.actual.db import Database, Transaction, close_database, open_database
 from reconciler.actual.fsck.examine import examine
 from reconciler.actual.fsck.problem import Report
 from reconciler.actual.migrations import upgrade
@@ -109,7 +109,7 @@ def _prepared(file: Path, place: Path, now: float) -> Staged:
     return Staged(place, contents, report)
 
 
-def _adapt(txn: Txn, file: Path, now: float) -> None:
+def _adapt(txn: Transaction, file: Path, now: float) -> None:
     upgrade(txn, file)
     writer = Writer(txn)
     writer.put_restored(now)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from reconciler.actual.db import Database, Txn, close_database, open_database
+from reconciler.actual.db import Database, Transaction, close_database, open_database
 from reconciler.actual.migrations import check_version
 from reconciler.actual.state_dir import lmdb_dir, require_local
 from reconciler.actual.view import View
@@ -65,7 +65,7 @@ class Store:
     def write(self, change: Callable[[Writer], T]) -> T:
         """Run ``change`` in one durable transaction; it may be run again, so it must have no other effect."""
 
-        def run(txn: Txn) -> T:
+        def run(txn: Transaction) -> T:
             writer = Writer(txn)
             result = change(writer)
             writer.finish()

@@ -14,7 +14,7 @@ LONGEST_KEY = 511
 """Bytes; LMDB keeps no longer key, and no empty one."""
 
 
-class Txn:
+class Transaction:
     """One transaction: get, put, delete and ordered scans on named tables.
 
     A scan reads while it is consumed: do not write to its table, and do not delete from it, meanwhile.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 
-from reconciler.actual.db import Txn
+from reconciler.actual.db import Transaction
 from reconciler.actual.keys import (
     about_key,
     big_endian,
@@ -49,7 +49,7 @@ from reconciler.model.states import JobState
 class View:
     """A consistent look at the store."""
 
-    def __init__(self, txn: Txn) -> None:
+    def __init__(self, txn: Transaction) -> None:
         self.txn = txn
 
     # flows and jobs -----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reconciler.actual.db import Txn
+from reconciler.actual.db import Transaction
 from reconciler.actual.keys import about_key, big_endian, cleanup_key, index_entries, number_of
 from reconciler.actual.record_codec import decode_job, encode
 from reconciler.actual.view import View
@@ -25,7 +25,7 @@ from reconciler.model.records import (
 class Writer(View):
     """A view that can write; lives for one transaction, and must be told its end by :meth:`finish`."""
 
-    def __init__(self, txn: Txn) -> None:
+    def __init__(self, txn: Transaction) -> None:
         super().__init__(txn)
         self._touched = False
         self._numbers: dict[str, int] = {}

@@ -7,20 +7,20 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
 import msgspec
+
+from reconciler.actual.view import View
+from reconciler.build.process import BuildProcess, SpareProcess
 from reconciler.desired.flows import build_form
 from reconciler.desired.source.git import Source
+from reconciler.desired.state import flows_in_build_order
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import WorldError
-from reconciler.build.process import BuildProcess, SpareProcess
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow, BuiltJob, build_key
 from reconciler.model.manifests import OnCodeChange
-from reconciler.actual.view import View
-from reconciler.desired.state import flows_in_build_order
-from reconciler.model.flows import BuiltFlow, build_key
 from reconciler.model.records import FlowRecord
-
 
 _START_TIMEOUT = 60.0
 """Seconds that a cold interpreter may take to import jobflow, before the deadline of a flow begins."""
@@ -34,7 +34,7 @@ class BuildFailedError(Exception):
         self.diagnostic = diagnostic
 
 
-class Builder:
+class FlowBuilder:
     """Builds flows of one revision, in a process that is started, or taken from ``spare``, for the first."""
 
     def __init__(

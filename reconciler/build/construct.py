@@ -9,9 +9,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
 from jobflow import Flow, Job, JobConfig, Maker, OnMissing
 from jobflow.core.reference import OutputReference
 from monty.json import MontyDecoder
+
 from reconciler.desired.values import iter_directives, parse_output_reference
 from reconciler.diagnostics import did_you_mean
 

@@ -12,12 +12,13 @@ import uuid as uuidlib
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
 from jobflow import Flow, Job
 from jobflow.core.flow import get_flow
+
 from reconciler.execution.launcher import FILE_MARKER, job_json
 from reconciler.jobs.job_json import JOB_FIELDS
 from reconciler.model.flows import digest, job_uuid
-
 
 RESULT_CONFIG = ("resolve_references", "on_missing_references", "expose_store")
 """The keys of JobConfig that change what a job returns."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.process import end_group, kill_group
 

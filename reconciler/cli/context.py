@@ -190,7 +190,7 @@ def _project_name(source: Source, revision: Revision) -> str:
 # Who is at the command line: for the record of what people asked for.
 
 
-def who(context: Context) -> str:
+def user_identity(context: Context) -> str:
     """Return ``login (Name <mail>)``; without an identity in git just the login."""
     login, identity = _login(), _identity(context)
     return f"{login} ({identity})" if identity else login

@@ -18,7 +18,7 @@ from reconciler.cli.options import global_options
 from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
 from reconciler.cli.views.data import flows_data, is_gone, job_data, job_keys, rule_data, worker_data
 from reconciler.cli.views.listing import Listing, Row, is_table, show, show_listing
-from reconciler.cli.views.tree import TREE_COLUMNS, Signs, signs, tree_rows
+from reconciler.cli.views.tree import TREE_COLUMNS, TreeSymbols, tree_rows, tree_symbols
 from reconciler.cli.views.words import coming_retry, readable_worker
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
@@ -63,7 +63,7 @@ def flows(context: Context, *, patterns: tuple[str, ...], tree: bool, watch: boo
     look = partial(_flow_rows, patterns=patterns)
     listing = Listing(look, lambda rows: FLOW_COLUMNS, "name", _readable_flow)
     if tree and is_table(context):
-        drawn, everything = signs(), context.options.verbose > 0
+        drawn, everything = tree_symbols(), context.options.verbose > 0
         listing = Listing(
             lambda view: _trees(view, look(view), drawn, everything), lambda rows: TREE_COLUMNS, "name"
         )
@@ -182,7 +182,7 @@ def _readable_flow(row: Row) -> Row:
     return readable_conditions(row) | {"jobs": _counts(row["jobs"]), "labels": row["labels"] or None}
 
 
-def _trees(view: View, flows: list[Row], drawn: Signs, everything: bool) -> list[Row]:
+def _trees(view: View, flows: list[Row], drawn: TreeSymbols, everything: bool) -> list[Row]:
     rows = (tree_rows(flow, view.jobs_of(flow["name"]), drawn, everything=everything) for flow in flows)
     return list(chain.from_iterable(rows))
 

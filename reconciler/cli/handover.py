@@ -11,7 +11,7 @@ from reconciler.actual.daemon_requests import Answer, Requests
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
 from reconciler.actual.unchanged import content_of
-from reconciler.cli.context import Context, who
+from reconciler.cli.context import Context, user_identity
 from reconciler.desired.source.git import Source
 from reconciler.errors import ExitCode, RefusedError, WorldError
 from reconciler.model.desired import Revision
@@ -39,16 +39,16 @@ def hand_over(context: Context, store: Store, lease: Lease, meant: Revision, *, 
     """
     context.say(f"a daemon works on this state ({lease.holder() or 'it says no more'}): it makes the pass")
     answer = _asked(context, store, lease, allow_prune=False)
-    require_meant(context, store, meant, answer)
+    check_revision(context, store, meant, answer)
     if allow_prune and answer.code == ExitCode.REFUSED:
         answer = _asked(context, store, lease, allow_prune=True)
-        require_meant(context, store, meant, answer)
+        check_revision(context, store, meant, answer)
     return show_answer(context, answer)
 
 
 def _asked(context: Context, store: Store, lease: Lease, *, allow_prune: bool) -> Answer:
     requests = Requests(store.path)
-    token = requests.ask(who(context), time.time(), allow_prune=allow_prune)
+    token = requests.ask(user_identity(context), time.time(), allow_prune=allow_prune)
     answer = wait_for_answer(requests, token, lease, None)
     assert answer is not None
     return answer
@@ -114,7 +114,7 @@ def _is_idle(store: Store) -> bool:
         return not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None
 
 
-def standing(store: Store) -> Outcome:
+def current_outcome(store: Store) -> Outcome:
     """Return how things stand, as the daemon has left them."""
     from reconciler.jobs.applied import summarise
 
@@ -123,10 +123,10 @@ def standing(store: Store) -> Outcome:
         return summarise(view, "", config.revision if config is not None else "", (), clean=False)
 
 
-# Whether what a daemon reads is what somebody meant who let it make the pass.
+# Whether what a daemon reads is what the user meant who let it make the pass.
 
 
-def require_meant(context: Context, store: Store, meant: Revision, answer: Answer) -> None:
+def check_revision(context: Context, store: Store, meant: Revision, answer: Answer) -> None:
     """Refuse an answer about another revision than the one that was meant.
 
     As good as that one are its content, wherever it comes from, and a later commit of the same branch.

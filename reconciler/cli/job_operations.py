@@ -13,7 +13,7 @@ from reconciler.actual.daemon_requests import Requests
 from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
-from reconciler.cli.context import Context, who
+from reconciler.cli.context import Context, user_identity
 from reconciler.cli.job_selectors import JobFinder, Selected, read_words
 from reconciler.cli.options import global_options
 from reconciler.cli.views.listing import as_json, as_yaml
@@ -25,12 +25,12 @@ from reconciler.cli.views.operation_text import (
     verb_data,
 )
 from reconciler.errors import ExitCode
-from reconciler.jobs.operations import VerbActor
+from reconciler.jobs.operations import OperationRunner
 from reconciler.model.manifests import Kind, Manifest
-from reconciler.model.operations import Effect, JobVerb
+from reconciler.model.operations import Effect, JobOperation
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
-from reconciler.plan.operations import Refusal, VerbPlan, VerbPlanner
+from reconciler.plan.operations import OperationPlan, OperationPlanner, Refusal
 
 _HELP = """{purpose}
 
@@ -57,12 +57,12 @@ class _Operation(NamedTuple):
 
 
 _OPERATIONS = {
-    JobVerb.RETRY: _Operation(
+    JobOperation.RETRY: _Operation(
         "Run failed jobs again.",
         "Accepts FAILED and REMOTE_ERROR. Each job gets a new attempt in a directory of its own, with its "
         "current run config. A job that waits for an automatic retry starts now.",
     ),
-    JobVerb.RERUN: _Operation(
+    JobOperation.RERUN: _Operation(
         "Run jobs again, whatever their result.",
         "Accepts COMPLETED, FAILED, REMOTE_ERROR, STOPPED, USER_STOPPED and active jobs; an active job is "
         "cancelled first and starts again once its old attempt has ended. An output is kept until there is a "
@@ -71,21 +71,21 @@ _OPERATIONS = {
         "generated become history.",
         descendants=True,
     ),
-    JobVerb.PAUSE: _Operation(
+    JobOperation.PAUSE: _Operation(
         "Keep jobs from starting.",
         "Accepts READY and WAITING jobs, and failed jobs that wait for an automatic retry. They stay PAUSED "
         "until `reconcile resume`.",
     ),
-    JobVerb.RESUME: _Operation(
+    JobOperation.RESUME: _Operation(
         "Let paused jobs start.", "Accepts PAUSED jobs, unless spec.suspend suspends their flow."
     ),
-    JobVerb.CANCEL: _Operation(
+    JobOperation.CANCEL: _Operation(
         "End jobs, or keep them from starting.",
         "Accepts jobs that have not ended: active jobs are ended on their worker, the others never start. "
         "They become USER_STOPPED; `reconcile rerun` brings them back. A failed job that waits for an "
         "automatic retry is not retried and keeps its state.",
     ),
-    JobVerb.FORGET: _Operation(
+    JobOperation.FORGET: _Operation(
         "Delete records and outputs of jobs that are history.",
         "Accepts jobs that have ended and belong to no flow any more: jobs that newer content or a rerun has "
         "replaced, and jobs of flows that were removed from git. Run directories stay.",
@@ -94,30 +94,30 @@ _OPERATIONS = {
 }
 
 
-def _command(verb: JobVerb) -> click.Command:
-    operation = _OPERATIONS[verb]
+def _command(operation: JobOperation) -> click.Command:
+    about = _OPERATIONS[operation]
 
     @click.argument("selectors", metavar="SELECTOR...", nargs=-1, required=True)
     @click.option("--dry-run", is_flag=True, help="Show what would happen and change nothing.")
     @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
     @global_options
     def run(context: Context, **given: Any) -> None:
-        sys.exit(Call(context, verb, now=time.time(), **given).run())
+        sys.exit(Call(context, operation, now=time.time(), **given).run())
 
-    if operation.descendants:
+    if about.descendants:
         run = click.option(
             "--with-descendants", "descendants", is_flag=True,
             help="Also run every job that depends on these again, in any flow; active ones are cancelled.",
         )(run)  # fmt: skip
-    text = _HELP.format(**operation._asdict())
-    return click.command(name=verb, help=text, short_help=operation.purpose)(run)
+    text = _HELP.format(**about._asdict())
+    return click.command(name=operation, help=text, short_help=about.purpose)(run)
 
 
-def command_text(verb: str, selectors: Sequence[str], *, descendants: bool) -> str:
+def command_text(operation: str, selectors: Sequence[str], *, descendants: bool) -> str:
     """Return the command as it was typed, for the record."""
     import shlex
 
-    return shlex.join(["reconcile", verb, *selectors, *(["--with-descendants"] if descendants else [])])
+    return shlex.join(["reconcile", operation, *selectors, *(["--with-descendants"] if descendants else [])])
 
 
 # Carrying out a verb of a job's life: what is selected, shown, asked and done.
@@ -131,17 +131,24 @@ class Call:
     """One call of a verb. ``now`` is in seconds since the epoch."""
 
     def __init__(
-        self, context: Context, verb: str, *, now: float, selectors: Sequence[str], dry_run: bool, yes: bool,
+        self,
+        context: Context,
+        operation: str,
+        *,
+        now: float,
+        selectors: Sequence[str],
+        dry_run: bool,
+        yes: bool,
         descendants: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.context = context
-        self.verb = JobVerb(verb)
+        self.operation = JobOperation(operation)
         self.now = now
         self.selectors = selectors
         self.dry_run = dry_run
         self.yes = yes
         self.descendants = descendants
-        self.by = who(context)
+        self.by = user_identity(context)
 
     def run(self) -> int:
         """Do it, and return the exit code.
@@ -154,12 +161,12 @@ class Call:
         words = read_words(self.selectors)
         with self.context.store(must_exist=True) as store:
             with store.read() as view:
-                selected = JobFinder(view, past=self.verb is JobVerb.FORGET).find(words)
+                selected = JobFinder(view, past=self.operation is JobOperation.FORGET).find(words)
                 plan = self._plan(view, selected.jobs)
             shown = None
             if not self.dry_run and self._must_ask(plan):
                 shown = self._show_steps(plan)
-                if not click.confirm(f"{self.verb}?", err=True):
+                if not click.confirm(f"{self.operation}?", err=True):
                     self.context.say("nothing was changed")
                     return ExitCode.NO
             if not self.dry_run and plan.steps:
@@ -170,28 +177,28 @@ class Call:
             )
         return self._tell(plan, selected, shown)
 
-    def _plan(self, view: View, jobs: Sequence[JobRecord]) -> VerbPlan:
+    def _plan(self, view: View, jobs: Sequence[JobRecord]) -> OperationPlan:
         config = view.config()
-        planner = VerbPlanner(
+        planner = OperationPlanner(
             view, config.workers if config is not None else (), lambda flow: _suspended_at(view, flow)
         )
-        return planner.plan(self.verb, jobs, descendants=self.descendants)
+        return planner.plan(self.operation, jobs, descendants=self.descendants)
 
-    def _carry_out(self, store: Store, selected: Selected) -> VerbPlan:
+    def _carry_out(self, store: Store, selected: Selected) -> OperationPlan:
         """Decide once more on the records as they are now, and do it, all in one transaction."""
-        asked = command_text(self.verb, self.selectors, descendants=self.descendants)
+        asked = command_text(self.operation, self.selectors, descendants=self.descendants)
 
-        def write(writer: Writer) -> VerbPlan:
+        def write(writer: Writer) -> OperationPlan:
             found = (writer.job(job.id) for job in selected.jobs)
             plan = self._plan(writer, [job for job in found if job is not None])
-            VerbActor(writer, plan, self.by, asked, self.now).carry_out()
+            OperationRunner(writer, plan, self.by, asked, self.now).carry_out()
             return plan
 
         plan = store.write(write)
         Requests(store.path).poke()
         return plan
 
-    def _must_ask(self, plan: VerbPlan) -> bool:
+    def _must_ask(self, plan: OperationPlan) -> bool:
         """Ask people, not scripts, and only before what is not undone by a word."""
         if self.yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return False
@@ -204,14 +211,14 @@ class Call:
 
     # showing ------------------------------------------------------------------------------------------
 
-    def _show_steps(self, plan: VerbPlan) -> list[str]:
+    def _show_steps(self, plan: OperationPlan) -> list[str]:
         lines = list(step_lines(self.context, plan))
         if self.context.options.output in ("table", "wide"):
             for line in lines:
                 click.echo(line)
         return lines
 
-    def _tell(self, plan: VerbPlan, selected: Selected, shown: list[str] | None) -> int:
+    def _tell(self, plan: OperationPlan, selected: Selected, shown: list[str] | None) -> int:
         refused = [one for one in plan.refusals if self._matters(one, plan, selected)]
         left = [one for one in plan.refusals if one not in refused]
         match self.context.options.output:
@@ -234,12 +241,14 @@ class Call:
             self.context.say("a reconcile that is at work takes it up by itself; else: reconcile --once")
         return ExitCode.REFUSED if refused else ExitCode.OK
 
-    def _matters(self, one: Refusal, plan: VerbPlan, selected: Selected) -> bool:
+    def _matters(self, one: Refusal, plan: OperationPlan, selected: Selected) -> bool:
         return not one.slight or not plan.steps or one.job.id in selected.exact
 
-    def _data(self, plan: VerbPlan, refused: Sequence[Refusal], left: Sequence[Refusal]) -> dict[str, object]:
+    def _data(
+        self, plan: OperationPlan, refused: Sequence[Refusal], left: Sequence[Refusal]
+    ) -> dict[str, object]:
         head = {
-            "verb": str(self.verb),
+            "verb": str(self.operation),
             "selectors": list(self.selectors),
             "dry_run": self.dry_run,
             "by": self.by,
@@ -262,4 +271,4 @@ def _suspended_at(view: View, flow: str) -> str:
     return f"{place.file}:{place.line}"
 
 
-retry, rerun, pause, resume, cancel, forget = map(_command, JobVerb)
+retry, rerun, pause, resume, cancel, forget = map(_command, JobOperation)

@@ -9,7 +9,7 @@ import click
 
 from reconciler.actual.daemon_requests import Requests
 from reconciler.actual.state_dir import Lease
-from reconciler.cli.context import Context, who
+from reconciler.cli.context import Context, user_identity
 from reconciler.cli.handover import show_answer, wait_for_answer
 from reconciler.cli.options import global_options
 from reconciler.errors import ExitCode, InputError, WorldError
@@ -32,7 +32,7 @@ def command(context: Context, *, wait: bool, timeout: float | None, allow_prune:
             hint="start one with `reconcile watch`, or reconcile yourself: `reconcile --once`",
         )
     requests = Requests(state_dir)
-    token = requests.ask(who(context), time.time(), allow_prune=allow_prune)
+    token = requests.ask(user_identity(context), time.time(), allow_prune=allow_prune)
     if not wait:
         context.say(f"asked {lease.holder() or 'the daemon'}; --wait shows what comes of it")
         return

@@ -70,12 +70,12 @@ def _by_the_daemon(
     *,
     allow_prune: bool,
 ) -> int:
-    from reconciler.cli.handover import hand_over, standing, wait_until_idle
+    from reconciler.cli.handover import current_outcome, hand_over, wait_until_idle
 
     code = hand_over(context, store, lease, revision, allow_prune=allow_prune)
     refused = code not in (ExitCode.OK, ExitCode.USAGE)  # the valid part of an invalid revision was applied
     settled = limit is None or refused or wait_until_idle(store, lease, limit)
-    outcome = standing(store)
+    outcome = current_outcome(store)
     click.echo(_standing(context, outcome))
     if code != ExitCode.OK:
         return code

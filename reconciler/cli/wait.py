@@ -15,7 +15,7 @@ from reconciler.cli.views.listing import as_json, as_yaml, cut
 from reconciler.cli.views.words import many
 from reconciler.cli.wait_targets import RevisionGoal, Waiting, read_goal
 from reconciler.errors import ExitCode, InputError
-from reconciler.model.goals import Goal, GoalKind, Prospect, Verdict
+from reconciler.model.goals import Goal, GoalKind, GoalVerdict, Prospect
 
 _HELP = """Wait until all of it is so.
 
@@ -56,7 +56,7 @@ def command(
     waiting = Waiting(selectors, goal, revision)
     with context.store(must_exist=True, read_only=True) as store:
         progress = _Progress(context)
-        verdicts: list[Verdict] = []
+        verdicts: list[GoalVerdict] = []
         try:
             for number, verdicts in enumerate(looks(store, waiting.verdicts, seconds=timeout)):
                 if _is_decided(verdicts):
@@ -75,7 +75,7 @@ def _revision(context: Context, goal: Goal | None) -> RevisionGoal | None:
     return RevisionGoal(goal.revision, context.source)
 
 
-def _is_decided(verdicts: Sequence[Verdict]) -> bool:
+def _is_decided(verdicts: Sequence[GoalVerdict]) -> bool:
     prospects = {verdict.prospect for verdict in verdicts}
     return Prospect.NEVER in prospects or prospects == {Prospect.HOLDS}
 
@@ -95,7 +95,7 @@ class _Progress:
         self._on = sys.stderr.isatty() and not context.options.quiet
         self._shown = False
 
-    def show(self, verdicts: Sequence[Verdict]) -> None:
+    def show(self, verdicts: Sequence[GoalVerdict]) -> None:
         """Draw the line anew."""
         if self._on:
             import shutil
@@ -112,7 +112,7 @@ class _Progress:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _answer(context: Context, verdicts: Sequence[Verdict], timeout: float | None) -> ExitCode:
+def _answer(context: Context, verdicts: Sequence[GoalVerdict], timeout: float | None) -> ExitCode:
     _print(context, verdicts)
     never = [verdict for verdict in verdicts if verdict.prospect is Prospect.NEVER]
     if never:
@@ -124,7 +124,7 @@ def _answer(context: Context, verdicts: Sequence[Verdict], timeout: float | None
     return ExitCode.OK
 
 
-def _print(context: Context, verdicts: Sequence[Verdict]) -> None:
+def _print(context: Context, verdicts: Sequence[GoalVerdict]) -> None:
     """Print what has come, for people only if it is not too much of it."""
     if context.options.output in ("json", "yaml"):
         data = [{"target": v.target, "status": str(v.prospect), "message": v.message} for v in verdicts]
@@ -141,7 +141,7 @@ def _print(context: Context, verdicts: Sequence[Verdict]) -> None:
         click.echo(line)
 
 
-def _missing(verdicts: Sequence[Verdict], limit: int) -> str:
+def _missing(verdicts: Sequence[GoalVerdict], limit: int) -> str:
     found = [verdict for verdict in verdicts if verdict.prospect is not Prospect.HOLDS]
     texts = [f"{verdict.target}: {verdict.message}" for verdict in found[:limit]]
     return ", ".join(texts) + (f", and {len(found) - limit} more" if len(found) > limit else "")

@@ -20,8 +20,8 @@ from reconciler.model.goals import (
     Doom,
     Goal,
     GoalKind,
+    GoalVerdict,
     Prospect,
-    Verdict,
     flow_verdict,
     job_verdict,
     worker_verdict,
@@ -97,7 +97,7 @@ class Waiting:
         self._revision = revision
         self._known = False
 
-    def verdicts(self, view: View) -> list[Verdict]:
+    def verdicts(self, view: View) -> list[GoalVerdict]:
         """Return how far everything is.
 
         Raises
@@ -113,7 +113,7 @@ class Waiting:
         self._known = True
         return list(found.values())
 
-    def _of_word(self, view: View, word: str) -> Iterator[Verdict]:
+    def _of_word(self, view: View, word: str) -> Iterator[GoalVerdict]:
         kind, _, name = word.partition(":")
         look = {"worker": self._of_workers}.get(kind) if name else None
         is_job = "/" in word or is_uuid(word)
@@ -123,23 +123,23 @@ class Waiting:
             if not self._known:
                 raise
             done = self._goal is not None and self._goal.kind is GoalKind.DELETED
-            yield Verdict(word, Prospect.HOLDS if done else Prospect.NEVER, "it is gone")
+            yield GoalVerdict(word, Prospect.HOLDS if done else Prospect.NEVER, "it is gone")
 
     # kinds --------------------------------------------------------------------------------------------
 
-    def _of_workers(self, view: View, names: str) -> Iterator[Verdict]:
+    def _of_workers(self, view: View, names: str) -> Iterator[GoalVerdict]:
         self._goal_of("a worker", names, GoalKind.REACHABLE, ())
         for name in names.split(","):
             require_worker(view, name)
             yield worker_verdict(name, view.worker_status(name))
 
-    def _of_jobs(self, view: View, word: str) -> Iterator[Verdict]:
+    def _of_jobs(self, view: View, word: str) -> Iterator[GoalVerdict]:
         also = (GoalKind.STATE, GoalKind.IDLE, GoalKind.DELETED)
         goal = self._goal_of("a job", word, GoalKind.COMPLETED, also)
         for job in JobFinder(view).find(read_words([word])).jobs:
             yield job_verdict(goal, job, _doom_of(view))
 
-    def _of_flows(self, view: View, word: str) -> Iterator[Verdict]:
+    def _of_flows(self, view: View, word: str) -> Iterator[GoalVerdict]:
         also = tuple(kind for kind in GoalKind if kind is not GoalKind.REACHABLE)
         goal = self._goal_of("a flow", word, GoalKind.HEALTHY, also)
         config = view.config()
@@ -150,7 +150,7 @@ class Waiting:
             names = {name for name in names if name not in flows or not _is_over(view, flows[name])}
         if not names:
             if goal.kind is GoalKind.DELETED and view.events(f"flow/{word}", limit=1):
-                yield Verdict(f"flow/{word}", Prospect.HOLDS, "it is gone")
+                yield GoalVerdict(f"flow/{word}", Prospect.HOLDS, "it is gone")
                 return
             hint = did_you_mean(word, {*flows, *held}) or "list them with `reconcile get flows`"
             raise InputError(f"no flow matches '{word}'", hint=hint)
@@ -159,39 +159,39 @@ class Waiting:
             yield (
                 self._of_flow(view, goal, flow)
                 if flow
-                else Verdict(f"flow/{name}", Prospect.NEVER, f"it could not be submitted: {why}")
+                else GoalVerdict(f"flow/{name}", Prospect.NEVER, f"it could not be submitted: {why}")
             )
 
-    def _of_flow(self, view: View, goal: Goal, flow: FlowRecord) -> Verdict:
+    def _of_flow(self, view: View, goal: Goal, flow: FlowRecord) -> GoalVerdict:
         config = view.config()
         target = f"flow/{flow.name}"
         if goal.kind is GoalKind.REVISION:
             why = config.out_of_sync.get(flow.name) if config is not None else None
             revision = config.revision if config is not None else ""
-            return Verdict(
+            return GoalVerdict(
                 target, Prospect.NEVER if why else Prospect.HOLDS, why or f"as {revision} wants it"
             )
         if _is_over(view, flow):
             done = goal.kind is GoalKind.DELETED
-            return Verdict(target, Prospect.HOLDS if done else Prospect.NEVER, "it is gone from git")
+            return GoalVerdict(target, Prospect.HOLDS if done else Prospect.NEVER, "it is gone from git")
         if goal.kind is GoalKind.DELETED:
             text = "its last jobs are being cancelled" if flow.removed else "it is in git"
-            return Verdict(target, Prospect.PENDING, text)
+            return GoalVerdict(target, Prospect.PENDING, text)
         jobs = view.jobs_of(flow.name)
         current = [job for job in jobs if job.current]
         sync = flow_sync(flow, jobs, config)
         return flow_verdict(goal, flow.name, health_of(view, flow, jobs), sync, current, _doom_of(view))
 
-    def _of_revision(self, view: View, revision: RevisionGoal) -> Verdict:
+    def _of_revision(self, view: View, revision: RevisionGoal) -> GoalVerdict:
         config, attempt = view.config(), counted_attempt(view)
         applied = config.revision if config is not None else "nothing"
         if config is not None and revision.is_part_of(config.commit):
-            return Verdict("source", Prospect.HOLDS, f"{applied} is applied")
+            return GoalVerdict("source", Prospect.HOLDS, f"{applied} is applied")
         if attempt is not None and revision.is_meant(attempt.revision):
             text = f"{attempt.result}: {attempt.reason}"
             refused = attempt.result is AttemptResult.REFUSED
-            return Verdict("source", Prospect.NEVER if refused else Prospect.PENDING, text)
-        return Verdict("source", Prospect.PENDING, f"{applied} is applied")
+            return GoalVerdict("source", Prospect.NEVER if refused else Prospect.PENDING, text)
+        return GoalVerdict("source", Prospect.PENDING, f"{applied} is applied")
 
     def _goal_of(self, what: str, name: str, default: GoalKind, also: Sequence[GoalKind]) -> Goal:
         if self._goal is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.desired.source.git import Entry, Source
+from reconciler.desired.source.git import Source, TreeEntry
 from reconciler.desired.values import iter_directives, parse_output_reference
 from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
@@ -38,7 +38,7 @@ class FlowReader:
         self.commit = state.revision.commit
         self.diagnostics: list[Diagnostic] = []
         self._code = self._code_trees()
-        self._listing: dict[str, Entry] | None = None
+        self._listing: dict[str, TreeEntry] | None = None
 
     def read(self, manifest: Manifest, *, stale: bool) -> DesiredFlow | None:
         """Return the flow of a valid manifest; None (and diagnostics) if a file it names does not exist."""
@@ -145,7 +145,7 @@ class FlowReader:
                 found.append((path, entry.object_id))
         return sorted(set(found))
 
-    def _all_files(self) -> dict[str, Entry]:
+    def _all_files(self) -> dict[str, TreeEntry]:
         """Every file of the revision, listed once and only when a flow names one."""
         if self._listing is None:
             self._listing = {entry.path: entry for entry in self.source.files(self.commit, "")}

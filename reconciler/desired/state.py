@@ -13,7 +13,7 @@ import msgspec
 
 from reconciler.desired.documents import PROJECT_FILES, Collection, collect, no_plain_file
 from reconciler.desired.flows import FlowReader
-from reconciler.desired.source.git import Entry, Source, gone
+from reconciler.desired.source.git import Source, TreeEntry, gone
 from reconciler.errors import InputError
 from reconciler.model.desired import DesiredFlow, DesiredState, Hold, Revision
 from reconciler.model.manifests import (
@@ -91,7 +91,7 @@ class _Reader:
         self.cache = cache
         self.parsed_files = 0
 
-    def project_file(self) -> Entry:
+    def project_file(self) -> TreeEntry:
         found = [self.source.entry(self.revision.commit, name) for name in PROJECT_FILES]
         for entry in found:
             if entry is not None and entry.is_file:
@@ -106,7 +106,7 @@ class _Reader:
             hint="create it with `kind: Project` and commit it, or point --path at the folder that has it",
         )
 
-    def parse(self, entries: Iterable[Entry]) -> dict[str, tuple[str, ParsedFile]]:
+    def parse(self, entries: Iterable[TreeEntry]) -> dict[str, tuple[str, ParsedFile]]:
         """Return {file: (blob id, content)}."""
         entries = list(entries)
         known = {entry.object_id: self.cache.get(entry.object_id) for entry in entries}
@@ -192,7 +192,7 @@ def _manifest_directories(
     return ProjectSpec().manifests
 
 
-def _manifest_entries(source: Source, revision: Revision, directories: Iterable[str]) -> list[Entry]:
+def _manifest_entries(source: Source, revision: Revision, directories: Iterable[str]) -> list[TreeEntry]:
     found = {
         entry.path: entry
         for entry in source.files_below(revision.commit, directories)

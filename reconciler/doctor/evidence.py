@@ -8,7 +8,7 @@ import time
 import msgspec
 
 from reconciler.doctor.questions import questions
-from reconciler.doctor.worker_under_test import Patient
+from reconciler.doctor.worker_under_test import WorkerUnderTest
 from reconciler.errors import ReconcilerError, TransientError
 from reconciler.execution.hosts.base import CommandResult, Host, combined, new_sign, split
 
@@ -35,7 +35,7 @@ class Evidence(msgspec.Struct, kw_only=True):
         return next((name for name in self.asked if name not in self.answers), None)
 
 
-def gather(patient: Patient) -> Evidence:
+def gather(patient: WorkerUnderTest) -> Evidence:
     """Connect, measure a trivial command, then ask all questions by one script."""
     host, timeout = patient.host, float(patient.spec.timeout_execute)
     evidence = Evidence()
@@ -61,7 +61,7 @@ def _measure(host: Host, timeout: float, evidence: Evidence) -> None:
         evidence.skew = there - after if there > after else min(0.0, there + 1 - before)
 
 
-def _interrogate(patient: Patient, timeout: float, evidence: Evidence) -> None:
+def _interrogate(patient: WorkerUnderTest, timeout: float, evidence: Evidence) -> None:
     """Take the output as it comes, so that a question which hangs does not cost the answers before it."""
     sign, sink = new_sign(), io.BytesIO()
     asked = questions(patient)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 
-from reconciler.doctor.worker_under_test import Patient
+from reconciler.doctor.worker_under_test import WorkerUnderTest
 from reconciler.execution.run_files import shell_path
 
 TOOLS = ("tar", "mkdir", "mv", "rm", "ls", "cat", "date", "wc", "ps", "tail", "chmod")
@@ -26,32 +26,32 @@ VERSIONS = {"slurm": "squeue --version", "pbs": "qstat --version", "sge": "qstat
 """What prints the scheduler's version in its first line."""
 
 
-def login(patient: Patient) -> str:
+def login(patient: WorkerUnderTest) -> str:
     """Return what prints what the login files print, and on stderr how long they took."""
     return "TIMEFORMAT=%R; time bash -lc : </dev/null 2>&1 | head -c 400"
 
 
-def bash(patient: Patient) -> str:
+def bash(patient: WorkerUnderTest) -> str:
     """Return what prints the version of bash."""
     return 'echo "$BASH_VERSION"'
 
 
-def tools(patient: Patient) -> str:
+def tools(patient: WorkerUnderTest) -> str:
     """Return what prints the tools that are missing."""
     return _missing(TOOLS)
 
 
-def scheduler(patient: Patient) -> str:
+def scheduler(patient: WorkerUnderTest) -> str:
     """Return what prints the commands of the scheduler that are missing."""
     return _missing(COMMANDS[patient.spec.scheduler_type])
 
 
-def version(patient: Patient) -> str:
+def version(patient: WorkerUnderTest) -> str:
     """Return what prints the version of the scheduler."""
     return f"{VERSIONS.get(patient.spec.scheduler_type, ':')} 2>&1 | head -n 1"
 
 
-def accounting(patient: Patient) -> str:
+def accounting(patient: WorkerUnderTest) -> str:
     """Return what works if the scheduler remembers jobs that have ended."""
     return ACCOUNTING.get(patient.spec.scheduler_type, ":")
 
@@ -60,7 +60,7 @@ def _missing(names: tuple[str, ...]) -> str:
     return f'for tool in {" ".join(names)}; do command -v "$tool" >/dev/null || echo "$tool"; done'
 
 
-def listing(patient: Patient) -> str:
+def listing(patient: WorkerUnderTest) -> str:
     """Return a question to the queue that costs nothing: for the job 1."""
     return patient.queue.listing_command([QUESTION])
 
@@ -72,7 +72,7 @@ QUESTION = "1"
 # files ------------------------------------------------------------------------------------------------------
 
 
-def nearest(patient: Patient) -> str:
+def nearest(patient: WorkerUnderTest) -> str:
     """Return what sets ``wanted`` to the work_dir and ``place`` to it, or to what exists above it."""
     return (
         f"wanted={shell_path(patient.place.work_dir)}; place=$wanted\n"
@@ -85,7 +85,7 @@ NO_DIRECTORY = 65
 """Exit code of :func:`work_dir`: something else than a directory is in the way."""
 
 
-def work_dir(patient: Patient) -> str:
+def work_dir(patient: WorkerUnderTest) -> str:
     """Return what writes a file, renames it, reads it and removes it; prints ``wanted`` and ``place``."""
     return (
         f"{nearest(patient)}\n"
@@ -96,17 +96,17 @@ def work_dir(patient: Patient) -> str:
     )
 
 
-def write_probe(patient: Patient) -> str:
+def write_probe(patient: WorkerUnderTest) -> str:
     """Return what makes the probe file, after :func:`nearest`."""
     return f'printf %s {patient.token} > "$probe.partial" && mv -- "$probe.partial" "$probe"'
 
 
-def leave_probe(patient: Patient) -> str:
+def leave_probe(patient: WorkerUnderTest) -> str:
     """Return what makes the probe file and leaves it there."""
     return f"{nearest(patient)}\n{write_probe(patient)}"
 
 
-def see_probe(patient: Patient) -> str:
+def see_probe(patient: WorkerUnderTest) -> str:
     """Return what succeeds when the probe file is seen; network file systems may take some seconds."""
     return (
         f"{nearest(patient)}\nfor second in 1 2 3 4 5; do\n"
@@ -115,12 +115,12 @@ def see_probe(patient: Patient) -> str:
     )
 
 
-def remove_probe(patient: Patient) -> str:
+def remove_probe(patient: WorkerUnderTest) -> str:
     """Return what removes the probe file."""
     return f'{nearest(patient)}\nrm -f -- "$probe" "$probe.partial"'
 
 
-def space(patient: Patient) -> str:
+def space(patient: WorkerUnderTest) -> str:
     """Return what prints the free space of the work_dir, in KiB, in the last line."""
     return f'{nearest(patient)}\ndf -Pk -- "$place" | tail -n 1'
 
@@ -150,7 +150,7 @@ else:
 """
 
 
-def python(patient: Patient) -> str:
+def python(patient: WorkerUnderTest) -> str:
     """Return what runs the Python of the jobs, which says who it is."""
     # In a directory without modules: -c imports from the current one first.
     return f"cd / && {shell_path(patient.place.python)} -c {shlex.quote(_PYTHON)}"
@@ -158,20 +158,20 @@ def python(patient: Patient) -> str:
 
 # the table --------------------------------------------------------------------------------------------------
 
-Applies = Callable[[Patient], bool]
+Applies = Callable[[WorkerUnderTest], bool]
 
 
-def always(patient: Patient) -> bool:
+def always(patient: WorkerUnderTest) -> bool:
     """Every worker is asked."""
     return True
 
 
-def has_accounting(patient: Patient) -> bool:
+def has_accounting(patient: WorkerUnderTest) -> bool:
     """Whether there is a way to ask its scheduler for jobs that have ended."""
     return patient.spec.scheduler_type in ACCOUNTING
 
 
-SECTIONS: Mapping[str, tuple[Callable[[Patient], str], Applies]] = {
+SECTIONS: Mapping[str, tuple[Callable[[WorkerUnderTest], str], Applies]] = {
     "login": (login, lambda patient: patient.logs_in),
     "bash": (bash, always),
     "tools": (tools, always),
@@ -186,6 +186,6 @@ SECTIONS: Mapping[str, tuple[Callable[[Patient], str], Applies]] = {
 """The script: its questions, those last that hang when a daemon is down."""
 
 
-def questions(patient: Patient) -> dict[str, str]:
+def questions(patient: WorkerUnderTest) -> dict[str, str]:
     """Return the parts of the script for this worker, by name."""
     return {name: ask(patient) for name, (ask, applies) in SECTIONS.items() if applies(patient)}

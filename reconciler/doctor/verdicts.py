@@ -6,7 +6,7 @@ import re
 
 from reconciler.doctor import questions
 from reconciler.doctor.check import Finding, failed, first_line, ok, skipped, space_finding, warning
-from reconciler.doctor.worker_under_test import Patient
+from reconciler.doctor.worker_under_test import WorkerUnderTest
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult
 
@@ -17,7 +17,7 @@ _OLDEST_PYTHON = (3, 9)
 _OLDEST_BASH = 4
 
 
-def login(patient: Patient, result: CommandResult) -> Finding:
+def login(patient: WorkerUnderTest, result: CommandResult) -> Finding:
     """A login shell: what it prints is cut off, so only its time matters."""
     said = first_line(result.stdout)
     noise = f"login files print `{said[:60]}`: harmless, it is cut off" if said else "login files are silent"
@@ -33,7 +33,7 @@ def login(patient: Patient, result: CommandResult) -> Finding:
     return ok(f"{noise}; {1000 * seconds:.0f} ms")
 
 
-def bash(patient: Patient, result: CommandResult) -> Finding:
+def bash(patient: WorkerUnderTest, result: CommandResult) -> Finding:
     """The shell that runs all scripts."""
     version = result.stdout.strip()
     major = version.partition(".")[0]
@@ -42,7 +42,7 @@ def bash(patient: Patient, result: CommandResult) -> Finding:
     return ok(version)
 
 
-def tools(patient: Patient, result: CommandResult) -> Finding:
+def tools(patient: WorkerUnderTest, result: CommandResult) -> Finding:
     """The programs that the scripts call."""
     missing = result.stdout.split()
     if missing:
@@ -50,7 +50,7 @@ def tools(patient: Patient, result: CommandResult) -> Finding:
     return ok("all there")
 
 
-def scheduler(patient: Patient, result: CommandResult) -> Finding:
+def scheduler(patient: WorkerUnderTest, result: CommandResult) -> Finding:
     """The commands of the scheduler."""
     kind = patient.spec.scheduler_type
     missing = result.stdout.split()
@@ -62,14 +62,14 @@ def scheduler(patient: Patient, result: CommandResult) -> Finding:
     return failed(f"not found: {', '.join(missing)}", fix)
 
 
-def version(patient: Patient, result: CommandResult) -> Finding:
+def version(patient: WorkerUnderTest, result: CommandResult) -> Finding:
     """The version of the scheduler; for people only."""
     said = first_line(result.stdout)
     tells = re.search(r"\d+\.\d+", said) and "error" not in said.lower()
     return ok(said) if tells else skipped("the scheduler does not tell its version")
 
 
-def listing(patient: Patient, result: CommandResult) -> Finding:
+def listing(patient: WorkerUnderTest, result: CommandResult) -> Finding:
     """Whether the queue answers, by the judgement that the executor uses."""
     try:
         patient.queue.listing({questions.QUESTION: 0.0}, result)
@@ -80,7 +80,7 @@ def listing(patient: Patient, result: CommandResult) -> Finding:
     return ok("answers")
 
 
-def accounting(patient: Patient, result: CommandResult) -> Finding:
+def accounting(patient: WorkerUnderTest, result: CommandResult) -> Finding:
     """Whether the scheduler remembers jobs that have ended."""
     if result.exit_code == 0:
         return ok("works")
@@ -95,7 +95,7 @@ def accounting(patient: Patient, result: CommandResult) -> Finding:
 # files ------------------------------------------------------------------------------------------------------
 
 
-def work_dir(patient: Patient, result: CommandResult) -> Finding:
+def work_dir(patient: WorkerUnderTest, result: CommandResult) -> Finding:
     """Whether files can be made, renamed and read in the work_dir, or where it would be made."""
     wanted, place = [*result.stdout.splitlines(), "", ""][:2]
     if result.exit_code == questions.NO_DIRECTORY:
@@ -112,7 +112,7 @@ def work_dir(patient: Patient, result: CommandResult) -> Finding:
     return ok(f"{wanted}: writable")
 
 
-def space(patient: Patient, result: CommandResult) -> Finding:
+def space(patient: WorkerUnderTest, result: CommandResult) -> Finding:
     """Free space, from the last line of ``df -Pk``."""
     found = re.search(r"\s\d+\s+\d+\s+(\d+)\s+(?:\d+%|-)\s", result.stdout)
     if found is None:
@@ -129,7 +129,7 @@ def _said(result: CommandResult) -> dict[str, str]:
     return {key: value for key, _, value in (line.partition(" ") for line in lines)}
 
 
-def python(patient: Patient, result: CommandResult) -> Finding:
+def python(patient: WorkerUnderTest, result: CommandResult) -> Finding:
     """Whether the Python of the jobs runs, and is new enough for the launcher."""
     said = _said(result)
     if "python" not in said:
@@ -142,7 +142,7 @@ def python(patient: Patient, result: CommandResult) -> Finding:
     return ok(text)
 
 
-def _no_python(patient: Patient, result: CommandResult) -> Finding:
+def _no_python(patient: WorkerUnderTest, result: CommandResult) -> Finding:
     why = first_line(result.stderr) or f"exit code {result.exit_code}"
     message = f"{patient.place.python} does not run: {why}"
     if patient.spec.pre_run.strip():
@@ -153,7 +153,7 @@ def _no_python(patient: Patient, result: CommandResult) -> Finding:
     return failed(message, "set `python:` of the worker to the path of a Python that has jobflow")
 
 
-def jobflow(patient: Patient, result: CommandResult, local: str) -> Finding:
+def jobflow(patient: WorkerUnderTest, result: CommandResult, local: str) -> Finding:
     """Whether jobflow can be imported there, and is about the one of this machine (version ``local``)."""
     said = _said(result)
     if "python" not in said:
@@ -169,7 +169,7 @@ def jobflow(patient: Patient, result: CommandResult, local: str) -> Finding:
     return ok(f"{there} there, {local} here")
 
 
-def _no_jobflow(patient: Patient, said: dict[str, str]) -> Finding:
+def _no_jobflow(patient: WorkerUnderTest, said: dict[str, str]) -> Finding:
     message = f"cannot be imported: {said.get('error', 'Python ended in mid-import')}"
     if patient.spec.pre_run.strip():
         return warning(

@@ -16,7 +16,7 @@ from reconciler.doctor import questions, verdicts
 from reconciler.doctor.check import Check, Finding, failed, named, ok, skipped, warning
 from reconciler.doctor.evidence import Evidence, gather
 from reconciler.doctor.questions import Applies, always, has_accounting
-from reconciler.doctor.worker_under_test import Patient
+from reconciler.doctor.worker_under_test import WorkerUnderTest
 from reconciler.errors import ReconcilerError
 from reconciler.execution.headers import submission_header
 from reconciler.execution.hosts.base import CommandResult
@@ -35,15 +35,15 @@ class Row(msgspec.Struct, frozen=True):
     """One check. ``section``: the part of the script that it needs; ``offline``: it needs no host."""
 
     name: str
-    look: Callable[[Patient, Evidence], Finding]
-    applies: Callable[[Patient], bool]
+    look: Callable[[WorkerUnderTest, Evidence], Finding]
+    applies: Callable[[WorkerUnderTest], bool]
     section: str | None = None
     offline: bool = False
 
 
 def examine(name: str, spec: WorkerSpec, hosts: Hosts) -> list[Check]:
     """Run all checks of a worker on its real hosts."""
-    patient = Patient(
+    patient = WorkerUnderTest(
         name=name,
         spec=spec,
         host=hosts.of(spec.connection),
@@ -55,14 +55,14 @@ def examine(name: str, spec: WorkerSpec, hosts: Hosts) -> list[Check]:
     return check_worker(patient)
 
 
-def check_worker(patient: Patient) -> list[Check]:
+def check_worker(patient: WorkerUnderTest) -> list[Check]:
     """Run all checks of a worker that apply to it."""
     evidence = gather(patient)
     rows = [row for row in WORKER if row.applies(patient)]
     return [named(row.name, patient.subject, _finding(row, patient, evidence)) for row in rows]
 
 
-def _finding(row: Row, patient: Patient, evidence: Evidence) -> Finding:
+def _finding(row: Row, patient: WorkerUnderTest, evidence: Evidence) -> Finding:
     if evidence.problem is not None and not row.offline:
         return skipped("there is no connection")
     if row.section is None or row.section in evidence.answers:
@@ -75,7 +75,7 @@ def _finding(row: Row, patient: Patient, evidence: Evidence) -> Finding:
 # checks that are more than one answer -----------------------------------------------------------------------
 
 
-def _connection(patient: Patient, evidence: Evidence) -> Finding:
+def _connection(patient: WorkerUnderTest, evidence: Evidence) -> Finding:
     error, host = evidence.problem, patient.host
     if error is not None:
         fix = error.hint or f"try `ssh {host.name}` by hand"
@@ -87,7 +87,7 @@ def _connection(patient: Patient, evidence: Evidence) -> Finding:
     return ok(f"{host.name} {way}, connected in {1000 * evidence.connecting:.0f} ms; {trip}")
 
 
-def _host_key(patient: Patient, evidence: Evidence) -> Finding:
+def _host_key(patient: WorkerUnderTest, evidence: Evidence) -> Finding:
     trusting = [link.host for link in patient.links if link.host_key_policy is HostKeyPolicy.ACCEPT_NEW]
     if trusting:
         return warning(
@@ -98,7 +98,7 @@ def _host_key(patient: Patient, evidence: Evidence) -> Finding:
     return ok("strict: only keys of known hosts")
 
 
-def _clock(patient: Patient, evidence: Evidence) -> Finding:
+def _clock(patient: WorkerUnderTest, evidence: Evidence) -> Finding:
     if evidence.skew is None:
         return warning("`date +%s` gives no time", "have a `date` there that knows +%s")
     seconds = abs(evidence.skew)
@@ -108,13 +108,13 @@ def _clock(patient: Patient, evidence: Evidence) -> Finding:
     return ok("like here" if seconds < 1 else f"{seconds:.0f} s off")
 
 
-def _space(patient: Patient, evidence: Evidence) -> Finding:
+def _space(patient: WorkerUnderTest, evidence: Evidence) -> Finding:
     if evidence.answers["work_dir"].exit_code != 0:
         return skipped("work_dir cannot be used")
     return verdicts.space(patient, evidence.answers["space"])
 
 
-def _transfer(patient: Patient, evidence: Evidence) -> Finding:
+def _transfer(patient: WorkerUnderTest, evidence: Evidence) -> Finding:
     """Write a file where jobs run, and look for it by the way that files take."""
     assert patient.transfer is not None
     timeout, name = float(patient.spec.timeout_execute), patient.transfer.name
@@ -136,11 +136,11 @@ def _transfer(patient: Patient, evidence: Evidence) -> Finding:
     return ok(f"{name} sees the same work_dir")
 
 
-def _jobflow(patient: Patient, evidence: Evidence) -> Finding:
+def _jobflow(patient: WorkerUnderTest, evidence: Evidence) -> Finding:
     return verdicts.jobflow(patient, evidence.answers["python"], importlib.metadata.version("jobflow"))
 
 
-def _resources(patient: Patient, evidence: Evidence) -> Finding:
+def _resources(patient: WorkerUnderTest, evidence: Evidence) -> Finding:
     """Whether a script can be written for the resources that the worker gives by default."""
     found = patient.default_resources
     try:
@@ -160,10 +160,10 @@ def _resources(patient: Patient, evidence: Evidence) -> Finding:
 def _row(
     name: str,
     section: str,
-    verdict: Callable[[Patient, CommandResult], Finding],
+    verdict: Callable[[WorkerUnderTest, CommandResult], Finding],
     applies: Applies = always,
 ) -> Row:
-    def look(patient: Patient, evidence: Evidence) -> Finding:
+    def look(patient: WorkerUnderTest, evidence: Evidence) -> Finding:
         return verdict(patient, evidence.answers[section])
 
     return Row(name, look, applies, section)

@@ -12,7 +12,7 @@ from reconciler.model.manifests import WorkerSpec
 from reconciler.model.settings import Resources
 
 
-class Patient(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerUnderTest(msgspec.Struct, frozen=True, kw_only=True):
     """One worker. ``transfer``: the host for files if that is another; ``token`` names the probe file."""
 
     name: str

@@ -12,11 +12,11 @@ from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, TransientError
 from reconciler.execution.start import OnWorker
 from reconciler.execution.worker.access import WorkerAccess
-from reconciler.execution.worker.collect import Wanted
+from reconciler.execution.worker.collect import CollectRequest
 from reconciler.execution.worker.termination import Ended
 from reconciler.jobs.job_json import JobResult
 from reconciler.jobs.outputs import Outputs
-from reconciler.jobs.responses import fail, take_in
+from reconciler.jobs.responses import apply_result, fail
 from reconciler.jobs.transitions import move
 from reconciler.model.records import Event, JobRecord, WorkerStatus
 from reconciler.model.states import ACTIVE, JobState
@@ -30,7 +30,7 @@ _HEAVY = 16 << 20
 Collected = tuple[JobRecord, Ended]
 
 
-class TakerIn(OnWorker):
+class ResultCollector(OnWorker):
     """Takes in what the jobs of one worker left. Taking in twice is the same as once.
 
     ``warnings`` are for people: whoever tells them takes them out.
@@ -40,7 +40,7 @@ class TakerIn(OnWorker):
         super().__init__(store, outputs, name, access)
         self.warnings: list[str] = []
 
-    def take_in(self, ended: Sequence[JobRecord], lost: Sequence[JobRecord], now: float) -> bool:
+    def collect(self, ended: Sequence[JobRecord], lost: Sequence[JobRecord], now: float) -> bool:
         """Take in attempts that are over, and look what became of lost ones; return whether any job moved.
 
         Raises
@@ -48,7 +48,10 @@ class TakerIn(OnWorker):
         TransientError
             The worker does not answer: what was taken in so far stays so.
         """
-        wanted = [*(Wanted(job, lost=False) for job in ended), *(Wanted(job, lost=True) for job in lost)]
+        wanted = [
+            *(CollectRequest(job, lost=False) for job in ended),
+            *(CollectRequest(job, lost=True) for job in lost),
+        ]
         moved = False
         for start in range(0, len(wanted), AT_ONCE):
             for group in self._grouped(self.access.collect(wanted[start : start + AT_ONCE])):
@@ -108,7 +111,7 @@ class TakerIn(OnWorker):
             if ending.still_runs_as:
                 _adopt(writer, job, ending.still_runs_as, now)
             elif ending.result is not None:
-                take_in(writer, job.id, job.attempt, ending.result, self.outputs, config, now)
+                apply_result(writer, job.id, job.attempt, ending.result, self.outputs, config, now)
                 self._plan_cleanup(writer, job, ending.result, now)
                 warnings.append(note_versions(writer, self.name, ending.result, now))
             else:

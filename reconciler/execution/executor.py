@@ -16,13 +16,13 @@ import msgspec
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.errors import TransientError
-from reconciler.execution.collect import TakerIn
+from reconciler.execution.collect import ResultCollector
 from reconciler.execution.lifecycle import Observation, Step, next_step
-from reconciler.execution.poll_schedule import Looks
+from reconciler.execution.poll_schedule import PollSchedule
 from reconciler.execution.start import OnWorker, Starter
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.poll import Seen
-from reconciler.execution.worker_health import Standing
+from reconciler.execution.worker_health import WorkerHealth
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.restarts import begin_due
 from reconciler.jobs.transitions import move, note
@@ -47,7 +47,7 @@ Steps = Mapping[Step, Sequence[JobRecord]]
 class Executor:
     """Carries the jobs of all workers through their life, one worker after the other."""
 
-    def __init__(self, store: Store, lanes: Sequence[Lane]) -> None:
+    def __init__(self, store: Store, lanes: Sequence[WorkerRunner]) -> None:
         self.store = store
         self.lanes = lanes
 
@@ -71,24 +71,24 @@ class Executor:
             lane.tidy_up()
 
 
-class Lane(OnWorker):
+class WorkerRunner(OnWorker):
     """The jobs of one worker. What fails here leaves the other workers alone."""
 
     def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
         super().__init__(store, outputs, name, access)
         self._starter = Starter(store, outputs, name, access)
-        self._taker_in = TakerIn(store, outputs, name, access)
-        self._looks: Looks | None = None
+        self._collector = ResultCollector(store, outputs, name, access)
+        self._looks: PollSchedule | None = None
         self._urgent = False
         self._strays: set[str] = set()
-        self.standing = Standing(store, name)
+        self.standing = WorkerHealth(store, name)
 
     @property
-    def looks(self) -> Looks:
+    def looks(self) -> PollSchedule:
         """When this worker is looked at."""
         if self._looks is None:
             bounds = self.access.spec.poll_interval or PollInterval()
-            self._looks = Looks(bounds, local=self.access.host.is_local)
+            self._looks = PollSchedule(bounds, local=self.access.host.is_local)
         return self._looks
 
     def advance(self, now: float) -> bool:
@@ -139,8 +139,8 @@ class Lane(OnWorker):
 
     def warnings(self) -> list[str]:
         """Return what is new and people should know of this worker."""
-        found = [*self._taker_in.warnings, *self._starter.warnings]
-        self._taker_in.warnings, self._starter.warnings = [], []
+        found = [*self._collector.warnings, *self._starter.warnings]
+        self._collector.warnings, self._starter.warnings = [], []
         return found
 
     def tidy_up(self) -> None:
@@ -152,7 +152,7 @@ class Lane(OnWorker):
         self.access.prepare(may_create=not any(job.state in _MAY_BE_THERE for job in active))
         seen = self._look(active, now)
         steps = self._decided(active, seen, now)
-        moved = self._taker_in.take_in(steps[Step.TAKE_IN], steps[Step.TAKE_IN_LOST], now)
+        moved = self._collector.collect(steps[Step.COLLECT], steps[Step.COLLECT_LOST], now)
         if moved:  # there may be room for others in the queue
             self._starter.full_until = 0.0
         moved |= self._note(steps, seen, now)

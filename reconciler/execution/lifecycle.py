@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from reconciler.execution.queues.base import Entry, QueueState
+from reconciler.execution.queues.base import QueueEntry, QueueState
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
 
@@ -20,7 +20,7 @@ class Observation(msgspec.Struct, frozen=True):
 
     marker: bool = False
     asked: bool = False
-    entry: Entry | None = None
+    entry: QueueEntry | None = None
     lost_after: float = 0.0
 
 
@@ -43,8 +43,8 @@ class Step(StrEnum):
     NOTE_STUCK = "note stuck"
     NOTE_RESUBMIT = "note resubmit"
     KILL = "kill"
-    TAKE_IN = "take in"
-    TAKE_IN_LOST = "take in lost"
+    COLLECT = "take in"
+    COLLECT_LOST = "take in lost"
 
 
 def next_step(job: JobRecord, seen: Observation, now: float) -> Step:
@@ -61,13 +61,13 @@ def next_step(job: JobRecord, seen: Observation, now: float) -> Step:
         case JobState.SUBMITTED | JobState.RUNNING:
             return _on_worker(job, seen, now)
         case JobState.RUN_FINISHED | JobState.DOWNLOADED:
-            return Step.TAKE_IN
+            return Step.COLLECT
     return Step.WAIT
 
 
 def _on_worker(job: JobRecord, seen: Observation, now: float) -> Step:
     if seen.marker:
-        return Step.TAKE_IN
+        return Step.COLLECT
     if not seen.asked:
         return Step.WAIT
     if seen.entry is not None:
@@ -76,10 +76,10 @@ def _on_worker(job: JobRecord, seen: Observation, now: float) -> Step:
         return Step.NOTE_MISSING
     # That one which we ended ourselves is gone is no surprise.
     doubt = seen.lost_after if job.cancel is None else 0.0
-    return Step.TAKE_IN_LOST if now - job.missing_since >= doubt else Step.WAIT
+    return Step.COLLECT_LOST if now - job.missing_since >= doubt else Step.WAIT
 
 
-def _in_queue(job: JobRecord, entry: Entry) -> Step:
+def _in_queue(job: JobRecord, entry: QueueEntry) -> Step:
     if job.cancel is not None:  # only now: an id that is not in the queue may be a stranger's
         return Step.KILL
     if job.missing_since is not None:

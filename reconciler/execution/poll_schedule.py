@@ -9,7 +9,7 @@ _SLOWER, _URGENT = 4, 4
 """The queue of this machine is asked less often than the outbox of another, but not while a job starts."""
 
 
-class Looks:
+class PollSchedule:
     """The times of the looks at one worker. All times are seconds since the epoch.
 
     An interval is a fixed share of the time since anything moved: so a job that ran for a minute is noticed

@@ -16,7 +16,7 @@ from reconciler.errors import TransientError
 from reconciler.execution.run_files import next_attempt
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.submit import Submitted
-from reconciler.execution.worker.upload_bundle import Contents
+from reconciler.execution.worker.upload_bundle import BundleContents
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.responses import fail
 from reconciler.jobs.transitions import move
@@ -103,7 +103,7 @@ class Starter(OnWorker):
         """
         if not jobs:
             return []
-        outcome = self.access.upload(jobs, Contents(self._payload, self._config(), self.outputs))
+        outcome = self.access.upload(jobs, BundleContents(self._payload, self._config(), self.outputs))
 
         def write(writer: Writer) -> list[JobRecord]:
             done = []

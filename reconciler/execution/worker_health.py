@@ -13,7 +13,7 @@ from reconciler.model.records import WorkerStatus
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 2.0, 300.0
 
 
-class Standing:
+class WorkerHealth:
     """How one worker stands. Times are seconds since the epoch."""
 
     def __init__(self, store: Store, name: str) -> None:

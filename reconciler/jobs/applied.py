@@ -13,7 +13,7 @@ from reconciler.desired.source.attribution import Causes
 from reconciler.desired.source.history import CommitInfo
 from reconciler.diagnostics import Diagnostic
 from reconciler.jobs.flow_health import health_of
-from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.manifests import ExecConfigSpec, GoodManifest, Prune, WorkerSpec
 from reconciler.model.records import AppliedConfig, AppliedRevision, Change, FlowActions, Outcome
@@ -47,7 +47,7 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
 
 def _out_of_sync(desired: DesiredState, plan: Plan) -> dict[str, str]:
     """Return why flows are not what the revision wants."""
-    kept = {a.key: a.reason for a in plan.actions if a.verb is Verb.KEEP and a.subject is Subject.FLOW}
+    kept = {a.key: a.reason for a in plan.actions if a.type is ActionType.KEEP and a.subject is Subject.FLOW}
     return kept | {name: f"last good version kept: {reason}" for name, reason in desired.invalid.items()}
 
 
@@ -162,9 +162,9 @@ def flow_actions(plan: Plan) -> dict[str, FlowActions]:
     for action in plan.effective:
         flow = action.key.partition("/")[0]
         if action.subject is Subject.FLOW:
-            actions[flow] = str(action.verb)
+            actions[flow] = str(action.type)
         else:
-            jobs.setdefault(flow, Counter())[str(action.verb)] += 1
+            jobs.setdefault(flow, Counter())[str(action.type)] += 1
     names = sorted({*actions, *jobs, *was})
     return {
         name: FlowActions(action=actions.get(name), jobs=dict(jobs.get(name, {})), was=was.get(name))

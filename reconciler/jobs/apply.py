@@ -14,7 +14,7 @@ from reconciler.actual.writer import Writer
 from reconciler.jobs.dependencies import (
     initial_state,
     recheck,
-    release_all_indifferent,
+    release_all_tolerant,
     release_dependants,
     unhook,
     unhook_from,
@@ -22,7 +22,7 @@ from reconciler.jobs.dependencies import (
 from reconciler.jobs.outputs import forget_job
 from reconciler.jobs.restarts import drop_unwanted_retry, revived, run_again
 from reconciler.jobs.transitions import apply_config, deferred, leave, move, note, note_flow
-from reconciler.model.actions import Action, JobPlan, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, JobPlan, Plan, Subject
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import Prune
 from reconciler.model.operations import RERUN_BY_TOKEN
@@ -30,7 +30,7 @@ from reconciler.model.records import Change, FlowRecord, JobRecord
 from reconciler.model.states import ACTIVE, JobState
 
 
-class Application:
+class PlanApplication:
     """Applies one plan inside one transaction."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Application:
     def _go_on_without_those_that_left(self) -> None:
         """Who does not mind waits no longer for them, unless they still run: then it is not sure yet."""
         left = self._records([job.id for job in self.left])
-        release_all_indifferent(self.writer, (job.uuid for job in left if job.state not in ACTIVE), self.now)
+        release_all_tolerant(self.writer, (job.uuid for job in left if job.state not in ACTIVE), self.now)
 
     def _records(self, ids: Sequence[str]) -> list[JobRecord]:
         return [job for job_id in ids if (job := self.writer.job(job_id)) is not None]
@@ -80,15 +80,15 @@ class Application:
 
     def _flow(self, action: Action) -> None:
         note_flow(
-            self.writer, action.key, str(action.verb), action.reason, self.now,
+            self.writer, action.key, str(action.type), action.reason, self.now,
             revision=self.plan.revision, changes=list(action.changes),
         )  # fmt: skip
-        match action.verb:
-            case Verb.SUBMIT | Verb.PATCH:
+        match action.type:
+            case ActionType.SUBMIT | ActionType.PATCH:
                 self._put_flow(action)
-            case Verb.CANCEL:
+            case ActionType.CANCEL:
                 self._mark_removed(action.key)
-            case Verb.FORGET:
+            case ActionType.FORGET:
                 self._forget_flow(action.key)
 
     def _rename(self, old: str, new: str) -> None:
@@ -175,16 +175,16 @@ class Application:
     # jobs ---------------------------------------------------------------------------------------------
 
     def _job(self, action: Action) -> None:
-        match action.verb:
-            case Verb.SUBMIT if action.record is not None:
+        match action.type:
+            case ActionType.SUBMIT if action.record is not None:
                 self._run_again(action.record, action.reason)
-            case Verb.SUBMIT | Verb.REPLACE:
+            case ActionType.SUBMIT | ActionType.REPLACE:
                 if action.record is not None:
                     self._leave(action.record, "replaced by newer content")
                 self._submit(action)
-            case Verb.PATCH | Verb.DEFER:
+            case ActionType.PATCH | ActionType.DEFER:
                 self._patch(action)
-            case Verb.CANCEL | Verb.FORGET:
+            case ActionType.CANCEL | ActionType.FORGET:
                 assert action.record is not None
                 self._leave(action.record, action.reason)
 
@@ -269,7 +269,7 @@ class Application:
 
 def _follows_token(action: Action) -> bool:
     """Whether the plan has let the jobs run again for which a new ``spec.rerun`` asks."""
-    return action.verb is Verb.SUBMIT or any(change.field == "rerun" for change in action.changes)
+    return action.type is ActionType.SUBMIT or any(change.field == "rerun" for change in action.changes)
 
 
 def _why_deferred(job: JobRecord) -> str:

@@ -22,17 +22,17 @@ def initial_state(view: View, job: JobRecord) -> JobState:
     return JobState.READY if parents_ready(view, job) else JobState.WAITING
 
 
-def parents_ready(view: View, job: JobRecord, lost: Lost | None = None) -> bool:
+def parents_ready(view: View, job: JobRecord, lost: MissingResults | None = None) -> bool:
     """Whether all that the job refers to is there, or will never be and the job does not mind.
 
     ``lost`` remembers what was found out for other jobs; nobody may have begun or ended since.
     """
-    lost = lost or Lost(view)
+    lost = lost or MissingResults(view)
     # The last first: a job may wait for thousands, is looked at after each, and they mostly end in order.
     return all(_parent_ready(view, parent, job.on_missing, lost) for parent in reversed(job.parents))
 
 
-def _parent_ready(view: View, uuid: str, on_missing: str, lost: Lost) -> bool:
+def _parent_ready(view: View, uuid: str, on_missing: str, lost: MissingResults) -> bool:
     """The highest index of a uuid counts: a job may have been replaced.
 
     Not that of a former life: once a job runs again, its former replacements are history.
@@ -67,7 +67,7 @@ def still_to_come(view: View, uuids: Iterable[str]) -> list[str]:
     return [uuid for uuid, job in last.items() if job is not None and job.state not in no_more]
 
 
-class Lost:
+class MissingResults:
     """The jobs that have ended without a result, or wait for one that has and cannot do without.
 
     What was found out once is not asked again: thousands may wait for each other, in many ways. It stays true
@@ -107,21 +107,21 @@ class Lost:
 
 def release_dependants(writer: Writer, uuid: str, now: float) -> None:
     """Make those of the jobs that wait for ``uuid`` READY that wait for nothing else."""
-    lost = Lost(writer)
+    lost = MissingResults(writer)
     for job in writer.dependants(uuid):
         if job.state is JobState.WAITING and job.current and parents_ready(writer, job, lost):
             move(writer, job, JobState.READY, now)
 
 
-def release_indifferent(writer: Writer, uuid: str, now: float) -> None:
+def release_tolerant(writer: Writer, uuid: str, now: float) -> None:
     """Make those READY that do not mind that ``uuid`` has no result, or that who needs it will have none."""
-    release_all_indifferent(writer, [uuid], now)
+    release_all_tolerant(writer, [uuid], now)
 
 
-def release_all_indifferent(writer: Writer, uuids: Iterable[str], now: float) -> None:
-    """Make those READY that do not mind that some jobs have no result; see :func:`release_indifferent`."""
+def release_all_tolerant(writer: Writer, uuids: Iterable[str], now: float) -> None:
+    """Make those READY that do not mind that some jobs have no result; see :func:`release_tolerant`."""
     without = list(dict.fromkeys(uuids))
-    seen, lost = set(without), Lost(writer)
+    seen, lost = set(without), MissingResults(writer)
     for parent in without:
         for job in writer.dependants(parent):
             if job.state is not JobState.WAITING:

@@ -11,20 +11,20 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from reconciler.actual.writer import Writer
-from reconciler.jobs.dependencies import initial_state, release_all_indifferent, unhook_from
+from reconciler.jobs.dependencies import initial_state, release_all_tolerant, unhook_from
 from reconciler.jobs.outputs import forget_job
 from reconciler.jobs.restarts import give_up, run_again
 from reconciler.jobs.transitions import leave, move, note
-from reconciler.model.operations import Effect, JobVerb
+from reconciler.model.operations import Effect, JobOperation
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
-from reconciler.plan.operations import Step, VerbPlan
+from reconciler.plan.operations import OperationPlan, OperationStep
 
 
-class VerbActor:
+class OperationRunner:
     """Carries out one plan of a verb. ``by`` is the person, ``asked`` the command as it was typed."""
 
-    def __init__(self, writer: Writer, plan: VerbPlan, by: str, asked: str, now: float) -> None:
+    def __init__(self, writer: Writer, plan: OperationPlan, by: str, asked: str, now: float) -> None:
         self.writer = writer
         self.plan = plan
         self.by = by
@@ -38,7 +38,7 @@ class VerbActor:
             self._one(step)
         # After all of them, as who does not mind may be among those that are stopped.
         stopped = (step.job.uuid for step in self.plan.steps if step.effect is Effect.STOP)
-        release_all_indifferent(self.writer, stopped, self.now)
+        release_all_tolerant(self.writer, stopped, self.now)
         self._run_again([step.job for step in self.plan.steps if step.effect is Effect.AGAIN])
         superseded = (step.job for step in self.plan.steps if step.effect is Effect.SUPERSEDE)
         unhook_from(self.writer, superseded, self.now)
@@ -46,13 +46,13 @@ class VerbActor:
         self._incomplete({job.generator: job.generator_attempt for job in forgotten if job.generator})
         self._forget_empty_flows({job.flow for job in forgotten})
 
-    def _note(self, step: Step) -> None:
-        kind, message = str(self.plan.verb).capitalize(), f"by {self.by}: {step.reason} (`{self.asked}`)"
+    def _note(self, step: OperationStep) -> None:
+        kind, message = str(self.plan.operation).capitalize(), f"by {self.by}: {step.reason} (`{self.asked}`)"
         attempt = step.job.attempt or None
         note(self.writer, step.job, kind, message, self.now, by=self.by, attempt=attempt)
 
-    def _one(self, step: Step) -> None:
-        job, why = step.job, f"{self.plan.verb} by {self.by}"
+    def _one(self, step: OperationStep) -> None:
+        job, why = step.job, f"{self.plan.operation} by {self.by}"
         match step.effect:
             case Effect.SUPERSEDE:
                 leave(self.writer, job, step.reason, self.now)
@@ -72,7 +72,7 @@ class VerbActor:
                 forget_job(self.writer, job)
 
     def _run_again(self, jobs: Collection[JobRecord]) -> None:
-        why, as_retry = f"{self.plan.verb} by {self.by}", self.plan.verb is JobVerb.RETRY
+        why, as_retry = f"{self.plan.operation} by {self.by}", self.plan.operation is JobOperation.RETRY
         run_again(self.writer, jobs, why, self.now, as_retry=as_retry)
         stopped = {job.flow for job in jobs if job.state in (JobState.STOPPED, JobState.COMPLETED)}
         for name in stopped:  # the word of the job that stopped it no longer holds

@@ -13,9 +13,9 @@ from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.jobs.dependencies import (
     initial_state,
-    release_all_indifferent,
+    release_all_tolerant,
     release_dependants,
-    release_indifferent,
+    release_tolerant,
     still_to_come,
     wait_for_leaves,
     wait_for_references,
@@ -34,7 +34,7 @@ from reconciler.model.states import ACTIVE, BROKEN, FINISHED, JobState
 from reconciler.plan.retries import next_retry
 
 
-def take_in(
+def apply_result(
     writer: Writer,
     job_id: str,
     attempt: int,
@@ -82,14 +82,14 @@ def fail(
     over: dict[str, Any] = {"missing_since": None, "stuck": None}
     if job.cancel is not None:
         move(writer, job, JobState.USER_STOPPED, now, job.cancel, cancel=None, **over)
-        release_indifferent(writer, job.uuid, now)
+        release_tolerant(writer, job.uuid, now)
         return
     lines = error.strip().splitlines() or ["unknown error"]
     over |= {"error": error, "cause": cause}
     retry = next_retry(job, writer.flow(job.flow), cause, now)
     if retry is None:
         move(writer, job, state, now, lines[-1], **over)
-        release_indifferent(writer, job.uuid, now)
+        release_tolerant(writer, job.uuid, now)
         return
     assert cause is not None
     retried = [*job.retried, str(cause)]
@@ -137,7 +137,7 @@ class _Response:
         if response.stop_jobflow:
             stop_flow(self.writer, self.flow, self.job, self.now)
         # Only now, as it is known what else is to be waited for.
-        release_all_indifferent(self.writer, self.never, self.now)
+        release_all_tolerant(self.writer, self.never, self.now)
 
     # new jobs -----------------------------------------------------------------------------------------
 

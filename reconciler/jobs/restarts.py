@@ -12,7 +12,7 @@ from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.diagnostics import did_you_mean
-from reconciler.jobs.dependencies import recheck, release_indifferent, unhook
+from reconciler.jobs.dependencies import recheck, release_tolerant, unhook
 from reconciler.jobs.transitions import deferred, move, note
 from reconciler.model.actions import JobPlan
 from reconciler.model.flows import BuiltJob
@@ -41,7 +41,7 @@ def no_worker(job: JobRecord, workers: Collection[str]) -> str | None:
 def end_without_worker(writer: Writer, job: JobRecord, why: str, now: float, **fields: Any) -> None:
     """End a job that nobody can take; one that does not mind goes on without its result."""
     move(writer, job, JobState.REMOTE_ERROR, now, why, error=why, cause=None, **fields)
-    release_indifferent(writer, job.uuid, now)
+    release_tolerant(writer, job.uuid, now)
 
 
 # A job that has run, or was to run, begins once more. Works inside a transaction.
@@ -222,7 +222,7 @@ def give_up(writer: Writer, job: JobRecord, reason: str, now: float) -> None:
     """Make no more retries of a job that waits for one: it has failed."""
     note(writer, job, "GivenUp", f"no retry: {reason}", now, attempt=job.attempt)
     writer.put_job(msgspec.structs.replace(job, retry_at=None))
-    release_indifferent(writer, job.uuid, now)
+    release_tolerant(writer, job.uuid, now)
 
 
 def drop_unwanted_retry(writer: Writer, job: JobRecord, now: float) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
-from reconciler.jobs.dependencies import latest, recheck, release_all_indifferent
+from reconciler.jobs.dependencies import latest, recheck, release_all_tolerant
 from reconciler.jobs.job_json import references
 from reconciler.jobs.restarts import give_up
 from reconciler.jobs.transitions import move
@@ -32,7 +32,7 @@ def stop_children(writer: Writer, job: JobRecord, now: float) -> None:
                 stopped.append(move(writer, child, JobState.STOPPED, now, f"stop_children of {job.path}"))
             elif parent is not job:
                 _go_on_without(writer, child, parent, now)
-    release_all_indifferent(writer, (one.uuid for one in stopped[1:]), now)
+    release_all_tolerant(writer, (one.uuid for one in stopped[1:]), now)
 
 
 def stop_flow(writer: Writer, flow: FlowRecord, job: JobRecord, now: float) -> None:
@@ -46,7 +46,7 @@ def stop_flow(writer: Writer, flow: FlowRecord, job: JobRecord, now: float) -> N
         if other.retry_at is not None and other.state not in PENDING:
             give_up(writer, other, why, now)
     # Of its own flow all are stopped: who does not mind, and goes on, is of another one.
-    release_all_indifferent(writer, (other.uuid for other in pending), now)
+    release_all_tolerant(writer, (other.uuid for other in pending), now)
 
 
 def stopped_parent(view: View, parents: Iterable[str]) -> JobRecord | None:

@@ -14,7 +14,7 @@ from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Layer
 
 
-class Verb(StrEnum):
+class ActionType(StrEnum):
     """What an action does."""
 
     SUBMIT = "Submit"
@@ -27,13 +27,13 @@ class Verb(StrEnum):
 
 
 SYMBOLS = {
-    Verb.SUBMIT: "+",
-    Verb.PATCH: "~",
-    Verb.REPLACE: "-/+",
-    Verb.CANCEL: "-",
-    Verb.FORGET: "-",
-    Verb.DEFER: "!",
-    Verb.KEEP: "=",
+    ActionType.SUBMIT: "+",
+    ActionType.PATCH: "~",
+    ActionType.REPLACE: "-/+",
+    ActionType.CANCEL: "-",
+    ActionType.FORGET: "-",
+    ActionType.DEFER: "!",
+    ActionType.KEEP: "=",
 }
 
 
@@ -60,7 +60,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     as wanted, the job as wanted, the record as it was when planning.
     """
 
-    verb: Verb
+    type: ActionType
     subject: Subject
     key: str
     reason: str
@@ -74,8 +74,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def is_deferred(self) -> bool:
         """Whether it is a patch that waits until its job is editable: a new one, or one that waits yet."""
-        waits_already = self.verb is Verb.KEEP and self.subject is Subject.JOB
-        return self.verb is Verb.DEFER or waits_already
+        waits_already = self.type is ActionType.KEEP and self.subject is Subject.JOB
+        return self.type is ActionType.DEFER or waits_already
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,12 +98,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def effective(self) -> tuple[Action, ...]:
         """The actions that change something."""
-        return tuple(action for action in self.actions if action.verb is not Verb.KEEP)
+        return tuple(action for action in self.actions if action.type is not ActionType.KEEP)
 
     @property
     def waiting(self) -> tuple[Action, ...]:
         """The deferred patches that an earlier plan made, and that still wait."""
-        return tuple(action for action in self.actions if action.is_deferred and action.verb is Verb.KEEP)
+        return tuple(
+            action for action in self.actions if action.is_deferred and action.type is ActionType.KEEP
+        )
 
     @property
     def to_build(self) -> tuple[str, ...]:
@@ -115,13 +117,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a document of the revision, or what it asks for, is invalid."""
         return any(diagnostic.is_error for diagnostic in self.diagnostics)
 
-    def count(self, verb: Verb, subject: Subject) -> int:
+    def count(self, action_type: ActionType, subject: Subject) -> int:
         """Return how many actions do ``verb`` to a ``subject``."""
-        return sum(1 for action in self.actions if action.verb is verb and action.subject is subject)
+        return sum(1 for action in self.actions if action.type is action_type and action.subject is subject)
 
     def summary(self) -> dict[str, int]:
-        """Return the number of effective actions by verb, flows and jobs together."""
-        counts = {str(verb): 0 for verb in Verb if verb is not Verb.KEEP}
+        """Return the number of effective actions by type, flows and jobs together."""
+        counts = {str(action_type): 0 for action_type in ActionType if action_type is not ActionType.KEEP}
         for action in self.effective:
-            counts[str(action.verb)] += 1
+            counts[str(action.type)] += 1
         return counts

@@ -49,7 +49,7 @@ class Prospect(StrEnum):
     NEVER = "never"
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class GoalVerdict(msgspec.Struct, frozen=True):
     """How far a target is; ``target`` is ``flow/x``, ``job/x/y``, ``worker/x`` or ``source``."""
 
     target: str
@@ -65,7 +65,7 @@ _ENDED_BADLY = FINISHED - {JobState.COMPLETED}
 
 def flow_verdict(
     goal: Goal, name: str, status: FlowStatus, sync: tuple[Sync, str], jobs: Sequence[JobRecord], doom: Doom
-) -> Verdict:
+) -> GoalVerdict:
     """Return how far a flow is; ``jobs`` are its current ones."""
     target = f"flow/{name}"
     match goal.kind:
@@ -76,39 +76,39 @@ def flow_verdict(
     return _together(target, goal, [job_verdict(goal, job, doom) for job in jobs])
 
 
-def _healthy(target: str, status: FlowStatus) -> Verdict:
+def _healthy(target: str, status: FlowStatus) -> GoalVerdict:
     message = f"{status.health}: {status.reason}"
     match status.health:
         case Health.HEALTHY:
-            return Verdict(target, Prospect.HOLDS, message)
+            return GoalVerdict(target, Prospect.HOLDS, message)
         case Health.DEGRADED | Health.SUSPENDED:
-            return Verdict(target, Prospect.NEVER, message)
-    return Verdict(target, Prospect.PENDING, message)
+            return GoalVerdict(target, Prospect.NEVER, message)
+    return GoalVerdict(target, Prospect.PENDING, message)
 
 
-def _synced(target: str, sync: Sync, why: str, *, deferred: bool) -> Verdict:
+def _synced(target: str, sync: Sync, why: str, *, deferred: bool) -> GoalVerdict:
     message = f"{sync}: {why}" if why else str(sync)
     if sync is Sync.SYNCED:
-        return Verdict(target, Prospect.HOLDS, message)
-    return Verdict(target, Prospect.PENDING if deferred else Prospect.NEVER, message)
+        return GoalVerdict(target, Prospect.HOLDS, message)
+    return GoalVerdict(target, Prospect.PENDING if deferred else Prospect.NEVER, message)
 
 
-def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> Verdict:
+def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> GoalVerdict:
     """Return how far a job is."""
     target, message = f"job/{job.path}", _said(job)
     if goal.kind is GoalKind.DELETED:
-        return Verdict(target, Prospect.PENDING if job.current else Prospect.HOLDS, message)
+        return GoalVerdict(target, Prospect.PENDING if job.current else Prospect.HOLDS, message)
     if goal.kind is GoalKind.IDLE:
-        return Verdict(target, Prospect.PENDING if moves(job) else Prospect.HOLDS, message)
+        return GoalVerdict(target, Prospect.PENDING if moves(job) else Prospect.HOLDS, message)
     wanted = goal.states if goal.kind is GoalKind.STATE else {JobState.COMPLETED}
     if job.state in wanted:
-        return Verdict(target, Prospect.HOLDS, message)
+        return GoalVerdict(target, Prospect.HOLDS, message)
     if job.ended or job.state is JobState.PAUSED or job.stuck:
-        return Verdict(target, Prospect.NEVER, message)
+        return GoalVerdict(target, Prospect.NEVER, message)
     why = doom(job) if job.state is JobState.WAITING else None
     if why is not None:
-        return Verdict(target, Prospect.NEVER, f"{message}; {why}")
-    return Verdict(target, Prospect.PENDING, message)
+        return GoalVerdict(target, Prospect.NEVER, f"{message}; {why}")
+    return GoalVerdict(target, Prospect.PENDING, message)
 
 
 def moves(job: JobRecord | JobGlance) -> bool:
@@ -121,15 +121,17 @@ def _said(job: JobRecord) -> str:
     return f"{job.state}: {why}" if why else str(job.state)
 
 
-def _together(target: str, goal: Goal, found: Sequence[Verdict]) -> Verdict:
+def _together(target: str, goal: Goal, found: Sequence[GoalVerdict]) -> GoalVerdict:
     """Return how far all jobs of a flow are."""
     hold = sum(verdict.prospect is Prospect.HOLDS for verdict in found)
     text = f"{hold} of {many_jobs(len(found))} {goal}"
     for prospect in (Prospect.NEVER, Prospect.PENDING):
         first = next((verdict for verdict in found if verdict.prospect is prospect), None)
         if first is not None:
-            return Verdict(target, prospect, f"{text}; {first.target.removeprefix('job/')} {first.message}")
-    return Verdict(target, Prospect.HOLDS, text)
+            return GoalVerdict(
+                target, prospect, f"{text}; {first.target.removeprefix('job/')} {first.message}"
+            )
+    return GoalVerdict(target, Prospect.HOLDS, text)
 
 
 def waits_in_vain(parent: JobRecord, on_missing: str) -> bool:
@@ -139,11 +141,11 @@ def waits_in_vain(parent: JobRecord, on_missing: str) -> bool:
     return (parent.ended and parent.state in _ENDED_BADLY) or parent.state is JobState.PAUSED
 
 
-def worker_verdict(name: str, status: WorkerStatus | None) -> Verdict:
+def worker_verdict(name: str, status: WorkerStatus | None) -> GoalVerdict:
     """Return whether a worker answers. It is tried again as long as it does not."""
     target = f"worker/{name}"
     if status is None:
-        return Verdict(target, Prospect.PENDING, "it was not used yet")
+        return GoalVerdict(target, Prospect.PENDING, "it was not used yet")
     if status.reachable:
-        return Verdict(target, Prospect.HOLDS, "Reachable")
-    return Verdict(target, Prospect.PENDING, f"Unreachable: {status.reason}")
+        return GoalVerdict(target, Prospect.HOLDS, "Reachable")
+    return GoalVerdict(target, Prospect.PENDING, f"Unreachable: {status.reason}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.manifests import Prune
 from reconciler.model.records import ActualState, FlowRecord, JobRecord
 from reconciler.model.states import KEPT, PENDING, JobState
@@ -41,9 +41,9 @@ class _Result:
 
     def flow(self, action: Action) -> None:
         old = self.flows.get(action.key)
-        if action.verb in (Verb.SUBMIT, Verb.PATCH):
+        if action.type in (ActionType.SUBMIT, ActionType.PATCH):
             self.flows[action.key] = _flow_record(action, old)
-        elif old is not None and action.verb is Verb.CANCEL:
+        elif old is not None and action.type is ActionType.CANCEL:
             self.flows[action.key] = msgspec.structs.replace(old, removed=True)
         elif old is not None and old.prune is Prune.ORPHAN:
             self.flows[action.key] = msgspec.structs.replace(old, removed=True, orphaned=True)
@@ -52,11 +52,11 @@ class _Result:
             self.jobs.pop(action.key, None)
 
     def job(self, action: Action) -> None:
-        if action.verb in (Verb.PATCH, Verb.DEFER):
+        if action.type in (ActionType.PATCH, ActionType.DEFER):
             self.patch(action)
             return
         jobs = self._jobs_of(action)
-        if action.verb is Verb.SUBMIT and action.record is not None:  # it runs again
+        if action.type is ActionType.SUBMIT and action.record is not None:  # it runs again
             self.patch(action)
             jobs[action.record.id] = msgspec.structs.replace(
                 jobs[action.record.id], state=JobState.READY, retry_at=None
@@ -64,7 +64,7 @@ class _Result:
             return
         if action.record is not None:
             jobs[action.record.id] = _left(action.record)
-        if action.verb in (Verb.SUBMIT, Verb.REPLACE):
+        if action.type in (ActionType.SUBMIT, ActionType.REPLACE):
             fresh = _new_record(action, len(jobs))
             known = jobs.get(fresh.id)
             if known is not None and known.generated_by is not None:

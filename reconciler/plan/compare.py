@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
 from reconciler.model.flows import BuiltFlow, BuiltJob, digest
 from reconciler.model.records import ActualState, JobRecord
@@ -164,5 +164,7 @@ def _with_notes(plan: Plan, flows: Collection[str]) -> Plan:
             left.remove(action.key)
             action = msgspec.structs.replace(action, reason=f"{action.reason}; {NOTE}")
         actions.append(action)
-    notes = [Action(verb=Verb.KEEP, subject=Subject.FLOW, key=name, reason=NOTE) for name in sorted(left)]
+    notes = [
+        Action(type=ActionType.KEEP, subject=Subject.FLOW, key=name, reason=NOTE) for name in sorted(left)
+    ]
     return msgspec.structs.replace(plan, actions=(*actions, *notes))

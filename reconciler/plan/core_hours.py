@@ -16,7 +16,7 @@ import msgspec
 from reconciler.model.settings import Resources
 
 
-class Request(msgspec.Struct, frozen=True):
+class ResourceRequest(msgspec.Struct, frozen=True):
     """What one job asks for; None where that is unknown. ``seconds`` is the limit of its run time."""
 
     cores: int | None = None
@@ -34,10 +34,10 @@ class Request(msgspec.Struct, frozen=True):
         return None if self.gpus is None or self.seconds is None else self.gpus * self.seconds / 3600
 
 
-UNKNOWN = Request(gpus=None)
+UNKNOWN = ResourceRequest(gpus=None)
 
 
-def request_of(scheduler: str, resources: Resources | None) -> Request:
+def request_of(scheduler: str, resources: Resources | None) -> ResourceRequest:
     """Return what resources ask for; a plain shell gives no cores and no limit."""
     reader = _READERS.get(scheduler)
     if reader is None or resources is None:
@@ -80,8 +80,8 @@ def _sum(terms: list[int | None]) -> int | None:
 # Slurm ----------------------------------------------------------------------------------------------------
 
 
-def _slurm(values: Mapping[str, Any]) -> Request:
-    return Request(_slurm_cores(values), slurm_seconds(values.get("time")), _slurm_gpus(values))
+def _slurm(values: Mapping[str, Any]) -> ResourceRequest:
+    return ResourceRequest(_slurm_cores(values), slurm_seconds(values.get("time")), _slurm_gpus(values))
 
 
 def _slurm_cores(values: Mapping[str, Any]) -> int | None:
@@ -144,12 +144,12 @@ def clock_seconds(value: object) -> int | None:
     return total or None
 
 
-def _pbs(values: Mapping[str, Any]) -> Request:
+def _pbs(values: Mapping[str, Any]) -> ResourceRequest:
     asked = _list_of(values.get("select", ""))
     time = values.get("walltime", asked.get("walltime"))
     if "excl" in str(values.get("place", "")) + asked.get("place", ""):
-        return Request(None, clock_seconds(time), None)
-    return Request(_pbs_cores(asked), clock_seconds(time), _pbs_gpus(asked))
+        return ResourceRequest(None, clock_seconds(time), None)
+    return ResourceRequest(_pbs_cores(asked), clock_seconds(time), _pbs_gpus(asked))
 
 
 def _list_of(value: object) -> dict[str, str]:
@@ -190,19 +190,23 @@ def _of_chunk(chunk: str, unit: str) -> int | None:
     return whole(facts.get(unit))
 
 
-def _sge(values: Mapping[str, Any]) -> Request:
+def _sge(values: Mapping[str, Any]) -> ResourceRequest:
     """``model`` is the parallel environment, ``-pe mpi 16``; a range of slots is unknown."""
     asked = _list_of(values.get("select", ""))
     slots = re.fullmatch(r"\s*\S+\s+(\d+)\s*", str(values.get("model", "")))
     cores = whole(slots[1]) if slots is not None and "excl" not in str(values.get("select", "")) else None
-    return Request(cores, clock_seconds(values.get("walltime", asked.get("h_rt"))), _sge_gpus(asked))
+    return ResourceRequest(cores, clock_seconds(values.get("walltime", asked.get("h_rt"))), _sge_gpus(asked))
 
 
 def _sge_gpus(asked: Mapping[str, str]) -> int | None:
     return 0 if not any("gpu" in name for name in asked) else None
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any]], Request]] = {"slurm": _slurm, "pbs": _pbs, "sge": _sge}
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], ResourceRequest]] = {
+    "slurm": _slurm,
+    "pbs": _pbs,
+    "sge": _sge,
+}
 
 
 # qtoolkit's generic QResources ----------------------------------------------------------------------------
@@ -214,13 +218,13 @@ _HARMLESS = {
 """Keywords of a scheduler that change neither cores nor time."""
 
 
-def _generic(values: Mapping[str, Any]) -> Request:
+def _generic(values: Mapping[str, Any]) -> ResourceRequest:
     extra = values.get("scheduler_kwargs") or {}
     if not isinstance(extra, Mapping) or not extra.keys() <= _HARMLESS:
         return UNKNOWN
     cores = _product(_processes(values), _number(values, "threads_per_process"))
     gpus = whole(values["gpus_per_job"]) if values.get("gpus_per_job") else 0
-    return Request(cores, whole(values.get("time_limit")), gpus)
+    return ResourceRequest(cores, whole(values.get("time_limit")), gpus)
 
 
 def _processes(values: Mapping[str, Any]) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import JobRecord
@@ -19,7 +19,7 @@ from reconciler.model.run_config import RunConfig
 from reconciler.model.states import PENDING, JobState
 from reconciler.plan.checks import worker_defaults
 from reconciler.plan.configs import FlowConfigs
-from reconciler.plan.core_hours import UNKNOWN, Request, request_of
+from reconciler.plan.core_hours import UNKNOWN, ResourceRequest, request_of
 
 Workers = Mapping[str, WorkerSpec]
 
@@ -30,7 +30,7 @@ class CostGroup(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     resources: Any
     jobs: int
-    request: Request
+    request: ResourceRequest
 
     @property
     def core_hours(self) -> float | None:
@@ -115,7 +115,7 @@ class _Configs:
 
     def to_run(self, action: Action, records: Mapping[str, Mapping[str, JobRecord]]) -> RunConfig | None:
         """Return the run config of a job that is going to run; None if nothing runs."""
-        if action.subject is not Subject.JOB or action.verb not in (Verb.SUBMIT, Verb.REPLACE):
+        if action.subject is not Subject.JOB or action.type not in (ActionType.SUBMIT, ActionType.REPLACE):
             return None
         if action.wanted is not None:
             job = action.wanted.job
@@ -147,7 +147,7 @@ def _patched(
 ) -> Iterator[tuple[RunConfig, RunConfig]]:
     """Yield (old, new) of the jobs that have yet to run and whose worker or resources change."""
     for action in plan.actions:
-        if action.verb is not Verb.PATCH or action.subject is not Subject.JOB:
+        if action.type is not ActionType.PATCH or action.subject is not Subject.JOB:
             continue
         record, new = action.record or _record(jobs, action.key), configs.of(action)
         if record is None or new is None or record.state not in PENDING:
@@ -168,7 +168,7 @@ def _change(
     return _request(old, {**after, **before}).core_hours, _request(new, after).core_hours
 
 
-def _request(config: RunConfig, workers: Workers) -> Request:
+def _request(config: RunConfig, workers: Workers) -> ResourceRequest:
     worker = workers.get(config.worker_name)
     return request_of(worker.scheduler_type, config.resources_value) if worker is not None else UNKNOWN
 

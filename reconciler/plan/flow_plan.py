@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import msgspec
 
 from reconciler.diagnostics import Diagnostic, Severity
-from reconciler.model.actions import Action, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Subject
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import OnChange
 from reconciler.model.records import ActualState, Change, FlowRecord
@@ -67,7 +67,7 @@ class FlowPlanner:
         self.restated = self.jobs.restated
         waiting = self.jobs.why_wait(jobs)
         if waiting is not None:
-            patches = (action for action in jobs if action.verb is Verb.PATCH or action.is_deferred)
+            patches = (action for action in jobs if action.type is ActionType.PATCH or action.is_deferred)
             return [self._waits(waiting), *self._all_but_content(), *patches]
         return [*self._flow_action(), *jobs]
 
@@ -76,17 +76,17 @@ class FlowPlanner:
         return None if self.record is None or self.record.removed else self.record
 
     def _action(
-        self, verb: Verb, reason: str, changes: tuple[Change, ...] = (), *, build: bool = False
+        self, action_type: ActionType, reason: str, changes: tuple[Change, ...] = (), *, build: bool = False
     ) -> Action:
         return Action(
-            verb=verb, subject=Subject.FLOW, key=self.flow.name, reason=reason, changes=changes,
+            type=action_type, subject=Subject.FLOW, key=self.flow.name, reason=reason, changes=changes,
             build=build, flow=self.flow, build_key=self.built.build_key if self.built is not None else None,
         )  # fmt: skip
 
     # flows that stay as they are ----------------------------------------------------------------------
 
     def _waits(self, reason: str) -> Action:
-        return self._action(Verb.KEEP, f"waits: {reason}")
+        return self._action(ActionType.KEEP, f"waits: {reason}")
 
     def _impossible(self, problems: list[Diagnostic]) -> list[Action]:
         self.diagnostics += problems
@@ -114,11 +114,11 @@ class FlowPlanner:
         waiting = self.jobs.why_wait(reruns)
         if waiting is not None:
             return [
-                self._action(Verb.KEEP, f"{reason}; it is not run again: {waiting}"),
+                self._action(ActionType.KEEP, f"{reason}; it is not run again: {waiting}"),
                 *self._all_but_content(),
                 *patches,
             ]
-        return [self._action(Verb.KEEP, reason), *self._all_but_content("content"), *patches, *reruns]
+        return [self._action(ActionType.KEEP, reason), *self._all_but_content("content"), *patches, *reruns]
 
     def _reruns(self, actions: Sequence[Action]) -> list[Action]:
         """Return the jobs that run again since ``spec.rerun`` is new; ``actions`` is what else happens."""
@@ -141,10 +141,10 @@ class FlowPlanner:
             if held is not None:
                 return [self._waits(held)]
             reason = "new flow" if self.record is None else "the flow is wanted again"
-            return [self._action(Verb.SUBMIT, reason, build=True), *new_jobs(self.configs)]
+            return [self._action(ActionType.SUBMIT, reason, build=True), *new_jobs(self.configs)]
         reason = "its content, code or files changed: to be rebuilt, then job by job"
         foreseen = foreseen_jobs(self.configs, self.records, self.affected) if self.foreseeable else ()
-        return [self._action(Verb.REPLACE, reason, build=True), *foreseen]
+        return [self._action(ActionType.REPLACE, reason, build=True), *foreseen]
 
     def _suspicions(self) -> Iterator[Diagnostic]:
         """Jobs that only code knows may say other things than their flow: sure after the build."""
@@ -157,11 +157,13 @@ class FlowPlanner:
     def _flow_action(self) -> Iterator[Action]:
         record = self._live
         if record is None:
-            yield self._action(Verb.SUBMIT, "new flow" if self.record is None else "the flow is wanted again")
+            yield self._action(
+                ActionType.SUBMIT, "new flow" if self.record is None else "the flow is wanted again"
+            )
             return
         changes = tuple(self._flow_changes(record))
         if changes:
-            yield self._action(Verb.PATCH, "the flow's manifest changed", changes)
+            yield self._action(ActionType.PATCH, "the flow's manifest changed", changes)
 
     def _all_but_content(self, *but: str) -> Iterator[Action]:
         """The jobs of a flow that stays as submitted follow its run config; so do those they generate.
@@ -173,7 +175,7 @@ class FlowPlanner:
         changes = tuple(self._flow_changes(record)) if record is not None else ()
         changes = tuple(change for change in changes if change.field not in but)
         if record is not None and changes:
-            action = self._action(Verb.PATCH, "the flow's manifest changed", changes)
+            action = self._action(ActionType.PATCH, "the flow's manifest changed", changes)
             yield msgspec.structs.replace(action, build_key=record.build_key)
 
     def _flow_changes(self, record: FlowRecord) -> Iterator[Change]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import graphlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from reconciler.model.actions import Action, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Subject
 from reconciler.model.desired import DesiredState, PreviewJob
 from reconciler.model.records import ActualState, Change, JobRecord
 from reconciler.model.run_config import JobFacts, RunConfig
@@ -43,7 +43,7 @@ def _changed(job: PreviewJob, before: Mapping[str, str]) -> bool:
 def new_jobs(configs: FlowConfigs) -> Iterator[Action]:
     """Yield the jobs of a flow that is new or wanted again."""
     for job in configs.flow.preview:
-        yield _foreseen(configs, Verb.SUBMIT, job.key, "new flow", _all_of(configs, job))
+        yield _foreseen(configs, ActionType.SUBMIT, job.key, "new flow", _all_of(configs, job))
 
 
 def new_flow_held_by(configs: FlowConfigs) -> str | None:
@@ -68,34 +68,36 @@ def foreseen_jobs(
     for job in configs.flow.preview:
         yield from _one(configs, job, known.pop(job.key, None), affected)
     for record in known.values():
-        verb = Verb.FORGET if record.ended else Verb.CANCEL
-        yield _foreseen(configs, verb, record.key, "no longer part of the flow", ())
+        action_type = ActionType.FORGET if record.ended else ActionType.CANCEL
+        yield _foreseen(configs, action_type, record.key, "no longer part of the flow", ())
 
 
 def _one(
     configs: FlowConfigs, job: PreviewJob, record: JobRecord | None, affected: Collection[str]
 ) -> Iterator[Action]:
     if record is None:
-        yield _foreseen(configs, Verb.SUBMIT, job.key, "new job", _all_of(configs, job))
+        yield _foreseen(configs, ActionType.SUBMIT, job.key, "new job", _all_of(configs, job))
         return
     changes = configs.changes(record.config, configs.of_preview(job))
     if f"{configs.flow.name}/{job.key}" in affected:
         reason = "its content changed, or that of a job it needs"
-        yield _foreseen(configs, Verb.REPLACE, job.key, reason, changes)
+        yield _foreseen(configs, ActionType.REPLACE, job.key, reason, changes)
         return
     if record.editable and record.name != job.name:
         changes += (Change("name", record.name, job.name),)
     if changes:
-        verb = Verb.PATCH if record.editable else Verb.DEFER
-        yield _foreseen(configs, verb, job.key, "its run config changed", changes)
+        action_type = ActionType.PATCH if record.editable else ActionType.DEFER
+        yield _foreseen(configs, action_type, job.key, "its run config changed", changes)
 
 
 def _all_of(configs: FlowConfigs, job: PreviewJob) -> tuple[Change, ...]:
     return configs.changes(RunConfig(), configs.of_preview(job))
 
 
-def _foreseen(configs: FlowConfigs, verb: Verb, key: str, reason: str, changes: tuple[Change, ...]) -> Action:
+def _foreseen(
+    configs: FlowConfigs, action_type: ActionType, key: str, reason: str, changes: tuple[Change, ...]
+) -> Action:
     return Action(
-        verb=verb, subject=Subject.JOB, key=f"{configs.flow.name}/{key}", reason=reason, changes=changes,
-        build=True, flow=configs.flow,
+        type=action_type, subject=Subject.JOB, key=f"{configs.flow.name}/{key}", reason=reason,
+        changes=changes, build=True, flow=configs.flow,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec.structs import replace
 
 from reconciler.diagnostics import Diagnostic, Severity
-from reconciler.model.actions import Action, JobPlan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, JobPlan, Subject
 from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.keys import Keys, job_id
 from reconciler.model.operations import RERUN_BY_TOKEN
@@ -52,7 +52,7 @@ class JobPlanner:
         asks for may be impossible: then it could not run.
         """
         patched = {a.record.id: a.wanted for a in actions if a.record is not None and a.wanted is not None}
-        leaving = {a.record.id for a in actions if a.record is not None and a.verb in _LEAVING}
+        leaving = {a.record.id for a in actions if a.record is not None and a.type in _LEAVING}
         return [
             _run_again(record, patched.get(record.id))
             for record in self.jobs
@@ -65,7 +65,7 @@ class JobPlanner:
     def why_wait(self, actions: Iterable[Action]) -> str | None:
         """New submissions wait while a document that touches them is invalid: half the rules waste hours."""
         for action in actions:
-            if action.verb in (Verb.SUBMIT, Verb.REPLACE) and action.wanted is not None:
+            if action.type in (ActionType.SUBMIT, ActionType.REPLACE) and action.wanted is not None:
                 job = action.wanted.job
                 facts = self.configs.facts(job.key, job.name, job.function)
                 reason = self.configs.held_by(facts, action.wanted.config)
@@ -108,15 +108,15 @@ class JobPlanner:
         }
 
     def _submit(self, plan: JobPlan, record: JobRecord | None, replaced: JobRecord | None) -> Action:
-        verb, reason = Verb.SUBMIT, "new job" if self.jobs else "new flow"
+        action_type, reason = ActionType.SUBMIT, "new job" if self.jobs else "new flow"
         if replaced is not None:
-            verb, reason = Verb.REPLACE, "its content changed, or that of a job it needs"
+            action_type, reason = ActionType.REPLACE, "its content changed, or that of a job it needs"
         elif record is not None:
             reason = _wanted_again(record)
         before = record if record is not None else replaced
         old = before.config if before is not None else RunConfig()
         return Action(
-            verb=verb, subject=Subject.JOB, key=f"{self.flow.name}/{plan.job.key}", reason=reason,
+            type=action_type, subject=Subject.JOB, key=f"{self.flow.name}/{plan.job.key}", reason=reason,
             changes=self.configs.changes(old, plan.config), flow=self.flow, wanted=plan, record=replaced,
         )  # fmt: skip
 
@@ -176,7 +176,7 @@ class JobPlanner:
 
     def _comes_back(self, record: JobRecord, config: RunConfig, key: str) -> Action:
         return Action(
-            verb=Verb.SUBMIT, subject=Subject.JOB, key=f"{self.flow.name}/{key}", flow=self.flow,
+            type=ActionType.SUBMIT, subject=Subject.JOB, key=f"{self.flow.name}/{key}", flow=self.flow,
             reason=_wanted_again(record), changes=self.configs.changes(record.config, config),
             wanted=JobPlan(replace(as_built(record), key=key), record.own, config),
         )  # fmt: skip
@@ -193,10 +193,12 @@ class JobPlanner:
             yield _waits_already(record)
         if step is None and (record.wanted or record.config) == config and record.own == own:
             return
-        verb, reason = step if step is not None else (Verb.KEEP, "the same values, from elsewhere")
+        action_type, reason = (
+            step if step is not None else (ActionType.KEEP, "the same values, from elsewhere")
+        )
         job = plan.job if plan is not None else as_built(record)
         action = Action(
-            verb=verb, subject=Subject.JOB, key=record.path, reason=reason, changes=changes,
+            type=action_type, subject=Subject.JOB, key=record.path, reason=reason, changes=changes,
             wanted=JobPlan(job, own, config), record=record,
         )  # fmt: skip
         if step is not None:
@@ -205,13 +207,13 @@ class JobPlanner:
             self.restated.append(action)
 
 
-_LEAVING = (Verb.REPLACE, Verb.CANCEL, Verb.FORGET)
+_LEAVING = (ActionType.REPLACE, ActionType.CANCEL, ActionType.FORGET)
 
 
 def _run_again(record: JobRecord, patched: JobPlan | None) -> Action:
     plan = patched or JobPlan(as_built(record), record.own, record.wanted or record.config)
     return Action(
-        verb=Verb.SUBMIT, subject=Subject.JOB, key=f"{record.flow}/{plan.job.key}", wanted=plan,
+        type=ActionType.SUBMIT, subject=Subject.JOB, key=f"{record.flow}/{plan.job.key}", wanted=plan,
         record=record, reason=f"spec.rerun changed, and it is {record.state}: runs again",
     )  # fmt: skip
 
@@ -229,15 +231,15 @@ def _made_it(generator: JobRecord | None, record: JobRecord) -> bool:
     return generator.attempt == record.generator_attempt
 
 
-def _step(record: JobRecord, config: RunConfig, *, changed: bool) -> tuple[Verb, str] | None:
+def _step(record: JobRecord, config: RunConfig, *, changed: bool) -> tuple[ActionType, str] | None:
     """Return whether a job is patched now, or later, or not at all; and why."""
     if not changed:
-        return (Verb.PATCH, "the deferred change is undone") if record.wanted is not None else None
+        return (ActionType.PATCH, "the deferred change is undone") if record.wanted is not None else None
     if record.editable:
-        return Verb.PATCH, "its run config changed"
+        return ActionType.PATCH, "its run config changed"
     if record.wanted is not None and record.wanted.same_values(config):
         return None
-    return Verb.DEFER, _not_editable(record)
+    return ActionType.DEFER, _not_editable(record)
 
 
 def _not_editable(record: JobRecord) -> str:
@@ -247,7 +249,7 @@ def _not_editable(record: JobRecord) -> str:
 def _waits_already(record: JobRecord) -> Action:
     """An earlier plan has deferred the patch: nothing is to be done, and people must see it all the same."""
     return Action(
-        verb=Verb.KEEP, subject=Subject.JOB, key=record.path, reason=_not_editable(record),
+        type=ActionType.KEEP, subject=Subject.JOB, key=record.path, reason=_not_editable(record),
         changes=tuple(record.wanted_changes), record=record,
     )  # fmt: skip
 
@@ -262,10 +264,10 @@ def _label_changes(record: JobRecord, job: BuiltJob) -> tuple[Change, ...]:
 
 
 def _leave(record: JobRecord) -> Action:
-    verb, reason = Verb.CANCEL, "no longer part of the flow"
+    action_type, reason = ActionType.CANCEL, "no longer part of the flow"
     if record.ended:
-        verb, reason = Verb.FORGET, f"{reason}; its record and output stay as history"
-    return Action(verb=verb, subject=Subject.JOB, key=record.path, reason=reason, record=record)
+        action_type, reason = ActionType.FORGET, f"{reason}; its record and output stay as history"
+    return Action(type=action_type, subject=Subject.JOB, key=record.path, reason=reason, record=record)
 
 
 def as_built(record: JobRecord) -> BuiltJob:

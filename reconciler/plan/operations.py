@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from reconciler.model.operations import Effect, JobVerb, Verdict, decide
+from reconciler.model.operations import Effect, JobOperation, OperationVerdict, decide
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import ACTIVE, JobState
 
@@ -32,7 +32,7 @@ class Jobs(Protocol):
         ...
 
 
-class Step(msgspec.Struct, frozen=True):
+class OperationStep(msgspec.Struct, frozen=True):
     """What happens to one job, and why; ``job`` is as it was when planning."""
 
     effect: Effect
@@ -41,7 +41,7 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A job to which nothing happens; see :class:`Verdict`."""
+    """A job to which nothing happens; see :class:`OperationVerdict`."""
 
     job: JobRecord
     reason: str
@@ -49,11 +49,11 @@ class Refusal(msgspec.Struct, frozen=True):
     slight: bool
 
 
-class VerbPlan(msgspec.Struct, frozen=True):
+class OperationPlan(msgspec.Struct, frozen=True):
     """What a verb does. ``steps`` has the jobs that were asked for first."""
 
-    verb: JobVerb
-    steps: list[Step]
+    operation: JobOperation
+    steps: list[OperationStep]
     refusals: list[Refusal]
 
     def count(self, effect: Effect) -> int:
@@ -61,7 +61,7 @@ class VerbPlan(msgspec.Struct, frozen=True):
         return sum(1 for step in self.steps if step.effect is effect)
 
 
-class VerbPlanner:
+class OperationPlanner:
     """Decides what a verb does.
 
     ``workers`` are the names of those that can be used, ``suspended_at`` gives the place of ``spec.suspend``
@@ -76,19 +76,21 @@ class VerbPlanner:
         self.suspended_at = suspended_at
         self._flows: dict[str, FlowRecord | None] = {}
 
-    def plan(self, verb: JobVerb, targets: Sequence[JobRecord], *, descendants: bool = False) -> VerbPlan:
+    def plan(
+        self, operation: JobOperation, targets: Sequence[JobRecord], *, descendants: bool = False
+    ) -> OperationPlan:
         """Return what a verb does to ``targets``; ``descendants``: all that needs them runs again, too."""
-        verdicts = [(job, self._decide(verb, job)) for job in targets]
-        if verb in (JobVerb.RETRY, JobVerb.RERUN):
-            return self._again(verb, verdicts, descendants=descendants)
-        if verb is JobVerb.FORGET:
+        verdicts = [(job, self._decide(operation, job)) for job in targets]
+        if operation in (JobOperation.RETRY, JobOperation.RERUN):
+            return self._again(operation, verdicts, descendants=descendants)
+        if operation is JobOperation.FORGET:
             verdicts = list(self._with_later_generations(verdicts))
-        return _as_plan(verb, verdicts)
+        return _as_plan(operation, verdicts)
 
-    def _decide(self, verb: JobVerb, job: JobRecord) -> Verdict:
+    def _decide(self, operation: JobOperation, job: JobRecord) -> OperationVerdict:
         flow = self._flow(job.flow)
         place = self.suspended_at(job.flow) if flow is not None and flow.suspended else ""
-        verdict = decide(verb, job, flow, place)
+        verdict = decide(operation, job, flow, place)
         if verdict.effect in (Effect.AGAIN, Effect.CANCEL_THEN_AGAIN):
             return self._worker_missing(job) or verdict
         if verdict.effect is Effect.FORGET:
@@ -100,19 +102,19 @@ class VerbPlanner:
             self._flows[name] = self.jobs.flow(name)
         return self._flows[name]
 
-    def _worker_missing(self, job: JobRecord) -> Verdict | None:
+    def _worker_missing(self, job: JobRecord) -> OperationVerdict | None:
         config = job.wanted or job.config
         if config.worker_name in self.workers:
             return None
         name = config.worker_name
         why = f"its worker '{name}' is no longer in the repository" if name else "it has no worker"
-        return Verdict(None, why, "give it another one: `reconcile set worker`")
+        return OperationVerdict(None, why, "give it another one: `reconcile set worker`")
 
-    def _still_needed(self, job: JobRecord) -> Verdict | None:
+    def _still_needed(self, job: JobRecord) -> OperationVerdict | None:
         """A result that a wanted job was made from, or waits for, must stay."""
         for child in self.jobs.dependants(job.uuid):
             if self._is_live(child) and child.uuid != job.uuid:
-                return Verdict(None, f"{child.path} needs its output")
+                return OperationVerdict(None, f"{child.path} needs its output")
         return None
 
     def _is_live(self, job: JobRecord) -> bool:
@@ -120,8 +122,8 @@ class VerbPlanner:
         return job.current and flow is not None and not flow.removed
 
     def _with_later_generations(
-        self, verdicts: Sequence[tuple[JobRecord, Verdict]]
-    ) -> Iterator[tuple[JobRecord, Verdict]]:
+        self, verdicts: Sequence[tuple[JobRecord, OperationVerdict]]
+    ) -> Iterator[tuple[JobRecord, OperationVerdict]]:
         """Forget with a job what it was replaced by, which is of no meaning without it; all or nothing."""
         done = {job.id for job, _ in verdicts}
         for job, verdict in verdicts:
@@ -129,11 +131,14 @@ class VerbPlanner:
                 yield job, verdict
                 continue
             later = [one for one in self.jobs.generations(job.uuid) if one.index > job.index]
-            decided = [(one, self._decide(JobVerb.FORGET, one)) for one in later]
+            decided = [(one, self._decide(JobOperation.FORGET, one)) for one in later]
             kept = next(((one, found) for one, found in decided if found.effect is None), None)
             if kept is not None:
                 one, found = kept
-                yield job, Verdict(None, f"it was replaced by {one.path}: {found.reason}", found.hint)
+                yield (
+                    job,
+                    OperationVerdict(None, f"it was replaced by {one.path}: {found.reason}", found.hint),
+                )
                 continue
             yield job, verdict
             yield from ((one, found) for one, found in decided if one.id not in done)
@@ -142,11 +147,15 @@ class VerbPlanner:
     # running again ------------------------------------------------------------------------------------
 
     def _again(
-        self, verb: JobVerb, verdicts: Sequence[tuple[JobRecord, Verdict]], *, descendants: bool
-    ) -> VerbPlan:
+        self,
+        operation: JobOperation,
+        verdicts: Sequence[tuple[JobRecord, OperationVerdict]],
+        *,
+        descendants: bool,
+    ) -> OperationPlan:
         if descendants:
             chosen = [job for job, verdict in verdicts if verdict.effect is not None]
-            more = [(job, self._decide(JobVerb.RERUN, job)) for job in self._descendants(chosen)]
+            more = [(job, self._decide(JobOperation.RERUN, job)) for job in self._descendants(chosen)]
             more = [
                 (job, verdict) for job, verdict in more if verdict.effect is not None or not verdict.slight
             ]
@@ -155,8 +164,10 @@ class VerbPlanner:
         else:
             verdicts = self._without_results_in_use(verdicts)
         superseded = self._generated_by([job for job, verdict in verdicts if verdict.effect is not None])
-        plan = _as_plan(verb, [(job, verdict) for job, verdict in verdicts if job.id not in superseded])
-        plan.steps.extend(Step(Effect.SUPERSEDE, job, _why_superseded(job)) for job in superseded.values())
+        plan = _as_plan(operation, [(job, verdict) for job, verdict in verdicts if job.id not in superseded])
+        plan.steps.extend(
+            OperationStep(Effect.SUPERSEDE, job, _why_superseded(job)) for job in superseded.values()
+        )
         return plan
 
     def _descendants(self, roots: Iterable[JobRecord]) -> Iterator[JobRecord]:
@@ -181,8 +192,8 @@ class VerbPlanner:
         return found
 
     def _without_results_in_use(
-        self, verdicts: Sequence[tuple[JobRecord, Verdict]]
-    ) -> list[tuple[JobRecord, Verdict]]:
+        self, verdicts: Sequence[tuple[JobRecord, OperationVerdict]]
+    ) -> list[tuple[JobRecord, OperationVerdict]]:
         """Refuse to run again what jobs on their way work with; refusing one may leave another in use."""
         left = list(verdicts)
         while True:
@@ -196,12 +207,12 @@ class VerbPlanner:
                 return left
             left = checked
 
-    def _in_use(self, job: JobRecord, moving: Collection[str]) -> Verdict | None:
+    def _in_use(self, job: JobRecord, moving: Collection[str]) -> OperationVerdict | None:
         if job.state is not JobState.COMPLETED:
             return None
         for child in self.jobs.dependants(job.uuid):
             if child.current and child.state in ACTIVE and child.id not in moving:
-                return Verdict(
+                return OperationVerdict(
                     None,
                     f"{child.path} is {child.state} and works with its output",
                     "wait for it, or add --with-descendants: that cancels it, and runs it again afterwards",
@@ -214,11 +225,13 @@ def _why_superseded(job: JobRecord) -> str:
     return f"{job.state}: history{ends}, since what generated it runs again"
 
 
-def _as_plan(verb: JobVerb, verdicts: Iterable[tuple[JobRecord, Verdict]]) -> VerbPlan:
-    plan = VerbPlan(verb, [], [])
+def _as_plan(
+    operation: JobOperation, verdicts: Iterable[tuple[JobRecord, OperationVerdict]]
+) -> OperationPlan:
+    plan = OperationPlan(operation, [], [])
     for job, verdict in verdicts:
         if verdict.effect is not None:
-            plan.steps.append(Step(verdict.effect, job, verdict.reason))
+            plan.steps.append(OperationStep(verdict.effect, job, verdict.reason))
         else:
             plan.refusals.append(Refusal(job, verdict.reason, verdict.hint, verdict.slight))
     return plan

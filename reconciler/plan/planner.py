@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from reconciler.diagnostics import Diagnostic
-from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Prune
 from reconciler.model.records import ActualState, FlowRecord, JobRecord
@@ -27,7 +27,11 @@ def refusals(desired: DesiredState, actual: ActualState, actions: Sequence[Actio
     """Yield why this plan must not be applied without ``--allow-prune``, and what it would do."""
     live = {name for name, flow in actual.flows.items() if not flow.removed}
     # What is forgotten after its cancellation was allowed before.
-    gone = [a.key for a in actions if a.subject is Subject.FLOW and a.verb in (Verb.CANCEL, Verb.FORGET)]
+    gone = [
+        a.key
+        for a in actions
+        if a.subject is Subject.FLOW and a.type in (ActionType.CANCEL, ActionType.FORGET)
+    ]
     removed = [name for name in gone if name in live]
     if not removed:
         return
@@ -104,7 +108,7 @@ def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
             reason = (
                 "removed from git, but protected; to remove it, first commit reconciler/prune: enabled for it"
             )
-            yield _flow_action(Verb.KEEP, name, reason)
+            yield _flow_action(ActionType.KEEP, name, reason)
         else:
             yield from _remove(record, actual.jobs.get(name, []))
 
@@ -113,17 +117,23 @@ def _remove(record: FlowRecord, jobs: list[JobRecord]) -> Iterator[Action]:
     going_on = (job for job in jobs if job.current and (job.cancel is None or job.again))
     unfinished = [job for job in going_on if not job.ended]
     if record.prune is Prune.ORPHAN:
-        yield _flow_action(Verb.FORGET, record.name, "removed from git; prune: orphan leaves its jobs alone")
+        yield _flow_action(
+            ActionType.FORGET, record.name, "removed from git; prune: orphan leaves its jobs alone"
+        )
         return
     if record.prune is Prune.DELETE and not any(job.state in ACTIVE for job in jobs):
-        yield _flow_action(Verb.FORGET, record.name, "removed from git; prune: delete")
+        yield _flow_action(ActionType.FORGET, record.name, "removed from git; prune: delete")
     elif not record.removed:
-        yield _flow_action(Verb.CANCEL, record.name, "removed from git")
+        yield _flow_action(ActionType.CANCEL, record.name, "removed from git")
         for job in unfinished:
             yield Action(
-                verb=Verb.CANCEL, subject=Subject.JOB, key=job.path, reason="its flow was removed", record=job
+                type=ActionType.CANCEL,
+                subject=Subject.JOB,
+                key=job.path,
+                reason="its flow was removed",
+                record=job,
             )
 
 
-def _flow_action(verb: Verb, name: str, reason: str) -> Action:
-    return Action(verb=verb, subject=Subject.FLOW, key=name, reason=reason)
+def _flow_action(action_type: ActionType, name: str, reason: str) -> Action:
+    return Action(type=action_type, subject=Subject.FLOW, key=name, reason=reason)

@@ -52,7 +52,7 @@ class Selector(msgspec.Struct, frozen=True):
         return f"{text} ({', '.join(parts)})" if parts else text
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class WantedValue(msgspec.Struct, frozen=True):
     """A value to set. ``key`` is that of ``spec.set``: resources come in two forms of one field."""
 
     key: str
@@ -86,7 +86,7 @@ class Selection(msgspec.Struct, frozen=True):
             rule.matches_flow(flow.name, flow.labels) for flow in self.unknown
         )
 
-    def without(self, wanted: Wanted, rule: str | None = None) -> list[str]:
+    def without(self, wanted: WantedValue, rule: str | None = None) -> list[str]:
         """Return the jobs that do not have the value, or have it from elsewhere than the rule."""
         return [
             key for key, _, config in self.jobs
@@ -165,7 +165,7 @@ def ids_that_match(selector: Selector, desired: DesiredState, actual: ActualStat
 # rules ------------------------------------------------------------------------------------------------
 
 
-def alike(selector: Selector, desired: DesiredState, wanted: Wanted) -> list[Rule]:
+def alike(selector: Selector, desired: DesiredState, wanted: WantedValue) -> list[Rule]:
     """Return the rules with just this selector, the most fit for an edit first.
 
     One that sets the field already comes before one that does not, and a later one before an earlier one.
@@ -177,13 +177,13 @@ def alike(selector: Selector, desired: DesiredState, wanted: Wanted) -> list[Rul
     return sorted(found, key=lambda rule: wanted.field not in rule.layer)
 
 
-def is_beaten(rule: Rule, desired: DesiredState, wanted: Wanted, selection: Selection) -> bool:
+def is_beaten(rule: Rule, desired: DesiredState, wanted: WantedValue, selection: Selection) -> bool:
     """Whether a later rule sets the field for one of the jobs."""
     later = desired.rules[[other.name for other in desired.rules].index(rule.name) + 1 :]
     return any(wanted.field in other.layer and selection.touched_by(other) for other in later)
 
 
-def order_of_new(desired: DesiredState, wanted: Wanted, selection: Selection, file: str) -> int:
+def order_of_new(desired: DesiredState, wanted: WantedValue, selection: Selection, file: str) -> int:
     """Return the order with which a new last document of ``file`` beats all rules that set the field."""
     places = [
         (_order(desired, rule), desired.manifests[f"{Kind.OVERRIDE_RULE}/{rule.name}"].file)
@@ -201,7 +201,7 @@ def _order(desired: DesiredState, rule: Rule) -> int:
     return order
 
 
-def new_rule(selector: Selector, wanted: Wanted, order: int, taken: Collection[str]) -> dict[str, Any]:
+def new_rule(selector: Selector, wanted: WantedValue, order: int, taken: Collection[str]) -> dict[str, Any]:
     """Return the manifest of a rule that sets the value."""
     return {
         "apiVersion": API_VERSION,

@@ -21,14 +21,14 @@ from reconciler.actual.daemon_requests import Answer, Requests
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
 from reconciler.errors import ExitCode, ReconcilerError, RefusedError
-from reconciler.execution.executor import Lane
+from reconciler.execution.executor import WorkerRunner
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.process import kill_running
 from reconciler.execution.worker.access import Accesses
-from reconciler.execution.worker.remote_cache import Shelves
+from reconciler.execution.worker.remote_cache import RemoteCaches
 from reconciler.jobs.outputs import OpenedLater
 from reconciler.jobs.restarts import begin_due
-from reconciler.loop import lane_of, open_outputs
+from reconciler.loop import open_outputs, worker_runner
 from reconciler.model.health import many_jobs
 from reconciler.model.records import AppliedConfig, Event
 from reconciler.model.states import ACTIVE, JobState
@@ -37,7 +37,7 @@ from reconciler.watch.notices import Notices
 from reconciler.watch.signals import Signals
 from reconciler.watch.source_thread import ASKED, Settings, SourceThread, Teller
 from reconciler.watch.systemd import ServiceManager
-from reconciler.watch.worker_pool import Crew
+from reconciler.watch.worker_pool import WorkerPool
 from reconciler.watch.worker_thread import WorkerThread
 
 # Whose turn it is to write: the daemon takes the lease before it opens the state.
@@ -106,11 +106,11 @@ class Daemon:
         self._manager = manager
         self._clock = clock
         self._hosts = Hosts()
-        self._shelves = Shelves()
+        self._shelves = RemoteCaches()
         self._notices = Notices()
         self._news = signals.wake
         self._requests = Requests(store.path)
-        self._crew = Crew(store, self._hosts, self._hire)
+        self._crew = WorkerPool(store, self._hosts, self._hire)
         self._source = SourceThread(
             settings, store, self._hosts, teller, clock, self._notices, self._news.call
         )
@@ -162,10 +162,10 @@ class Daemon:
         accesses = Accesses(config.workers, self._source.repository, self._hosts, self._shelves)
         # By its own thread, when it needs them: another machine may have to be asked for them.
         outputs = OpenedLater(lambda: open_outputs(self._store, config))
-        lane = lane_of(name, self._store, outputs, accesses)
+        lane = worker_runner(name, self._store, outputs, accesses)
         return WorkerThread(lane, self._clock, self._notices, lambda: self._moved(lane))
 
-    def _moved(self, lane: Lane) -> None:
+    def _moved(self, lane: WorkerRunner) -> None:
         """A job has moved: others may be ready now, on any worker."""
         self._crew.call(but=lane.name)
         self._news.call()

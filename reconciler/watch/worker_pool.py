@@ -15,7 +15,7 @@ from reconciler.watch.worker_thread import WorkerThread
 Hire = Callable[[str, AppliedConfig], WorkerThread]
 
 
-class Crew:
+class WorkerPool:
     """Keeps a thread for each worker; ``hire`` makes one. Only the main thread calls :meth:`adjust`."""
 
     def __init__(self, store: Store, hosts: Hosts, hire: Hire) -> None:

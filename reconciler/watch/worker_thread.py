@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reconciler.errors import ReconcilerError, TransientError
-from reconciler.execution.executor import Lane
+from reconciler.execution.executor import WorkerRunner
 from reconciler.watch.journal import tell, tell_bug
 from reconciler.watch.notices import Notices
 from reconciler.watch.signals import Wake
@@ -31,7 +31,7 @@ class WorkerThread(threading.Thread):
     ``moved`` is called after each pass that moved a job: it may have made jobs of other workers ready.
     """
 
-    def __init__(self, lane: Lane, clock: Clock, notices: Notices, moved: Callable[[], None]) -> None:
+    def __init__(self, lane: WorkerRunner, clock: Clock, notices: Notices, moved: Callable[[], None]) -> None:
         super().__init__(name=f"worker {lane.name}", daemon=True)
         self.lane = lane
         self.wake = Wake()

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from reconciler.actual.db import Database, Txn
+from reconciler.actual.db import Database, Transaction
 
 ROOT = Path(__file__).parents[2]
 SMALL = 2**20  # bytes: a map that is soon full
@@ -37,10 +37,10 @@ def run(code: str, *arguments: object) -> str:
     return out
 
 
-def fill(mark: int, size: int = SMALL // 4) -> Callable[[Txn], None]:
+def fill(mark: int, size: int = SMALL // 4) -> Callable[[Transaction], None]:
     """A write that gives two entries the same content."""
 
-    def change(txn: Txn) -> None:
+    def change(txn: Transaction) -> None:
         for key in (b"a", b"b"):
             txn.put("jobs", key, bytes([mark]) * size)
             txn.put("jobs", b"%s%d" % (key, mark), bytes([mark]) * size)

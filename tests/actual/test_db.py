@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.actual.db import Database, Txn, close_database, open_database
+from reconciler.actual.db import Database, Transaction, close_database, open_database
 from reconciler.errors import WorldError
 from tests.actual.db_support import in_child, run, start
 
@@ -33,7 +33,7 @@ class TestScans:
     def test_they_agree_with_a_dict(
         self, database: Database, entries: dict[bytes, bytes], prefixes: list[bytes]
     ) -> None:
-        def replace(txn: Txn) -> None:
+        def replace(txn: Transaction) -> None:
             for key in list(txn.keys("jobs")):
                 assert txn.delete("jobs", key)
             for key, value in entries.items():
@@ -74,7 +74,7 @@ class TestWrites:
     """All of a write is kept, or nothing."""
 
     def test_a_write_that_fails_leaves_nothing(self, database: Database) -> None:
-        def change(txn: Txn) -> None:
+        def change(txn: Transaction) -> None:
             txn.put("jobs", b"k", b"v")
             raise KeyError("on purpose")
 
@@ -84,7 +84,7 @@ class TestWrites:
             assert txn.count("jobs") == 0
 
     def test_a_write_may_read_and_a_read_may_write(self, database: Database) -> None:
-        def change(txn: Txn) -> bytes | None:
+        def change(txn: Transaction) -> bytes | None:
             txn.put("jobs", b"k", b"new")
             with database.read() as before:
                 return before.get("jobs", b"k")
@@ -112,7 +112,7 @@ class TestWrites:
             while not done.is_set():
                 database.write(lambda txn: txn.put("jobs", b"other"))
 
-        def fail(txn: Txn) -> None:
+        def fail(txn: Transaction) -> None:
             txn.put("jobs", b"k", b"v")
             raise KeyError("on purpose")
 
@@ -130,7 +130,7 @@ class TestWrites:
             assert list(txn.keys("jobs")) == [b"other"]
 
     def test_threads_that_write_lose_nothing(self, database: Database) -> None:
-        def add(txn: Txn) -> None:
+        def add(txn: Transaction) -> None:
             txn.put("meta", b"n", b"%d" % (int(txn.get("meta", b"n") or 0) + 1))
 
         with ThreadPoolExecutor(4) as pool:
@@ -238,7 +238,7 @@ class TestOnlyToRead:
         database.write(lambda txn: txn.put("jobs", b"k", b"old"))
         told: list[str] = []
 
-        def change(txn: Txn) -> None:
+        def change(txn: Transaction) -> None:
             txn.put("jobs", b"k", b"new")
             told.append(run(READS + "print(txn.get('jobs', b'k'))", database.path))
 

@@ -13,7 +13,7 @@ from textwrap import dedent
 
 import pytest
 
-from reconciler.actual.db import Database, Txn, close_database, open_database
+from reconciler.actual.db import Database, Transaction, close_database, open_database
 from reconciler.errors import WorldError
 from tests.actual.db_support import HEAD, ROOT, run, start
 from tests.support import no_small_disk
@@ -191,7 +191,7 @@ class TestFailures:
         assert "data.mdb is damaged" in run(code, tmp_path)
 
     def test_what_is_free_at_the_end_may_be_missing(self, database: Database) -> None:
-        def change(txn: Txn) -> None:
+        def change(txn: Transaction) -> None:
             txn.put("jobs", b"k", b"v")
             txn.put("jobs", b"big", b"x" * 2**22)
             txn.delete("jobs", b"big")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from reconciler.actual import db
-from reconciler.actual.db import Database, Txn
+from reconciler.actual.db import Database, Transaction
 from reconciler.errors import TransientError
 from tests.actual.db_support import SMALL, fill, size_of, start
 
@@ -54,7 +54,7 @@ class TestGrowth:
     def test_room_is_made_before_it_is_needed(self, small: Database) -> None:
         runs: list[int] = []
 
-        def change(txn: Txn) -> None:
+        def change(txn: Transaction) -> None:
             runs.append(1)
             txn.put("jobs", b"%d" % len(runs), b"x" * (SMALL // 8))
 

@@ -14,7 +14,7 @@ import pytest
 from reconciler import __version__
 from reconciler.actual import migrations
 from reconciler.actual.backup import save_copy
-from reconciler.actual.db import Txn, close_database, open_database
+from reconciler.actual.db import Transaction, close_database, open_database
 from reconciler.actual.fsck.examine import examine
 from reconciler.actual.migrations import MIGRATIONS, SCHEMA_VERSION, Migration, OutdatedError, migrate_state
 from reconciler.actual.restore import stage, swap
@@ -45,7 +45,7 @@ def old_form(state_dir: Path) -> JobRecord:
     store.close()
     database = open_database(state_dir / "lmdb")
 
-    def age(txn: Txn) -> None:
+    def age(txn: Transaction) -> None:
         raw = msgspec.msgpack.decode(txn.get("jobs", b"a_1") or b"")
         txn.put("jobs", b"a_1", msgspec.msgpack.encode(raw | {"state": "failed"}))
         for key in list(txn.keys("by_flow")):
@@ -59,7 +59,7 @@ def old_form(state_dir: Path) -> JobRecord:
     return record
 
 
-def from_0(txn: Txn) -> None:
+def from_0(txn: Transaction) -> None:
     """What a migration does: to read the old form, and to write the new one with its index."""
     for key, raw in list(txn.scan("jobs")):
         record = msgspec.msgpack.decode(raw)
@@ -68,7 +68,7 @@ def from_0(txn: Txn) -> None:
     txn.delete("meta", b"config")
 
 
-def breaking(txn: Txn) -> None:
+def breaking(txn: Transaction) -> None:
     """A migration that fails in its midst."""
     from_0(txn)
     raise ValueError("on purpose")

@@ -16,7 +16,7 @@ from reconciler.desired.source.history import CommitInfo
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
 from reconciler.jobs.applied import flow_actions, note_revision
-from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import Revision
 from reconciler.model.records import AppliedRevision, Event, FlowActions
 from tests.cli.members import member, put
@@ -27,8 +27,10 @@ from tests.support import AUTHOR
 COMMIT = CommitInfo("c" * 40, (), AUTHOR, 5.0, "a subject")
 
 
-def action(verb: Verb, key: str) -> Action:
-    return Action(verb=verb, subject=Subject.JOB if "/" in key else Subject.FLOW, key=key, reason="why")
+def action(action_type: ActionType, key: str) -> Action:
+    return Action(
+        type=action_type, subject=Subject.JOB if "/" in key else Subject.FLOW, key=key, reason="why"
+    )
 
 
 def plan(*actions: Action, **fields: Any) -> Plan:
@@ -36,8 +38,8 @@ def plan(*actions: Action, **fields: Any) -> Plan:
 
 
 NEW = plan(
-    action(Verb.SUBMIT, "one"), action(Verb.SUBMIT, "one/a"), action(Verb.SUBMIT, "one/b"),
-    action(Verb.PATCH, "two/a"), action(Verb.DEFER, "two/b"), action(Verb.KEEP, "held"),
+    action(ActionType.SUBMIT, "one"), action(ActionType.SUBMIT, "one/a"), action(ActionType.SUBMIT, "one/b"),
+    action(ActionType.PATCH, "two/a"), action(ActionType.DEFER, "two/b"), action(ActionType.KEEP, "held"),
 )  # fmt: skip
 
 
@@ -97,8 +99,8 @@ class TestRows:
         assert actions_text(applied("a", 1.0, new=FlowActions(was="old"))) == "1 flow renamed"
 
     def test_every_verb_has_a_word(self) -> None:
-        for verb in set(Verb) - {Verb.KEEP}:
-            text = actions_text(applied("a", 1.0, one=FlowActions(jobs={str(verb): 2})))
+        for action_type in set(ActionType) - {ActionType.KEEP}:
+            text = actions_text(applied("a", 1.0, one=FlowActions(jobs={str(action_type): 2})))
             assert text.startswith("2 jobs ") and text.islower()
 
     def test_one_of_an_older_version_has_neither_author_nor_subject(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from reconciler.desired.yaml.reader import read_documents
-from reconciler.model.actions import Verb
+from reconciler.model.actions import ActionType
 from reconciler.model.settings import Level
 from reconciler.model.states import Health, JobState, Sync
 from tests.cli.world import World
@@ -149,7 +149,7 @@ def test_schemas_and_code_have_the_same_words() -> None:
     assert enums("jobs", "state") == set(JobState)
     assert enums("flows", "sync") == set(Sync)
     assert enums("flows", "health") == set(Health)
-    assert enums("plan", "action") == set(Verb)
+    assert enums("plan", "action") == set(ActionType)
     assert enums("job", "level") == set(Level)
 
 

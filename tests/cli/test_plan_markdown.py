@@ -24,10 +24,10 @@ from reconciler.desired.source.git import Source
 from reconciler.diagnostics import Diagnostic, Location, Severity
 from reconciler.errors import InputError
 from reconciler.loop import Session
-from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.records import Change
 from reconciler.model.states import JobState
-from reconciler.plan.core_hours import UNKNOWN, Request
+from reconciler.plan.core_hours import UNKNOWN, ResourceRequest
 from reconciler.plan.cost import Cost, CostGroup
 from tests.cli.test_json import validate
 from tests.loop.worlds import Silent
@@ -36,9 +36,9 @@ from tests.support import Repository, minimal_project
 PLACE = {"level": "rule", "kind": "OverrideRule", "name": "r", "file": "rules/r.yaml", "line": 7}
 
 
-def action(verb: Verb, key: str, *changes: Change, reason: str = "why") -> Action:
+def action(action_type: ActionType, key: str, *changes: Change, reason: str = "why") -> Action:
     subject = Subject.JOB if "/" in key else Subject.FLOW
-    return Action(verb=verb, subject=subject, key=key, reason=reason, changes=changes)
+    return Action(type=action_type, subject=subject, key=key, reason=reason, changes=changes)
 
 
 def plan(*actions: Action, **fields: object) -> Plan:
@@ -89,12 +89,12 @@ class TestOrder:
         patch = Change("worker", "w1", "w2", PLACE)
         page = Page(
             comment(
-                action(Verb.PATCH, "f/a", patch),
-                action(Verb.CANCEL, "old"),
-                action(Verb.SUBMIT, "new/a"),
-                action(Verb.REPLACE, "f/b"),
-                action(Verb.KEEP, "held"),
-                action(Verb.DEFER, "f/c", patch),
+                action(ActionType.PATCH, "f/a", patch),
+                action(ActionType.CANCEL, "old"),
+                action(ActionType.SUBMIT, "new/a"),
+                action(ActionType.REPLACE, "f/b"),
+                action(ActionType.KEEP, "held"),
+                action(ActionType.DEFER, "f/c", patch),
                 refusals=("too much",),
                 diagnostics=(Diagnostic(code="a/b", message="wrong"),),
             )
@@ -144,9 +144,9 @@ class TestOrder:
 
 class TestLength:
     def test_short_lists_stand_open_and_long_ones_are_folded(self) -> None:
-        few = [action(Verb.SUBMIT, f"f{number}/a") for number in range(5)]
+        few = [action(ActionType.SUBMIT, f"f{number}/a") for number in range(5)]
         assert "details" not in Page(comment(*few)).tags
-        many = [action(Verb.SUBMIT, f"f{number}/a") for number in range(50)]
+        many = [action(ActionType.SUBMIT, f"f{number}/a") for number in range(50)]
         page = Page(comment(*many))
         assert "details" in page.tags
         assert "Submitted: 50 jobs" in page.headings
@@ -154,16 +154,18 @@ class TestLength:
 
     def test_alike_jobs_are_one_line(self) -> None:
         change = Change("priority", 0, 7, PLACE)
-        many = [action(Verb.PATCH, f"f/j{number}", change) for number in range(1000)]
+        many = [action(ActionType.PATCH, f"f/j{number}", change) for number in range(1000)]
         page = Page(comment(*many))
         assert page.rows[1:] == [["f/{j0, j1, j2 and 997 more}", "priority", "0", "7", "rule rules/r.yaml:7"]]
         assert "Patched: 1000 jobs" in page.headings
 
-    @pytest.mark.parametrize("verb", [Verb.PATCH, Verb.SUBMIT, Verb.KEEP])
-    def test_it_always_fits_into_a_comment(self, verb: Verb) -> None:
+    @pytest.mark.parametrize("action_type", [ActionType.PATCH, ActionType.SUBMIT, ActionType.KEEP])
+    def test_it_always_fits_into_a_comment(self, action_type: ActionType) -> None:
         long = "x" * 500
         actions = [
-            action(verb, f"f{number}/{long}", Change("resources", long, {"a": long}, PLACE), reason=long)
+            action(
+                action_type, f"f{number}/{long}", Change("resources", long, {"a": long}, PLACE), reason=long
+            )
             for number in range(3000)
         ]
         wrong = tuple(
@@ -227,7 +229,7 @@ class TestEscaping:
 
     def test_names_of_a_plan(self) -> None:
         change = Change("exec|config", "a|b", {"x": "`<b>`"}, PLACE | {"file": "a|b.yaml"})
-        page = Page(comment(action(Verb.PATCH, "f/<img src=x>|", change), revision="f`<b>@1"))
+        page = Page(comment(action(ActionType.PATCH, "f/<img src=x>|", change), revision="f`<b>@1"))
         assert page.rows[1] == [
             "f/<img src=x>|", "exec|config", "a|b", '{"x": "`<b>`"}', "rule a|b.yaml:7",
         ]  # fmt: skip
@@ -235,7 +237,7 @@ class TestEscaping:
 
 
 class TestCost:
-    KNOWN = CostGroup(worker="w|1", resources={"ntasks": 4}, jobs=3, request=Request(4, 5400, 0))
+    KNOWN = CostGroup(worker="w|1", resources={"ntasks": 4}, jobs=3, request=ResourceRequest(4, 5400, 0))
     NOT = CostGroup(worker="sh", resources=None, jobs=2, request=UNKNOWN)
 
     def test_table(self) -> None:
@@ -253,7 +255,7 @@ class TestCost:
 
     def test_one_line(self) -> None:
         assert cost_line(Cost(groups=(self.NOT,))) is None
-        gpus = CostGroup(worker="w", resources={}, jobs=1, request=Request(1, 3600, 2))
+        gpus = CostGroup(worker="w", resources={}, jobs=1, request=ResourceRequest(1, 3600, 2))
         assert cost_line(Cost(groups=(gpus,))) == "cost: at most 1 core-h and 2 GPU-h for 1 job"
         patched = Cost(patched=2, before=1.0, after=1500.0, patched_unknown=1)
         assert cost_line(patched) == (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.actual.store import Store
-from reconciler.cli.views.tree import ASCII, BOXES, Signs, tree_rows
+from reconciler.cli.views.tree import ASCII, BOXES, TreeSymbols, tree_rows
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import JobState
@@ -28,7 +28,7 @@ SPREAD = [
 ]
 
 
-def drawn(jobs: list[JobRecord], signs: Signs = BOXES, *, everything: bool = False) -> list[str]:
+def drawn(jobs: list[JobRecord], signs: TreeSymbols = BOXES, *, everything: bool = False) -> list[str]:
     return [str(row["name"]) for row in tree_rows(FLOW, jobs, signs, everything=everything)]
 
 

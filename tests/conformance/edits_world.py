@@ -14,12 +14,12 @@ from typing import Any
 
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.build.builder import Builder
+from reconciler.build.builder import FlowBuilder
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import flows_in_build_order
 from reconciler.jobs.job_json import JobResponse, JobResult, NewJob
 from reconciler.jobs.outputs import EmbeddedOutputs
-from reconciler.jobs.responses import take_in
+from reconciler.jobs.responses import apply_result
 from reconciler.jobs.transitions import move
 from reconciler.loop import Session, Watcher
 from reconciler.model.actions import Action, Plan
@@ -70,13 +70,13 @@ class Builds:
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
         self.known: dict[str, BuiltFlow] = {}
-        self.builder: Builder | None = None
+        self.builder: FlowBuilder | None = None
 
     def give(self, source: Source, desired: DesiredState, store: Store) -> None:
         """Put the built form of every flow of a desired state into a store."""
         keys = {flow.name: build_key(flow.inputs, {}) for flow in flows_in_build_order(desired.flows)}
         if self.builder is None:
-            self.builder = Builder(source, desired, self.state_dir)
+            self.builder = FlowBuilder(source, desired, self.state_dir)
         self.builder.source, self.builder.desired = source, desired
         for name, key in keys.items():
             if key not in self.known:
@@ -200,7 +200,9 @@ class EditWorld:
         assert config is not None
         result = JobResult(ok=True, started=self.clock, ended=self.clock, response=response)
         outputs, now = EmbeddedOutputs(self.store), self.clock
-        self.store.write(lambda writer: take_in(writer, job.id, job.attempt, result, outputs, config, now))
+        self.store.write(
+            lambda writer: apply_result(writer, job.id, job.attempt, result, outputs, config, now)
+        )
 
     def close(self) -> None:
         """Give the store back."""
@@ -222,6 +224,6 @@ def new_job(name: str, uuid: str, index: int = 1, **own: Any) -> NewJob:
 
 def told(actions: tuple[Action, ...]) -> dict[str, dict[str, tuple[Any, Any]]]:
     """Return actions as ``{"Patch flow/job": {field: (old, new)}}``: all that a plan does."""
-    found = {f"{one.verb} {one.key}": {c.field: (c.old, c.new) for c in one.changes} for one in actions}
+    found = {f"{one.type} {one.key}": {c.field: (c.old, c.new) for c in one.changes} for one in actions}
     assert len(found) == len(actions), "two actions on the same thing"
     return found

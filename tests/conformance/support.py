@@ -11,7 +11,7 @@ from reconciler.actual.store import Store
 from reconciler.desired.source.git import Source
 from reconciler.diagnostics import Diagnostic
 from reconciler.loop import Session
-from reconciler.model.actions import Plan, Subject, Verb
+from reconciler.model.actions import ActionType, Plan, Subject
 from reconciler.model.desired import DesiredState
 from reconciler.model.records import ActualState
 from reconciler.model.run_config import FIELDS, RunConfig
@@ -119,7 +119,7 @@ class Table:
     def waits(self, flow: str = "arithmetic") -> str | None:
         """Why the flow waits; None if it goes ahead."""
         for action in self.plan().actions:
-            if action.subject is Subject.FLOW and action.key == flow and action.verb is Verb.KEEP:
+            if action.subject is Subject.FLOW and action.key == flow and action.type is ActionType.KEEP:
                 return action.reason
         return None
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.jobs.job_json import JobResponse
-from reconciler.model.actions import Verb
+from reconciler.model.actions import ActionType
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
 from tests.conformance.edits_cases import base_files, rule, spec_of
@@ -139,7 +139,7 @@ def test_a_worker_is_renamed_that_a_generated_job_named_itself(make_world: MakeW
     spec_of(world.files, "Flow", "other")["priority"] = 1
     world.commit()
     plan = world.session().reconcile(Silent())
-    assert [action.key for action in plan.actions if action.verb is Verb.KEEP] == ["other"]
+    assert [action.key for action in plan.actions if action.type is ActionType.KEEP] == ["other"]
     assert plan.has_errors
     world.place("other/kid", JobState.COMPLETED)
     plan = world.apply()

@@ -22,12 +22,12 @@ from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.jobs.operations import VerbActor
+from reconciler.jobs.operations import OperationRunner
 from reconciler.loop import Session
-from reconciler.model.operations import Effect, JobVerb
+from reconciler.model.operations import Effect, JobOperation
 from reconciler.model.records import WorkerStatus
 from reconciler.model.states import JobState
-from reconciler.plan.operations import VerbPlan, VerbPlanner
+from reconciler.plan.operations import OperationPlan, OperationPlanner
 from tests.execution.support import (
     World,
     end_processes_below,
@@ -79,13 +79,13 @@ def status(world: World, worker: str = "w1") -> WorkerStatus:
     return found
 
 
-def do(world: World, verb: JobVerb, path: str) -> VerbPlan:
+def do(world: World, operation: JobOperation, path: str) -> OperationPlan:
     """Do what the command line does with a verb."""
 
-    def write(writer: Any) -> VerbPlan:
+    def write(writer: Any) -> OperationPlan:
         (job,) = (job for job in writer.jobs() if job.path == path)
-        plan = VerbPlanner(writer, ["w1"]).plan(verb, [job])
-        VerbActor(writer, plan, "ada", f"reconcile {verb} {path}", time.time()).carry_out()
+        plan = OperationPlanner(writer, ["w1"]).plan(operation, [job])
+        OperationRunner(writer, plan, "ada", f"reconcile {operation} {path}", time.time()).carry_out()
         return plan
 
     return world.store.write(write)
@@ -212,7 +212,7 @@ def test_d4_rerun_of_a_running_job_ends_the_old_attempt_first(world: World) -> N
     place = alone(world)
     old = processes_below(Path(str(world.job("f/j").run_dir)))
     assert old
-    plan = do(world, JobVerb.RERUN, "f/j")
+    plan = do(world, JobOperation.RERUN, "f/j")
     assert [step.effect for step in plan.steps] == [Effect.CANCEL_THEN_AGAIN]
     world.until(lambda: len(lines(place / "begun")) == 2)
     first, second = lines(place / "begun")
@@ -228,7 +228,7 @@ def test_d5_cancel_ends_the_whole_process_group(world: World) -> None:
     alone(world)
     place = Path(str(world.job("f/j").run_dir))
     assert len(processes_below(place)) > 1
-    do(world, JobVerb.CANCEL, "f/j")
+    do(world, JobOperation.CANCEL, "f/j")
     world.until(lambda: world.state("f/j") == "USER_STOPPED")
     assert eventually(lambda: not processes_below(place), 30)
 

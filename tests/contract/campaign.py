@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reconciler.execution.executor import Lane
+from reconciler.execution.executor import WorkerRunner
 from reconciler.execution.run_files import OUTBOX, marker_name
 from reconciler.model.states import ACTIVE, JobState
 from tests.contract.schedulers import Request, scheduler_of
@@ -292,7 +292,7 @@ class Campaign:
         self.world.repository.remove("flows/cancel-uploaded.yaml")
         self.world.reconcile()
 
-    def _lane(self, name: str) -> Lane:
+    def _lane(self, name: str) -> WorkerRunner:
         assert self.world.executor is not None
         return next(lane for lane in self.world.executor.lanes if lane.name == name)
 

@@ -19,17 +19,17 @@ from typing import Any
 
 from reconciler.actual.daemon_requests import Requests
 from reconciler.actual.store import Store
-from reconciler.build.builder import Builder
+from reconciler.build.builder import FlowBuilder
 from reconciler.cli.main import main
 from reconciler.execution.worker.access import WorkerAccess
-from reconciler.jobs.apply import Application
+from reconciler.jobs.apply import PlanApplication
 from reconciler.loop import Session
 
 STEPS: dict[str, tuple[type, str]] = {
     "write": (Store, "write"),
-    "build": (Builder, "build"),
+    "build": (FlowBuilder, "build"),
     "reconcile": (Session, "reconcile"),
-    "apply": (Application, "carry_out"),
+    "apply": (PlanApplication, "carry_out"),
     "answer": (Requests, "answer"),
     **{
         name: (WorkerAccess, name)

@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.actual.unchanged import unchanged_outcome
 from reconciler.actual.writer import Writer
-from reconciler.execution.executor import Lane
+from reconciler.execution.executor import WorkerRunner
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.loop import Session, reconcile_once
 from reconciler.watch.notices import Notices
@@ -108,13 +108,13 @@ def test_the_daemon_rests_until_a_removal_is_due(
 ) -> None:
     world = run(make_world, {"after": "1s"})
     passes: list[float] = []
-    advance = Lane.advance
+    advance = WorkerRunner.advance
 
-    def counted(lane: Lane, now: float) -> bool:
+    def counted(lane: WorkerRunner, now: float) -> bool:
         passes.append(now)
         return advance(lane, now)
 
-    monkeypatch.setattr(Lane, "advance", counted)
+    monkeypatch.setattr(WorkerRunner, "advance", counted)
     notices = Notices()
     thread = WorkerThread(only_lane(world), time.time, notices, lambda: None)
     thread.start()
@@ -128,7 +128,7 @@ def test_the_daemon_rests_until_a_removal_is_due(
     assert len(passes) < 20, "some for calls, some that come a bit too early; not hundreds"
 
 
-def only_lane(world: World) -> Lane:
+def only_lane(world: World) -> WorkerRunner:
     assert world.executor is not None
     (lane,) = world.executor.lanes
     return lane

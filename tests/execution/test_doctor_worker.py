@@ -14,7 +14,7 @@ import pytest
 from reconciler.doctor import questions, verdicts
 from reconciler.doctor.check import Check, Status
 from reconciler.doctor.worker import WORKER, check_worker
-from reconciler.doctor.worker_under_test import Patient
+from reconciler.doctor.worker_under_test import WorkerUnderTest
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult, Host
 from reconciler.execution.hosts.local import LocalHost, expand
@@ -32,11 +32,11 @@ Sink = BinaryIO | None
 
 def patient(
     work_dir: Path | str, transfer: Host | None = None, on: Host | None = None, **spec: Any
-) -> Patient:
+) -> WorkerUnderTest:
     """Return a worker to examine; its Python is none, as that takes a second, unless one is given."""
     told = {"type": "local", "scheduler_type": "shell", "work_dir": str(work_dir), "python": "/bin/true"}
     made = WorkerSpec(**{**told, **spec})
-    return Patient(
+    return WorkerUnderTest(
         name="w1",
         spec=made,
         host=on or LocalHost(),
@@ -47,7 +47,7 @@ def patient(
     )
 
 
-def checks(examined: Patient) -> dict[str, Check]:
+def checks(examined: WorkerUnderTest) -> dict[str, Check]:
     found = check_worker(examined)
     assert len({check.name for check in found}) == len(found)
     assert {check.subject for check in found} == {"worker/w1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.execution.queues.shell import ShellQueue
-from reconciler.execution.worker.collect import Facts, Wanted
+from reconciler.execution.worker.collect import AttemptFacts, CollectRequest
 from reconciler.execution.worker.termination import ended_without_result
 from reconciler.model.records import JobRecord
 from reconciler.model.run_config import RunConfig
@@ -20,8 +20,8 @@ def test_a_marker_without_an_exit_code_tells_of_a_full_disk(lost: bool, said: st
         uuid="u", index=1, flow="f", key="j", name="j", function="m.f", state=JobState.RUNNING,
         config=RunConfig(), content="", queue_id="7",
     )  # fmt: skip
-    facts = Facts(found="claimed", claimant="7")
-    ended = ended_without_result(Wanted(job, lost=lost), facts, ShellQueue())
+    facts = AttemptFacts(found="claimed", claimant="7")
+    ended = ended_without_result(CollectRequest(job, lost=lost), facts, ShellQueue())
     assert ended is not None
     assert said in ended.error
     assert ended.state is JobState.FAILED

@@ -54,7 +54,7 @@ def test_it_is_degraded_once_the_other_one_has_failed(bench: Bench) -> None:
     assert status.reason == "far/b needs far/a, which is FAILED"
     assert status.fix == "once the cause is gone: `reconcile retry far/a`"
     assert not health(bench, "far").blocked, "its own job has failed"
-    bench.verb("retry", "far/a")
+    bench.operate("retry", "far/a")
     assert health(bench).health is Health.PROGRESSING
     bench.run("far/a", "far/b", "near/c", "near/d")
     assert health(bench).health is Health.HEALTHY
@@ -65,11 +65,11 @@ def test_it_is_degraded_once_the_other_one_has_failed(bench: Bench) -> None:
 )
 def test_it_is_suspended_while_the_other_one_is_halted(bench: Bench, verb: str, state: str, way: str) -> None:
     bench.run("near/one", "far/a")
-    bench.verb(verb, "far/b")
+    bench.operate(verb, "far/b")
     status = health(bench)
     assert (status.health, status.reason) == (Health.SUSPENDED, f"near/c needs far/b, which is {state}")
     assert status.fix == f"`reconcile {way} far/b`"
-    bench.verb(way, "far/b")
+    bench.operate(way, "far/b")
     bench.run("far/b", "near/c", "near/d")
 
 
@@ -82,7 +82,7 @@ def test_the_way_on_when_the_other_flow_has_stopped_itself(bench: Bench) -> None
     status = health(bench)
     assert (status.health, status.reason) == (Health.DEGRADED, "near/c needs far/b, which is STOPPED")
     assert status.fix == "`reconcile rerun far/b`"
-    bench.verb("rerun", "far/b")
+    bench.operate("rerun", "far/b")
     bench.run("far/b", "near/c", "near/d")
 
 
@@ -95,7 +95,7 @@ def test_the_way_on_when_the_other_flow_has_stopped_itself(bench: Bench) -> None
 )
 def test_the_way_on_by_the_flow_of_the_other_one(bench: Bench, change: dict[str, bool], fix: str) -> None:
     bench.run("near/one", "far/a")
-    bench.verb("pause", "far/b")
+    bench.operate("pause", "far/b")
     with bench.store.read() as view:
         far = view.flow("far")
     assert far is not None

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from reconciler.execution.lifecycle import Observation, Step, next_step
-from reconciler.execution.queues.base import Entry, QueueState
+from reconciler.execution.queues.base import QueueEntry, QueueState
 from reconciler.model.records import JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
@@ -20,7 +20,7 @@ JUST_NOW, LONG_AGO = NOW - LOST_AFTER / 2, NOW - LOST_AFTER
 S = JobState
 
 
-RUNNING, PENDING = Entry(QueueState.RUNNING), Entry(QueueState.PENDING)
+RUNNING, PENDING = QueueEntry(QueueState.RUNNING), QueueEntry(QueueState.PENDING)
 
 
 def job(
@@ -33,7 +33,7 @@ def job(
 
 
 def step(
-    record: JobRecord, *, marker: bool = False, in_queue: bool | None = None, entry: Entry = RUNNING
+    record: JobRecord, *, marker: bool = False, in_queue: bool | None = None, entry: QueueEntry = RUNNING
 ) -> Step:
     """``in_queue`` is None when the queue was not asked; ``entry`` is what it says of a job that it has."""
     seen = Observation(
@@ -56,8 +56,8 @@ CIRCUMSTANCES = list(product([False, True], [None, JUST_NOW, LONG_AGO]))
     [
         (S.CHECKED_OUT, Step.UPLOAD, Step.DROP),
         (S.UPLOADED, Step.START, Step.WITHDRAW),
-        (S.RUN_FINISHED, Step.TAKE_IN, Step.TAKE_IN),
-        (S.DOWNLOADED, Step.TAKE_IN, Step.TAKE_IN),
+        (S.RUN_FINISHED, Step.COLLECT, Step.COLLECT),
+        (S.DOWNLOADED, Step.COLLECT, Step.COLLECT),
         *((state, Step.WAIT, Step.WAIT) for state in S if state not in ACTIVE),
     ],
 )
@@ -76,7 +76,7 @@ def test_a_marker_decides(
     state: JobState, cancel: bool, missing_since: float | None, in_queue: bool | None
 ) -> None:
     record = job(state, cancel=cancel, missing_since=missing_since)
-    assert step(record, marker=True, in_queue=in_queue) is Step.TAKE_IN
+    assert step(record, marker=True, in_queue=in_queue) is Step.COLLECT
 
 
 @pytest.mark.parametrize(("cancel", "missing_since"), CIRCUMSTANCES)
@@ -90,7 +90,7 @@ def test_a_queue_that_was_not_asked_changes_nothing(
 @pytest.mark.parametrize("state", sorted(ON_WORKER))
 @pytest.mark.parametrize(
     ("missing_since", "expected"),
-    [(None, Step.NOTE_MISSING), (JUST_NOW, Step.WAIT), (LONG_AGO, Step.TAKE_IN_LOST)],
+    [(None, Step.NOTE_MISSING), (JUST_NOW, Step.WAIT), (LONG_AGO, Step.COLLECT_LOST)],
 )
 def test_missing_counts_only_when_confirmed(
     state: JobState, missing_since: float | None, expected: Step
@@ -101,7 +101,7 @@ def test_missing_counts_only_when_confirmed(
 @pytest.mark.parametrize("state", sorted(ON_WORKER))
 @pytest.mark.parametrize(
     ("missing_since", "expected"),
-    [(None, Step.NOTE_MISSING), (JUST_NOW, Step.TAKE_IN_LOST), (LONG_AGO, Step.TAKE_IN_LOST)],
+    [(None, Step.NOTE_MISSING), (JUST_NOW, Step.COLLECT_LOST), (LONG_AGO, Step.COLLECT_LOST)],
 )
 def test_a_second_listing_is_enough_for_one_that_we_ended_ourselves(
     state: JobState, missing_since: float | None, expected: Step
@@ -150,11 +150,11 @@ def test_in_the_queue(state: JobState, missing_since: float | None, expected: St
 def test_submitted_becomes_running_only_when_the_scheduler_has_started_it(
     state: QueueState, expected: Step
 ) -> None:
-    assert step(job(S.SUBMITTED), in_queue=True, entry=Entry(state)) is expected
+    assert step(job(S.SUBMITTED), in_queue=True, entry=QueueEntry(state)) is expected
 
 
 def test_that_a_job_can_never_start_is_noted_once_and_taken_back() -> None:
-    never = Entry(QueueState.PENDING, reason="PartitionTimeLimit", never="too long for its partition")
+    never = QueueEntry(QueueState.PENDING, reason="PartitionTimeLimit", never="too long for its partition")
     assert step(job(S.SUBMITTED), in_queue=True, entry=never) is Step.NOTE_STUCK
     assert step(job(S.SUBMITTED, stuck=never.never), in_queue=True, entry=never) is Step.WAIT
     assert step(job(S.SUBMITTED, stuck=never.never), in_queue=True, entry=PENDING) is Step.NOTE_STUCK
@@ -162,7 +162,7 @@ def test_that_a_job_can_never_start_is_noted_once_and_taken_back() -> None:
 
 
 def test_a_job_that_can_never_start_is_submitted_anew_once_that_was_put_right() -> None:
-    never = Entry(QueueState.PENDING, never="too long for its partition")
+    never = QueueEntry(QueueState.PENDING, never="too long for its partition")
     waits = msgspec.structs.replace(job(S.SUBMITTED, stuck=never.never), wanted=RunConfig())
     assert step(waits, in_queue=True, entry=never) is Step.NOTE_RESUBMIT
     assert step(msgspec.structs.replace(waits, cancel="x"), in_queue=True, entry=never) is Step.KILL

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.jobs.dependencies import Lost
+from reconciler.jobs.dependencies import MissingResults
 from reconciler.model.states import JobState
 from tests.execution.verbs_bench import Bench, new_job
 
@@ -51,7 +51,7 @@ def test_nobody_is_lost_as_long_as_the_first_one_may_run(bench: Bench) -> None:
     bench.flow("m", MESH)
     begun = time.monotonic()
     with bench.store.read() as view:
-        lost = Lost(view)
+        lost = MissingResults(view)
         assert not any(lost.has(f"m-{key}") or lost.has(f"m-{key}") for key in MESH)
         assert not lost.has("f-round")
     assert time.monotonic() - begun < SECONDS
@@ -63,7 +63,7 @@ def test_what_is_lost_is_what_needs_it(bench: Bench) -> None:
     bench.edit("f/a", state=JobState.FAILED)
     with bench.store.read() as view:
         for keys in ("abcdxyz", "zyxdcba", "dzbyaxc"):
-            lost = Lost(view)
+            lost = MissingResults(view)
             assert {key for key in keys if lost.has(f"f-{key}")} == {"a", "b", "z"}
             assert {key for key in keys if lost.has(f"f-{key}")} == {"a", "b", "z"}
     bench.edit("f/c", state=JobState.READY)

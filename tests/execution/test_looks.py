@@ -8,15 +8,15 @@ import pytest
 
 from reconciler.actual.store import Store
 from reconciler.errors import TransientError
-from reconciler.execution.poll_schedule import Looks
-from reconciler.execution.worker_health import Standing
+from reconciler.execution.poll_schedule import PollSchedule
+from reconciler.execution.worker_health import WorkerHealth
 from reconciler.model.manifests import PollInterval
 
 T0 = 1_800_000_000.0
 
 
-def looks(*, local: bool, shortest: float = 0.5, longest: float = 10.0) -> Looks:
-    found = Looks(PollInterval(shortest=shortest, longest=longest), local=local)
+def looks(*, local: bool, shortest: float = 0.5, longest: float = 10.0) -> PollSchedule:
+    found = PollSchedule(PollInterval(shortest=shortest, longest=longest), local=local)
     found.moved(T0)
     found.looked(T0, asked=True)
     return found
@@ -58,7 +58,7 @@ def test_a_clock_that_was_set_back_stops_no_look() -> None:
 
 def test_a_clock_that_was_set_back_makes_no_outage_longer(state_dir: Path) -> None:
     store = Store(state_dir)
-    standing = Standing(store, "w1")
+    standing = WorkerHealth(store, "w1")
     standing.failed(TransientError("no answer"), T0)
     assert standing.rests(T0 + 1)
     assert not standing.rests(T0 + 2)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from reconciler.actual.store import Store
-from reconciler.actual.transaction import Txn
+from reconciler.actual.transaction import Transaction
 from tests.execution.support import World, eventually, processes_below
 from tests.execution.verbs_bench import Bench, new_job
 from tests.support import Reconcile
@@ -26,7 +26,7 @@ class Counted:
         self.operations = 0
         self.writes = 0
         for name in OPERATIONS:
-            patch.setattr(Txn, name, self._counting(getattr(Txn, name)))
+            patch.setattr(Transaction, name, self._counting(getattr(Transaction, name)))
         write = Store.write
 
         def counted(store: Store, change: Any) -> Any:
@@ -102,7 +102,7 @@ def test_keys_of_jobs_that_left_are_given_again(bench: Bench) -> None:
     bench.start("f/a", "f/b")
     bench.end("f/a", addition=born("a", 5))
     bench.end("f/b", addition=born("b", 3))
-    bench.verb("rerun", "f/a")
+    bench.operate("rerun", "f/a")
     bench.start("f/a")
     bench.end("f/a", addition=[*born("c", 4), new_job("d", name="new#2")])
     keys = [job.key for job in bench.jobs() if job.current]

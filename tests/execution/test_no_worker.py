@@ -53,7 +53,7 @@ def test_an_unknown_worker_is_an_error_with_a_way_out(bench: Bench) -> None:
     assert health(bench, "f").reason.startswith("new REMOTE_ERROR: there is no Worker named 'w11'")
     assert health(bench, "g").health is Health.DEGRADED
     bench.edit("f/new", config=config("w1"))
-    bench.verb("retry", "f/new")
+    bench.operate("retry", "f/new")
     assert (bench.job("f/new").error, bench.states("f/new")) == (None, ["READY"])
     bench.run("f/new", "f/b", "g/x")
 
@@ -66,7 +66,7 @@ def test_no_worker_at_all(bench: Bench) -> None:
     error = bench.job("f/new").error
     assert error is not None
     assert error.startswith("no level of the run config gives it a worker: give the job another one")
-    plan = bench.verb("retry", "f/new")
+    plan = bench.operate("retry", "f/new")
     assert [refusal.reason for refusal in plan.refusals] == ["it has no worker"]
 
 
@@ -85,7 +85,7 @@ def test_also_one_that_would_have_to_wait_and_who_does_not_mind_goes_on(bench: B
 
 def test_what_was_stopped_or_cancelled_is_only_that(bench: Bench) -> None:
     bench.start("f/a")
-    bench.verb("cancel", "f/a")
+    bench.operate("cancel", "f/a")
     bench.end("f/a", addition=[lost("u1")])
     assert bench.states("f/new") == ["USER_STOPPED"]
 
@@ -94,7 +94,7 @@ def test_one_that_is_generated_anew_while_the_old_one_is_on_its_way_out(bench: B
     bench.start("f/a")
     bench.end("f/a", replace=[new_job("f-a", 2)])
     bench.start("f/a@2")
-    bench.verb("rerun", "f/a")
+    bench.operate("rerun", "f/a")
     bench.edit("f/b", on_missing="none")
     bench.start("f/a")
     bench.end("f/a", replace=[lost("f-a", 2, "nowhere")])

@@ -132,7 +132,7 @@ def test_who_does_not_mind_a_missing_output_waits_for_the_retries_as_well(bench:
     bench.edit("f/b", on_missing="none")
     die(bench)
     assert bench.states("f/b") == ["WAITING"]
-    bench.verb("cancel", "f/a")
+    bench.operate("cancel", "f/a")
     assert bench.states("f/b") == ["READY"]
 
 
@@ -180,7 +180,7 @@ def test_many_retries_at_once_read_their_flow_once(bench: Bench, monkeypatch: py
 
 def test_retry_by_hand_is_the_retry_that_was_to_come(bench: Bench) -> None:
     die(bench)
-    (step,) = bench.verb("retry", "f/a").steps
+    (step,) = bench.operate("retry", "f/a").steps
     assert step.reason == "FAILED, to be retried: that is done now, as attempt 2"
     job = bench.job("f/a")
     assert (job.state, job.retried, job.retry_at) == (JobState.READY, ["walltime"], None)
@@ -191,19 +191,19 @@ def test_retry_of_what_has_failed_for_good_counts_anew(bench: Bench) -> None:
     die(bench)
     bench.wait(10)
     die(bench, Cause.OOM)
-    bench.verb("retry", "f/a")
+    bench.operate("retry", "f/a")
     assert bench.job("f/a").retried == []
     assert die(bench).retried == ["walltime"]
 
 
 def test_rerun_counts_anew(bench: Bench) -> None:
     die(bench)
-    bench.verb("rerun", "f/a")
+    bench.operate("rerun", "f/a")
     assert (bench.job("f/a").retried, bench.job("f/a").retry_at) == ([], None)
     die(bench)
     bench.wait(10)
     bench.start("f/a")
-    bench.verb("rerun", "f/a")
+    bench.operate("rerun", "f/a")
     bench.killed("f/a", Cause.WALLTIME)
     job = bench.job("f/a")
     assert (job.state, job.retried, job.retry_at) == (JobState.READY, [], None)
@@ -211,21 +211,21 @@ def test_rerun_counts_anew(bench: Bench) -> None:
 
 def test_cancel_makes_no_more_retries(bench: Bench) -> None:
     die(bench)
-    (step,) = bench.verb("cancel", "f/a").steps
+    (step,) = bench.operate("cancel", "f/a").steps
     assert step.effect is Effect.GIVE_UP
     job = bench.job("f/a")
     assert (job.state, job.retry_at, job.error) == (JobState.FAILED, None, "killed")
     assert not bench.wait(100)
-    assert bench.verb("cancel", "f/a").steps == []
+    assert bench.operate("cancel", "f/a").steps == []
 
 
 def test_pause_keeps_the_retry_until_resume(bench: Bench) -> None:
     die(bench)
-    assert bench.verb("resume", "f/a").steps == []
-    bench.verb("pause", "f/a")
+    assert bench.operate("resume", "f/a").steps == []
+    bench.operate("pause", "f/a")
     assert bench.states("f/a") == ["PAUSED"]
     assert not bench.wait(100)
-    bench.verb("resume", "f/a")
+    bench.operate("resume", "f/a")
     assert (bench.job("f/a").state, bench.job("f/a").retried) == (JobState.READY, ["walltime"])
 
 

@@ -34,7 +34,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def refusal(bench: Bench, verb: str, *paths: str) -> tuple[str, str]:
     """Return why a verb is refused, and what would work; nothing may change."""
     before = bench.jobs()
-    plan = bench.verb(verb, *paths)
+    plan = bench.operate(verb, *paths)
     assert plan.steps == []
     assert bench.jobs() == before
     (one,) = plan.refusals
@@ -49,7 +49,7 @@ class TestRetry:
         job = bench.job("f/a")
         wanted = msgspec.structs.replace(job, wanted=config(priority=7), state=JobState.REMOTE_ERROR)
         bench.store.write(lambda writer: writer.put_job(wanted))
-        bench.verb("retry", "f/a")
+        bench.operate("retry", "f/a")
         again = bench.job("f/a")
         assert (again.state, again.error, again.cause, again.wanted) == (JobState.READY, None, None, None)
         assert again.config.priority_value == 7
@@ -61,7 +61,7 @@ class TestRetry:
     def test_says_who_asked_for_it(self, bench: Bench) -> None:
         bench.start("f/a")
         bench.end("f/a", error="no luck")
-        bench.verb("retry", "f/a")
+        bench.operate("retry", "f/a")
         with bench.store.read() as view:
             asked, *moves = view.events("job/f/a")[-3:]
         assert (asked.type, asked.by, asked.attempt) == ("Retry", BY, 1)
@@ -86,20 +86,20 @@ class TestRerun:
     def test_of_a_completed_job_keeps_its_output_and_the_results_made_of_it(self, bench: Bench) -> None:
         bench.run("f/a", "f/b")
         assert bench.states("f/c", "f/d", "g/x") == ["READY"] * 3
-        bench.verb("rerun", "f/a")
+        bench.operate("rerun", "f/a")
         assert bench.states("f/a", "f/b", "f/c", "f/d") == ["READY", "COMPLETED", "READY", "WAITING"]
         assert bench.output("f-a") == "f-a_1.1"
         bench.start("f/a")
         bench.end("f/a", error="worse than before")
         assert bench.output("f-a") == "f-a_1.1"
-        bench.verb("retry", "f/a")
+        bench.operate("retry", "f/a")
         bench.run("f/a")
         assert bench.output("f-a") == "f-a_1.3"
         assert bench.states("f/d", "f/b") == ["READY", "COMPLETED"]
 
     def test_with_descendants_runs_them_in_order_in_all_flows(self, bench: Bench) -> None:
         bench.run("f/a", "f/b", "f/c", "g/x")
-        plan = bench.verb("rerun", "f/a", descendants=True)
+        plan = bench.operate("rerun", "f/a", descendants=True)
         assert plan.steps[0].job.path == "f/a"
         assert {step.job.path for step in plan.steps} == {"f/a", "f/b", "f/c", "g/x"}
         assert bench.states("f/a", "f/b", "f/c", "f/d", "g/x") == ["READY"] + ["WAITING"] * 4
@@ -112,7 +112,7 @@ class TestRerun:
         reason, hint = refusal(bench, "rerun", "f/a")
         assert reason == "f/b is RUNNING and works with its output"
         assert "--with-descendants" in hint
-        plan = bench.verb("rerun", "f/a", "f/b")
+        plan = bench.operate("rerun", "f/a", "f/b")
         assert [step.effect for step in plan.steps] == [Effect.AGAIN, Effect.CANCEL_THEN_AGAIN]
         bench.run("f/a")
         assert bench.states("f/b") == ["RUNNING"]
@@ -123,7 +123,7 @@ class TestRerun:
     def test_with_descendants_cancels_those_that_run(self, bench: Bench) -> None:
         bench.run("f/a")
         bench.start("f/b")
-        plan = bench.verb("rerun", "f/a", descendants=True)
+        plan = bench.operate("rerun", "f/a", descendants=True)
         assert [(step.job.path, step.effect) for step in plan.steps] == [
             ("f/a", Effect.AGAIN),
             ("f/b", Effect.CANCEL_THEN_AGAIN),
@@ -134,7 +134,7 @@ class TestRerun:
     @pytest.mark.parametrize("state", sorted(ACTIVE))
     def test_of_an_active_job_ends_that_attempt_first(self, bench: Bench, state: JobState) -> None:
         bench.start("f/a", state=state)
-        bench.verb("rerun", "f/a")
+        bench.operate("rerun", "f/a")
         job = bench.job("f/a")
         assert (job.state, job.attempt, job.again) == (state, 1, True)
         assert job.cancel == f"rerun by {BY}"
@@ -148,26 +148,26 @@ class TestRerun:
     @pytest.mark.parametrize("error", ["", "no luck"])
     def test_an_attempt_that_ends_by_itself_meanwhile_does_not_count(self, bench: Bench, error: str) -> None:
         bench.start("f/a")
-        bench.verb("rerun", "f/a")
+        bench.operate("rerun", "f/a")
         bench.end("f/a", error=error, addition=[new_job("u1")], stored_data={"a": 1}, stop_jobflow=True)
         assert bench.states("f/a", "f/b") == ["READY", "WAITING"]
         assert (bench.output("f-a"), len(bench.jobs()), bench.job("f/a").stored_data) == (None, 5, None)
 
     def test_asked_twice_or_cancelled_after_all(self, bench: Bench) -> None:
         bench.start("f/a")
-        bench.verb("rerun", "f/a")
+        bench.operate("rerun", "f/a")
         assert refusal(bench, "rerun", "f/a")[0] == "it is being cancelled to run again already"
-        bench.verb("cancel", "f/a")
+        bench.operate("cancel", "f/a")
         assert refusal(bench, "cancel", "f/a")[0] == "it is being cancelled already"
         bench.killed("f/a")
         assert bench.states("f/a") == ["USER_STOPPED"]
-        bench.verb("rerun", "f/a")
+        bench.operate("rerun", "f/a")
         assert bench.states("f/a") == ["READY"]
 
     def test_of_a_job_that_is_being_cancelled(self, bench: Bench) -> None:
         bench.start("f/a")
-        bench.verb("cancel", "f/a")
-        bench.verb("rerun", "f/a")
+        bench.operate("cancel", "f/a")
+        bench.operate("rerun", "f/a")
         bench.killed("f/a")
         assert bench.states("f/a") == ["READY"]
 
@@ -175,7 +175,7 @@ class TestRerun:
         bench.start("f/a")
         bench.end("f/a", stop_jobflow=True)
         assert bench.states("f/b", "f/c") == ["STOPPED", "STOPPED"]
-        bench.verb("rerun", "f/b")
+        bench.operate("rerun", "f/b")
         bench.start("f/b")
         bench.end("f/b", addition=[new_job("u1")])
         assert bench.states("f/new", "f/c") == ["READY", "STOPPED"]
@@ -191,7 +191,7 @@ class TestGenerated:
         bench.run("f/new")
         bench.start("f/more", "f/r")
         bench.end("f/r", addition=[new_job("u4", name="deep")])
-        plan = bench.verb("rerun", "f/a")
+        plan = bench.operate("rerun", "f/a")
         superseded = [step.job.key for step in plan.steps if step.effect is Effect.SUPERSEDE]
         assert superseded == ["new", "more", "r", "deep"]
         assert bench.states("f/new", "f/more", "f/r", "f/deep") == [
@@ -211,7 +211,7 @@ class TestGenerated:
             bench.end("f/a", addition=[new_job(f"u{number}")])
             new = bench.job("f/new")
             assert (new.uuid, new.current, new.generator_attempt) == (f"u{number}", True, number)
-            bench.verb("rerun", "f/a")
+            bench.operate("rerun", "f/a")
 
     def test_a_replacement_of_a_former_life_neither_counts_nor_hides_the_new_output(
         self, bench: Bench
@@ -220,7 +220,7 @@ class TestGenerated:
         bench.end("f/a", replace=[new_job("f-a", 2)])
         bench.run("f/a@2")
         assert bench.states("f/b") == ["READY"]
-        bench.verb("rerun", "f/a")
+        bench.operate("rerun", "f/a")
         assert bench.states("f/b", "f/a@2") == ["WAITING", "COMPLETED"]
         assert bench.output("f-a") == "f-a_2.1", "until there is a new one"
         bench.run("f/a")
@@ -231,7 +231,7 @@ class TestGenerated:
         bench.start("f/a")
         bench.end("f/a", replace=[new_job("f-a", 2)])
         bench.run("f/a@2")
-        bench.verb("rerun", "f/a")
+        bench.operate("rerun", "f/a")
         bench.start("f/a")
         bench.end("f/a", replace=[new_job("f-a", 2)])
         assert bench.states("f/a@2", "f/b") == ["READY", "WAITING"]
@@ -243,7 +243,7 @@ class TestGenerated:
         bench.start("f/a")
         bench.end("f/a", replace=[new_job("f-a", 2)])
         bench.start("f/a@2")
-        bench.verb("rerun", "f/a")
+        bench.operate("rerun", "f/a")
         bench.start("f/a")
         bench.end("f/a", replace=[new_job("f-a", 2)])
         job = bench.job("f/a@2")
@@ -255,14 +255,14 @@ class TestGenerated:
 
 class TestPauseAndResume:
     def test_there_and_back(self, bench: Bench) -> None:
-        bench.verb("pause", "f/a", "f/b")
+        bench.operate("pause", "f/a", "f/b")
         assert bench.states("f/a", "f/b") == ["PAUSED", "PAUSED"]
         assert bench.job("f/a").held == BY
         assert refusal(bench, "pause", "f/a") == (
             "it is PAUSED; pause is for jobs that are READY or WAITING",
             "",
         )
-        bench.verb("resume", "f/a", "f/b")
+        bench.operate("resume", "f/a", "f/b")
         assert bench.states("f/a", "f/b") == ["READY", "WAITING"]
         assert bench.job("f/a").held is None
 
@@ -277,7 +277,7 @@ class TestPauseAndResume:
     def test_a_suspended_flow_keeps_its_jobs(self, bench: Bench) -> None:
         bench.flow("s", {"a": []}, suspended=True)
         bench.start("s/a")
-        bench.verb("rerun", "s/a")
+        bench.operate("rerun", "s/a")
         bench.killed("s/a")
         assert bench.states("s/a") == ["PAUSED"]
         reason, hint = refusal(bench, "resume", "s/a")
@@ -290,15 +290,15 @@ class TestCancelAndForget:
     def test_cancel_before_the_start(self, bench: Bench, state: str) -> None:
         path = "f/b" if state == "WAITING" else "f/a"
         if state == "PAUSED":
-            bench.verb("pause", path)
-        bench.verb("cancel", path)
+            bench.operate("pause", path)
+        bench.operate("cancel", path)
         assert bench.states(path) == ["USER_STOPPED"]
         assert "ended" not in refusal(bench, "cancel", path)[1]
 
     def test_who_does_not_mind_goes_on_without_a_cancelled_job(self, bench: Bench) -> None:
         bench.flow("h", {"x": [], "y": ["f/c"], "z": ["f/c"]})
         bench.edit("h/y", on_missing="none")
-        bench.verb("cancel", "f/b")
+        bench.operate("cancel", "f/b")
         assert bench.states("f/c", "h/y", "h/z") == ["WAITING", "READY", "WAITING"]
         bench.edit("h/x", on_missing="pass", parents=["f-a"], state=JobState.WAITING)
         bench.start("f/a")
@@ -308,7 +308,7 @@ class TestCancelAndForget:
 
     def test_who_does_not_mind_is_cancelled_with_the_rest(self, bench: Bench) -> None:
         bench.edit("f/b", on_missing="none")
-        bench.verb("cancel", "f/a", "f/b")
+        bench.operate("cancel", "f/a", "f/b")
         assert bench.states("f/a", "f/b") == ["USER_STOPPED", "USER_STOPPED"]
         assert "WAITING -> READY" not in bench.events("f/b", "State")
 
@@ -326,27 +326,27 @@ class TestCancelAndForget:
         bench.end("f/a", addition=[new_job("u1")])
         bench.run("f/new")
         assert "wanted" in refusal(bench, "forget", "f/a")[0]
-        bench.verb("rerun", "f/a")
-        bench.verb("forget", "f/new")
+        bench.operate("rerun", "f/a")
+        bench.operate("forget", "f/new")
         assert [job.uuid for job in bench.jobs() if job.generated_by] == []
         assert bench.output("u1") is None
         bench.run("f/a")
 
     def test_forget_takes_what_replaced_the_job_as_well(self, bench: Bench) -> None:
         self.replaced(bench)
-        plan = bench.verb("forget", "old/a")
+        plan = bench.operate("forget", "old/a")
         assert [step.job.path for step in plan.steps] == ["old/a", "old/a@2", "old/a@3"]
         assert [job.path for job in bench.jobs() if job.flow == "old"] == ["old/b"]
         assert bench.output("old-a") is None
-        bench.verb("forget", "old/b")
+        bench.operate("forget", "old/b")
 
     def test_forget_of_all_generations_or_of_the_last_one(self, bench: Bench) -> None:
         self.replaced(bench)
-        bench.verb("forget", "old/a@3")
+        bench.operate("forget", "old/a@3")
         assert bench.output("old-a") == "old-a_2.1"
-        plan = bench.verb("forget", "old/a@2", "old/a")
+        plan = bench.operate("forget", "old/a@2", "old/a")
         assert [step.job.path for step in plan.steps] == ["old/a@2", "old/a"]
-        bench.verb("forget", "old/b")
+        bench.operate("forget", "old/b")
 
     def test_forget_nothing_that_was_replaced_by_what_still_runs(self, bench: Bench) -> None:
         self.replaced(bench)
@@ -373,7 +373,7 @@ class TestCancelAndForget:
             bench.start(path)
             bench.end(path, replace=[new_job("old-a", index)])
         bench.run("old/a@3")
-        bench.verb("cancel", "old/b")
+        bench.operate("cancel", "old/b")
         with bench.store.read() as view:
             flow = view.flow("old")
         assert flow is not None
@@ -389,8 +389,8 @@ class TestCancelAndForget:
         removed = msgspec.structs.replace(flow, removed=True)
         bench.store.write(lambda writer: writer.put_flow(removed))
         assert refusal(bench, "rerun", "old/a")[0] == "its flow was removed from git"
-        bench.verb("forget", "old/a")
-        bench.verb("forget", "old/b")
+        bench.operate("forget", "old/a")
+        bench.operate("forget", "old/b")
         with bench.store.read() as view:
             assert (view.flow("old"), view.jobs_of("old")) == (None, [])
 
@@ -402,7 +402,7 @@ class TestCancelAndForget:
         removed = msgspec.structs.replace(flow, removed=True)
         bench.store.write(lambda writer: writer.put_flow(removed))
         assert refusal(bench, "forget", "f/b")[0] == "g/x needs its output"
-        bench.verb("forget", "f/c")
+        bench.operate("forget", "f/c")
 
     def test_forget_deletes_the_blobs_of_additional_stores(self, bench: Bench) -> None:
         bench.flow("old", {"a": []}, removed=True)
@@ -412,7 +412,7 @@ class TestCancelAndForget:
         bench.start("old/a")
         bench.end("old/a", output={"big": {"blob_uuid": "b1", "store": "data"}})
         assert outputs.blob("data", "b1") is not None
-        bench.verb("forget", "old/a")
+        bench.operate("forget", "old/a")
         assert outputs.blob("data", "b1") is None
 
 
@@ -441,7 +441,7 @@ class Life:
         else:
             verb = VERBS[second % len(VERBS)]
             chosen = [job for number, job in enumerate(jobs) if first >> (number % 16) & 1]
-            self.bench.verb_on(verb, chosen, descendants=verb == "rerun" and second % 3 == 0)
+            self.bench.operate_on(verb, chosen, descendants=verb == "rerun" and second % 3 == 0)
 
     def _one_of(self, jobs: list[JobRecord], number: int, do: Callable[[JobRecord], Any]) -> None:
         if jobs:
@@ -514,8 +514,8 @@ def test_random_lives(tmp_path_factory: pytest.TempPathFactory, steps: list[tupl
         job.uuid for job in waiting
     }
     assert all(set(job.parents) & blocked for job in waiting)
-    bench.verb_on("rerun", [job for job in bench.jobs() if job.current])
-    bench.verb_on("resume", [job for job in bench.jobs() if job.current])
+    bench.operate_on("rerun", [job for job in bench.jobs() if job.current])
+    bench.operate_on("resume", [job for job in bench.jobs() if job.current])
     life.drain()
     assert {job.state for job in bench.jobs() if job.current} == {JobState.COMPLETED}
     bench.store.close()

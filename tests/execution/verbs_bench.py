@@ -13,19 +13,19 @@ from reconciler.actual.writer import Writer
 from reconciler.execution.run_files import next_attempt
 from reconciler.jobs.dependencies import initial_state, parents_ready
 from reconciler.jobs.job_json import JobError, JobResponse, JobResult
-from reconciler.jobs.operations import VerbActor
+from reconciler.jobs.operations import OperationRunner
 from reconciler.jobs.outputs import EmbeddedOutputs
-from reconciler.jobs.responses import fail, take_in
+from reconciler.jobs.responses import apply_result, fail
 from reconciler.jobs.restarts import begin_due
 from reconciler.jobs.transitions import move
 from reconciler.model.manifests import WorkerSpec
-from reconciler.model.operations import JobVerb
+from reconciler.model.operations import JobOperation
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import ACTIVE, BROKEN, JobState
-from reconciler.plan.operations import VerbPlan, VerbPlanner
+from reconciler.plan.operations import OperationPlan, OperationPlanner
 
 PROJECT = Origin(Level.PROJECT, "Project", "test", "/spec/defaults/worker")
 BY = "ada (Ada Tester <ada@example.invalid>)"
@@ -135,7 +135,9 @@ class Bench:
             documents=[] if error else [document], response=JobResponse(**response),
         )  # fmt: skip
         self.store.write(
-            lambda writer: take_in(writer, job.id, job.attempt, result, self.outputs, self.config, self.clock)
+            lambda writer: apply_result(
+                writer, job.id, job.attempt, result, self.outputs, self.config, self.clock
+            )
         )
 
     def killed(self, path: str, cause: Cause | None = None) -> None:
@@ -171,19 +173,21 @@ class Bench:
             self.start(path)
             self.end(path)
 
-    def verb(self, verb: str, *paths: str, descendants: bool = False) -> VerbPlan:
+    def operate(self, operation: str, *paths: str, descendants: bool = False) -> OperationPlan:
         """Do a verb to jobs, as the command line does."""
-        return self.verb_on(verb, [self.job(path) for path in paths], descendants=descendants)
+        return self.operate_on(operation, [self.job(path) for path in paths], descendants=descendants)
 
-    def verb_on(self, verb: str, jobs: Sequence[JobRecord], *, descendants: bool = False) -> VerbPlan:
+    def operate_on(
+        self, operation: str, jobs: Sequence[JobRecord], *, descendants: bool = False
+    ) -> OperationPlan:
         """Do a verb to jobs."""
         self.clock += 1
 
-        def write(writer: Writer) -> VerbPlan:
-            planner = VerbPlanner(writer, self.config.workers, lambda flow: f"flows/{flow}.yaml:9")
+        def write(writer: Writer) -> OperationPlan:
+            planner = OperationPlanner(writer, self.config.workers, lambda flow: f"flows/{flow}.yaml:9")
             present = [_known(writer, job.id) for job in jobs]
-            plan = planner.plan(JobVerb(verb), present, descendants=descendants)
-            VerbActor(writer, plan, BY, f"reconcile {verb} ...", self.clock).carry_out()
+            plan = planner.plan(JobOperation(operation), present, descendants=descendants)
+            OperationRunner(writer, plan, BY, f"reconcile {operation} ...", self.clock).carry_out()
             return plan
 
         return self.store.write(write)

@@ -12,8 +12,8 @@ import pytest
 from reconciler.cli.context import Context, Options
 from reconciler.cli.views.log_text import LogTeller
 from reconciler.execution.worker.access import Accesses
-from reconciler.execution.worker.remote_cache import Shelves
-from reconciler.loop import lane_of, open_outputs
+from reconciler.execution.worker.remote_cache import RemoteCaches
+from reconciler.loop import open_outputs, worker_runner
 from reconciler.model.records import AppliedConfig
 from reconciler.watch.notices import Notices
 from reconciler.watch.source_thread import Settings, SourceThread
@@ -65,8 +65,8 @@ class Day:
 
     def _hire(self, config: AppliedConfig) -> WorkerThread:
         store, hosts = self.site.store, self.site.hosts
-        accesses = Accesses(config.workers, self.source.repository, hosts, Shelves())
-        lane = lane_of("here", store, open_outputs(store, config), accesses)
+        accesses = Accesses(config.workers, self.source.repository, hosts, RemoteCaches())
+        lane = worker_runner("here", store, open_outputs(store, config), accesses)
         return WorkerThread(lane, lambda: self.now, self.notices, lambda: None)
 
     def close(self) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from reconciler.actual.writer import Writer
-from reconciler.jobs.operations import VerbActor
+from reconciler.jobs.operations import OperationRunner
 from reconciler.model.health import flow_status
-from reconciler.model.operations import JobVerb
+from reconciler.model.operations import JobOperation
 from reconciler.model.states import JobState
-from reconciler.plan.operations import VerbPlanner
+from reconciler.plan.operations import OperationPlanner
 from tests.execution.support import World, eventually, processes_below
 from tests.loop.growing import Tree, completed, current, facts, grown, history, log, news, plan, settle, state
 
@@ -223,7 +223,9 @@ def test_outputs_that_another_flow_shares(world: World) -> None:
     assert news(world, once) == sorted(["child", "detour", "g", "generate"])
     assert facts(world)["held/user"] == old["held/user"]
     generator = next(job for job in history(world) if job.key == "generate")
-    refused = world.view(lambda view: VerbPlanner(view, ["w1"]).plan(JobVerb.FORGET, [generator])).refusals
+    refused = world.view(
+        lambda view: OperationPlanner(view, ["w1"]).plan(JobOperation.FORGET, [generator])
+    ).refusals
     assert [one.reason for one in refused] == ["held/user needs its output"]
     twice = log(world)
     write(world, SMALL)
@@ -292,8 +294,8 @@ def test_a_result_of_which_a_part_was_forgotten_is_computed_again(world: World) 
     (detour,) = [job for job in history(world) if job.key == "detour"]
 
     def forget(writer: Writer) -> None:
-        plan = VerbPlanner(writer, ["w1"]).plan(JobVerb.FORGET, [detour])
-        VerbActor(writer, plan, "ada", "reconcile forget f/detour", 1e9).carry_out()
+        plan = OperationPlanner(writer, ["w1"]).plan(JobOperation.FORGET, [detour])
+        OperationRunner(writer, plan, "ada", "reconcile forget f/detour", 1e9).carry_out()
 
     world.store.write(forget)
     assert [(job.key, job.state) for job in history(world)] == [("generate", JobState.USER_STOPPED)]

@@ -12,14 +12,14 @@ import pytest
 
 from reconciler.actual.writer import Writer
 from reconciler.jobs.dependencies import release_dependants
-from reconciler.jobs.operations import VerbActor
+from reconciler.jobs.operations import OperationRunner
 from reconciler.jobs.responses import fail
 from reconciler.jobs.transitions import move
 from reconciler.model.actions import Action, Subject
-from reconciler.model.operations import JobVerb
+from reconciler.model.operations import JobOperation
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, JobState
-from reconciler.plan.operations import VerbPlanner
+from reconciler.plan.operations import OperationPlanner
 from tests.loop.worlds import SharedBuilder, Silent, World
 
 FLOW = """
@@ -76,11 +76,13 @@ class Campaign:
     def states(self) -> str:
         return " ".join(self.job(key).state.value for key in "abcd")
 
-    def verb(self, verb: str, jobs: Sequence[JobRecord], *, descendants: bool = False) -> None:
+    def operate(self, operation: str, jobs: Sequence[JobRecord], *, descendants: bool = False) -> None:
         def write(writer: Writer) -> None:
             known = [job for one in jobs if (job := writer.job(one.id)) is not None]
-            plan = VerbPlanner(writer, ["w1", "w2"]).plan(JobVerb(verb), known, descendants=descendants)
-            VerbActor(writer, plan, "ada", f"reconcile {verb}", self.clock).carry_out()
+            plan = OperationPlanner(writer, ["w1", "w2"]).plan(
+                JobOperation(operation), known, descendants=descendants
+            )
+            OperationRunner(writer, plan, "ada", f"reconcile {operation}", self.clock).carry_out()
 
         self.world.store.write(write)
 
@@ -157,7 +159,7 @@ class TestWhoDoesNotMind:
 class TestToken:
     def test_failed_and_cancelled_jobs_run_again_once(self, campaign: Campaign) -> None:
         campaign.put(a=JobState.FAILED, c=JobState.COMPLETED)
-        campaign.verb("cancel", [campaign.job("d")])
+        campaign.operate("cancel", [campaign.job("d")])
         assert campaign.states() == "FAILED WAITING COMPLETED USER_STOPPED"
         done = campaign.reconcile("rerun: one")
         assert [(action.key, action.reason) for action in done] == [
@@ -182,7 +184,7 @@ class TestToken:
 
     def test_with_a_new_run_config_for_both(self, campaign: Campaign) -> None:
         campaign.put(a=JobState.FAILED, c=JobState.FAILED)
-        campaign.verb("cancel", [campaign.job("d")])
+        campaign.operate("cancel", [campaign.job("d")])
         campaign.reconcile("{rerun: 1, worker: w2}".strip("{}").replace(", ", "\n      "))
         assert campaign.states() == "READY WAITING READY READY"
         assert {campaign.job(key).config.worker_name for key in "abcd"} == {"w2"}
@@ -217,18 +219,18 @@ class TestToken:
 
 class TestWhatAPersonAskedFor:
     def test_the_end_of_a_suspension_leaves_paused_what_was_paused_by_hand(self, campaign: Campaign) -> None:
-        campaign.verb("pause", [campaign.job("c")])
+        campaign.operate("pause", [campaign.job("c")])
         campaign.reconcile("suspend: true")
         assert campaign.states() == "PAUSED PAUSED PAUSED PAUSED"
         campaign.reconcile("suspend: false")
         assert campaign.states() == "READY WAITING PAUSED READY"
-        campaign.verb("resume", [campaign.job("c")])
+        campaign.operate("resume", [campaign.job("c")])
         campaign.reconcile("priority: 3")
         assert campaign.states() == "READY WAITING READY READY"
 
     def test_a_removed_flow_does_not_run_again(self, campaign: Campaign) -> None:
         campaign.put(c=JobState.RUNNING)
-        campaign.verb("rerun", [campaign.job("c")])
+        campaign.operate("rerun", [campaign.job("c")])
         job = campaign.job("c")
         campaign.world.repository.remove("flows/f.yaml")
         campaign.world.repository.commit()
@@ -241,7 +243,7 @@ class TestWhatAPersonAskedFor:
     ) -> None:
         campaign.put(a=JobState.COMPLETED)
         campaign.reconcile("", FLOW.replace("{id: a, ", "{id: a, name: first, "))
-        campaign.verb("rerun", [campaign.job("a")])
+        campaign.operate("rerun", [campaign.job("a")])
         job = campaign.job("a")
         with campaign.world.store.read() as view:
             payload = view.payload(job.id) or b""
@@ -253,7 +255,7 @@ class TestWhatAPersonAskedFor:
         numbers = itertools.count()
         for _ in range(60):
             self._live(campaign, source)
-            campaign.verb(
+            campaign.operate(
                 source.choice(["retry", "rerun", "pause", "resume", "cancel"]),
                 [campaign.job(key) for key in source.sample("abcd", source.randint(1, 3))],
                 descendants=source.random() < 0.3,

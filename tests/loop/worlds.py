@@ -12,13 +12,13 @@ import msgspec
 
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.build.builder import Builder
+from reconciler.build.builder import FlowBuilder
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import flows_in_build_order
 from reconciler.jobs.dependencies import parents_ready, release_dependants
 from reconciler.jobs.transitions import move
 from reconciler.loop import Session
-from reconciler.model.actions import Action, Plan, Verb
+from reconciler.model.actions import Action, ActionType, Plan
 from reconciler.model.desired import DesiredState
 from reconciler.model.flows import BuiltFlow, build_key
 from reconciler.model.records import JobRecord
@@ -32,12 +32,12 @@ class SharedBuilder:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
-        self.builder: Builder | None = None
+        self.builder: FlowBuilder | None = None
 
     def build(self, source: Source, desired: DesiredState) -> dict[str, BuiltFlow]:
         """Build every flow of a desired state."""
         if self.builder is None:
-            self.builder = Builder(source, desired, self.state_dir)
+            self.builder = FlowBuilder(source, desired, self.state_dir)
         self.builder.source, self.builder.desired = source, desired
         built: dict[str, BuiltFlow] = {}
         for flow in flows_in_build_order(desired.flows):
@@ -131,7 +131,7 @@ class World:
         """What a reconcile would change now, but for removed flows whose last job has just ended."""
         with self.store.read() as view:
             removed = {flow.name for flow in view.flows() if flow.removed}
-        return [a for a in self.plan().effective if not (a.verb is Verb.FORGET and a.key in removed)]
+        return [a for a in self.plan().effective if not (a.type is ActionType.FORGET and a.key in removed)]
 
     def check_sound(self) -> None:
         """Nothing waits for what is there, nothing may start without what it needs, nobody is forgotten."""

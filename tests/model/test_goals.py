@@ -9,8 +9,8 @@ from reconciler.model.goals import (
     Doom,
     Goal,
     GoalKind,
+    GoalVerdict,
     Prospect,
-    Verdict,
     flow_verdict,
     job_verdict,
     waits_in_vain,
@@ -77,13 +77,13 @@ def test_a_deleted_job_is_history() -> None:
     assert _of(goal, job(S.COMPLETED, current=False)).prospect is HOLDS
 
 
-def _of(goal: Goal, one: JobRecord) -> Verdict:
+def _of(goal: Goal, one: JobRecord) -> GoalVerdict:
     return job_verdict(goal, one, hopeful)
 
 
 def flow(
     goal: Goal, *jobs: JobRecord, sync: tuple[Sync, str] = (Sync.SYNCED, ""), doom: Doom = hopeful
-) -> Verdict:
+) -> GoalVerdict:
     status = flow_status(FlowRecord(name="f", identity="", build_key=""), jobs)
     return flow_verdict(goal, "f", status, sync, jobs, doom)
 
@@ -103,17 +103,17 @@ def test_a_flow_is_synced_once_its_deferred_changes_are_applied() -> None:
     assert flow(goal, running).prospect is HOLDS
     running.wanted = RunConfig()
     late = flow(goal, running, sync=(Sync.OUT_OF_SYNC, "1 deferred change"))
-    assert late == Verdict("flow/f", PENDING, "OutOfSync: 1 deferred change")
+    assert late == GoalVerdict("flow/f", PENDING, "OutOfSync: 1 deferred change")
     assert flow(goal, job(S.COMPLETED), sync=(Sync.OUT_OF_SYNC, "it is invalid")).prospect is NEVER
 
 
 def test_all_jobs_of_a_flow() -> None:
     goal = Goal(GoalKind.STATE, states=frozenset({S.RUNNING}))
-    assert flow(goal, job(S.RUNNING, "a"), job(S.RUNNING, "b")) == Verdict(
+    assert flow(goal, job(S.RUNNING, "a"), job(S.RUNNING, "b")) == GoalVerdict(
         "flow/f", HOLDS, "2 of 2 jobs state=RUNNING"
     )
     part = flow(goal, job(S.RUNNING, "a"), job(S.READY, "b"))
-    assert part == Verdict("flow/f", PENDING, "1 of 2 jobs state=RUNNING; f/b READY")
+    assert part == GoalVerdict("flow/f", PENDING, "1 of 2 jobs state=RUNNING; f/b READY")
     assert flow(goal, job(S.READY, "a"), job(S.COMPLETED, "b")).prospect is NEVER
 
 
@@ -121,7 +121,7 @@ def test_a_worker_is_tried_again() -> None:
     assert worker_verdict("w", None).prospect is PENDING
     assert worker_verdict("w", WorkerStatus(reachable=True)).prospect is HOLDS
     down = worker_verdict("w", WorkerStatus(reachable=False, reason="no answer"))
-    assert down == Verdict("worker/w", PENDING, "Unreachable: no answer")
+    assert down == GoalVerdict("worker/w", PENDING, "Unreachable: no answer")
 
 
 def test_a_job_that_is_tried_again_may_still_reach_everything() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob, Revision
 from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.manifests import (
@@ -172,7 +172,7 @@ def _apply_to_flow(
     flows: dict[str, FlowRecord], jobs: dict[str, dict[str, JobRecord]], action: Action
 ) -> None:
     old = flows.get(action.key)
-    if action.verb in (Verb.SUBMIT, Verb.PATCH):
+    if action.type in (ActionType.SUBMIT, ActionType.PATCH):
         assert action.flow is not None and action.build_key is not None
         flows[action.key] = FlowRecord(
             name=action.key,
@@ -185,7 +185,7 @@ def _apply_to_flow(
             prune=action.flow.prune,
             protected=action.flow.is_protected(old is not None and old.protected),
         )
-    elif old is not None and action.verb is Verb.CANCEL:
+    elif old is not None and action.type is ActionType.CANCEL:
         flows[action.key] = msgspec.structs.replace(old, removed=True)
     elif old is not None and old.prune is Prune.ORPHAN:
         flows[action.key] = msgspec.structs.replace(old, removed=True, orphaned=True)
@@ -194,12 +194,12 @@ def _apply_to_flow(
 
 
 def _apply_to_job(jobs: dict[str, JobRecord], action: Action) -> None:
-    if action.record is not None and action.verb not in (Verb.PATCH, Verb.DEFER):
+    if action.record is not None and action.type not in (ActionType.PATCH, ActionType.DEFER):
         jobs[action.record.id] = _left(action.record)
     if action.wanted is None:
         return
     job, config = action.wanted.job, action.wanted.config
-    if action.verb in (Verb.SUBMIT, Verb.REPLACE):
+    if action.type in (ActionType.SUBMIT, ActionType.REPLACE):
         fresh = record(job, action.key.partition("/")[0], config=config, own=action.wanted.own)
         old = jobs.get(fresh.id)
         state = old.state if old is not None and old.state is JobState.COMPLETED else JobState.READY
@@ -250,4 +250,4 @@ def with_jobs(actual: ActualState, name: str, **states: Any) -> ActualState:
 
 def shown(plan: Plan) -> list[str]:
     """Return a plan as short lines: verb and key."""
-    return [f"{action.verb} {action.key}" for action in plan.actions]
+    return [f"{action.type} {action.key}" for action in plan.actions]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.model.actions import Plan, Verb
+from reconciler.model.actions import ActionType, Plan
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import FlowSpec, OnChange, Prune
@@ -319,4 +319,4 @@ def test_a_revision_never_changes_anything_against_itself(
     previous = {n: f.preview for n, f in store.built.items() if n not in builds}
     store = msgspec.structs.replace(store, built=builds, previous=previous)
     plan = compare(state, state, store, builds).plan
-    assert [action for action in plan.actions if action.verb is not Verb.KEEP] == []
+    assert [action for action in plan.actions if action.type is not ActionType.KEEP] == []

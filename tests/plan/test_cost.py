@@ -10,19 +10,19 @@ from qtoolkit.core.data_objects import QResources
 from qtoolkit.io.pbs import PBSIO
 from qtoolkit.io.slurm import SlurmIO
 
-from reconciler.model.actions import Action, JobPlan, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, JobPlan, Plan, Subject
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.records import ActualState, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Resources
 from reconciler.model.states import PENDING, JobState
 from reconciler.plan.configs import FlowConfigs
-from reconciler.plan.core_hours import UNKNOWN, Request, clock_seconds, request_of, slurm_seconds
+from reconciler.plan.core_hours import UNKNOWN, ResourceRequest, clock_seconds, request_of, slurm_seconds
 from reconciler.plan.cost import Cost, plan_cost
 from tests.plan.plan_support import built_job, desired, flow, record, worker
 
 
-def asked(scheduler: str, generic: bool = False, **values: Any) -> Request:
+def asked(scheduler: str, generic: bool = False, **values: Any) -> ResourceRequest:
     return request_of(scheduler, Resources(values, generic))
 
 
@@ -172,18 +172,18 @@ def test_grid_engine(values: dict[str, Any], expected: tuple[int | None, int | N
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"processes": 8, "time_limit": 3600}, Request(8, 3600, 0)),
-        ({"processes": 8, "threads_per_process": 2}, Request(16, None, 0)),
-        ({"nodes": 2, "processes_per_node": 4, "time_limit": 60}, Request(8, 60, 0)),
-        ({"processes": 8, "gpus_per_job": 2}, Request(8, None, 2)),
-        ({"processes": 8, "scheduler_kwargs": {"partition": "short"}}, Request(8, None, 0)),
+        ({"processes": 8, "time_limit": 3600}, ResourceRequest(8, 3600, 0)),
+        ({"processes": 8, "threads_per_process": 2}, ResourceRequest(16, None, 0)),
+        ({"nodes": 2, "processes_per_node": 4, "time_limit": 60}, ResourceRequest(8, 60, 0)),
+        ({"processes": 8, "gpus_per_job": 2}, ResourceRequest(8, None, 2)),
+        ({"processes": 8, "scheduler_kwargs": {"partition": "short"}}, ResourceRequest(8, None, 0)),
         ({"processes": 8, "scheduler_kwargs": {"ntasks": 64}}, UNKNOWN),
-        ({"nodes": 2}, Request(None, None, 0)),
-        ({"processes": 8, "time_limit": "1:00:00"}, Request(8, None, 0)),
-        ({}, Request(None, None, 0)),
+        ({"nodes": 2}, ResourceRequest(None, None, 0)),
+        ({"processes": 8, "time_limit": "1:00:00"}, ResourceRequest(8, None, 0)),
+        ({}, ResourceRequest(None, None, 0)),
     ],
 )
-def test_generic_resources(scheduler: str, values: dict[str, Any], expected: Request) -> None:
+def test_generic_resources(scheduler: str, values: dict[str, Any], expected: ResourceRequest) -> None:
     assert asked(scheduler, generic=True, **values) == expected
 
 
@@ -226,14 +226,14 @@ def plan_of(*actions: Action) -> Plan:
 
 
 def action(
-    state: DesiredState, verb: Verb, key: str, old: JobRecord | None = None, name: str = "f"
+    state: DesiredState, action_type: ActionType, key: str, old: JobRecord | None = None, name: str = "f"
 ) -> Action:
     """Return an action on a built job, with the run config that the revision gives it."""
     job = built_job(key, f"new {key}" if old is None else key, name)
     own, config = FlowConfigs(state, state.flows[name], {}).of_built(job)
     return Action(
-        verb=verb, subject=Subject.JOB, key=f"{name}/{key}", reason="", wanted=JobPlan(job, own, config),
-        record=old,
+        type=action_type, subject=Subject.JOB, key=f"{name}/{key}", reason="",
+        wanted=JobPlan(job, own, config), record=old,
     )  # fmt: skip
 
 
@@ -251,40 +251,43 @@ class TestPlans:
         state = revision(
             flow(jobs=["a", "b", "c", "d"], values=SMALL, own={"c": LARGE, "d": {"worker": "sh"}})
         )
-        cost = cost_of(state, *(action(state, Verb.SUBMIT, key) for key in "abcd"))
+        cost = cost_of(state, *(action(state, ActionType.SUBMIT, key) for key in "abcd"))
         assert [(group.worker, group.jobs, group.core_hours) for group in cost.groups] == [
             ("w1", 1, 640.0), ("w1", 2, 8.0), ("sh", 1, None),
         ]  # fmt: skip
-        assert cost.groups[1].request == Request(4, 3600, 0)
+        assert cost.groups[1].request == ResourceRequest(4, 3600, 0)
         assert cost.groups[1].resources == SMALL["resources"]
         assert (cost.core_hours, cost.jobs, cost.unknown, cost.known) == (648.0, 3, 1, True)
 
     def test_gpu_hours(self) -> None:
         state = revision(flow(values=GPU))
-        cost = cost_of(state, action(state, Verb.REPLACE, "a"), action(state, Verb.REPLACE, "b"))
+        cost = cost_of(state, action(state, ActionType.REPLACE, "a"), action(state, ActionType.REPLACE, "b"))
         assert (cost.core_hours, cost.gpu_hours) == (8.0, 4.0)
 
     def test_equal_resources_written_twice_are_one_group(self) -> None:
         again = {"resources": {"time": "1:00:00", "ntasks": 4}}
         state = revision(flow(own={"a": SMALL, "b": again}))
-        (group,) = cost_of(state, *(action(state, Verb.SUBMIT, key) for key in "ab")).groups
+        (group,) = cost_of(state, *(action(state, ActionType.SUBMIT, key) for key in "ab")).groups
         assert group.jobs == 2
 
     def test_generic_resources_are_a_group_of_their_own(self) -> None:
         state = revision(flow(own={"a": SMALL, "b": {"qresources": {"processes": 4, "time_limit": 3600}}}))
-        groups = cost_of(state, *(action(state, Verb.SUBMIT, key) for key in "ab")).groups
+        groups = cost_of(state, *(action(state, ActionType.SUBMIT, key) for key in "ab")).groups
         assert [(group.core_hours, group.jobs) for group in groups] == [(4.0, 1), (4.0, 1)]
         assert groups[1].resources == {"qresources": {"processes": 4, "time_limit": 3600}}
 
     def test_only_what_runs_costs(self) -> None:
         state = revision(flow(values=SMALL))
         old = record(built_job("a", "a"), config=config_of(SMALL))
-        others = [action(state, verb, "a", old) for verb in (Verb.CANCEL, Verb.FORGET, Verb.DEFER, Verb.KEEP)]
+        others = [
+            action(state, action_type, "a", old)
+            for action_type in (ActionType.CANCEL, ActionType.FORGET, ActionType.DEFER, ActionType.KEEP)
+        ]
         assert cost_of(state, *others) == Cost()
 
     def test_a_result_that_is_still_there_costs_nothing(self) -> None:
         state = revision(flow(values=SMALL))
-        again = action(state, Verb.SUBMIT, "a")
+        again = action(state, ActionType.SUBMIT, "a")
         assert again.wanted is not None
         done = record(again.wanted.job, state=JobState.COMPLETED, current=False)
         assert cost_of(state, again, jobs={"f": [done]}).jobs == 0
@@ -294,14 +297,14 @@ class TestPlans:
     def test_jobs_that_are_only_foreseen(self) -> None:
         state = revision(flow(own={"a": SMALL, "b": LARGE}))
         foreseen = [
-            Action(verb=Verb.SUBMIT, subject=Subject.JOB, key=f"f/{key}", reason="", build=True)
+            Action(type=ActionType.SUBMIT, subject=Subject.JOB, key=f"f/{key}", reason="", build=True)
             for key in "ab"
         ]
         assert cost_of(state, *foreseen).core_hours == 644.0
 
     def test_a_plan_without_known_cost(self) -> None:
         state = revision(flow(values={"worker": "sh"}))
-        cost = cost_of(state, action(state, Verb.SUBMIT, "a"))
+        cost = cost_of(state, action(state, ActionType.SUBMIT, "a"))
         assert (cost.known, cost.unknown, cost.core_hours) == (False, 1, 0.0)
 
 
@@ -310,7 +313,7 @@ class TestPatches:
     def test_only_jobs_that_have_yet_to_run_count(self, state: JobState) -> None:
         old = record(built_job("a", "a"), config=config_of(SMALL), state=state)
         head = revision(flow(values=LARGE))
-        cost = cost_of(head, action(head, Verb.PATCH, "a", old))
+        cost = cost_of(head, action(head, ActionType.PATCH, "a", old))
         expected = (1, 4.0, 640.0) if state in PENDING else (0, 0.0, 0.0)
         assert (cost.patched, cost.before, cost.after) == expected
         assert cost.core_hours == 0.0
@@ -318,23 +321,23 @@ class TestPatches:
     def test_a_foreseen_patch_finds_its_record(self) -> None:
         old = record(built_job("a", "a"), config=config_of(SMALL))
         head = revision(flow(values=LARGE))
-        patch = Action(verb=Verb.PATCH, subject=Subject.JOB, key="f/a", reason="", build=True)
+        patch = Action(type=ActionType.PATCH, subject=Subject.JOB, key="f/a", reason="", build=True)
         assert cost_of(head, patch, jobs={"f": [old]}).after == 640.0
 
     def test_a_priority_costs_nothing(self) -> None:
         old = record(built_job("a", "a"), config=config_of(SMALL))
         head = revision(flow(values=SMALL | {"priority": 3}))
-        assert cost_of(head, action(head, Verb.PATCH, "a", old)) == Cost()
+        assert cost_of(head, action(head, ActionType.PATCH, "a", old)) == Cost()
 
     def test_what_is_unknown_before_or_after_is_counted(self) -> None:
         old = record(built_job("a", "a"), config=config_of(SMALL))
         head = revision(flow(values={"worker": "sh", "resources": {}}))
-        cost = cost_of(head, action(head, Verb.PATCH, "a", old))
+        cost = cost_of(head, action(head, ActionType.PATCH, "a", old))
         assert (cost.patched, cost.patched_unknown, cost.known) == (0, 1, False)
 
     def test_the_old_worker_may_be_gone(self) -> None:
         old = record(built_job("a", "a"), config=config_of(SMALL | {"worker": "old"}))
         head = revision(flow(values=LARGE))
-        patch = plan_of(action(head, Verb.PATCH, "a", old))
+        patch = plan_of(action(head, ActionType.PATCH, "a", old))
         assert plan_cost(patch, head, ActualState().jobs, {}).patched_unknown == 1
         assert plan_cost(patch, head, {}, {"old": worker(scheduler_type="slurm")}).before == 4.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from reconciler.model.actions import Subject, Verb
+from reconciler.model.actions import ActionType, Subject
 from reconciler.model.desired import DesiredState, Hold
 from reconciler.model.manifests import FlowSpec, OnChange
 from reconciler.model.records import ActualState
@@ -207,7 +207,7 @@ def test_an_impossible_flow_waits_and_the_others_proceed() -> None:
 def test_the_summary_counts_flows_and_jobs() -> None:
     one = flow()
     plan = make_plan(desired(one), before((one, built(one))))
-    assert plan.count(Verb.SUBMIT, Subject.JOB) == 2
+    assert plan.count(ActionType.SUBMIT, Subject.JOB) == 2
     assert plan.summary() == {
         "Submit": 3,
         "Patch": 0,

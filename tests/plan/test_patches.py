@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.model.actions import Verb
+from reconciler.model.actions import ActionType
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import OnChange
 from reconciler.model.records import ActualState, JobRecord
@@ -117,7 +117,7 @@ def test_where_they_come_from_now_is_written_down_all_the_same() -> None:
     renamed = desired(flow(), rules=[rule("renamed", {"worker": "w2", "priority": 7}, name_filter="a")])
     for actual in (start(state), start(state, a={"state": JobState.RUNNING})):
         plan = make_plan(renamed, actual)
-        assert [(action.verb, action.key) for action in plan.restated] == [(Verb.KEEP, "f/a")]
+        assert [(action.type, action.key) for action in plan.restated] == [(ActionType.KEEP, "f/a")]
         wanted = plan.restated[0].wanted
         assert wanted is not None and wanted.config.worker is not None
         assert wanted.config.worker.origin.name == "renamed"
@@ -358,4 +358,4 @@ class TestGenerated:
         plan = make_plan(desired(flow(), rules=[wrong]), self.world())
         assert shown(plan) == ["Keep f"]
         assert [found.code for found in plan.diagnostics] == ["resources/shell-worker"]
-        assert all(action.verb is Verb.KEEP for action in plan.actions)
+        assert all(action.type is ActionType.KEEP for action in plan.actions)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reconciler.diagnostics import Diagnostic
-from reconciler.model.actions import Verb
+from reconciler.model.actions import ActionType
 from reconciler.model.manifests import Kind
 from reconciler.model.records import FlowRecord
 from reconciler.model.run_config import RunConfig, layer_of
@@ -61,9 +61,9 @@ def test_an_edit_patches_what_it_reaches_and_is_deferred_on_its_way() -> None:
     actual = with_jobs(actual, "f", b={"state": JobState.RUNNING})
     new = flow(values={"retries": {"limit": 2}})
     plan = make_plan(desired(new), actual)
-    jobs = {a.key: (a.verb, [(c.field, c.old, c.new) for c in a.changes]) for a in plan.actions if a.record}
+    jobs = {a.key: (a.type, [(c.field, c.old, c.new) for c in a.changes]) for a in plan.actions if a.record}
     change = [("retries", {"limit": 1}, {"limit": 2})]
-    assert jobs == {"f/a": (Verb.PATCH, change), "f/b": (Verb.DEFER, change)}
+    assert jobs == {"f/a": (ActionType.PATCH, change), "f/b": (ActionType.DEFER, change)}
 
 
 def test_a_removed_flow_takes_jobs_with_it_that_wait_for_a_retry() -> None:
@@ -72,7 +72,7 @@ def test_a_removed_flow_takes_jobs_with_it_that_wait_for_a_retry() -> None:
     waiting = {"state": JobState.FAILED, "retry_at": 9.0, "retried": ["oom"]}
     actual = with_jobs(actual, "f", a=waiting, b={"state": JobState.FAILED})
     plan = make_plan(desired(), actual, allow_prune=True)
-    assert [a.key for a in plan.actions if a.verb is Verb.CANCEL] == ["f", "f/a"]
+    assert [a.key for a in plan.actions if a.type is ActionType.CANCEL] == ["f", "f/a"]
 
 
 def test_no_retry_without_a_flow() -> None:

@@ -6,27 +6,27 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from reconciler.actual.fsck import indexes, links
-from reconciler.actual.fsck.problem import Check, Problem, Report
-from reconciler.actual.fsck.snapshot import JOB_INDEXES, Facts
+from reconciler.actual.fsck.problem import Problem, Report, StoreCheck
+from reconciler.actual.fsck.snapshot import JOB_INDEXES, Snapshot
 from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 
-Look = Callable[[Facts], Iterable[Problem]]
+Look = Callable[[Snapshot], Iterable[Problem]]
 
 
 def examine(view: View) -> Report:
-    """Check every invariant of a snapshot; changes nothing, and needs no lease.
+    """StoreCheck every invariant of a snapshot; changes nothing, and needs no lease.
 
     Raises
     ------
     WorldError
         The store itself is damaged, so that not even its records can be found.
     """
-    facts = Facts(view)
-    checks = [Check(name, count(facts), list(look(facts))) for name, count, look in CHECKS]
-    records = Check("records", facts.looked_at, facts.unreadable)  # events are read by their own check
-    keys = Check("keys", len(facts.jobs) + len(facts.flows), facts.misplaced)
+    facts = Snapshot(view)
+    checks = [StoreCheck(name, count(facts), list(look(facts))) for name, count, look in CHECKS]
+    records = StoreCheck("records", facts.looked_at, facts.unreadable)  # events are read by their own check
+    keys = StoreCheck("keys", len(facts.jobs) + len(facts.flows), facts.misplaced)
     return Report([records, keys, *checks])
 
 
@@ -52,24 +52,24 @@ def repair(store: Store) -> Report:
     return store.write(write)
 
 
-def _entries(table: str) -> Callable[[Facts], int]:
+def _entries(table: str) -> Callable[[Snapshot], int]:
     return lambda facts: facts.txn.count(table)
 
 
-def _jobs(facts: Facts) -> int:
+def _jobs(facts: Snapshot) -> int:
     return len(facts.jobs)
 
 
-def _active(facts: Facts) -> int:
+def _active(facts: Snapshot) -> int:
     return sum(1 for job in facts.jobs.values() if job.run_worker is not None)
 
 
-def _of_indexes() -> Iterator[tuple[str, Callable[[Facts], int], Look]]:
+def _of_indexes() -> Iterator[tuple[str, Callable[[Snapshot], int], Look]]:
     for table in JOB_INDEXES:
         yield f"index {table}", _entries(table), partial(indexes.job_index, table=table)
 
 
-CHECKS: tuple[tuple[str, Callable[[Facts], int], Look], ...] = (
+CHECKS: tuple[tuple[str, Callable[[Snapshot], int], Look], ...] = (
     *_of_indexes(),
     ("index events_about", _entries("events"), indexes.events_about),
     ("counters", lambda facts: 3, indexes.counters),

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from reconciler.actual import record_codec as records
 from reconciler.actual.fsck.problem import Edit, Problem, shown
-from reconciler.actual.fsck.snapshot import Facts
+from reconciler.actual.fsck.snapshot import Snapshot
 from reconciler.actual.keys import about_key, big_endian, number_of
 
 
-def job_index(facts: Facts, table: str) -> Iterator[Problem]:
+def job_index(facts: Snapshot, table: str) -> Iterator[Problem]:
     """Compare an index of jobs with the job records."""
     entries, found = facts.entries[table], set(facts.txn.keys(table))
     for key in sorted(entries.keys() - found):
@@ -28,7 +28,7 @@ def _dangling(table: str, key: bytes) -> Problem:
     return Problem(f"{table}/{shown(key)}", "the entry leads nowhere", edits=(Edit(table, key),))
 
 
-def events_about(facts: Facts) -> Iterator[Problem]:
+def events_about(facts: Snapshot) -> Iterator[Problem]:
     """Compare the index of events with the events; each is decoded once, none is kept in memory."""
     right = 0
     for number, event in facts.decoded("events", records.decode_event):
@@ -44,7 +44,7 @@ def events_about(facts: Facts) -> Iterator[Problem]:
             yield _dangling("events_about", key)
 
 
-def _leads_to_event(facts: Facts, key: bytes) -> bool:
+def _leads_to_event(facts: Snapshot, key: bytes) -> bool:
     raw = facts.txn.get("events", key[-8:])
     if raw is None:
         return False
@@ -54,7 +54,7 @@ def _leads_to_event(facts: Facts, key: bytes) -> bool:
         return False
 
 
-def counters(facts: Facts) -> Iterator[Problem]:
+def counters(facts: Snapshot) -> Iterator[Problem]:
     """The next number of a counter must be above all that were given."""
     used = {
         "event": _last(facts, "events"),
@@ -70,12 +70,12 @@ def counters(facts: Facts) -> Iterator[Problem]:
             yield Problem(f"meta/next/{name}", f"stands at {at}, but {highest} is used", edits=(edit,))
 
 
-def _last(facts: Facts, table: str) -> int:
+def _last(facts: Snapshot, table: str) -> int:
     last = next(iter(facts.txn.keys(table, reverse=True)), None)
     return number_of(last) if last is not None and len(last) == 8 else 0
 
 
-def unused(facts: Facts) -> Iterator[Problem]:
+def unused(facts: Snapshot) -> Iterator[Problem]:
     """What is noted as unused must still be there."""
     for key in facts.txn.keys("unused"):
         table, _, target = key.partition(b"\0")

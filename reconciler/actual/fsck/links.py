@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.actual.fsck.problem import RESTORE, Edit, Problem, shown
-from reconciler.actual.fsck.snapshot import Facts, Job
+from reconciler.actual.fsck.snapshot import Job, Snapshot
 from reconciler.actual.outputs import COLLECTION, has_document
 from reconciler.actual.record_codec import decode_build
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
@@ -13,13 +13,13 @@ from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 _REBUILT = "the next `reconcile --once` builds it again"
 
 
-def configuration(facts: Facts) -> Iterator[Problem]:
+def configuration(facts: Snapshot) -> Iterator[Problem]:
     """Where there are jobs, a revision was applied."""
     if facts.jobs and facts.config is None and facts.txn.get("meta", b"config") is None:
         yield Problem("meta/config", "there are jobs, but no applied configuration", RESTORE)
 
 
-def payloads(facts: Facts) -> Iterator[Problem]:
+def payloads(facts: Snapshot) -> Iterator[Problem]:
     """Every job has its payload, and every payload its job."""
     for key, job in facts.jobs.items():
         if facts.txn.get("payloads", key.encode()) is None:
@@ -32,14 +32,14 @@ def payloads(facts: Facts) -> Iterator[Problem]:
             yield Problem(f"payloads/{shown(raw)}", "the payload of no job", edits=edits)
 
 
-def _without_payload(facts: Facts, job: Job) -> Problem:
+def _without_payload(facts: Snapshot, job: Job) -> Problem:
     built = _built_payload(facts, job)
     edits = (Edit("payloads", job.id.encode(), built),) if built is not None else ()
     fix = "" if edits else "let the job that generated it run again: `reconcile rerun`, or " + RESTORE
     return Problem(job.subject, "its payload is missing", fix, edits)
 
 
-def _built_payload(facts: Facts, job: Job) -> bytes | None:
+def _built_payload(facts: Snapshot, job: Job) -> bytes | None:
     flow = facts.flows.get(job.flow)
     raw = facts.txn.get("builds", flow.build_key.encode()) if flow is not None else None
     try:
@@ -49,14 +49,14 @@ def _built_payload(facts: Facts, job: Job) -> bytes | None:
     return next((one.payload for one in built if (one.uuid, one.index) == (job.uuid, job.index)), None)
 
 
-def flows(facts: Facts) -> Iterator[Problem]:
+def flows(facts: Snapshot) -> Iterator[Problem]:
     """The flow of each job is there."""
     for job in facts.jobs.values():
         if job.flow not in facts.flows:
             yield Problem(job.subject, f"its flow '{job.flow}' is missing", RESTORE)
 
 
-def builds(facts: Facts) -> Iterator[Problem]:
+def builds(facts: Snapshot) -> Iterator[Problem]:
     """What a living flow was built to is there."""
     for name, flow in facts.flows.items():
         kept = flow.removed or flow.orphaned or not flow.build_key
@@ -64,7 +64,7 @@ def builds(facts: Facts) -> Iterator[Problem]:
             yield Problem(f"flow/{name}", "what it was built to is missing", _REBUILT)
 
 
-def generators(facts: Facts) -> Iterator[Problem]:
+def generators(facts: Snapshot) -> Iterator[Problem]:
     """Who generated a job that is wanted is there; history may be forgotten piece by piece."""
     for job in facts.jobs.values():
         flow = facts.flows.get(job.flow)
@@ -74,7 +74,7 @@ def generators(facts: Facts) -> Iterator[Problem]:
             yield Problem(job.subject, f"the job that generated it, {job.generator}, is missing", fix)
 
 
-def workers(facts: Facts) -> Iterator[Problem]:
+def workers(facts: Snapshot) -> Iterator[Problem]:
     """Of a job on its way it is known where it is."""
     known = facts.config.workers if facts.config is not None else {}
     for job in facts.jobs.values():
@@ -88,7 +88,7 @@ def workers(facts: Facts) -> Iterator[Problem]:
             yield Problem(job.subject, f"it is {job.state} on worker '{job.run_worker}', unknown here", fix)
 
 
-def outputs(facts: Facts) -> Iterator[Problem]:
+def outputs(facts: Snapshot) -> Iterator[Problem]:
     """The output of each completed job that is wanted is in the embedded store, if that is where they are."""
     if facts.config is None or facts.config.jobstore is not None:
         return
@@ -100,7 +100,7 @@ def outputs(facts: Facts) -> Iterator[Problem]:
             yield Problem(job.subject, "it is COMPLETED, but its output is missing", fix)
 
 
-def cleanups(facts: Facts) -> Iterator[Problem]:
+def cleanups(facts: Snapshot) -> Iterator[Problem]:
     """A run directory that is to be removed is named, and is none that a job is running in."""
     for key, path in facts.txn.scan("cleanups"):
         attempt = _attempt_of(key)

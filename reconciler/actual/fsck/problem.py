@@ -33,7 +33,7 @@ class Problem(msgspec.Struct, frozen=True):
         return bool(self.edits)
 
 
-class Check(msgspec.Struct, frozen=True):
+class StoreCheck(msgspec.Struct, frozen=True):
     """One invariant: its name, how many entries were looked at, and those that break it."""
 
     name: str
@@ -44,7 +44,7 @@ class Check(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """All checks, in their order."""
 
-    checks: list[Check]
+    checks: list[StoreCheck]
 
     @property
     def problems(self) -> list[Problem]:

@@ -12,7 +12,7 @@ from reconciler.actual import record_codec as records
 from reconciler.actual.compaction import decode_progress
 from reconciler.actual.fsck.problem import RESTORE, Edit, Problem, shown
 from reconciler.actual.keys import index_entries, number_of
-from reconciler.actual.transaction import Txn
+from reconciler.actual.transaction import Transaction
 from reconciler.actual.view import View
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
 from reconciler.model.states import JobState
@@ -44,11 +44,11 @@ class Job(msgspec.Struct, gc=False):
         return f"job/{self.path}"
 
 
-class Facts:
+class Snapshot:
     """One snapshot of the store."""
 
     def __init__(self, view: View) -> None:
-        self.txn: Txn = view.txn
+        self.txn: Transaction = view.txn
         self.looked_at = 0
         self.unreadable: list[Problem] = []
         self.misplaced: list[Problem] = []

@@ -62,11 +62,11 @@ def _add(word: str, key: str, help_text: str, read: Callable[[str], Any]) -> Non
     @global_options
     def set_field(context: Context, **given: Any) -> None:
         from reconciler.cli.edit.rule import set_value
-        from reconciler.plan.set_rule import Wanted, parse_selector
+        from reconciler.plan.set_rule import WantedValue, parse_selector
 
         labels = dict(read_label(text) for text in given["labels"])
         selector = parse_selector(given["selector"], labels, given["function"])
-        wanted = Wanted(key, read(given["value"]))
+        wanted = WantedValue(key, read(given["value"]))
         message = f"set {word} {given['value']} for {selector}"
         set_value(context, selector, wanted, _publishing(given, message))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from reconciler.cli.context import Context
-from reconciler.cli.edit.session import Desk, Publishing, Trial, decoded, desk
+from reconciler.cli.edit.session import EditSession, Publishing, Trial, decoded, edit_session
 from reconciler.cli.views.words import many, some
 from reconciler.desired.yaml.edit import EditError, append_document, remove_value, same
 from reconciler.desired.yaml.edit import set_value as set_in_text
@@ -18,7 +18,7 @@ from reconciler.model.run_config import Rule
 from reconciler.plan.set_rule import (
     Selection,
     Selector,
-    Wanted,
+    WantedValue,
     alike,
     folder_of_rules,
     ids_that_match,
@@ -34,7 +34,7 @@ HEADER = (
 )
 
 
-def set_value(context: Context, selector: Selector, wanted: Wanted, publishing: Publishing) -> None:
+def set_value(context: Context, selector: Selector, wanted: WantedValue, publishing: Publishing) -> None:
     """Give every job of a selector a value, by a rule with just this selector.
 
     Raises
@@ -44,7 +44,7 @@ def set_value(context: Context, selector: Selector, wanted: Wanted, publishing: 
     RefusedError
         The file of the rule cannot be edited now.
     """
-    with desk(context) as at:
+    with edit_session(context) as at:
         setter = _Setter(at, selector, wanted)
         rule = setter.rule_that_does()
         if rule is not None:
@@ -62,7 +62,7 @@ def _place(manifest: Manifest) -> str:
 class _Setter:
     """Looks for the smallest edit after which the jobs have the value."""
 
-    def __init__(self, at: Desk, selector: Selector, wanted: Wanted) -> None:
+    def __init__(self, at: EditSession, selector: Selector, wanted: WantedValue) -> None:
         self.at = at
         self.desired = at.head.desired
         self.selector = selector

@@ -59,7 +59,7 @@ class Publishing(msgspec.Struct, frozen=True):
     dry_run: bool
 
 
-class Desk:
+class EditSession:
     """HEAD of the checked-out branch, where edits of its files are tried and carried out."""
 
     def __init__(self, context: Context, source: Source, store: Store) -> None:
@@ -165,13 +165,13 @@ def _also_if_nobody_reads() -> Iterator[None]:
 
 
 @contextmanager
-def desk(context: Context) -> Iterator[Desk]:
+def edit_session(context: Context) -> Iterator[EditSession]:
     """Open the source and the store of this run for edits."""
     source = context.source(fetch=False)
     WorkTree(source)  # what cannot be committed to is refused before anything is looked up
     context.notice_uncommitted(source)
     with opened(context.state_dir(source)) as store:
-        yield Desk(context, source, store)
+        yield EditSession(context, source, store)
 
 
 def decoded(content: bytes | None) -> str:

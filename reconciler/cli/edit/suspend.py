@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.cli.context import Context
-from reconciler.cli.edit.session import Desk, Publishing, decoded, desk
+from reconciler.cli.edit.session import EditSession, Publishing, decoded, edit_session
 from reconciler.desired.yaml.edit import EditError, remove_value, set_value
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
@@ -22,7 +22,7 @@ def set_suspend(context: Context, flow: str, on: bool, reason: str | None, publi
     """
     if reason is not None and not on:
         raise InputError("--reason goes with `on`", hint="tell why it ends with -m")
-    with desk(context) as at:
+    with edit_session(context) as at:
         manifest = _manifest(at, flow)
         wanted = _wanted(manifest, on, reason)
         if all(manifest.spec.get(key, _ABSENT[key]) == value for key, value in wanted.items()):
@@ -41,7 +41,7 @@ _ABSENT = {"suspend": False, "suspend_reason": None}
 """What a key that is not given means."""
 
 
-def _manifest(at: Desk, flow: str) -> Manifest:
+def _manifest(at: EditSession, flow: str) -> Manifest:
     desired = at.head.desired
     manifest = desired.manifests.get(f"{Kind.FLOW}/{flow}")
     if flow in desired.invalid:

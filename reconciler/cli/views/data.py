@@ -191,7 +191,7 @@ def plan_data(plan: Plan, cost: Cost) -> Data:
         "base": plan.base,
         "actions": [
             {
-                "action": str(action.verb),
+                "action": str(action.type),
                 "kind": str(action.subject),
                 "key": action.key,
                 "reason": action.reason,

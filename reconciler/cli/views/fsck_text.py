@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from reconciler.actual.fsck.problem import Check, Problem, Report
+from reconciler.actual.fsck.problem import Problem, Report, StoreCheck
 from reconciler.cli.context import Context
 from reconciler.cli.views.doctor_text import COLORS, symbols
 from reconciler.cli.views.words import many
@@ -25,7 +25,7 @@ def show_report(context: Context, found: Report, left: Report) -> None:
     click.echo(_summary(found, left))
 
 
-def _show(context: Context, check: Check, remaining: Collection[tuple[str, str]]) -> None:
+def _show(context: Context, check: StoreCheck, remaining: Collection[tuple[str, str]]) -> None:
     status = Status.FAILED if check.problems else Status.OK
     symbol = context.style(symbols()[status], fg=COLORS[status])
     found = many(len(check.problems), "problem") + " in " if check.problems else ""

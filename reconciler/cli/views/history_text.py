@@ -10,16 +10,16 @@ import msgspec
 
 from reconciler.cli.context import Context
 from reconciler.cli.views.words import many
-from reconciler.model.actions import Verb
+from reconciler.model.actions import ActionType
 from reconciler.model.records import AppliedRevision, FlowActions
 
 _DONE = {
-    Verb.SUBMIT: "submitted",
-    Verb.REPLACE: "replaced",
-    Verb.PATCH: "patched",
-    Verb.DEFER: "deferred",
-    Verb.CANCEL: "cancelled",
-    Verb.FORGET: "forgotten",
+    ActionType.SUBMIT: "submitted",
+    ActionType.REPLACE: "replaced",
+    ActionType.PATCH: "patched",
+    ActionType.DEFER: "deferred",
+    ActionType.CANCEL: "cancelled",
+    ActionType.FORGET: "forgotten",
 }
 
 
@@ -108,7 +108,7 @@ def _parts(flows: Mapping[str, int], jobs: Mapping[str, int]) -> Iterator[str]:
         counted = [many(flows[verb], "flow")] if verb in flows else []
         counted += [many(jobs[verb], "job")] if verb in jobs else []
         if counted:
-            yield f"{' and '.join(counted)} {_DONE.get(Verb(verb), verb)}"
+            yield f"{' and '.join(counted)} {_DONE.get(ActionType(verb), verb)}"
 
 
 def heading(context: Context, applied: AppliedRevision, time: str) -> str:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from reconciler.cli.views.plan_text import cost_line, grouped, hours, plan_value, summary_text
 from reconciler.cli.views.words import many
 from reconciler.diagnostics import Diagnostic
-from reconciler.model.actions import Action, Plan, Subject, Verb
+from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.records import Change
 from reconciler.plan.cost import Cost, CostGroup
 
@@ -119,15 +119,15 @@ def _sections(plan: Plan, cost: Cost, limit: int) -> Iterator[Lines]:
     deferred = [action for action in plan.actions if action.is_deferred]
     yield _changes("Deferred until the job is editable", deferred, limit)
     yield _held(plan, limit)
-    yield _actions("Replaced", _of(plan, Verb.REPLACE), limit)
-    yield _actions("Submitted", _of(plan, Verb.SUBMIT), limit)
-    yield _actions("Cancelled or forgotten", _of(plan, Verb.CANCEL, Verb.FORGET), limit)
-    yield _changes("Patched", _of(plan, Verb.PATCH), limit)
+    yield _actions("Replaced", _of(plan, ActionType.REPLACE), limit)
+    yield _actions("Submitted", _of(plan, ActionType.SUBMIT), limit)
+    yield _actions("Cancelled or forgotten", _of(plan, ActionType.CANCEL, ActionType.FORGET), limit)
+    yield _changes("Patched", _of(plan, ActionType.PATCH), limit)
     yield _cost(cost, limit)
 
 
-def _of(plan: Plan, *verbs: Verb) -> list[Action]:
-    return [action for action in plan.actions if action.verb in verbs]
+def _of(plan: Plan, *verbs: ActionType) -> list[Action]:
+    return [action for action in plan.actions if action.type in verbs]
 
 
 # what needs a decision ------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def _diagnostic(found: Diagnostic) -> str:
 
 
 def _held(plan: Plan, limit: int) -> Lines:
-    held = [action for action in _of(plan, Verb.KEEP) if not action.is_deferred]
+    held = [action for action in _of(plan, ActionType.KEEP) if not action.is_deferred]
     lines = _list(held, lambda action: f"- {code(action.key)}: {plain(action.reason)}", limit)
     return _titled("Held, or not known yet", held, lines)
 

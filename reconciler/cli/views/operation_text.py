@@ -9,7 +9,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.views.data import Data
 from reconciler.cli.views.words import many, some
 from reconciler.model.operations import Effect
-from reconciler.plan.operations import Refusal, VerbPlan
+from reconciler.plan.operations import OperationPlan, Refusal
 
 _FEW = 40
 
@@ -34,7 +34,7 @@ _WORDS = {
 }
 
 
-def step_lines(context: Context, plan: VerbPlan) -> Iterator[str]:
+def step_lines(context: Context, plan: OperationPlan) -> Iterator[str]:
     """Yield a line a job; of very many only the first ones, unless --verbose."""
     limit = len(plan.steps) if context.options.verbose or len(plan.steps) <= _FEW else _FEW // 2
     for step in plan.steps[:limit]:
@@ -44,11 +44,11 @@ def step_lines(context: Context, plan: VerbPlan) -> Iterator[str]:
         yield f"     ... and {many(len(plan.steps) - limit, 'job')} more; -v shows all"
 
 
-def summary_line(context: Context, plan: VerbPlan, *, dry_run: bool) -> str:
+def summary_line(context: Context, plan: OperationPlan, *, dry_run: bool) -> str:
     """Return how many jobs have which effect."""
     counts = [(plan.count(effect), words) for effect, words in _WORDS.items()]
     text = ", ".join(f"{many(number, 'job')} {words}" for number, words in counts if number)
-    line = f"{plan.verb}: {text}" + ("; dry run, nothing was changed" if dry_run else "")
+    line = f"{plan.operation}: {text}" + ("; dry run, nothing was changed" if dry_run else "")
     return context.style(line, bold=True)
 
 
@@ -69,7 +69,7 @@ def left_alone_line(refusals: Sequence[Refusal]) -> str:
     return "left alone: " + ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
 
 
-def verb_data(plan: VerbPlan, refused: Iterable[Refusal], left: Iterable[Refusal]) -> Data:
+def verb_data(plan: OperationPlan, refused: Iterable[Refusal], left: Iterable[Refusal]) -> Data:
     """Return the data of ``-o json``."""
     return {
         "jobs": [

@@ -8,17 +8,17 @@ from typing import Any
 
 from reconciler.cli.context import Context
 from reconciler.cli.views.words import many
-from reconciler.model.actions import SYMBOLS, Action, Plan, Subject, Verb
+from reconciler.model.actions import SYMBOLS, Action, ActionType, Plan, Subject
 from reconciler.model.records import Change
 from reconciler.plan.cost import Cost
 
 _COLORS = {
-    Verb.SUBMIT: "green",
-    Verb.PATCH: "yellow",
-    Verb.REPLACE: "yellow",
-    Verb.CANCEL: "red",
-    Verb.FORGET: "red",
-    Verb.DEFER: "magenta",
+    ActionType.SUBMIT: "green",
+    ActionType.PATCH: "yellow",
+    ActionType.REPLACE: "yellow",
+    ActionType.CANCEL: "red",
+    ActionType.FORGET: "red",
+    ActionType.DEFER: "magenta",
 }
 _FEW = 40
 
@@ -35,10 +35,10 @@ def plan_lines(context: Context, plan: Plan) -> Iterator[str]:
 
 
 def _action_line(context: Context, action: Action) -> str:
-    verb = Verb.DEFER if action.is_deferred else action.verb
-    symbol = "?" if action.build and verb is Verb.REPLACE else SYMBOLS[verb]
+    action_type = ActionType.DEFER if action.is_deferred else action.type
+    symbol = "?" if action.build and action_type is ActionType.REPLACE else SYMBOLS[action_type]
     line = f"{symbol:>4} {action.subject.lower():<4} {action.key}  ({action.reason})"
-    color = _COLORS.get(verb)
+    color = _COLORS.get(action_type)
     return context.style(line, fg=color) if color else line
 
 
@@ -77,11 +77,11 @@ def _alike(one: Action, other: Action) -> bool:
 def _kind_of(action: Action) -> tuple[object, ...]:
     values = [(change.field, str(change.old), str(change.new)) for change in action.changes]
     shown = values if _shows_changes(action) else []
-    return (action.verb, action.reason, action.key.partition("/")[0], shown)
+    return (action.type, action.reason, action.key.partition("/")[0], shown)
 
 
 def _shows_changes(action: Action) -> bool:
-    return action.verb is Verb.PATCH or action.is_deferred
+    return action.type is ActionType.PATCH or action.is_deferred
 
 
 def _joined(run: list[Action]) -> Action:
@@ -92,18 +92,18 @@ def _joined(run: list[Action]) -> Action:
     names = ", ".join(action.key.partition("/")[2] for action in run[:3])
     more = f" and {len(run) - 3} more" if len(run) > 3 else ""
     return Action(
-        verb=first.verb, subject=Subject.JOB, key=f"{flow}/{{{names}{more}}}", reason=first.reason,
+        type=first.type, subject=Subject.JOB, key=f"{flow}/{{{names}{more}}}", reason=first.reason,
         changes=first.changes,
     )  # fmt: skip
 
 
 _WORDS = (
-    (Verb.SUBMIT, "to submit"),
-    (Verb.REPLACE, "to replace"),
-    (Verb.PATCH, "to patch"),
-    (Verb.DEFER, "deferred"),
-    (Verb.CANCEL, "to cancel"),
-    (Verb.FORGET, "to forget"),
+    (ActionType.SUBMIT, "to submit"),
+    (ActionType.REPLACE, "to replace"),
+    (ActionType.PATCH, "to patch"),
+    (ActionType.DEFER, "deferred"),
+    (ActionType.CANCEL, "to cancel"),
+    (ActionType.FORGET, "to forget"),
 )
 
 
@@ -120,8 +120,8 @@ def summary_text(plan: Plan) -> str:
     if not plan.effective:
         return f"no changes{waiting}"
     parts = []
-    for verb, words in _WORDS:
-        jobs, flows = plan.count(verb, Subject.JOB), plan.count(verb, Subject.FLOW)
+    for action_type, words in _WORDS:
+        jobs, flows = plan.count(action_type, Subject.JOB), plan.count(action_type, Subject.FLOW)
         counted = [many(flows, "flow")] * bool(flows) + [many(jobs, "job")] * bool(jobs)
         if counted:
             parts.append(f"{' and '.join(counted)} {words}")

@@ -25,7 +25,7 @@ _FIRST, _NEWS = 5, 10
 """Of more than that: the first ones, and so many that run or failed."""
 
 
-class Signs(msgspec.Struct, frozen=True):
+class TreeSymbols(msgspec.Struct, frozen=True):
     """What the lines of a tree are drawn with."""
 
     middle: str
@@ -35,12 +35,12 @@ class Signs(msgspec.Struct, frozen=True):
     more: str
 
 
-BOXES = Signs("├─ ", "└─ ", "│  ", "   ", "…")
-ASCII = Signs("|- ", "`- ", "|  ", "   ", "...")
+BOXES = TreeSymbols("├─ ", "└─ ", "│  ", "   ", "…")
+ASCII = TreeSymbols("|- ", "`- ", "|  ", "   ", "...")
 
 
-def signs() -> Signs:
-    """Return signs that stdout can show."""
+def tree_symbols() -> TreeSymbols:
+    """Return the symbols that stdout can show."""
     try:
         "".join(msgspec.structs.astuple(BOXES)).encode(sys.stdout.encoding or "ascii")
     except (LookupError, UnicodeEncodeError):
@@ -48,7 +48,9 @@ def signs() -> Signs:
     return BOXES
 
 
-def tree_rows(flow: Row, members: Sequence[JobRecord], drawn: Signs, *, everything: bool) -> Iterator[Row]:
+def tree_rows(
+    flow: Row, members: Sequence[JobRecord], drawn: TreeSymbols, *, everything: bool
+) -> Iterator[Row]:
     """Yield the rows of a table: the flow, as ``get flows`` has it, and its current jobs as a tree below it.
 
     Of many jobs side by side that generated nothing only some are shown, unless ``everything`` is asked for.
@@ -66,7 +68,7 @@ def tree_rows(flow: Row, members: Sequence[JobRecord], drawn: Signs, *, everythi
 Waiting = list[tuple[Row, list[Branch], str]]
 
 
-def _under(line: str, branches: Sequence[Branch], drawn: Signs, *, everything: bool) -> Waiting:
+def _under(line: str, branches: Sequence[Branch], drawn: TreeSymbols, *, everything: bool) -> Waiting:
     """Return the rows below a line, the last first: each with what is below it, and how that begins."""
     shown, left_out = (branches, []) if everything else _shorter(branches)
     found: Waiting = []

@@ -31,7 +31,7 @@ _SYMLINK, _SUBMODULE = "120000", "160000"
 _OBJECT_TYPES = frozenset(("commit", "tree", "blob", "tag"))
 
 
-class Entry(msgspec.Struct, frozen=True):
+class TreeEntry(msgspec.Struct, frozen=True):
     """One file of a tree; ``path`` is relative to the directory that was listed."""
 
     path: str
@@ -132,13 +132,13 @@ class Source:
         (found,) = self._objects(f"{commit}:{self.inside(directory)}")
         return found[0] if found is not None and found[1] == "tree" else None
 
-    def entry(self, commit: str, path: str) -> Entry | None:
+    def entry(self, commit: str, path: str) -> TreeEntry | None:
         """Return one file or directory of the revision, or None."""
         raw = self.run("ls-tree", "-z", commit, "--", f":(literal){self.inside(path)}", check=False)
         entries = list(_parse_listing(raw.stdout, ""))
-        return Entry(path, entries[0].mode, entries[0].object_id) if entries else None
+        return TreeEntry(path, entries[0].mode, entries[0].object_id) if entries else None
 
-    def files(self, commit: str, directory: str) -> list[Entry]:
+    def files(self, commit: str, directory: str) -> list[TreeEntry]:
         """Return everything below a directory; empty if there is none. Paths are relative to ``path``."""
         tree = self.tree_id(commit, directory)
         if tree is None:
@@ -146,7 +146,7 @@ class Source:
         raw = self.run("ls-tree", "-r", "-z", tree).stdout
         return list(_parse_listing(raw, f"{directory.strip('/')}/" if directory.strip("/") else ""))
 
-    def files_below(self, commit: str, directories: Iterable[str]) -> list[Entry]:
+    def files_below(self, commit: str, directories: Iterable[str]) -> list[TreeEntry]:
         """Return everything below some directories, with one command; see :meth:`files`."""
         names = {directory.strip("/") for directory in directories}
         if "" in names:
@@ -154,7 +154,7 @@ class Source:
         places = [f":(literal){self.inside(name)}" for name in sorted(names)]
         raw = self.run("ls-tree", "-r", "-z", commit, "--", *places).stdout if places else b""
         root = f"{self.path}/" if self.path else ""
-        found = (Entry(e.path.removeprefix(root), e.mode, e.object_id) for e in _parse_listing(raw, ""))
+        found = (TreeEntry(e.path.removeprefix(root), e.mode, e.object_id) for e in _parse_listing(raw, ""))
         below = tuple(f"{name}/" for name in names)
         return [entry for entry in found if entry.path.startswith(below)]
 
@@ -436,9 +436,9 @@ def first_line(text: bytes) -> str:
     return lines[0].strip().removeprefix("stderr: ").strip("'") if lines else ""
 
 
-def _parse_listing(raw: bytes, prefix: str) -> Iterator[Entry]:
+def _parse_listing(raw: bytes, prefix: str) -> Iterator[TreeEntry]:
     for line in raw.decode(errors="surrogateescape").split("\0"):
         if line:
             facts, _, path = line.partition("\t")
             mode, _, object_id = facts.split(" ")[:3]
-            yield Entry(prefix + path, mode, object_id)
+            yield TreeEntry(prefix + path, mode, object_id)

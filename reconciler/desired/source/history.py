@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from reconciler.desired.source.git import Entry, Source
+from reconciler.desired.source.git import Source, TreeEntry
 
 
 class CommitInfo(msgspec.Struct, frozen=True):
@@ -87,7 +87,7 @@ class History:
         raw = self.source.run("rev-list", "--topo-order", "--max-count=1", *commits).stdout
         return raw.decode().strip()
 
-    def replaced(self, parent: str, commit: str) -> list[Entry]:
+    def replaced(self, parent: str, commit: str) -> list[TreeEntry]:
         """Return the YAML files of ``parent`` that ``commit`` has changed, moved or removed."""
         where = [f":(literal){self.source.path}"] if self.source.path else []
         raw = self.source.run(
@@ -104,7 +104,7 @@ class History:
         ).stdout.decode(errors="surrogateescape")
         fields = raw.split("\0")
         pairs = zip(fields[::2], fields[1::2], strict=False)
-        return [Entry(self._below(path), *_old(facts)) for facts, path in pairs if _is_yaml(path)]
+        return [TreeEntry(self._below(path), *_old(facts)) for facts, path in pairs if _is_yaml(path)]
 
     def _below(self, path: str) -> str:
         return path.removeprefix(f"{self.source.path}/") if self.source.path else path

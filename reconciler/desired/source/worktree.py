@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.desired.source.git import UNWANTED, Entry, Source, first_line, not_started
+from reconciler.desired.source.git import UNWANTED, Source, TreeEntry, first_line, not_started
 from reconciler.errors import InputError, RefusedError, WorldError
 from reconciler.model.desired import Revision
 
@@ -125,7 +125,7 @@ class WorkTree:
         raw = self.source.run("status", "--porcelain", "--untracked-files=no", "--", place, cwd=self.root)
         return bool(raw.stdout.strip())
 
-    def _check_kind(self, file: str, path: Path, entry: Entry | None) -> None:
+    def _check_kind(self, file: str, path: Path, entry: TreeEntry | None) -> None:
         if any((self.root / parent).is_symlink() for parent in path.relative_to(self.root).parents):
             raise RefusedError(f"{file} lies behind a symlink", hint="put a real folder in its place")
         exists = os.path.lexists(path)

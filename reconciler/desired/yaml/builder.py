@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reconciler.desired.yaml.limits import NO_CHARACTER, Guard
-from reconciler.desired.yaml.places import Source, escape
+from reconciler.desired.yaml.places import SourceText, escape
 from reconciler.desired.yaml.scalars import OutOfRangeError, Scalar, resolve_plain
 from reconciler.desired.yaml.syntax_errors import at_key_diagnostic, shown
 from reconciler.diagnostics import Diagnostic
@@ -53,10 +53,10 @@ class _Open:
         return self.entry is None and isinstance(self.container, dict)
 
 
-class Builder:
+class DocumentBuilder:
     """Takes the events of a file one by one and makes its documents."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SourceText) -> None:
         self._source = source
         self._guard = Guard(source)
         self._open: list[_Open] = []
@@ -253,15 +253,15 @@ class Builder:
         self._current.problems.append(self._source.diagnostic(code, message, line, column, **rest))
 
 
-_HANDLERS: dict[str, Callable[[Builder, Any], None]] = {
-    "DocumentStartEvent": Builder._start_document,
-    "DocumentEndEvent": Builder._end_document,
-    "MappingStartEvent": Builder._start_mapping,
-    "MappingEndEvent": Builder._end_collection,
-    "SequenceStartEvent": Builder._start_sequence,
-    "SequenceEndEvent": Builder._end_collection,
-    "ScalarEvent": Builder._scalar,
-    "AliasEvent": Builder._alias,
+_HANDLERS: dict[str, Callable[[DocumentBuilder, Any], None]] = {
+    "DocumentStartEvent": DocumentBuilder._start_document,
+    "DocumentEndEvent": DocumentBuilder._end_document,
+    "MappingStartEvent": DocumentBuilder._start_mapping,
+    "MappingEndEvent": DocumentBuilder._end_collection,
+    "SequenceStartEvent": DocumentBuilder._start_sequence,
+    "SequenceEndEvent": DocumentBuilder._end_collection,
+    "ScalarEvent": DocumentBuilder._scalar,
+    "AliasEvent": DocumentBuilder._alias,
 }
 """By the name of the event's class: it is all that this module must know of the parser."""
 

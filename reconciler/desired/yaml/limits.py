@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from reconciler.desired.yaml.places import Source
+from reconciler.desired.yaml.places import SourceText
 from reconciler.diagnostics import Diagnostic, Location
 
 MAX_BYTES = 1024 * 1024
@@ -34,7 +34,7 @@ class RefusedTextError(Exception):
         self.diagnostic = diagnostic
 
 
-def checked_source(data: bytes) -> Source:
+def checked_source(data: bytes) -> SourceText:
     """Return the text of a blob. Raises RefusedTextError when size, encoding or characters are wrong."""
     if len(data) > MAX_BYTES:
         raise RefusedTextError(_too_large(len(data)))
@@ -42,7 +42,7 @@ def checked_source(data: bytes) -> Source:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RefusedTextError(_not_utf8(data, error.start)) from error
-    source = Source(text.removeprefix("\ufeff"))
+    source = SourceText(text.removeprefix("\ufeff"))
     forbidden = INVISIBLE.search(source.text)
     if forbidden:
         raise RefusedTextError(_control_character(source, forbidden.start()))
@@ -59,7 +59,7 @@ def _too_large(size: int) -> Diagnostic:
 
 
 def _not_utf8(data: bytes, offset: int) -> Diagnostic:
-    source = Source(data[:offset].decode("utf-8"))
+    source = SourceText(data[:offset].decode("utf-8"))
     line, column = source.place_of(len(source.text))
     return source.diagnostic(
         "yaml/not-utf8",
@@ -70,7 +70,7 @@ def _not_utf8(data: bytes, offset: int) -> Diagnostic:
     )
 
 
-def _control_character(source: Source, offset: int) -> Diagnostic:
+def _control_character(source: SourceText, offset: int) -> Diagnostic:
     name = f"U+{ord(source.text[offset]):04X}"
     return source.diagnostic(
         "yaml/control-character",
@@ -83,7 +83,7 @@ def _control_character(source: Source, offset: int) -> Diagnostic:
 class Guard:
     """Counts documents, depth and nodes of one file."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SourceText) -> None:
         self._source = source
         self._documents = 0
         self._depth = 0

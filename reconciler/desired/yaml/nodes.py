@@ -25,14 +25,14 @@ class Node(msgspec.Struct):
     start: int
     end: int
     column: int
-    entries: list[Entry] | None = None
+    entries: list[MappingEntry] | None = None
 
-    def entry(self, key: str) -> Entry | None:
+    def entry(self, key: str) -> MappingEntry | None:
         """Return the entry of a mapping with that key."""
         return next((entry for entry in self.entries or () if entry.key == key), None)
 
 
-class Entry(msgspec.Struct):
+class MappingEntry(msgspec.Struct):
     """One entry of a mapping. ``colon`` is behind its colon; ``key`` is None for a key that is no scalar."""
 
     key: str | None
@@ -82,12 +82,12 @@ class _Reader:
         return Node("plain", start, end, column)
 
     def _mapping(self, event: Any, start: int, column: int) -> Node:
-        entries: list[Entry] = []
+        entries: list[MappingEntry] = []
         while type(first := next(self.events)).__name__ != "MappingEndEvent":
             key = self.node(first, first.start_mark.index)
             colon = self._behind(":", key.end)
             name = first.value if type(first).__name__ == "ScalarEvent" else None
-            entries.append(Entry(name, key.start, colon, self.node(next(self.events), colon)))
+            entries.append(MappingEntry(name, key.start, colon, self.node(next(self.events), colon)))
         end = first.end_mark.index
         if not event.flow_style and entries:
             end = entries[-1].value.end

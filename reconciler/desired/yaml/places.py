@@ -14,7 +14,7 @@ _LINE_BREAK = re.compile(r"\r\n|\n|\r")  # not str.splitlines: YAML breaks lines
 _WORD_END = re.compile(r"[\s,\]}#]|:(?=\s|$)")
 
 
-class Source:
+class SourceText:
     """The text of one blob, cut into lines. Its diagnostics have no file name yet."""
 
     def __init__(self, text: str) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from reconciler.desired.validation import bounded, checked_document, suspected_kinds
-from reconciler.desired.yaml.builder import Builder, RawDocument
+from reconciler.desired.yaml.builder import DocumentBuilder, RawDocument
 from reconciler.desired.yaml.limits import BOUNDS, RefusedTextError, checked_source
-from reconciler.desired.yaml.places import Source
+from reconciler.desired.yaml.places import SourceText
 from reconciler.desired.yaml.syntax_errors import syntax_diagnostic
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.manifests import Document, ParsedFile
@@ -70,7 +70,7 @@ def read_documents(data: bytes) -> ReadResult:
     return _read(source, _python_events(source.text))
 
 
-def _is_final(result: ReadResult, source: Source) -> bool:
+def _is_final(result: ReadResult, source: SourceText) -> bool:
     """Whether the parser in Python would give the same: no problem, and none of the tabs that C lets pass.
 
     A bound that was passed is final too, since the other parser is slow where the bounds are needed.
@@ -91,8 +91,8 @@ def _python_events(text: str) -> Iterator[Any]:
     return events
 
 
-def _read(source: Source, events: Iterator[Any]) -> ReadResult:
-    builder = Builder(source)
+def _read(source: SourceText, events: Iterator[Any]) -> ReadResult:
+    builder = DocumentBuilder(source)
     try:
         for event in events:
             builder.feed(event)

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from reconciler.desired.yaml.nodes import (
-    Entry,
+    MappingEntry,
     Node,
     block_header,
     line_break,
@@ -23,7 +23,7 @@ from reconciler.desired.yaml.writer import entry_lines, flow_text
 _COMMENT_LINE = re.compile(r"( *)#")
 
 
-def replaced(text: str, entry: Entry, value: Any) -> str:
+def replaced(text: str, entry: MappingEntry, value: Any) -> str:
     """Return the text with another value in an entry; the comment behind the old one stays."""
     old, new = entry.value, flow_text(value)
     if old.start == old.end:
@@ -50,7 +50,7 @@ def added(text: str, mapping: Node, key: str, value: Any) -> str:
     return _spliced(text, end, end, "".join(line_break(text) + line for line in lines))
 
 
-def removed(text: str, mapping: Node, entry: Entry) -> str | None:
+def removed(text: str, mapping: Node, entry: MappingEntry) -> str | None:
     """Return the text without an entry that is not the only one; None if its line is not its own."""
     if mapping.style == "flow":
         return _removed_from_flow(text, mapping, entry)
@@ -112,7 +112,7 @@ def _added_on_its_own_line(text: str, end: int, indent: str, new: str) -> str:
     return text if comma else _spliced(text, end, end, ",")
 
 
-def _removed_from_flow(text: str, mapping: Node, entry: Entry) -> str:
+def _removed_from_flow(text: str, mapping: Node, entry: MappingEntry) -> str:
     entries = mapping.entries or []
     number = entries.index(entry)
     at = skip_blank(text, entry.value.end)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from reconciler.desired.yaml.places import Source
+from reconciler.desired.yaml.places import SourceText
 from reconciler.diagnostics import Diagnostic
 
 
@@ -97,7 +97,7 @@ _AT_KEY = re.compile(r"(@\w*)\s*:(\s|$)")
 _OTHER = "this is not readable as YAML"
 
 
-def syntax_diagnostic(source: Source, error: Exception) -> Diagnostic:
+def syntax_diagnostic(source: SourceText, error: Exception) -> Diagnostic:
     """Return the diagnostic of what stopped the parser."""
     mark = getattr(error, "problem_mark", None)
     begin = getattr(error, "context_mark", None)
@@ -119,7 +119,7 @@ def syntax_diagnostic(source: Source, error: Exception) -> Diagnostic:
     return source.diagnostic("yaml/syntax", wording.message, line, column, hint=wording.hint, related=related)
 
 
-def at_key_diagnostic(source: Source, key: str, line: int, column: int) -> Diagnostic:
+def at_key_diagnostic(source: SourceText, key: str, line: int, column: int) -> Diagnostic:
     """Return the diagnostic of a key that begins with ``@``, whether it was quoted or not."""
     return source.diagnostic(
         "yaml/at-key",
@@ -135,7 +135,7 @@ def shown(text: str, *, quote: str = "'") -> str:
     return f"{quote}{text if len(text) <= 60 else text[:57] + '...'}{quote}"
 
 
-def _place(source: Source, mark: Any) -> tuple[int, int]:
+def _place(source: SourceText, mark: Any) -> tuple[int, int]:
     """Return the place of a mark; one at the end of the text becomes the end of its last line with text."""
     if mark is None:
         return 1, 1
@@ -150,7 +150,7 @@ def _place(source: Source, mark: Any) -> tuple[int, int]:
 _INDENTATION: Callable[[str], re.Match[str] | None] = re.compile(r" *\t").match
 
 
-def _tab_indentation(source: Source, line: int) -> Diagnostic | None:
+def _tab_indentation(source: SourceText, line: int) -> Diagnostic | None:
     found = _INDENTATION(source.line(line) or "")
     if found is None:
         return None

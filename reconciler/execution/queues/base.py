@@ -84,7 +84,7 @@ class QueueState(StrEnum):
     """It is listed, with a state that this version does not know: it has not ended as far as we know."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class QueueEntry(msgspec.Struct, frozen=True):
     """One job of a listing. ``reason`` is why it waits, in the scheduler's words; empty if it says nothing.
 
     ``never`` tells, in words for people, why it can never start as it is; empty if it can.
@@ -95,7 +95,7 @@ class Entry(msgspec.Struct, frozen=True):
     never: str = ""
 
 
-class Death(msgspec.Struct, frozen=True):
+class Termination(msgspec.Struct, frozen=True):
     """What a scheduler knows of a job that is over. ``text`` is one line for people, e.g. ``Slurm: TIMEOUT``.
 
     ``cause`` is None if it knows the job but no reason; ``exit_code`` is that of the script: 128 + n for
@@ -163,7 +163,7 @@ class Queue(Protocol):
         """Return the command that lists these jobs (ids of any number; at least one)."""
         ...
 
-    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, Entry]:
+    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, QueueEntry]:
         """Return those of these jobs that have not ended; what is missing is not in the queue.
 
         ``queue_ids`` maps each to when it was submitted (seconds since the epoch).
@@ -189,10 +189,10 @@ class Queue(Protocol):
         """
         ...
 
-    def autopsy_command(self, queue_id: str) -> str:
+    def accounting_command(self, queue_id: str) -> str:
         """Return the command that asks why a job ended, and tolerates that nobody knows."""
         ...
 
-    def autopsy(self, queue_id: str, result: CommandResult) -> Death | None:
+    def accounting(self, queue_id: str, result: CommandResult) -> Termination | None:
         """Return what the scheduler knows of a job that is over; None if nothing."""
         ...

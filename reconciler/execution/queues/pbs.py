@@ -18,7 +18,14 @@ from typing import Any
 
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.qtk import scheduler_io, standard_state
-from reconciler.execution.queues.base import Death, Entry, QueueState, in_parts, no_answer, parts_of
+from reconciler.execution.queues.base import (
+    QueueEntry,
+    QueueState,
+    Termination,
+    in_parts,
+    no_answer,
+    parts_of,
+)
 from reconciler.model.retries import Cause
 
 # What ``qstat -f -F json`` prints, also where it is no JSON.
@@ -124,28 +131,28 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
-def death(record: Mapping[str, Any]) -> Death | None:
+def death(record: Mapping[str, Any]) -> Termination | None:
     """Return what a record tells of the end of its job; None if it makes no sense."""
     letter = record.get("job_state")
     if not isinstance(letter, str):
         return None
     if letter not in _ENDED:
-        return Death(f"PBS: the job is in state {letter}", over=False)
+        return Termination(f"PBS: the job is in state {letter}", over=False)
     comment = str(record.get("comment", ""))
     status = _number(record.get("Exit_status"))
     if status is None:
         return _without_status(record, comment)
     if status < 0:
         words, cause = _EXECUTION.get(status, ("it was ended by PBS", Cause.KILLED))
-        return Death(_text(f"Exit_status {status}, {words}", comment), cause)
+        return Termination(_text(f"Exit_status {status}, {words}", comment), cause)
     code = status - _SIGNALLED + 128 if status >= _SIGNALLED else status
-    return Death(_text(f"Exit_status {status}", comment), _cause(record, code, comment), code)
+    return Termination(_text(f"Exit_status {status}", comment), _cause(record, code, comment), code)
 
 
-def _without_status(record: Mapping[str, Any], comment: str) -> Death:
+def _without_status(record: Mapping[str, Any], comment: str) -> Termination:
     if "stime" in record:
-        return Death(_text("it ended without an exit status", comment), Cause.KILLED)
-    return Death(_text("it was deleted before it started", comment), Cause.KILLED)
+        return Termination(_text("it ended without an exit status", comment), Cause.KILLED)
+    return Termination(_text("it was deleted before it started", comment), Cause.KILLED)
 
 
 def _cause(record: Mapping[str, Any], code: int, comment: str) -> Cause | None:
@@ -283,7 +290,7 @@ class PBSQueue:
         """Return the command that lists jobs: one question to the server for many ids (``-E``)."""
         return in_parts("qstat -E -f -F json", queue_ids)
 
-    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, Entry]:
+    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, QueueEntry]:
         """Return the jobs that have not ended.
 
         Raises
@@ -291,7 +298,7 @@ class PBSQueue:
         TransientError
             The server did not answer, or not for all.
         """
-        entries: dict[str, Entry] = {}
+        entries: dict[str, QueueEntry] = {}
         for part in parts_of(result):
             found = _answered(part, queue_ids)
             asked = {queue_id: found[queue_id] for queue_id in queue_ids if queue_id in found}
@@ -320,11 +327,11 @@ class PBSQueue:
         over = (_UNKNOWN, _FINISHED)
         return {queue_id: text for queue_id, text in problems.items() if not text.startswith(over)}
 
-    def autopsy_command(self, queue_id: str) -> str:
+    def accounting_command(self, queue_id: str) -> str:
         """Return the command that asks for a job also in the history, where the server keeps one."""
         return f"qstat -x -f -F json {shlex.quote(queue_id)}"
 
-    def autopsy(self, queue_id: str, result: CommandResult) -> Death | None:
+    def accounting(self, queue_id: str, result: CommandResult) -> Termination | None:
         """Return what the server knows of a job; None if it does not answer or keeps no history."""
         record = records(result.stdout, [queue_id]) or {}
         return death(record[queue_id]) if record.get(queue_id) else None
@@ -343,7 +350,7 @@ def _answered(part: CommandResult, queue_ids: Iterable[str]) -> Mapping[str, Map
     return found
 
 
-def _entry(record: Mapping[str, Any]) -> Entry | None:
+def _entry(record: Mapping[str, Any]) -> QueueEntry | None:
     """Return the entry of a record; None if the job has ended. One that makes no sense has not ended."""
     name = standard_state("pbs", str(record.get("job_state", "")))
     if name == "DONE":
@@ -351,7 +358,7 @@ def _entry(record: Mapping[str, Any]) -> Entry | None:
     state = _STATES.get(name or "", QueueState.UNKNOWN)
     comment = str(record.get("comment", "")) if state is not QueueState.RUNNING else ""
     never = comment if comment.startswith("Can Never Run") and state is QueueState.PENDING else ""
-    return Entry(state, comment, never)
+    return QueueEntry(state, comment, never)
 
 
 def _complaints(part: CommandResult, queue_ids: Iterable[str]) -> dict[str, str]:

@@ -13,7 +13,14 @@ from html import unescape
 
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.qtk import scheduler_io
-from reconciler.execution.queues.base import Death, Entry, QueueState, in_parts, no_answer, parts_of
+from reconciler.execution.queues.base import (
+    QueueEntry,
+    QueueState,
+    Termination,
+    in_parts,
+    no_answer,
+    parts_of,
+)
 from reconciler.model.retries import Cause
 
 # What Grid Engine remembers of a job that is over: its record in the accounting (``qacct``).
@@ -47,10 +54,10 @@ def asking(queue_id: str) -> str:
     )
 
 
-def death(queue_id: str, output: str) -> Death | None:
+def death(queue_id: str, output: str) -> Termination | None:
     """Return what the output of :func:`asking` tells; None if nobody knows the job."""
     if _ALIVE in output.splitlines():
-        return Death("Grid Engine: the job is in the queue", over=False)
+        return Termination("Grid Engine: the job is in the queue", over=False)
     blocks = [_fields(block) for block in re.split(r"^={20,}$", output, flags=re.MULTILINE)]
     ours = [fields for fields in blocks if fields.get("jobnumber") == queue_id]
     return _death(ours[-1]) if ours else None  # one that was run again has a record of each run
@@ -61,12 +68,12 @@ def _fields(block: str) -> dict[str, str]:
     return {key: value.strip() for key, _, value in pairs if key}
 
 
-def _death(fields: Mapping[str, str]) -> Death:
+def _death(fields: Mapping[str, str]) -> Termination:
     failed, status = _number(fields.get("failed", "")), _number(fields.get("exit_status", ""))
     code = status if failed in (0, _LIMIT, _AFTER, None) else None
     words = " ".join(fields.get("failed", "").replace(":", " ").split())
     text = f"Grid Engine: failed {words}, exit_status {fields.get('exit_status', '')}".rstrip()
-    return Death(" ".join(text.split()), _cause(failed or 0, code or 0, fields), code)
+    return Termination(" ".join(text.split()), _cause(failed or 0, code or 0, fields), code)
 
 
 def _cause(failed: int, code: int, fields: Mapping[str, str]) -> Cause | None:
@@ -194,7 +201,7 @@ class SGEQueue:
         """Return the command that lists all jobs of the user."""
         return self._listing
 
-    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, Entry]:
+    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, QueueEntry]:
         """Return the jobs that have not ended.
 
         Raises
@@ -202,7 +209,7 @@ class SGEQueue:
         TransientError
             That was no answer, or not a whole one.
         """
-        entries: dict[str, Entry] = {}
+        entries: dict[str, QueueEntry] = {}
         for queue_id, record in _records(result):
             entry = _entry(queue_id, _tag(record, "state"))
             if queue_id in queue_ids and entry is not None:
@@ -234,11 +241,11 @@ class SGEQueue:
             raise no_answer(failed)
         return {queue_id: said[queue_id] for queue_id in queue_ids if _is_problem(said.get(queue_id, ""))}
 
-    def autopsy_command(self, queue_id: str) -> str:
+    def accounting_command(self, queue_id: str) -> str:
         """Return the command that asks the queue and, if it has forgotten the job, the accounting."""
         return asking(queue_id)
 
-    def autopsy(self, queue_id: str, result: CommandResult) -> Death | None:
+    def accounting(self, queue_id: str, result: CommandResult) -> Termination | None:
         """Return what Grid Engine knows of a job; None if nothing."""
         return death(queue_id, result.stdout)
 
@@ -266,7 +273,7 @@ def _tag(record: str, name: str) -> str:
 _LETTERS = frozenset("qwhrRtsSTdEz")
 
 
-def _entry(queue_id: str, letters: str) -> Entry | None:
+def _entry(queue_id: str, letters: str) -> QueueEntry | None:
     """Return the entry of a job by the letters of its state, which come in many combinations.
 
     The strongest first: E error, d being deleted, s S T suspended (by its user, its queue, an alarm), h held,
@@ -274,12 +281,12 @@ def _entry(queue_id: str, letters: str) -> Entry | None:
     """
     given = frozenset(letters)
     if not given or not given <= _LETTERS:
-        return Entry(QueueState.UNKNOWN)
+        return QueueEntry(QueueState.UNKNOWN)
     if given == {"z"}:
         return None
     if "E" in given:
-        return Entry(QueueState.PENDING, "error state", _error_state(queue_id, letters))
-    return Entry(_state(given), "it is being deleted" if "d" in given else "")
+        return QueueEntry(QueueState.PENDING, "error state", _error_state(queue_id, letters))
+    return QueueEntry(_state(given), "it is being deleted" if "d" in given else "")
 
 
 def _state(given: frozenset[str]) -> QueueState:

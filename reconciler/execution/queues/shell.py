@@ -16,7 +16,7 @@ import msgspec
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.qtk import scheduler_io, standard_state
-from reconciler.execution.queues.base import Death, Entry, QueueState, all_of, chunks
+from reconciler.execution.queues.base import QueueEntry, QueueState, Termination, all_of, chunks
 
 _GRACE = 2
 """Seconds between asking a process group to end and killing it."""
@@ -83,7 +83,7 @@ class ShellQueue:
         lists = (f"ps -ww -o {columns} -p {','.join(ids)}" for ids in chunks(_valid(queue_ids)))
         return all_of([*lists, "date +'NOW %s'"])
 
-    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, Entry]:
+    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, QueueEntry]:
         """Return those of these jobs that still run. Zombies do not.
 
         A process that is no script of ours, or began after the submission, is a stranger with the same pid.
@@ -128,11 +128,11 @@ class ShellQueue:
 
     # the dead -----------------------------------------------------------------------------------------
 
-    def autopsy_command(self, queue_id: str) -> str:
+    def accounting_command(self, queue_id: str) -> str:
         """Return a command that does nothing: the system forgets how a process ended."""
         return ":"
 
-    def autopsy(self, queue_id: str, result: CommandResult) -> Death | None:
+    def accounting(self, queue_id: str, result: CommandResult) -> Termination | None:
         """Return None: nobody knows."""
         return None
 
@@ -151,10 +151,10 @@ class _Process(msgspec.Struct, frozen=True):
         is_script = self.pid == self.group and f" {_MARK}" in self.command
         return is_script and (self.age is None or now - self.age <= submitted + _YOUNGER)
 
-    def entry(self) -> Entry | None:
+    def entry(self) -> QueueEntry | None:
         """Return how it stands; None if it has ended."""
         standard = standard_state("shell", self.state[:1]) or ""
-        return None if standard == "DONE" else Entry(_STATES.get(standard, QueueState.UNKNOWN))
+        return None if standard == "DONE" else QueueEntry(_STATES.get(standard, QueueState.UNKNOWN))
 
 
 def _process(row: Sequence[str]) -> _Process | None:

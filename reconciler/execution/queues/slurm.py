@@ -16,7 +16,7 @@ import msgspec
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.qtk import scheduler_io, standard_state
-from reconciler.execution.queues.base import Death, Entry, QueueState, all_of, chunks
+from reconciler.execution.queues.base import QueueEntry, QueueState, Termination, all_of, chunks
 from reconciler.model.retries import Cause
 
 # Why a job waits, in the words of Slurm, and which of these reasons can never clear by themselves.
@@ -87,7 +87,7 @@ _TELLING = ("BadConstraints", "JobHoldMaxRequeue", "InvalidAccount", "InvalidQOS
 """Reasons that say more than state and exit code do. JobLaunchFailure is none: a killed script has it too."""
 
 
-class Facts(msgspec.Struct, frozen=True):
+class SlurmRecord(msgspec.Struct, frozen=True):
     """What one of the places says. ``state`` may have more words: ``CANCELLED by 1000``."""
 
     state: str
@@ -110,7 +110,7 @@ def asking(queue_id: str) -> str:
     )
 
 
-def death(output: str) -> Death | None:
+def death(output: str) -> Termination | None:
     """Return what the output of :func:`asking` says; None if nobody knows the job."""
     live, _, rest = output.partition("\n=sacct\n")
     known = _scontrol(live.rpartition("=scontrol\n")[2])
@@ -123,32 +123,32 @@ def death(output: str) -> Death | None:
     return _death(found[0]) if found else None
 
 
-def _scontrol(text: str) -> Facts | None:
+def _scontrol(text: str) -> SlurmRecord | None:
     """The first lines that look like it: names and directories come first on a line only after these."""
     state = re.search(r"^\s+JobState=(\S+) Reason=(.*?) Dependency=", text, re.MULTILINE)
     code = re.search(r"^\s+Requeue=.* ExitCode=(\d+:\d+)", text, re.MULTILINE)
     limit = re.search(r"^\s+RunTime=\S+ TimeLimit=(\S+)", text, re.MULTILINE)
     if state is None:
         return None
-    return Facts(state[1], code[1] if code else "0:0", limit[1] if limit else "", state[2])
+    return SlurmRecord(state[1], code[1] if code else "0:0", limit[1] if limit else "", state[2])
 
 
-def _sacct(line: str) -> Facts | None:
+def _sacct(line: str) -> SlurmRecord | None:
     values = line.split("|")
     if len(values) != 3 or not re.fullmatch(r"\d+:\d+", values[1]):
         return None
     minutes = values[2].isdigit()  # `sacct -c` gives a number only
-    return Facts(values[0], values[1], f"{values[2]} min" if minutes else values[2])
+    return SlurmRecord(values[0], values[1], f"{values[2]} min" if minutes else values[2])
 
 
 def _word(state: str) -> str:
     return re.split(r"[\s+]", state.strip(), maxsplit=1)[0]
 
 
-def _death(facts: Facts) -> Death:
+def _death(facts: SlurmRecord) -> Termination:
     state = _word(facts.state)
     if state not in _FINISHED_STATES:
-        return Death(f"Slurm: {facts.state}", over=False)
+        return Termination(f"Slurm: {facts.state}", over=False)
     code, signal = map(int, facts.exit_code.split(":"))
     started = signal != _LAUNCH_FAILED and facts.reason not in _TELLING
     cause = _CAUSES.get(state) if started else Cause.NEVER_STARTED
@@ -157,10 +157,12 @@ def _death(facts: Facts) -> Death:
         cause = Cause.KILLED
     # Of a job that Slurm ended the exit code would only tell how; and a 0 would look like success.
     has_code = state == "COMPLETED" or (state == "FAILED" and started and exit_code != 0)
-    return Death(_text(facts, exit_code if has_code else None, cause), cause, exit_code if has_code else None)
+    return Termination(
+        _text(facts, exit_code if has_code else None, cause), cause, exit_code if has_code else None
+    )
 
 
-def _text(facts: Facts, exit_code: int | None, cause: Cause | None) -> str:
+def _text(facts: SlurmRecord, exit_code: int | None, cause: Cause | None) -> str:
     parts = [re.sub(r"\bby (\d+)$", r"by user \1", facts.state)]
     if cause is Cause.WALLTIME and facts.time_limit:
         parts.append(f"time limit {facts.time_limit}")
@@ -282,7 +284,7 @@ class SlurmQueue:
         some = chunks(_valid(queue_ids))
         return all_of([self._io.get_jobs_list_cmd(ids, None) for ids in some], _ASK)
 
-    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, Entry]:
+    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, QueueEntry]:
         """Return those of these jobs that have not ended.
 
         Raises
@@ -292,7 +294,7 @@ class SlurmQueue:
         """
         _check_answer(result)
         separator = self._io.split_separator
-        entries: dict[str, Entry] = {}
+        entries: dict[str, QueueEntry] = {}
         for line in result.stdout.splitlines():
             # The first three values cannot hold the separator; a name, which comes later, can.
             values = [value.strip() for value in line.split(separator)]
@@ -331,12 +333,12 @@ class SlurmQueue:
 
     # the dead -----------------------------------------------------------------------------------------
 
-    def autopsy_command(self, queue_id: str) -> str:
+    def accounting_command(self, queue_id: str) -> str:
         """Return the command that asks the controller, the accounting, and the file of ended jobs."""
         valid = _valid([queue_id])
         return asking(valid[0]) if valid else ":"
 
-    def autopsy(self, queue_id: str, result: CommandResult) -> Death | None:
+    def accounting(self, queue_id: str, result: CommandResult) -> Termination | None:
         """Return what Slurm knows of a job that is over; None if nothing."""
         return death(result.stdout)
 
@@ -358,18 +360,18 @@ def _may_pass(said: str) -> bool:
     return "accounting/QOS policy" in said
 
 
-def _entry(code: str, text: str) -> Entry | None:
+def _entry(code: str, text: str) -> QueueEntry | None:
     """Return how a job stands; None if it has ended."""
     standard = standard_state("slurm", code)
     state = _OWN_STATES.get(code) or _STATES.get(standard or "", QueueState.UNKNOWN)
     if standard in _ENDED and code not in _OWN_STATES:
         return None
     if state not in (QueueState.PENDING, QueueState.HELD):
-        return Entry(state)
+        return QueueEntry(state)
     reason = reason_of(text)
     if is_held(reason):
         state = QueueState.HELD
-    return Entry(state, reason, never(reason))
+    return QueueEntry(state, reason, never(reason))
 
 
 def _ours(listed: str, queue_ids: Mapping[str, float]) -> str | None:

@@ -20,9 +20,9 @@ from reconciler.execution.queues.base import Queue
 from reconciler.execution.queues.registry import queue_of
 from reconciler.execution.worker import collect, poll, prepare, submit
 from reconciler.execution.worker import unpack as uploads
-from reconciler.execution.worker.collect import Facts, Wanted
+from reconciler.execution.worker.collect import AttemptFacts, CollectRequest
 from reconciler.execution.worker.poll import Seen
-from reconciler.execution.worker.remote_cache import Shelf, Shelves
+from reconciler.execution.worker.remote_cache import RemoteCache, RemoteCaches
 from reconciler.execution.worker.submit import Submitted, Withdrawn
 from reconciler.execution.worker.termination import (
     Ended,
@@ -30,7 +30,7 @@ from reconciler.execution.worker.termination import (
     may_still_start,
     read_ending,
 )
-from reconciler.execution.worker.upload_bundle import Contents, Freight, Repository, tar_stream
+from reconciler.execution.worker.upload_bundle import BundleContents, Repository, UploadBundle, tar_stream
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import JobRecord
 
@@ -66,7 +66,7 @@ class WorkerAccess:
         host: Host,
         transfer: Host | None = None,
         *,
-        shelf: Shelf | None = None,
+        shelf: RemoteCache | None = None,
         neighbours: Sequence[str] = (),
     ) -> None:
         self.name = name
@@ -77,7 +77,7 @@ class WorkerAccess:
         self.queue: Queue = queue_of(spec.scheduler_type, spec.scheduler_username)
         self.place = run_files.place_of(spec, expand)
         self.commands = 0
-        self._shelf = shelf if shelf is not None else Shelf()
+        self._shelf = shelf if shelf is not None else RemoteCache()
         self._neighbours = neighbours
         self._forget: set[str] = set()
         self._discard: set[str] = set()
@@ -154,7 +154,7 @@ class WorkerAccess:
 
     # uploading ----------------------------------------------------------------------------------------
 
-    def upload(self, jobs: Sequence[JobRecord], contents: Contents) -> Uploaded:
+    def upload(self, jobs: Sequence[JobRecord], contents: BundleContents) -> Uploaded:
         """Bring everything that jobs need into their run directories; may be repeated.
 
         Raises
@@ -164,7 +164,7 @@ class WorkerAccess:
         """
         borrowed = self._shelf.elsewhere(self.work_dir, {tree for job in jobs for tree in job.code})
         there = (self._shelf.at(self.work_dir) or set()) | borrowed.keys()
-        freight = Freight(jobs, contents, self.repository, self.spec, self.place, there)
+        freight = UploadBundle(jobs, contents, self.repository, self.spec, self.place, there)
         shared = freight.shared
         text = uploads.script(self.place, jobs, list(shared.values()), secrets.token_hex(8), borrowed)
         try:
@@ -233,7 +233,7 @@ class WorkerAccess:
 
     # the end ------------------------------------------------------------------------------------------
 
-    def collect(self, wanted: Sequence[Wanted]) -> Iterator[tuple[JobRecord, Ended]]:
+    def collect(self, wanted: Sequence[CollectRequest]) -> Iterator[tuple[JobRecord, Ended]]:
         """Yield how attempts ended. One of which it is too early to tell, or whose result did not fit into
         the stream, is missing and asked for again.
 
@@ -260,7 +260,9 @@ class WorkerAccess:
             for number, raw in collect.read_results(spool, numbers):  # type: ignore[arg-type]
                 yield wanted[number].job, read_ending(raw)
 
-    def _given_up(self, wanted: Sequence[Wanted], facts: Mapping[int, Facts]) -> dict[int, Facts]:
+    def _given_up(
+        self, wanted: Sequence[CollectRequest], facts: Mapping[int, AttemptFacts]
+    ) -> dict[int, AttemptFacts]:
         """Take the claims of attempts that nobody has, before their late scripts can; return what is known.
 
         One whose script was faster is left out: it is asked for again.
@@ -310,7 +312,7 @@ class Accesses:
     """Gives the access to a worker by its name: made when it is wanted first, then always the same."""
 
     def __init__(
-        self, workers: Mapping[str, WorkerSpec], repository: Repository, hosts: Hosts, shelves: Shelves
+        self, workers: Mapping[str, WorkerSpec], repository: Repository, hosts: Hosts, shelves: RemoteCaches
     ) -> None:
         self._workers, self._repository, self._hosts = workers, repository, hosts
         self._shelves = shelves

@@ -26,14 +26,14 @@ _TAIL = 4000
 _CHUNK = 1 << 16
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class CollectRequest(msgspec.Struct, frozen=True):
     """An attempt that is over, or lost: its queue has forgotten it and there is no marker."""
 
     job: JobRecord
     lost: bool
 
 
-class Facts(msgspec.Struct, frozen=True):
+class AttemptFacts(msgspec.Struct, frozen=True):
     """What is known of one attempt without its result.
 
     ``found``: ``gone`` (no run directory), ``fresh`` (it has not started), ``claimed`` (it has, or the claim
@@ -47,10 +47,12 @@ class Facts(msgspec.Struct, frozen=True):
     later: bool = False
     claimant: str | None = None
     tail: str = ""
-    autopsy: CommandResult | None = None
+    accounting: CommandResult | None = None
 
 
-def script(wanted: Sequence[Wanted], place: Place, queue: Queue, sign: str, *, with_results: bool) -> str:
+def script(
+    wanted: Sequence[CollectRequest], place: Place, queue: Queue, sign: str, *, with_results: bool
+) -> str:
     """Return the script: the facts, then the results as a tar stream unless another host brings them."""
     lines = [
         f"cd -- {shell_path(place.outbox)} || exit 9",
@@ -83,7 +85,7 @@ look() {{
 }}"""
 
 
-def _look(number: int, wanted: Wanted, queue: Queue, sign: str) -> Iterator[str]:
+def _look(number: int, wanted: CollectRequest, queue: Queue, sign: str) -> Iterator[str]:
     job = wanted.job
     assert job.run_dir is not None
     directory = shell_path(job.run_dir)
@@ -91,7 +93,7 @@ def _look(number: int, wanted: Wanted, queue: Queue, sign: str) -> Iterator[str]
     errors = shlex.quote(STDERR)
     questions = {f"{number}.tail": f"cd -- {directory} && tail -c {_TAIL} -- {errors} 2>/dev/null"}
     if job.queue_id and job.cancel is None:  # why one has ended that we ended ourselves is no question
-        questions[f"{number}.autopsy"] = queue.autopsy_command(job.queue_id)
+        questions[f"{number}.accounting"] = queue.accounting_command(job.queue_id)
     yield f'if [ "$size" = - ]; then :\n{combined(questions, sign)}\nfi'
 
 
@@ -101,7 +103,7 @@ def results_script(directories: Sequence[str]) -> str:
     return f"tar -cf - {members} || exit 10"
 
 
-def read_facts(stream: BinaryIO, count: int, sign: str) -> dict[int, Facts]:
+def read_facts(stream: BinaryIO, count: int, sign: str) -> dict[int, AttemptFacts]:
     """Read the facts from the beginning of a stream, and leave it where the tar begins.
 
     Raises
@@ -123,7 +125,7 @@ def read_facts(stream: BinaryIO, count: int, sign: str) -> dict[int, Facts]:
     return {number: facts for number, facts in _facts(text, answers, sign) if number < count}
 
 
-def _facts(text: str, answers: Mapping[str, CommandResult], sign: str) -> Iterator[tuple[int, Facts]]:
+def _facts(text: str, answers: Mapping[str, CommandResult], sign: str) -> Iterator[tuple[int, AttemptFacts]]:
     for part in text.split(f"\n{sign}-facts ")[1:]:
         words = part.partition("\n")[0].split()
         if len(words) < 5:
@@ -132,14 +134,14 @@ def _facts(text: str, answers: Mapping[str, CommandResult], sign: str) -> Iterat
         tail = answers.get(f"{number}.tail")
         yield (
             int(number),
-            Facts(
+            AttemptFacts(
                 found=found,
                 exit_code=_number(code),
                 size=_number(size),
                 later=len(words) > 5,
                 claimant=None if claimant == "-" else claimant,
                 tail=tail.stdout.strip() if tail is not None else "",
-                autopsy=answers.get(f"{number}.autopsy"),
+                accounting=answers.get(f"{number}.accounting"),
             ),
         )
 

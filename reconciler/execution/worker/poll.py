@@ -9,7 +9,7 @@ import msgspec
 
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult, combined
-from reconciler.execution.queues.base import Entry, Queue
+from reconciler.execution.queues.base import Queue, QueueEntry
 from reconciler.execution.run_files import Place, shell_path
 
 _AT_ONCE = 500
@@ -20,7 +20,7 @@ class Seen(msgspec.Struct, frozen=True):
     """What a poll saw. ``entries`` are jobs in the queue by queue id; None if it was not asked."""
 
     markers: set[str]
-    entries: dict[str, Entry] | None = None
+    entries: dict[str, QueueEntry] | None = None
 
 
 def script(

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from reconciler.execution.hosts.base import Host
 
 
-class Shelf:
+class RemoteCache:
     """The launchers and code trees that lie on one host, by the work_dir below which they do."""
 
     def __init__(self) -> None:
@@ -54,14 +54,14 @@ class Shelf:
             self._found.clear()
 
 
-class Shelves:
+class RemoteCaches:
     """The shelf of each host; outlives the revisions that name the workers there."""
 
     def __init__(self) -> None:
-        self._of: dict[Host, Shelf] = defaultdict(Shelf)
+        self._of: dict[Host, RemoteCache] = defaultdict(RemoteCache)
         self._lock = threading.Lock()
 
-    def of(self, host: Host) -> Shelf:
+    def of(self, host: Host) -> RemoteCache:
         """Return the shelf of a host."""
         with self._lock:
             return self._of[host]

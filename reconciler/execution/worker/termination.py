@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from reconciler.execution.queues.base import Death, Queue
+from reconciler.execution.queues.base import Queue, Termination
 from reconciler.execution.run_files import RESULT
-from reconciler.execution.worker.collect import Facts, Wanted
+from reconciler.execution.worker.collect import AttemptFacts, CollectRequest
 from reconciler.jobs.job_json import JobResult, read_result
 from reconciler.model.retries import Cause
 from reconciler.model.states import JobState
@@ -37,7 +37,7 @@ def read_ending(raw: bytes) -> Ended:
     return Ended(result=result, weight=len(raw))
 
 
-def ended_without_result(wanted: Wanted, facts: Facts, queue: Queue) -> Ended | None:
+def ended_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> Ended | None:
     """Return the ending of an attempt that left no result; None if it is too early to tell.
 
     One that its scheduler still has, or that was claimed under another id than we know, goes on.
@@ -58,19 +58,19 @@ def ended_without_result(wanted: Wanted, facts: Facts, queue: Queue) -> Ended | 
     return Ended(error=text, cause=_cause(facts, death), state=state)
 
 
-def may_still_start(wanted: Wanted, facts: Facts, queue: Queue) -> bool:
+def may_still_start(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> bool:
     """Whether nobody seems to have an attempt that has not started: it must not start once it is given up."""
     death = _death(wanted, facts, queue)
     return wanted.lost and facts.found == "fresh" and (death is None or death.over)
 
 
-def _death(wanted: Wanted, facts: Facts, queue: Queue) -> Death | None:
-    if wanted.job.queue_id is None or facts.autopsy is None:
+def _death(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> Termination | None:
+    if wanted.job.queue_id is None or facts.accounting is None:
         return None
-    return queue.autopsy(wanted.job.queue_id, facts.autopsy)
+    return queue.accounting(wanted.job.queue_id, facts.accounting)
 
 
-def _cause(facts: Facts, death: Death | None) -> Cause:
+def _cause(facts: AttemptFacts, death: Termination | None) -> Cause:
     if death is not None and death.cause is not None:
         return death.cause
     if facts.found == "fresh" or (facts.found == "claimed" and facts.claimant is None):
@@ -78,7 +78,7 @@ def _cause(facts: Facts, death: Death | None) -> Cause:
     return Cause.KILLED if facts.exit_code is not None else Cause.LOST
 
 
-def _text(facts: Facts, death: Death | None, *, started: bool, lost: bool) -> str:
+def _text(facts: AttemptFacts, death: Termination | None, *, started: bool, lost: bool) -> str:
     """Return the last words of the job, what the scheduler says, and what we make of it."""
     code = facts.exit_code
     if code is None and death is not None:
@@ -89,7 +89,7 @@ def _text(facts: Facts, death: Death | None, *, started: bool, lost: bool) -> st
     return "\n".join(lines)
 
 
-def _headline(facts: Facts, code: int | None, *, started: bool, lost: bool) -> str:
+def _headline(facts: AttemptFacts, code: int | None, *, started: bool, lost: bool) -> str:
     if facts.found == "gone":
         return "its run directory is gone: removed by the job itself, or by somebody else"
     if not started:

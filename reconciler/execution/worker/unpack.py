@@ -13,7 +13,7 @@ from reconciler.execution.worker.prepare import STAGING
 from reconciler.model.records import JobRecord
 
 
-class Uploaded(msgspec.Struct, frozen=True):
+class Unpacked(msgspec.Struct, frozen=True):
     """What became of jobs, by their numbers: those in place, and those whose directory was used before.
 
     Of these, ``ran`` are those whose script has begun: it runs, or it has left what it found.
@@ -85,7 +85,7 @@ def _directory(job: JobRecord) -> str:
     return shell_path(job.run_dir)
 
 
-def uploaded(result: CommandResult, place: Place) -> Uploaded:
+def uploaded(result: CommandResult, place: Place) -> Unpacked:
     """Read what became of the jobs.
 
     Raises
@@ -96,7 +96,7 @@ def uploaded(result: CommandResult, place: Place) -> Uploaded:
     if result.exit_code != 0:
         said = result.stderr.strip()[-300:] or f"exit code {result.exit_code}"
         raise TransientError(f"cannot write to {place.work_dir}: {said}")
-    outcome = Uploaded(set(), set(), set())
+    outcome = Unpacked(set(), set(), set())
     for line in result.stdout.splitlines():
         word, _, rest = line.partition(" ")
         if word == "missing":

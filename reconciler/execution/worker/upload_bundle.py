@@ -22,7 +22,7 @@ from reconciler.model.records import AppliedConfig, JobRecord
 _BLOCK = 512
 
 
-class Parcel(msgspec.Struct, frozen=True):
+class ArchiveMember(msgspec.Struct, frozen=True):
     """One file to send; ``name`` is relative."""
 
     name: str
@@ -30,7 +30,7 @@ class Parcel(msgspec.Struct, frozen=True):
     executable: bool = False
 
 
-def tar_stream(parcels: Iterable[Parcel]) -> Iterator[bytes]:
+def tar_stream(parcels: Iterable[ArchiveMember]) -> Iterator[bytes]:
     """Yield a tar archive piece by piece."""
     for parcel in parcels:
         info = tarfile.TarInfo(parcel.name)
@@ -55,7 +55,7 @@ class Repository(msgspec.Struct, frozen=True):
     blobs: Callable[[Iterable[str]], Iterator[tuple[str, bytes]]]
 
 
-class Contents(msgspec.Struct, frozen=True):
+class BundleContents(msgspec.Struct, frozen=True):
     """Where the contents of run directories come from: the store, the applied configuration, the outputs."""
 
     payload: Callable[[JobRecord], bytes]
@@ -63,7 +63,7 @@ class Contents(msgspec.Struct, frozen=True):
     outputs: Outputs
 
 
-class Freight:
+class UploadBundle:
     """The files for some jobs of one worker. ``there`` are the launchers and code trees that it has already.
 
     After all parcels were made, ``impossible`` has the jobs whose files cannot be made, and why.
@@ -77,7 +77,7 @@ class Freight:
     def __init__(
         self,
         jobs: Sequence[JobRecord],
-        contents: Contents,
+        contents: BundleContents,
         repository: Repository,
         worker: WorkerSpec,
         place: run_files.Place,
@@ -102,7 +102,7 @@ class Freight:
             tree: f"{run_files.CODE}/{tree}" for tree in sorted(trees)
         }
 
-    def parcels(self) -> Iterator[Parcel]:
+    def parcels(self) -> Iterator[ArchiveMember]:
         """Yield every file.
 
         Raises
@@ -113,11 +113,11 @@ class Freight:
         yield from self._code
         name = run_files.launcher_name()
         if name not in self._there:
-            yield Parcel(uploads.shared_name(name, run_files.LAUNCHERS), run_files.launcher_source())
+            yield ArchiveMember(uploads.shared_name(name, run_files.LAUNCHERS), run_files.launcher_source())
         for number, job in enumerate(self._jobs):
             yield from self._of_job(number, job)
 
-    def _missing_code(self) -> Iterator[Parcel]:
+    def _missing_code(self) -> Iterator[ArchiveMember]:
         """Yield the code trees that are not there yet; note those that cannot be sent."""
         for tree in sorted({tree for job in self._jobs for tree in job.code if tree not in self._there}):
             target = uploads.shared_name(tree, run_files.CODE)
@@ -127,9 +127,9 @@ class Freight:
             except (LostError, UnfitError) as error:
                 self._broken[tree] = error
             else:
-                yield from (Parcel(f"{target}/{path}", data, flag) for path, flag, data in files)
+                yield from (ArchiveMember(f"{target}/{path}", data, flag) for path, flag, data in files)
 
-    def _of_job(self, number: int, job: JobRecord) -> list[Parcel]:
+    def _of_job(self, number: int, job: JobRecord) -> list[ArchiveMember]:
         try:
             for tree in job.code:
                 if tree in self._broken:
@@ -141,7 +141,7 @@ class Freight:
             self.impossible[job.id] = _told(error)
             return []
 
-    def _files(self, number: int, job: JobRecord) -> Iterator[Parcel]:
+    def _files(self, number: int, job: JobRecord) -> Iterator[ArchiveMember]:
         payload = self._contents.payload(job)
         documents, blobs = needed_outputs(json.loads(payload), self._contents.outputs)
         script = run_files.script_of(job, self._contents.config, self._worker, self._place)
@@ -153,7 +153,7 @@ class Freight:
             with _reading():
                 ((_, files[f"files/{blob}/{name}"]),) = self._repository.blobs([blob])
         for path, data in files.items():
-            yield Parcel(uploads.job_name(number, path), data)
+            yield ArchiveMember(uploads.job_name(number, path), data)
 
 
 @contextmanager

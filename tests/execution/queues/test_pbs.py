@@ -17,7 +17,7 @@ from reconciler.errors import TransientError
 from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.queues.base import Entry, Queue, QueueState
+from reconciler.execution.queues.base import Queue, QueueEntry, QueueState
 from reconciler.execution.queues.pbs import PBSQueue
 from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
@@ -33,7 +33,9 @@ def ids(*numbers: int) -> dict[str, float]:
     return {f"{number}.pbs01": 0.0 for number in numbers}
 
 
-def listed(output: str, queue_ids: dict[str, float], errors: str = "", code: int = 0) -> dict[str, Entry]:
+def listed(
+    output: str, queue_ids: dict[str, float], errors: str = "", code: int = 0
+) -> dict[str, QueueEntry]:
     """Return the listing of a recorded answer."""
     answer = answering(QUEUE.listing_command(list(queue_ids)), output, errors, code)
     return QUEUE.listing(queue_ids, answer)
@@ -64,7 +66,7 @@ class Server:
         (self.directory / "run dir" / "submit.sh").write_text(header)
         return self.run(QUEUE.submit_command("submit.sh"))
 
-    def listing(self, queue_ids: dict[str, float]) -> dict[str, Entry]:
+    def listing(self, queue_ids: dict[str, float]) -> dict[str, QueueEntry]:
         """List jobs."""
         return QUEUE.listing(queue_ids, self.run(QUEUE.listing_command(list(queue_ids))))
 
@@ -90,7 +92,7 @@ def test_submit_list_find_cancel(server: Server) -> None:
     answer = server.submit(NAME)
     queue_id = QUEUE.submitted_id(answer.stdout)
     assert queue_id == "100.pbs01" and answer.exit_code == 0
-    assert server.listing({queue_id: 0.0}) == {queue_id: Entry(QueueState.PENDING)}
+    assert server.listing({queue_id: 0.0}) == {queue_id: QueueEntry(QueueState.PENDING)}
     names = [NAME, "other.1"]
     assert QUEUE.found(names, server.run(QUEUE.find_command(names))) == {NAME: queue_id}
     assert QUEUE.cancelled([queue_id], server.run(QUEUE.cancel_command([queue_id]))) == {}
@@ -155,7 +157,7 @@ def test_a_server_that_is_down_is_no_answer_to_anything(server: Server) -> None:
         QUEUE.found([NAME], server.run(QUEUE.find_command([NAME])))
     with pytest.raises(TransientError, match="cannot connect"):
         QUEUE.cancelled([queue_id], server.run(QUEUE.cancel_command([queue_id])))
-    assert QUEUE.autopsy(queue_id, server.run(QUEUE.autopsy_command(queue_id))) is None
+    assert QUEUE.accounting(queue_id, server.run(QUEUE.accounting_command(queue_id))) is None
 
 
 # listings -----------------------------------------------------------------------------------------------
@@ -185,19 +187,19 @@ def test_numbers_of_c_and_stray_backslashes_spoil_nothing() -> None:
     with pytest.raises(ValueError):
         json.loads(text)
     assert listed(text, ids(201, 202, 203)) == {
-        "201.pbs01": Entry(QueueState.RUNNING),
-        "202.pbs01": Entry(QueueState.PENDING, "Not Running: \\Queue not started."),
-        "203.pbs01": Entry(QueueState.HELD),
+        "201.pbs01": QueueEntry(QueueState.RUNNING),
+        "202.pbs01": QueueEntry(QueueState.PENDING, "Not Running: \\Queue not started."),
+        "203.pbs01": QueueEntry(QueueState.HELD),
     }
 
 
 def test_the_printer_of_later_versions() -> None:
-    assert listed(recorded("pbs_tabs.json"), ids(301)) == {"301.pbs01": Entry(QueueState.RUNNING)}
+    assert listed(recorded("pbs_tabs.json"), ids(301)) == {"301.pbs01": QueueEntry(QueueState.RUNNING)}
 
 
 def test_what_cannot_be_read_at_all_has_not_ended() -> None:
     text = re.sub(r"\s*\n\s*", "", recorded("pbs_invalid.json")).replace('{"timestamp"', '{"timestamp"', 1)
-    assert listed(text, ids(201, 999)) == {"201.pbs01": Entry(QueueState.UNKNOWN)}
+    assert listed(text, ids(201, 999)) == {"201.pbs01": QueueEntry(QueueState.UNKNOWN)}
 
 
 def test_a_record_without_a_state_has_not_ended() -> None:
@@ -217,7 +219,7 @@ def test_known_ids_beside_unknown_ones_without_the_express_option() -> None:
     """Then PBS ends with the code of the last problem, and prints the others nevertheless."""
     errors = "qstat: Unknown Job Id 99.pbs01\nqstat: 98.pbs01 Job has finished, use -x or -H to obtain\n"
     found = listed(recorded("pbs_listing.json"), ids(98, 99, 101), errors, 35)
-    assert found == {"101.pbs01": Entry(QueueState.RUNNING)}
+    assert found == {"101.pbs01": QueueEntry(QueueState.RUNNING)}
 
 
 @pytest.mark.parametrize(
@@ -269,14 +271,16 @@ def test_a_script_that_was_cut_off_is_no_answer() -> None:
 )
 def test_why_a_job_died(number: int, cause: Cause | None, code: int | None, text: str) -> None:
     queue_id = f"{number}.pbs01"
-    found = QUEUE.autopsy(queue_id, answering(QUEUE.autopsy_command(queue_id), recorded("pbs_history.json")))
+    found = QUEUE.accounting(
+        queue_id, answering(QUEUE.accounting_command(queue_id), recorded("pbs_history.json"))
+    )
     assert found is not None and found.over
     assert (found.cause, found.exit_code) == (cause, code)
     assert text in found.text and "\n" not in found.text
 
 
 def test_a_job_that_is_in_the_queue_is_not_over() -> None:
-    found = QUEUE.autopsy("105.pbs01", CommandResult(0, recorded("pbs_listing.json"), ""))
+    found = QUEUE.accounting("105.pbs01", CommandResult(0, recorded("pbs_listing.json"), ""))
     assert found is not None and not found.over
 
 
@@ -289,7 +293,7 @@ def test_a_job_that_is_in_the_queue_is_not_over() -> None:
     ],
 )
 def test_nobody_knows_the_job(errors: str, code: int) -> None:
-    assert QUEUE.autopsy("1.pbs01", CommandResult(code, recorded("pbs_nothing.json"), errors)) is None
+    assert QUEUE.accounting("1.pbs01", CommandResult(code, recorded("pbs_nothing.json"), errors)) is None
 
 
 def test_the_history_is_asked(server: Server) -> None:
@@ -297,7 +301,7 @@ def test_the_history_is_asked(server: Server) -> None:
     server.run(QUEUE.cancel_command([queue_id]))
     path = server.directory / "history" / queue_id
     path.write_text(path.read_text().replace('"Q"', '"F"'))
-    found = QUEUE.autopsy(queue_id, server.run(QUEUE.autopsy_command(queue_id)))
+    found = QUEUE.accounting(queue_id, server.run(QUEUE.accounting_command(queue_id)))
     assert found is not None and found.text == "PBS: it was deleted before it started"
 
 
@@ -312,7 +316,7 @@ def test_defect_01_no_answer_is_not_the_end_of_a_job() -> None:
 
 
 def test_defect_02_the_exit_status_of_an_ended_job_is_read() -> None:
-    found = QUEUE.autopsy("402.pbs01", CommandResult(0, recorded("pbs_history.json"), ""))
+    found = QUEUE.accounting("402.pbs01", CommandResult(0, recorded("pbs_history.json"), ""))
     assert found is not None and found.exit_code == 3
 
 
@@ -371,7 +375,7 @@ def test_defect_12_banners_are_no_answer() -> None:
     assert QUEUE.submitted_id(f"{banner}5.vm\n") == "5.vm"
     assert QUEUE.submitted_id(banner) is None
     entries = listed(f"{banner}{{ not this }}\n{recorded('pbs_listing.json')}", ids(101))
-    assert entries == {"101.pbs01": Entry(QueueState.RUNNING)}
+    assert entries == {"101.pbs01": QueueEntry(QueueState.RUNNING)}
     names = answering(f"echo Welcome; {QUEUE.find_command(['n.1'])}", "5.vm\n")
     assert QUEUE.found(["n.1"], names) == {"n.1": "5.vm"}
 

@@ -16,7 +16,7 @@ from reconciler.errors import InputError, TransientError
 from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.queues.base import Death, Entry, Queue, QueueState
+from reconciler.execution.queues.base import Queue, QueueEntry, QueueState, Termination
 from reconciler.execution.queues.sge import SGEQueue
 from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
@@ -54,7 +54,7 @@ class Jobs:
         self.ids.append(queue_id)
         return queue_id
 
-    def entry(self, queue_id: str) -> Entry | None:
+    def entry(self, queue_id: str) -> QueueEntry | None:
         """Return the entry of a job in a listing of all."""
         asked = dict.fromkeys(self.ids, 0.0)
         return QUEUE.listing(asked, self.run(QUEUE.listing_command(self.ids))).get(queue_id)
@@ -77,10 +77,10 @@ class Jobs:
         """Cancel jobs and return the problems."""
         return QUEUE.cancelled(queue_ids, self.run(QUEUE.cancel_command(queue_ids)))
 
-    def death(self, queue_id: str) -> Death | None:
+    def death(self, queue_id: str) -> Termination | None:
         """Return what is known of a job that is over."""
         self.wait(queue_id, None)
-        return QUEUE.autopsy(queue_id, self.run(QUEUE.autopsy_command(queue_id)))
+        return QUEUE.accounting(queue_id, self.run(QUEUE.accounting_command(queue_id)))
 
 
 @pytest.fixture
@@ -113,8 +113,10 @@ def test_submit_list_find_cancel(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) ->
     assert eventually((jobs.directory / "environment").exists)
     names = [name, "other.1"]
     assert QUEUE.found(names, jobs.run(QUEUE.find_command(names))) == {name: queue_id}
-    autopsy = jobs.run(QUEUE.autopsy_command(queue_id))
-    assert QUEUE.autopsy(queue_id, autopsy) == Death("Grid Engine: the job is in the queue", over=False)
+    accounting = jobs.run(QUEUE.accounting_command(queue_id))
+    assert QUEUE.accounting(queue_id, accounting) == Termination(
+        "Grid Engine: the job is in the queue", over=False
+    )
     assert (jobs.directory / "id").read_text() == f"{queue_id}\n", "it runs where it was submitted"
     assert "word" not in (jobs.directory / "environment").read_text()
     assert jobs.cancel(queue_id) == {}
@@ -144,7 +146,7 @@ def test_why_jobs_died(jobs: Jobs) -> None:
     failed = jobs.submit("exit 3\n")
     too_long = jobs.submit("sleep 300\n", walltime="2")
     killed = jobs.submit("kill -9 $$\n")
-    assert jobs.death(failed) == Death("Grid Engine: failed 0, exit_status 3", None, 3)
+    assert jobs.death(failed) == Termination("Grid Engine: failed 0, exit_status 3", None, 3)
     dead = jobs.death(killed)
     assert dead is not None and (dead.cause, dead.exit_code) == (Cause.KILLED, 137)
     late = jobs.death(too_long)
@@ -215,7 +217,7 @@ def in_state(letters: str) -> str:
     return recorded("sge_states.xml").replace("@STATE@", letters)
 
 
-def listed(output: str, *queue_ids: str, errors: str = "", code: int = 0) -> dict[str, Entry]:
+def listed(output: str, *queue_ids: str, errors: str = "", code: int = 0) -> dict[str, QueueEntry]:
     """Return the listing of a recorded answer."""
     answer = answering(QUEUE.listing_command(queue_ids), output, errors, code)
     return QUEUE.listing(dict.fromkeys(queue_ids, 0.0), answer)
@@ -293,7 +295,7 @@ def test_whose_jobs_are_listed() -> None:
 def test_causes(failed: str, status: str, more: dict[str, str], cause: Cause | None) -> None:
     fields = {"jobnumber": "4", "failed": failed, "exit_status": status, "ru_wallclock": "3s", **more}
     record = "=" * 62 + "\n" + "".join(f"{key:<13}{value}  \n" for key, value in fields.items())
-    found = QUEUE.autopsy("4", CommandResult(0, record, ""))
+    found = QUEUE.accounting("4", CommandResult(0, record, ""))
     assert found is not None and found.over and found.cause is cause
     assert found.text.startswith(f"Grid Engine: failed {failed.partition(' ')[0]}")
 
@@ -301,21 +303,21 @@ def test_causes(failed: str, status: str, more: dict[str, str], cause: Cause | N
 def test_of_several_runs_the_last_one_counts() -> None:
     again = recorded("sge_qacct_11.txt").replace("jobnumber    11", "jobnumber    4")
     text = f"{recorded('sge_qacct_4.txt')}{again}{recorded('sge_qacct_12.txt')}"
-    found = QUEUE.autopsy("4", CommandResult(0, text, ""))
+    found = QUEUE.accounting("4", CommandResult(0, text, ""))
     assert found is not None and found.exit_code == 3
 
 
 def test_nobody_knows_the_job() -> None:
-    assert QUEUE.autopsy("4", CommandResult(1, "", "")) is None
-    assert QUEUE.autopsy("4", CommandResult(0, recorded("sge_qacct_12.txt"), "")) is None
+    assert QUEUE.accounting("4", CommandResult(1, "", "")) is None
+    assert QUEUE.accounting("4", CommandResult(0, recorded("sge_qacct_12.txt"), "")) is None
 
 
 def test_waiting_for_the_accounting_takes_a_bounded_time() -> None:
     """The seconds since the script began count, so that many questions share them."""
-    many = "\n".join(QUEUE.autopsy_command(str(number)) for number in range(20))
+    many = "\n".join(QUEUE.accounting_command(str(number)) for number in range(20))
     answer = answering(f"SECONDS=5\n{many}", "error: job id 1 not found\n", code=1)
     assert answer.exit_code == 0
-    assert QUEUE.autopsy("1", answer) is None
+    assert QUEUE.accounting("1", answer) is None
 
 
 @pytest.mark.parametrize(
@@ -339,7 +341,7 @@ def test_what_qdel_says(output: str, code: int, problems: dict[str, str]) -> Non
 def test_only_numbers_are_cancelled() -> None:
     """Qdel takes patterns: `*` would be all jobs of the user."""
     assert "qdel 4\n" in QUEUE.cancel_command(["*", "4"])
-    assert "*" not in QUEUE.cancel_command(["*"]) and "x" not in QUEUE.autopsy_command("x")
+    assert "*" not in QUEUE.cancel_command(["*"]) and "x" not in QUEUE.accounting_command("x")
 
 
 # the defects of qtoolkit --------------------------------------------------------------------------------
@@ -352,8 +354,8 @@ def test_defect_01_no_answer_is_not_the_end_of_a_job() -> None:
 
 
 def test_defect_02_the_exit_status_of_an_ended_job_is_read() -> None:
-    found = QUEUE.autopsy("11", CommandResult(0, recorded("sge_qacct_11.txt"), ""))
-    assert found == Death("Grid Engine: failed 0, exit_status 3", None, 3)
+    found = QUEUE.accounting("11", CommandResult(0, recorded("sge_qacct_11.txt"), ""))
+    assert found == Termination("Grid Engine: failed 0, exit_status 3", None, 3)
 
 
 def test_defect_07_a_good_cancel_is_good(jobs: Jobs) -> None:

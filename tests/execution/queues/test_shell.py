@@ -20,13 +20,13 @@ import reconciler.execution.queues.shell as shell_module
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult, combined, new_sign, split
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.queues.base import Entry, QueueState
+from reconciler.execution.queues.base import QueueEntry, QueueState
 from reconciler.execution.queues.shell import ShellQueue
 from tests.execution.support import eventually, is_running
 from tests.services import processes
 from tests.services.programs import PATIENCE
 
-RUNNING, SUSPENDED = Entry(QueueState.RUNNING), Entry(QueueState.SUSPENDED)
+RUNNING, SUSPENDED = QueueEntry(QueueState.RUNNING), QueueEntry(QueueState.SUSPENDED)
 
 
 class Shell:
@@ -64,7 +64,7 @@ class Shell:
         self.groups += map(int, pids)
         return pids
 
-    def entries(self, *queue_ids: str, submitted: float | None = None) -> dict[str, Entry]:
+    def entries(self, *queue_ids: str, submitted: float | None = None) -> dict[str, QueueEntry]:
         """Return the listing of these jobs, submitted just now if nothing else is said."""
         times = dict.fromkeys(queue_ids, time.time() if submitted is None else submitted)
         return self.queue.listing(times, self.run(self.queue.listing_command(queue_ids)))
@@ -151,7 +151,7 @@ def test_secrets_of_the_reconciler_do_not_reach_a_job(shell: Shell, monkeypatch:
 def test_what_has_ended_is_not_listed(shell: Shell) -> None:
     long, short = shell.submit("long", "sleep 300"), shell.submit("short", "true")
     assert eventually(lambda: shell.entries(long, short) == {long: RUNNING})
-    assert shell.queue.autopsy(short, shell.run(shell.queue.autopsy_command(short))) is None
+    assert shell.queue.accounting(short, shell.run(shell.queue.accounting_command(short))) is None
 
 
 def test_a_stopped_job_is_suspended(shell: Shell) -> None:
@@ -372,5 +372,5 @@ def test_defect_15_odd_processes_spoil_nothing() -> None:
         ShellIO().parse_jobs_list_output(0, "PID USER ELAPSED S COMMAND\n 7 root 00:01 I kworker\n", "")
     times = dict.fromkeys(["7", "8", "9", "11"], 1e9)
     found = ShellQueue().listing(times, CommandResult(0, f"{rows}NOW 1000000000\n", ""))
-    unknown = Entry(QueueState.UNKNOWN)
+    unknown = QueueEntry(QueueState.UNKNOWN)
     assert found == {"7": unknown, "8": unknown, "9": RUNNING}

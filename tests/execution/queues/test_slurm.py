@@ -18,7 +18,7 @@ from reconciler.errors import TransientError
 from reconciler.execution.headers import submission_header
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.queues.base import Death, Entry, QueueState
+from reconciler.execution.queues.base import QueueEntry, QueueState, Termination
 from reconciler.execution.queues.slurm import SlurmQueue
 from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
@@ -70,7 +70,7 @@ class Cluster:
         self.ids.append(queue_id)
         return queue_id
 
-    def entries(self, *queue_ids: str) -> dict[str, Entry]:
+    def entries(self, *queue_ids: str) -> dict[str, QueueEntry]:
         """Return the listing of these jobs."""
         return self.queue.listing(
             dict.fromkeys(queue_ids, 0.0), self.run(self.queue.listing_command(queue_ids))
@@ -89,9 +89,9 @@ class Cluster:
         """Cancel jobs; return the problems."""
         return self.queue.cancelled(queue_ids, self.run(self.queue.cancel_command(queue_ids)))
 
-    def death(self, queue_id: str) -> Death | None:
+    def death(self, queue_id: str) -> Termination | None:
         """Return what is known of a job that is over."""
-        return self.queue.autopsy(queue_id, self.run(self.queue.autopsy_command(queue_id)))
+        return self.queue.accounting(queue_id, self.run(self.queue.accounting_command(queue_id)))
 
 
 def on(service: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
@@ -125,7 +125,7 @@ def squeue_line(queue_id: str, state: str, reason: str = "None", name: str = "a.
     return "<><> ".join([queue_id, state, reason, *rest]) + "\n"
 
 
-def recorded(queue: SlurmQueue, *lines: str) -> dict[str, Entry]:
+def recorded(queue: SlurmQueue, *lines: str) -> dict[str, QueueEntry]:
     """Return what a queue reads in lines; ours are the jobs 1 to 9."""
     return queue.listing({str(number): 0.0 for number in range(1, 10)}, answer("".join(lines)))
 
@@ -137,17 +137,17 @@ def test_a_job_from_submission_to_its_end(cluster: Cluster) -> None:
     gate = cluster.root / "gate"
     queue_id = cluster.submit(f"while [ ! -e {gate} ]; do sleep 0.1; done; echo done")
     cluster.wait(queue_id, RUNNING)
-    assert cluster.entries(queue_id) == {queue_id: Entry(RUNNING)}
-    assert cluster.death(queue_id) == Death("Slurm: RUNNING", over=False)
+    assert cluster.entries(queue_id) == {queue_id: QueueEntry(RUNNING)}
+    assert cluster.death(queue_id) == Termination("Slurm: RUNNING", over=False)
     gate.touch()
     cluster.wait(queue_id, None)
     assert said(cluster.root / "0") == "done\n"
-    assert cluster.death(queue_id) == Death("Slurm: COMPLETED", exit_code=0)
+    assert cluster.death(queue_id) == Termination("Slurm: COMPLETED", exit_code=0)
 
 
 def test_a_waiting_job_tells_its_reason_and_is_cancelled(cluster: Cluster) -> None:
     queue_id = cluster.odd("--begin=now+1hour")
-    assert eventually(lambda: cluster.entries(queue_id) == {queue_id: Entry(PENDING, "BeginTime")})
+    assert eventually(lambda: cluster.entries(queue_id) == {queue_id: QueueEntry(PENDING, "BeginTime")})
     assert cluster.cancel(queue_id) == {}
     cluster.wait(queue_id, None)
     found = cluster.death(queue_id)
@@ -157,7 +157,7 @@ def test_a_waiting_job_tells_its_reason_and_is_cancelled(cluster: Cluster) -> No
 
 def test_a_held_job_is_held(cluster: Cluster) -> None:
     queue_id = cluster.odd("--hold")
-    assert cluster.entries(queue_id) == {queue_id: Entry(HELD, "JobHeldUser")}
+    assert cluster.entries(queue_id) == {queue_id: QueueEntry(HELD, "JobHeldUser")}
 
 
 @pytest.mark.parametrize(
@@ -278,8 +278,8 @@ def test_defect_02_a_failed_job_tells_its_exit_code(cluster: Cluster) -> None:
     cluster.wait(killed, None)
     theirs = QueueManager(SlurmIO(), TheirLocalHost()).get_job(failed)
     assert theirs is not None and theirs.exit_status is None, "qtoolkit has learned it"
-    assert cluster.death(failed) == Death("Slurm: FAILED, exit code 3", None, 3)
-    assert cluster.death(killed) == Death("Slurm: FAILED, exit code 137", Cause.KILLED, 137)
+    assert cluster.death(failed) == Termination("Slurm: FAILED, exit code 3", None, 3)
+    assert cluster.death(killed) == Termination("Slurm: FAILED, exit code 137", Cause.KILLED, 137)
 
 
 def test_defect_02_a_job_that_the_controller_forgot(forgetful: Cluster) -> None:
@@ -287,7 +287,7 @@ def test_defect_02_a_job_that_the_controller_forgot(forgetful: Cluster) -> None:
     forgetful.wait(queue_id, None)
     assert eventually(lambda: forgetful.run(f"scontrol show job {queue_id}").exit_code == 1)
     assert forgetful.entries(queue_id) == {}
-    assert forgetful.death(queue_id) == Death("Slurm: FAILED, exit code 4", None, 4)
+    assert forgetful.death(queue_id) == Termination("Slurm: FAILED, exit code 4", None, 4)
     assert forgetful.death(GONE) is None
 
 
@@ -297,7 +297,7 @@ def test_defect_02_a_script_that_never_began(cluster: Cluster) -> None:
     (directory / "submit.sh").write_text("#!/bin/bash\n#SBATCH --output=/nowhere/x\ntrue\n")
     queue_id = cluster.submit_in(directory)
     cluster.wait(queue_id, None)
-    assert cluster.death(queue_id) == Death(
+    assert cluster.death(queue_id) == Termination(
         "Slurm: FAILED, its script could not be started", Cause.NEVER_STARTED
     )
 
@@ -334,12 +334,12 @@ def test_defect_08_names_and_directories_with_blanks(cluster: Cluster) -> None:
     cluster.wait(queue_id, None)
     with pytest.raises(IndexError):
         QueueManager(SlurmIO(), TheirLocalHost()).get_job(cluster.submit("true", folder="a b"))
-    assert cluster.death(queue_id) == Death("Slurm: FAILED, exit code 5", None, 5)
+    assert cluster.death(queue_id) == Termination("Slurm: FAILED, exit code 5", None, 5)
 
 
 def test_defect_08_parts_of_a_job_stand_for_it() -> None:
     lines = [squeue_line("1_[2-4%1]", "PD"), squeue_line("2+0", "R"), squeue_line("12", "R")]
-    assert recorded(SlurmQueue(None), *lines) == {"1": Entry(PENDING), "2": Entry(RUNNING)}
+    assert recorded(SlurmQueue(None), *lines) == {"1": QueueEntry(PENDING), "2": QueueEntry(RUNNING)}
 
 
 def test_defect_09_an_odd_name_of_somebody_spoils_nothing(cluster: Cluster) -> None:
@@ -357,34 +357,34 @@ def test_defect_09_a_state_that_qtoolkit_does_not_know(code: str) -> None:
     with pytest.raises(OutputParsingError):
         SlurmIO().parse_jobs_list_output(0, "".join(lines), "")
     expected = PENDING if code == "RQ" else QueueState.UNKNOWN
-    assert recorded(SlurmQueue(None), *lines) == {"1": Entry(expected), "2": Entry(RUNNING)}
+    assert recorded(SlurmQueue(None), *lines) == {"1": QueueEntry(expected), "2": QueueEntry(RUNNING)}
 
 
 @pytest.mark.parametrize(
     ("code", "reason", "entry"),
     [
-        ("PD", "Priority", Entry(PENDING, "Priority")),
-        ("PD", "AssocMaxJobsLimit", Entry(PENDING, "AssocMaxJobsLimit")),
-        ("PD", "QOSMaxCpuPerUserLimit", Entry(PENDING, "QOSMaxCpuPerUserLimit")),
-        ("PD", "JobHeldAdmin", Entry(HELD, "JobHeldAdmin")),
-        ("PD", "launch failed requeued held", Entry(HELD, "launch failed requeued held")),
+        ("PD", "Priority", QueueEntry(PENDING, "Priority")),
+        ("PD", "AssocMaxJobsLimit", QueueEntry(PENDING, "AssocMaxJobsLimit")),
+        ("PD", "QOSMaxCpuPerUserLimit", QueueEntry(PENDING, "QOSMaxCpuPerUserLimit")),
+        ("PD", "JobHeldAdmin", QueueEntry(HELD, "JobHeldAdmin")),
+        ("PD", "launch failed requeued held", QueueEntry(HELD, "launch failed requeued held")),
         (
             "PD",
             "ReqNodeNotAvail, UnavailableNodes:n1",
-            Entry(PENDING, "ReqNodeNotAvail, UnavailableNodes:n1"),
+            QueueEntry(PENDING, "ReqNodeNotAvail, UnavailableNodes:n1"),
         ),
-        ("RH", "None", Entry(HELD)),
-        ("SE", "None", Entry(HELD)),
-        ("RD", "None", Entry(HELD)),
-        ("CF", "None", Entry(PENDING)),
-        ("CG", "None", Entry(RUNNING)),
-        ("CG", "NonZeroExitCode", Entry(RUNNING)),
-        ("S", "None", Entry(QueueState.SUSPENDED)),
-        ("ST", "None", Entry(QueueState.SUSPENDED)),
-        ("SO", "None", Entry(RUNNING)),
+        ("RH", "None", QueueEntry(HELD)),
+        ("SE", "None", QueueEntry(HELD)),
+        ("RD", "None", QueueEntry(HELD)),
+        ("CF", "None", QueueEntry(PENDING)),
+        ("CG", "None", QueueEntry(RUNNING)),
+        ("CG", "NonZeroExitCode", QueueEntry(RUNNING)),
+        ("S", "None", QueueEntry(QueueState.SUSPENDED)),
+        ("ST", "None", QueueEntry(QueueState.SUSPENDED)),
+        ("SO", "None", QueueEntry(RUNNING)),
     ],
 )
-def test_defect_09_reasons_are_not_thrown_away(code: str, reason: str, entry: Entry) -> None:
+def test_defect_09_reasons_are_not_thrown_away(code: str, reason: str, entry: QueueEntry) -> None:
     assert recorded(SlurmQueue(None), squeue_line("1", code, reason)) == {"1": entry}
 
 
@@ -406,7 +406,9 @@ def test_defect_09_can_never_run_is_not_just_queued(reason: str) -> None:
 
 @pytest.mark.parametrize("code", ["CD", "F", "CA", "TO", "NF", "OOM", "PR", "BF", "DL", "RV"])
 def test_what_has_ended_is_not_listed(code: str) -> None:
-    assert recorded(SlurmQueue(None), squeue_line("1", code), squeue_line("2", "PD")) == {"2": Entry(PENDING)}
+    assert recorded(SlurmQueue(None), squeue_line("1", code), squeue_line("2", "PD")) == {
+        "2": QueueEntry(PENDING)
+    }
 
 
 def test_defect_10_no_ids_are_not_all_jobs(cluster: Cluster) -> None:
@@ -574,50 +576,56 @@ def accounted(*lines: str) -> str:
     [
         (
             scontrol("TIMEOUT", "TimeLimit", "0:1"),
-            Death("Slurm: TIMEOUT, time limit 00:01:00", Cause.WALLTIME),
+            Termination("Slurm: TIMEOUT, time limit 00:01:00", Cause.WALLTIME),
         ),
-        (scontrol("DEADLINE", "DeadLine"), Death("Slurm: DEADLINE, time limit 00:01:00", Cause.WALLTIME)),
-        (scontrol("OUT_OF_MEMORY", "OutOfMemory", "0:125"), Death("Slurm: OUT_OF_MEMORY", Cause.OOM)),
-        (scontrol("NODE_FAIL", "NodeDown", "0:15"), Death("Slurm: NODE_FAIL", Cause.NODE_FAIL)),
-        (scontrol("BOOT_FAIL"), Death("Slurm: BOOT_FAIL", Cause.NODE_FAIL)),
-        (scontrol("PREEMPTED", "None", "0:15"), Death("Slurm: PREEMPTED", Cause.KILLED)),
-        (scontrol("CANCELLED", "Priority"), Death("Slurm: CANCELLED", Cause.KILLED)),
+        (
+            scontrol("DEADLINE", "DeadLine"),
+            Termination("Slurm: DEADLINE, time limit 00:01:00", Cause.WALLTIME),
+        ),
+        (scontrol("OUT_OF_MEMORY", "OutOfMemory", "0:125"), Termination("Slurm: OUT_OF_MEMORY", Cause.OOM)),
+        (scontrol("NODE_FAIL", "NodeDown", "0:15"), Termination("Slurm: NODE_FAIL", Cause.NODE_FAIL)),
+        (scontrol("BOOT_FAIL"), Termination("Slurm: BOOT_FAIL", Cause.NODE_FAIL)),
+        (scontrol("PREEMPTED", "None", "0:15"), Termination("Slurm: PREEMPTED", Cause.KILLED)),
+        (scontrol("CANCELLED", "Priority"), Termination("Slurm: CANCELLED", Cause.KILLED)),
         (
             scontrol("FAILED", "RaisedSignal:53(Real-time_signal_19)", "0:53"),
-            Death("Slurm: FAILED, its script could not be started", Cause.NEVER_STARTED),
+            Termination("Slurm: FAILED, its script could not be started", Cause.NEVER_STARTED),
         ),
         (
             scontrol("FAILED", "BadConstraints", "0:1"),
-            Death("Slurm: FAILED, BadConstraints", Cause.NEVER_STARTED),
+            Termination("Slurm: FAILED, BadConstraints", Cause.NEVER_STARTED),
         ),
         (
             scontrol("FAILED", "JobLaunchFailure", "0:9"),
-            Death("Slurm: FAILED, exit code 137", Cause.KILLED, 137),
+            Termination("Slurm: FAILED, exit code 137", Cause.KILLED, 137),
         ),
-        (scontrol("FAILED", "NonZeroExitCode", "1:0"), Death("Slurm: FAILED, exit code 1", None, 1)),
-        (scontrol("COMPLETING"), Death("Slurm: COMPLETING", over=False)),
-        (scontrol("PENDING", "Resources"), Death("Slurm: PENDING", over=False)),
-        ("Welcome!\n" + scontrol("COMPLETED"), Death("Slurm: COMPLETED", None, 0)),
-        (accounted("CANCELLED by 1000|0:0|1-00:00:00"), Death("Slurm: CANCELLED by user 1000", Cause.KILLED)),
+        (scontrol("FAILED", "NonZeroExitCode", "1:0"), Termination("Slurm: FAILED, exit code 1", None, 1)),
+        (scontrol("COMPLETING"), Termination("Slurm: COMPLETING", over=False)),
+        (scontrol("PENDING", "Resources"), Termination("Slurm: PENDING", over=False)),
+        ("Welcome!\n" + scontrol("COMPLETED"), Termination("Slurm: COMPLETED", None, 0)),
+        (
+            accounted("CANCELLED by 1000|0:0|1-00:00:00"),
+            Termination("Slurm: CANCELLED by user 1000", Cause.KILLED),
+        ),
         (
             accounted("TIMEOUT|0:0|00:10:00", "TIMEOUT|0:0|10"),
-            Death("Slurm: TIMEOUT, time limit 00:10:00", Cause.WALLTIME),
+            Termination("Slurm: TIMEOUT, time limit 00:10:00", Cause.WALLTIME),
         ),
         (
             accounted("FAILED|0:53|00:10:00"),
-            Death("Slurm: FAILED, its script could not be started", Cause.NEVER_STARTED),
+            Termination("Slurm: FAILED, its script could not be started", Cause.NEVER_STARTED),
         ),
         (
             "=scontrol\n=sacct\n=jobcomp\nTIMEOUT|0:0|1\n",
-            Death("Slurm: TIMEOUT, time limit 1 min", Cause.WALLTIME),
+            Termination("Slurm: TIMEOUT, time limit 1 min", Cause.WALLTIME),
         ),
         (accounted("RUNNING|0:0|1", "garbage", "FAILED|x|1"), None),
         (accounted(), None),
         ("", None),
     ],
 )
-def test_why_a_job_died(output: str, death: Death | None) -> None:
-    assert SlurmQueue(None).autopsy("10", answer(output)) == death
+def test_why_a_job_died(output: str, death: Termination | None) -> None:
+    assert SlurmQueue(None).accounting("10", answer(output)) == death
 
 
 @pytest.fixture
@@ -635,4 +643,4 @@ def test_a_job_is_not_started_again_behind_our_back(breakable: tuple[Slurm, Clus
     cluster.wait(queue_id, RUNNING)
     service.node_down("n1")
     cluster.wait(queue_id, None)
-    assert cluster.death(queue_id) == Death("Slurm: NODE_FAIL", Cause.NODE_FAIL)
+    assert cluster.death(queue_id) == Termination("Slurm: NODE_FAIL", Cause.NODE_FAIL)
