@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from reconciler.cli.views.words import some
 from reconciler.errors import InputError
 
 if TYPE_CHECKING:  # the shell asks for completions at every key: source and store are imported when used
@@ -85,7 +84,8 @@ class Context:
             return
         changed = [path for path in source.uncommitted([""]) if path.endswith((".yaml", ".yml"))]
         if changed:
-            self.say(f"note: not committed, so not part of this revision: {some(changed, 3)}")
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            self.say(f"note: not committed, so not part of this revision: {', '.join(changed[:3])}{more}")
 
     def state_dir(self, source: Source | None = None, revision: Revision | None = None) -> Path:
         """Return the state directory: as given, else by the name of the project."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +11,7 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
-from reconciler.cli.get import find_jobs, require_worker
+from reconciler.cli.job_selectors import find_jobs, require_worker
 from reconciler.cli.options import global_options
 from reconciler.cli.views.conditions import condition_lines, counted_attempt, say_attempt
 from reconciler.cli.views.data import (
@@ -25,7 +24,7 @@ from reconciler.cli.views.data import (
 )
 from reconciler.cli.views.listing import as_json, as_yaml, cell_text, cut, terminal_width
 from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
-from reconciler.cli.views.words import escalation_text, readable_worker, retry_line
+from reconciler.cli.views.words import escalation_text, readable_worker, retry_line, time_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.jobs.flow_health import blocks
@@ -229,11 +228,6 @@ def _echo_events(events: list[Event]) -> None:
         click.echo("events:")
     for event in events:
         click.echo(f"  {time_text(event.time)}  {event.type:<10} {event.message}")
-
-
-def time_text(seconds: float) -> str:
-    """Return a time as the user's clock shows it."""
-    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _structured(context: Context, value: Any) -> None:

@@ -6,12 +6,12 @@ import click
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
-from reconciler.cli.describe import time_text
-from reconciler.cli.get import find_jobs, require_worker
+from reconciler.cli.job_selectors import find_jobs, require_worker
 from reconciler.cli.options import global_options
 from reconciler.cli.views.data import event_data
 from reconciler.cli.views.listing import as_json, as_yaml
 from reconciler.cli.views.provenance import level_text, person_text, place_text, value_text
+from reconciler.cli.views.words import time_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.records import Change, Event

@@ -14,6 +14,7 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
+from reconciler.cli.job_selectors import require_worker
 from reconciler.cli.options import global_options
 from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
 from reconciler.cli.views.data import flows_data, is_gone, job_data, job_keys, rule_data, worker_data
@@ -230,19 +231,6 @@ def _check_filters(view: View, flow: str | None, worker: str | None) -> None:
         require_worker(view, worker)
 
 
-def require_worker(view: View, name: str) -> None:
-    """Say so if the last applied revision has no worker of this name.
-
-    Raises
-    ------
-    InputError
-        It has none; the hint names the nearest.
-    """
-    config = view.config()
-    if config is not None and name not in config.workers:
-        raise InputError(f"there is no worker '{name}'", hint=did_you_mean(name, config.workers))
-
-
 def _none_found(context: Context, rows: list[Any], patterns: tuple[str, ...], what: str) -> None:
     if not rows and patterns:
         context.say(f"no {what} matches {' '.join(patterns)}")
@@ -258,30 +246,3 @@ def _problem(row: dict[str, Any], now: float) -> str | None:
         return f"stuck: {row['stuck']}"
     last = str(row["error"]).strip().splitlines()[-1] if row["error"] else None
     return ": ".join(filter(None, (coming_retry(row, now), last))) or None
-
-
-def find_jobs(view: View, key: str) -> list[Any]:
-    """Return the jobs that a user means by ``flow/job``, ``flow/job@2``, a uuid or ``uuid_index``.
-
-    Raises
-    ------
-    InputError
-        There is none; the hint names the nearest key.
-    """
-    flow, _, job = key.partition("/")
-    if job:
-        records = view.jobs_of(flow)
-        found = [record for record in records if record.key == job]
-        current = [record for record in found if record.current]
-        if found:
-            return current or found
-        names = [f"{flow}/{record.key}" for record in records if record.current]
-        flows_known = [f"{record.name}/{job}" for record in view.flows()]
-        hint = did_you_mean(key, names or flows_known)
-        raise InputError(f"there is no job '{key}'", hint=hint or "list them with `reconcile get jobs`")
-    found = view.generations(key) or ([one] if (one := view.job(key)) is not None else [])
-    if not found:
-        raise InputError(
-            f"there is no job '{key}'", hint="jobs are named flow/job: `reconcile get jobs -o name`"
-        )
-    return found

@@ -9,12 +9,11 @@ import click
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
-from reconciler.cli.describe import time_text
 from reconciler.cli.events import change_text
 from reconciler.cli.options import global_options
 from reconciler.cli.views.history_text import heading, of_flow, revision_data, text_row
 from reconciler.cli.views.listing import as_json, as_yaml, show
-from reconciler.cli.views.words import some
+from reconciler.cli.views.words import some, time_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.records import AppliedRevision, Event

@@ -203,3 +203,43 @@ class JobFinder:
 
 def _matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern)
+
+
+def find_jobs(view: View, key: str) -> list[JobRecord]:
+    """Return the jobs that a user means by ``flow/job``, ``flow/job@2``, a uuid or ``uuid_index``.
+
+    Raises
+    ------
+    InputError
+        There is none; the hint names the nearest key.
+    """
+    flow, _, job = key.partition("/")
+    if job:
+        records = view.jobs_of(flow)
+        found = [record for record in records if record.key == job]
+        current = [record for record in found if record.current]
+        if found:
+            return current or found
+        names = [f"{flow}/{record.key}" for record in records if record.current]
+        flows_known = [f"{record.name}/{job}" for record in view.flows()]
+        hint = did_you_mean(key, names or flows_known)
+        raise InputError(f"there is no job '{key}'", hint=hint or "list them with `reconcile get jobs`")
+    found = view.generations(key) or ([one] if (one := view.job(key)) is not None else [])
+    if not found:
+        raise InputError(
+            f"there is no job '{key}'", hint="jobs are named flow/job: `reconcile get jobs -o name`"
+        )
+    return found
+
+
+def require_worker(view: View, name: str) -> None:
+    """Say so if the last applied revision has no worker of this name.
+
+    Raises
+    ------
+    InputError
+        It has none; the hint names the nearest.
+    """
+    config = view.config()
+    if config is not None and name not in config.workers:
+        raise InputError(f"there is no worker '{name}'", hint=did_you_mean(name, config.workers))

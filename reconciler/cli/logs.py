@@ -10,7 +10,7 @@ from typing import BinaryIO
 import click
 
 from reconciler.cli.context import Context
-from reconciler.cli.get import find_jobs
+from reconciler.cli.job_selectors import find_jobs
 from reconciler.cli.options import global_options
 from reconciler.errors import InputError, TransientError
 from reconciler.execution.hosts.base import Host

@@ -7,7 +7,7 @@ import json
 import click
 
 from reconciler.cli.context import Context
-from reconciler.cli.get import find_jobs
+from reconciler.cli.job_selectors import find_jobs
 from reconciler.cli.options import global_options
 from reconciler.cli.views.listing import as_yaml
 from reconciler.errors import InputError

@@ -9,7 +9,7 @@ import msgspec
 
 from reconciler.actual.store import Store
 from reconciler.cli.context import Context
-from reconciler.cli.get import find_jobs
+from reconciler.cli.job_selectors import find_jobs
 from reconciler.cli.options import global_options
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, ReconcilerError

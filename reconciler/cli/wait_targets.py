@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from reconciler.actual.view import View
-from reconciler.cli.get import require_worker
-from reconciler.cli.job_selectors import JobFinder, is_uuid, read_words
+from reconciler.cli.job_selectors import JobFinder, is_uuid, read_words, require_worker
 from reconciler.cli.views.conditions import counted_attempt
 from reconciler.cli.views.data import is_gone
 from reconciler.desired.source.git import Source

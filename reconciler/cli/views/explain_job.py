@@ -8,7 +8,7 @@ import click
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
-from reconciler.cli.get import find_jobs
+from reconciler.cli.job_selectors import find_jobs
 from reconciler.cli.views.data import Data
 from reconciler.cli.views.listing import as_json, as_yaml, display_width
 from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
@@ -146,7 +146,7 @@ def _row(what: str, setting: Data) -> tuple[str, ...]:
 
 
 def _since_row(since: Data) -> tuple[str, ...]:
-    from reconciler.cli.describe import time_text
+    from reconciler.cli.views.words import time_text
 
     change = f"was {value_text(since['old'])}" if since["old"] is not None else ""
     who = f"{since['commit'][:7]} {since['author']}" if since["commit"] else ""

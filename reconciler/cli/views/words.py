@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,11 @@ def coming_text(when: float | None, now: float) -> str | None:
     if when is None:
         return None
     return f"in {_span_text(when - now)}" if when > now else "due"
+
+
+def time_text(seconds: float) -> str:
+    """Return a time as the user's clock shows it."""
+    return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def past_text(when: float | None, now: float) -> str | None:
