@@ -22,7 +22,7 @@ from reconciler.cli.views.data import (
     job_keys,
     worker_facts,
 )
-from reconciler.cli.views.listing import as_json, as_yaml, cell_text, cut, terminal_width
+from reconciler.cli.views.listing import cell_text, cut, echo_data, terminal_width
 from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
 from reconciler.cli.views.words import escalation_text, readable_worker, retry_line, time_text
 from reconciler.diagnostics import did_you_mean
@@ -54,7 +54,7 @@ def flow(context: Context, name: str) -> None:
     if context.options.output in ("json", "yaml"):
         keys = job_keys(jobs)
         facts |= {"members": [job_data(job, keys) for job in jobs if job.current]}
-        _structured(context, facts | {"events": [event_data(event) for event in events]})
+        echo_data(context, facts | {"events": [event_data(event) for event in events]})
         return
     for field in ("name", "sync", "health", "reason", "fix", "revision", "labels"):
         if field == "fix" and not facts[field]:
@@ -102,7 +102,7 @@ def job(context: Context, key: str) -> None:
         with store.read() as view:
             found = [_facts(view, record, origins) for record in records]
     if context.options.output in ("json", "yaml"):
-        _structured(context, found[0] if len(found) == 1 else found)
+        echo_data(context, found[0] if len(found) == 1 else found)
         return
     for number, facts in enumerate(found):
         click.echo("" if number == 0 else "\n", nl=False)
@@ -183,7 +183,7 @@ def worker(context: Context, name: str) -> None:
         known = config.workers if config is not None else {}
         facts = worker_facts(view, name, known[name], _EVENTS)
     if context.options.output in ("json", "yaml"):
-        _structured(context, facts)
+        echo_data(context, facts)
         return
     readable = readable_worker(facts, time.time())
     for field in (
@@ -228,7 +228,3 @@ def _echo_events(events: list[Event]) -> None:
         click.echo("events:")
     for event in events:
         click.echo(f"  {time_text(event.time)}  {event.type:<10} {event.message}")
-
-
-def _structured(context: Context, value: Any) -> None:
-    click.echo(as_json(value) if context.options.output == "json" else as_yaml(value).rstrip())

@@ -16,7 +16,7 @@ import click
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
 from reconciler.cli.views.doctor_text import DoctorText, doctor_data
-from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.listing import echo_data
 from reconciler.diagnostics import did_you_mean
 from reconciler.doctor.check import Check, Group, Status
 from reconciler.errors import ExitCode, InputError, ReconcilerError
@@ -53,8 +53,7 @@ def command(context: Context, *, workers: tuple[str, ...]) -> None:
     if text is not None:
         text.summary(checks)
     else:
-        form = as_json if context.options.output == "json" else as_yaml
-        click.echo(form(doctor_data(checks)).rstrip("\n"))
+        echo_data(context, doctor_data(checks))
     sys.exit(_exit_code(checks))
 
 

@@ -9,7 +9,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.job_selectors import find_jobs, require_worker
 from reconciler.cli.options import global_options
 from reconciler.cli.views.data import event_data
-from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.listing import echo_data
 from reconciler.cli.views.provenance import level_text, person_text, place_text, value_text
 from reconciler.cli.views.words import time_text
 from reconciler.diagnostics import did_you_mean
@@ -32,7 +32,7 @@ def command(context: Context, *, about: str | None, limit: int) -> None:
             _require(view, about)
     if context.options.output in ("json", "yaml"):
         data = [event_data(event) for event in events]
-        click.echo(as_json(data) if context.options.output == "json" else as_yaml(data).rstrip())
+        echo_data(context, data)
         return
     for event in events:
         click.echo(_line(event))

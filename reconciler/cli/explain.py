@@ -5,8 +5,11 @@ from __future__ import annotations
 import click
 
 from reconciler.cli.context import Context
+from reconciler.cli.job_selectors import find_jobs
 from reconciler.cli.options import global_options
+from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
+from reconciler.model.run_config import FIELDS
 
 
 @click.command(
@@ -19,23 +22,64 @@ from reconciler.errors import InputError
 @click.argument("field", required=False, metavar="[FIELD]")
 @global_options
 def command(context: Context, what: str, name: str | None, field: str | None) -> None:
-    """Print who set what and what it beat; or the documentation that the schemas give."""
+    """Print who set each value and what it beats, or the documentation of a kind or field."""
     if name is None:
         if what in ("job", "rule"):
             raise InputError(f"which {what}?", hint=f"write `reconcile explain {what} NAME`")
-        from reconciler.cli.views.schema_text import echo_kind
+        from reconciler.cli.views.explain_text import echo_kind
 
         echo_kind(what)
     elif what == "job":
-        from reconciler.cli.views.explain_job import explain_job
-
-        explain_job(context, name, field)
+        _explain_job(context, name, field)
     elif what == "rule" and field is None:
-        from reconciler.cli.views.explain_rule import explain_rule
-
-        explain_rule(context, name)
+        _explain_rule(context, name)
     else:
         raise InputError(
             f"`explain {what}` takes no further argument",
             hint="write `explain job KEY [FIELD]`, `explain rule NAME` or `explain KIND.field`",
         )
+
+
+def _explain_job(context: Context, key: str, field: str | None) -> None:
+    from reconciler.cli.views.explain_text import echo_job_explanation, job_explanation
+    from reconciler.cli.views.listing import echo_data
+    from reconciler.cli.views.provenance import Provenance
+
+    if field is not None and field not in FIELDS:
+        raise InputError(f"a run config has no field '{field}'", hint=did_you_mean(field, FIELDS))
+    with context.store(must_exist=True, read_only=True) as store:
+        with store.read() as view:
+            record = find_jobs(view, key)[-1]
+            members = view.jobs_of(record.flow)
+        provenance = Provenance(context, store)
+        with store.read() as view:
+            data = job_explanation(view, provenance, record, members, field)
+    if context.options.output in ("json", "yaml"):
+        echo_data(context, data)
+    else:
+        echo_job_explanation(context, data)
+
+
+def _explain_rule(context: Context, name: str) -> None:
+    from reconciler.cli.views.explain_text import echo_rule_explanation, rule_explanation
+    from reconciler.cli.views.listing import echo_data
+    from reconciler.cli.views.provenance import Provenance
+
+    with context.store(must_exist=True, read_only=True) as store:
+        provenance = Provenance(context, store)
+        rules = {rule.name: rule for rule in provenance.desired.rules}
+        if name not in rules:
+            raise InputError(
+                f"{provenance.desired.revision} has no rule '{name}'", hint=did_you_mean(name, list(rules))
+            )
+        with store.read() as view:
+            jobs = {flow: view.jobs_of(flow) for flow in provenance.desired.flows}
+        data = rule_explanation(provenance, rules[name], jobs)
+    match context.options.output:
+        case "json" | "yaml":
+            echo_data(context, data)
+        case "name":
+            for job in data["jobs"]:
+                click.echo(job["key"])
+        case _:
+            echo_rule_explanation(context, data)

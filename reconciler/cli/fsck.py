@@ -11,7 +11,7 @@ from reconciler.actual.state_dir import Lease
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
 from reconciler.cli.views.fsck_text import fsck_data, show_report
-from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.listing import echo_data
 from reconciler.errors import ExitCode
 
 
@@ -35,8 +35,7 @@ def command(context: Context, *, repair: bool) -> None:
             with store.read() as view:
                 left = examine.examine(view)
     if context.options.output in ("json", "yaml"):
-        form = as_json if context.options.output == "json" else as_yaml
-        click.echo(form(fsck_data(found, left)).rstrip("\n"))
+        echo_data(context, fsck_data(found, left))
     else:
         show_report(context, found, left)
     sys.exit(ExitCode.NO if left.problems else ExitCode.OK)

@@ -10,7 +10,7 @@ from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
 from reconciler.cli.views.graph_text import MERMAID_CHARACTERS, MERMAID_EDGES, dot, graph_data, mermaid
-from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.listing import echo_data
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, WorldError
 from reconciler.model.graph import Graph, flow_graph, missing_parents
@@ -33,8 +33,7 @@ def command(context: Context, *, flow: str, history: bool) -> None:
         graph, revision = _read(view, flow, history=history)
     match chosen:
         case "json" | "yaml":
-            data = graph_data(graph, revision)
-            click.echo(as_json(data) if chosen == "json" else as_yaml(data).rstrip())
+            echo_data(context, graph_data(graph, revision))
         case "name":
             for job in graph.jobs:
                 click.echo(job.path)

@@ -12,7 +12,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.events import change_text
 from reconciler.cli.options import global_options
 from reconciler.cli.views.history_text import heading, of_flow, revision_data, text_row
-from reconciler.cli.views.listing import as_json, as_yaml, show
+from reconciler.cli.views.listing import echo_data, show
 from reconciler.cli.views.words import some, time_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
@@ -41,8 +41,7 @@ def command(context: Context, *, flow: str | None, limit: int | None) -> None:
     rows = [applied for _, applied in named]
     match chosen:
         case "json" | "yaml":
-            data = [revision_data(applied) for applied in rows]
-            click.echo(as_json(data) if chosen == "json" else as_yaml(data).rstrip())
+            echo_data(context, [revision_data(applied) for applied in rows])
         case "name":
             for applied in rows:
                 click.echo(applied.commit)

@@ -16,7 +16,7 @@ from reconciler.actual.writer import Writer
 from reconciler.cli.context import Context, user_identity
 from reconciler.cli.job_selectors import JobFinder, Selected, read_words
 from reconciler.cli.options import global_options
-from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.listing import echo_data
 from reconciler.cli.views.operation_text import (
     left_alone_line,
     refusal_lines,
@@ -222,10 +222,8 @@ class Call:
         refused = [one for one in plan.refusals if self._matters(one, plan, selected)]
         left = [one for one in plan.refusals if one not in refused]
         match self.context.options.output:
-            case "json":
-                click.echo(as_json(self._data(plan, refused, left)))
-            case "yaml":
-                click.echo(as_yaml(self._data(plan, refused, left)).rstrip())
+            case "json" | "yaml":
+                echo_data(self.context, self._data(plan, refused, left))
             case "name":
                 _echo(step.job.path for step in plan.steps)
             case _:

@@ -12,7 +12,7 @@ import msgspec
 
 from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
-from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.listing import echo_data
 from reconciler.cli.views.narrator import show_diagnostics
 from reconciler.cli.views.plan_text import cost_line, plan_lines, summary_line
 from reconciler.errors import ExitCode, InputError
@@ -109,10 +109,10 @@ def print_planned(context: Context, planned: Planned, *, compared: bool = False)
     """Print a plan in the form that is asked for."""
     plan, cost = planned.plan, planned.cost
     match context.options.output:
-        case "json" | "yaml" as form:
+        case "json" | "yaml":
             from reconciler.cli.views.data import plan_data
 
-            click.echo((as_json if form == "json" else as_yaml)(plan_data(plan, cost)))
+            echo_data(context, plan_data(plan, cost))
         case "markdown":
             from reconciler.cli.views.markdown import plan_markdown
 

@@ -10,7 +10,7 @@ import click
 
 from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
-from reconciler.cli.views.listing import as_json, as_yaml
+from reconciler.cli.views.listing import echo_data
 from reconciler.cli.views.narrator import show_diagnostics
 from reconciler.cli.views.words import many
 from reconciler.errors import ExitCode
@@ -33,8 +33,7 @@ def command(context: Context) -> None:
         loaded = Session(source, store).load()
         plan = make_plan(loaded.state, ActualState())
     if context.options.output in ("json", "yaml"):
-        form = as_json if context.options.output == "json" else as_yaml
-        click.echo(form([msgspec.to_builtins(diagnostic) for diagnostic in plan.diagnostics]))
+        echo_data(context, [msgspec.to_builtins(diagnostic) for diagnostic in plan.diagnostics])
     else:
         show_diagnostics(context, plan.diagnostics)
         state = loaded.state

@@ -11,7 +11,7 @@ from reconciler.actual.state_dir import Lease
 from reconciler.cli.context import Context
 from reconciler.cli.following import looks
 from reconciler.cli.options import global_options
-from reconciler.cli.views.listing import as_json, as_yaml, cut
+from reconciler.cli.views.listing import cut, echo_data
 from reconciler.cli.views.words import many
 from reconciler.cli.wait_targets import RevisionGoal, Waiting, read_goal
 from reconciler.errors import ExitCode, InputError
@@ -128,7 +128,7 @@ def _print(context: Context, verdicts: Sequence[GoalVerdict]) -> None:
     """Print what has come, for people only if it is not too much of it."""
     if context.options.output in ("json", "yaml"):
         data = [{"target": v.target, "status": str(v.prospect), "message": v.message} for v in verdicts]
-        click.echo(as_json(data) if context.options.output == "json" else as_yaml(data).rstrip())
+        echo_data(context, data)
         return
     hold = [verdict for verdict in verdicts if verdict.prospect is Prospect.HOLDS]
     if context.options.output == "name":

@@ -197,7 +197,9 @@ def test_explained_rules(history: History) -> None:
     assert high[0]["beaten_by"]["priority"]["name"] == "low"
     assert [(row["key"], row["decides"]) for row in low] == [("f/relax", {"priority": 7})]
     text = history.run("explain", "rule", "high")
-    assert "decides something for 0 of the 1 jobs that it matches" in text and "priority: rule low" in text
+    assert (
+        "sets at least one field of 0 of the 1 jobs that it matches" in text and "priority: rule low" in text
+    )
 
 
 def test_rule_that_matches_nothing(repository: Repository, reconcile: Reconcile) -> None:

@@ -58,10 +58,8 @@ def show(
     ``-o name``.
     """
     match context.options.output:
-        case "json":
-            click.echo(json.dumps(rows, indent=2, default=str))
-        case "yaml":
-            click.echo(as_yaml(rows), nl=False)
+        case "json" | "yaml":
+            echo_data(context, rows)
         case "name":
             for row in rows:
                 click.echo(row[name])
@@ -69,16 +67,19 @@ def show(
             _table(context, rows, [*columns, *(wide if chosen == "wide" else [])])
 
 
+def echo_data(context: Context, data: Any) -> None:
+    """Print data for programs: as YAML with ``-o yaml``, otherwise as JSON."""
+    if context.options.output == "yaml":
+        click.echo(as_yaml(data), nl=False)
+    else:
+        click.echo(json.dumps(data, indent=2, default=str))
+
+
 def as_yaml(value: Any) -> str:
-    """Return data as YAML."""
+    """Return data as YAML, ending with a line break."""
     from reconciler.desired.yaml.writer import dump
 
     return dump(json.loads(json.dumps(value, default=str)))
-
-
-def as_json(value: Any) -> str:
-    """Return data as JSON."""
-    return json.dumps(value, indent=2, default=str)
 
 
 _GAP = "  "
