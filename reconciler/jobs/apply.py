@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from reconciler.actual.writer import Writer
 from reconciler.jobs.dependencies import (
     initial_state,
@@ -20,14 +18,29 @@ from reconciler.jobs.dependencies import (
     unhook_from,
 )
 from reconciler.jobs.outputs import forget_job
-from reconciler.jobs.restarts import drop_unwanted_retry, revived, run_again
-from reconciler.jobs.transitions import apply_config, deferred, leave, move, note, note_flow
-from reconciler.model.actions import Action, ActionType, JobPlan, Plan, Subject
+from reconciler.jobs.restarts import drop_unwanted_retry, generated_among, run_again
+from reconciler.jobs.transitions import leave, move, note, note_flow
+from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.flows import BuiltFlow
-from reconciler.model.manifests import Prune
+from reconciler.model.keys import job_id
 from reconciler.model.operations import RERUN_BY_TOKEN
-from reconciler.model.records import Change, FlowRecord, JobRecord
+from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import ACTIVE, JobState
+from reconciler.plan.interpreter import (
+    forgotten_flow,
+    new_job,
+    patched_job,
+    put_flow,
+    refreshed_job,
+    removed_flow,
+    renamed_flow,
+    renamed_job,
+    restated_job,
+    revived_job,
+    suspended_state,
+    takes_new_build,
+    why_superseded,
+)
 
 
 class PlanApplication:
@@ -42,7 +55,7 @@ class PlanApplication:
         self.built = built
         self.now = now
         self.touched: list[str] = []
-        self.again: list[JobRecord] = []
+        self.again: list[str] = []
         self.revived: list[str] = []
         self.left: list[JobRecord] = []
 
@@ -59,7 +72,7 @@ class PlanApplication:
                 self._job(action)
         for action in self.plan.restated:
             self._restate(action)
-        run_again(self.writer, self.again, "spec.rerun", self.now)
+        run_again(self.writer, self._records(self.again), "spec.rerun", self.now)
         unhook_from(self.writer, self.left, self.now)
         unhook(self.writer, self._records(self.revived), self.now)
         recheck(self.writer, self._records(self.touched), self.now)
@@ -97,76 +110,54 @@ class PlanApplication:
         if record is None:
             return
         self.writer.delete_flow(old)
-        self.writer.put_flow(msgspec.structs.replace(record, name=new, removed=False))
+        self.writer.put_flow(renamed_flow(record, new))
         note_flow(self.writer, new, "Renamed", f"was {old}", self.now, revision=self.plan.revision)
         for job in self.writer.jobs_of(old):
-            self.writer.put_job(msgspec.structs.replace(job, flow=new))
+            self.writer.put_job(renamed_job(job, new))
 
     def _put_flow(self, action: Action) -> None:
-        flow = action.flow
-        assert flow is not None and action.build_key is not None
-        old = self.writer.flow(flow.name)
-        record = FlowRecord(
-            name=flow.name,
-            identity=flow.identity,
-            build_key=action.build_key,
-            labels=flow.labels,
-            layer=flow.layer,
-            revision=self.plan.revision,
-            suspended=flow.spec.suspend,
-            suspend_reason=flow.spec.suspend_reason,
-            protected=flow.is_protected(old is not None and old.protected),
-            prune=flow.prune,
-            created=old.created if old is not None else self.now,
-            stopped=old.stopped if old is not None and old.build_key == action.build_key else False,
-            rerun=flow.rerun if _follows_token(action) or old is None else old.rerun,
-        )
-        self.writer.put_flow(record)
-        if old is not None and old.suspended != record.suspended:
-            self._suspend(record)
-        if old is not None and old.build_key != record.build_key:
-            self._refresh_jobs(old.build_key, self.built[flow.name])
+        old = self.writer.flow(action.key)
+        new = put_flow(action, old, self.plan.revision, self.now)
+        self.writer.put_flow(new)
+        if old is not None and old.suspended != new.suspended:
+            self._suspend(new)
+        if old is not None and old.build_key != new.build_key:
+            self._refresh_jobs(old.build_key, self.built[new.name])
 
     def _suspend(self, flow: FlowRecord) -> None:
+        why = "spec.suspend" if flow.suspended else "spec.suspend ended"
         for job in self.writer.jobs_of(flow.name):
-            if flow.suspended and job.state in (JobState.READY, JobState.WAITING):
-                move(self.writer, job, JobState.PAUSED, self.now, "spec.suspend")
-            elif not flow.suspended and job.state is JobState.PAUSED and job.held is None:
-                move(self.writer, job, initial_state(self.writer, job), self.now, "spec.suspend ended")
+            state = suspended_state(job, flow.suspended)
+            if state is not None:
+                state = initial_state(self.writer, job) if state is JobState.WAITING else state
+                move(self.writer, job, state, self.now, why)
 
     def _refresh_jobs(self, old_build: str, built: BuiltFlow) -> None:
-        """What does not count as content still reaches the jobs that stay.
-
-        The names reach every job. Metadata, code that is kept, and the order of a linear flow reach those
-        that have yet to run; who waits for a detour goes on waiting for it.
-        """
+        """Bring a new build to the jobs that stay; one that waits for a detour goes on waiting for it."""
         before = self.writer.build(old_build)
         known = {job.uuid: job.parents for job in before.jobs} if before is not None else {}
         for job in built.jobs:
-            record = self.writer.job(f"{job.uuid}_{job.index}")
+            record = self.writer.job(job_id(job.uuid, job.index))
             if record is None or not record.current:
                 continue
-            record = msgspec.structs.replace(record, key=job.key, name=job.name)
-            if record.state not in ACTIVE and record.state is not JobState.COMPLETED:
-                detours = [p for p in record.parents if p not in known.get(job.uuid, record.parents)]
-                record = msgspec.structs.replace(
-                    record, code=built.code, files=job.files, parents=[*job.parents, *detours]
-                )
+            detours = [uuid for uuid in record.parents if uuid not in known.get(job.uuid, record.parents)]
+            self.writer.put_job(refreshed_job(record, job, built.code, detours))
+            if takes_new_build(record):
                 self.writer.put_payload(record.id, job.payload)
                 self.touched.append(record.id)
-            self.writer.put_job(record)
 
     def _mark_removed(self, name: str) -> None:
         flow = self.writer.flow(name)
         if flow is not None:
-            self.writer.put_flow(msgspec.structs.replace(flow, removed=True))
+            self.writer.put_flow(removed_flow(flow))
 
     def _forget_flow(self, name: str) -> None:
         flow = self.writer.flow(name)
         if flow is None:
             return
-        if flow.prune is Prune.ORPHAN:
-            self.writer.put_flow(msgspec.structs.replace(flow, removed=True, orphaned=True))
+        kept = forgotten_flow(flow)
+        if kept is not None:
+            self.writer.put_flow(kept)
             return
         for job in self.writer.jobs_of(name):
             forget_job(self.writer, job)
@@ -179,23 +170,27 @@ class PlanApplication:
             case ActionType.SUBMIT if action.record is not None:
                 self._run_again(action.record, action.reason)
             case ActionType.SUBMIT | ActionType.REPLACE:
-                if action.record is not None:
-                    self._leave(action.record, "replaced by newer content")
+                self._leave(action)
                 self._submit(action)
             case ActionType.PATCH | ActionType.DEFER:
                 self._patch(action)
             case ActionType.CANCEL | ActionType.FORGET:
-                assert action.record is not None
-                self._leave(action.record, action.reason)
+                self._leave(action)
 
     def _submit(self, action: Action) -> None:
         assert action.wanted is not None and action.flow is not None
-        plan = action.wanted
-        old = self.writer.job(f"{plan.job.uuid}_{plan.job.index}")
+        plan, flow = action.wanted, action.flow
+        old = self.writer.job(job_id(plan.job.uuid, plan.job.index))
+        code = self.built[flow.name].code
         if old is None:
-            record = self._new_record(action.flow.name, plan)
+            number = self.writer.next_number("sequence")
+            record = new_job(flow.name, plan, code, number, self.now)
         else:
-            record = self._revived(old, plan, action.changes)
+            record = revived_job(
+                old, plan, action.changes, revision=self.plan.revision, now=self.now,
+                code=code if old.generated_by is None else old.code,
+                generated=generated_among(self.writer, old.parents),
+            )  # fmt: skip
             self.revived.append(record.id)
         if plan.job.payload:
             self.writer.put_payload(record.id, plan.job.payload)
@@ -205,32 +200,19 @@ class PlanApplication:
             self.writer, record, "Submitted", action.reason, self.now,
             revision=self.plan.revision, changes=list(action.changes),
         )  # fmt: skip
-        if action.flow.spec.suspend and record.state is JobState.WAITING:
+        if flow.spec.suspend and record.state is JobState.WAITING:
             move(self.writer, record, JobState.PAUSED, self.now, "spec.suspend")
 
     def _run_again(self, known: JobRecord, reason: str) -> None:
         job = self.writer.job(known.id)
         if job is not None and job.current and job.state in RERUN_BY_TOKEN:
             note(self.writer, job, "Submitted", reason, self.now, revision=self.plan.revision)
-            self.again.append(job)
+            self.again.append(job.id)
 
-    def _new_record(self, flow: str, plan: JobPlan) -> JobRecord:
-        job = plan.job
-        return JobRecord(
-            uuid=job.uuid, index=job.index, flow=flow, key=job.key, name=job.name, function=job.function,
-            state=JobState.WAITING, config=plan.config, content=job.content, own=plan.own,
-            parents=job.parents, on_missing=job.on_missing, sequence=self.writer.next_number("sequence"),
-            created=self.now, updated=self.now, files=job.files, code=self.built[flow].code,
-        )  # fmt: skip
-
-    def _revived(self, old: JobRecord, plan: JobPlan, changes: Sequence[Change]) -> JobRecord:
-        code = self.built[old.flow].code if old.generated_by is None else old.code
-        return revived(self.writer, old, plan, changes, self.plan.revision, code, self.now)
-
-    def _leave(self, known: JobRecord, reason: str) -> None:
-        job = self.writer.job(known.id)
+    def _leave(self, action: Action) -> None:
+        job = self.writer.job(action.record.id) if action.record is not None else None
         if job is not None:
-            leave(self.writer, job, reason, self.now, self.plan.revision)
+            leave(self.writer, job, why_superseded(action), self.now, self.plan.revision)
             self.left.append(job)
 
     def _patch(self, action: Action) -> None:
@@ -240,37 +222,22 @@ class PlanApplication:
         job = self.writer.job(action.record.id)
         if job is None:
             return
-        event = {"revision": self.plan.revision, "changes": list(action.changes)}
-        if job.editable:
-            renamed = msgspec.structs.replace(job, key=plan.job.key, name=plan.job.name, own=plan.own)
-            patched = apply_config(self.writer, renamed, plan.config, self.now, action.reason, **event)
-            drop_unwanted_retry(self.writer, patched, self.now)
-        elif job.config.same_values(plan.config):
-            as_before = msgspec.structs.replace(job, config=plan.config, own=plan.own)
-            self.writer.put_job(deferred(as_before, None))
-            note(self.writer, job, "Deferred", action.reason, self.now, **event)
+        patched = patched_job(job, plan, action.changes, self.plan.revision, self.now)
+        if patched.wanted is not None:
+            kind, message = "Deferred", f"{job.state} is not editable; applied as soon as it is"
         else:
-            left = msgspec.structs.replace(job, own=plan.own)
-            self.writer.put_job(deferred(left, plan.config, action.changes, self.plan.revision))
-            note(self.writer, job, "Deferred", _why_deferred(job), self.now, **event)
+            kind, message = "Patched" if job.editable else "Deferred", action.reason
+        note(
+            self.writer, patched, kind, message, self.now,
+            revision=self.plan.revision, changes=list(action.changes),
+        )  # fmt: skip
+        self.writer.put_job(patched)
+        if job.editable:
+            drop_unwanted_retry(self.writer, patched, self.now)
 
     def _restate(self, action: Action) -> None:
-        """The values of a job stay, so this is no event and no patch."""
+        """Write down where the values of a job come from now: neither an event nor a patch."""
         assert action.wanted is not None and action.record is not None
-        config = action.wanted.config
         job = self.writer.job(action.record.id)
-        if job is None:
-            return
-        if job.wanted is not None and job.wanted.same_values(config):
-            self.writer.put_job(msgspec.structs.replace(job, wanted=config, own=action.wanted.own))
-        elif job.wanted is None and job.config.same_values(config):
-            self.writer.put_job(msgspec.structs.replace(job, config=config, own=action.wanted.own))
-
-
-def _follows_token(action: Action) -> bool:
-    """Whether the plan has let the jobs run again for which a new ``spec.rerun`` asks."""
-    return action.type is ActionType.SUBMIT or any(change.field == "rerun" for change in action.changes)
-
-
-def _why_deferred(job: JobRecord) -> str:
-    return f"{job.state} is not editable; applied as soon as it is"
+        if job is not None:
+            self.writer.put_job(restated_job(job, action.wanted))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -13,11 +13,11 @@ from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.diagnostics import did_you_mean
 from reconciler.jobs.dependencies import recheck, release_tolerant, unhook
-from reconciler.jobs.transitions import deferred, move, note
-from reconciler.model.actions import JobPlan
+from reconciler.jobs.transitions import move, note
 from reconciler.model.flows import BuiltJob
-from reconciler.model.records import Change, FlowRecord, JobRecord
-from reconciler.model.states import ACTIVE, KEPT, JobState
+from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.states import ACTIVE, JobState
+from reconciler.plan.interpreter import begun_again
 from reconciler.plan.retries import Retry, coming_retry
 
 # A job whose worker the applied revision does not have: nobody would ever take it, so it must say so.
@@ -108,27 +108,23 @@ def _begin(
 ) -> JobRecord:
     flow = writer.flow(job.flow)
     state = JobState.PAUSED if flow is not None and flow.suspended else JobState.WAITING
-    if flow is not None and job.generated_by is None:
-        job = _as_built_now(writer, job, *builds.job(flow, job))
-    retried = job.retried if as_retry and job.retry_at is not None else []
-    return move(
-        writer, job, state, now, reason, retried=retried,
-        error=None, cause=None, stuck=None, missing_since=None, cancel=None, again=False,
-    )  # fmt: skip
+    code, built = builds.job(flow, job) if flow is not None and job.generated_by is None else ((), None)
+    if built is not None:
+        writer.put_payload(job.id, built.payload)
+    generated = generated_among(writer, job.parents, current=True)
+    return move(writer, begun_again(job, built, code, generated, as_retry=as_retry), state, now, reason)
 
 
-def _as_built_now(writer: Writer, job: JobRecord, code: list[str], built: BuiltJob | None) -> JobRecord:
-    """Give a job the code and the metadata that its flow has now; a generated one keeps what it was given."""
-    if built is None:
-        return job
-    writer.put_payload(job.id, built.payload)
-    more = [parent for parent in job.parents if parent not in built.parents and _generated(writer, parent)]
-    return msgspec.structs.replace(job, code=code, files=built.files, parents=[*built.parents, *more])
+def generated_among(view: View, uuids: Iterable[str], *, current: bool = False) -> set[str]:
+    """Return those uuids that generated jobs have: a job that waits for a detour goes on doing so.
 
-
-def _generated(writer: Writer, uuid: str) -> bool:
-    """Whether a uuid is that of a job that was born at run time: who waits for a detour goes on doing so."""
-    return any(job.current and job.generated_by is not None for job in writer.generations(uuid))
+    ``current``: only those of jobs that are current.
+    """
+    return {
+        uuid
+        for uuid in uuids
+        if any(job.generated_by and (job.current or not current) for job in view.generations(uuid))
+    }
 
 
 def reborn(old: JobRecord, fresh: JobRecord) -> JobRecord:
@@ -145,47 +141,6 @@ def reborn(old: JobRecord, fresh: JobRecord) -> JobRecord:
         run_worker=old.run_worker, queue_id=old.queue_id, submitted=old.submitted,
         missing_since=old.missing_since, stuck=old.stuck, cancel="generated anew", again=True,
     )  # fmt: skip
-
-
-# Jobs that were history and are wanted again: a commit was reverted, or a flow came back.
-
-
-def revived(
-    view: View,
-    old: JobRecord,
-    plan: JobPlan,
-    changes: Sequence[Change],
-    revision: str,
-    code: Sequence[str],
-    now: float,
-) -> JobRecord:
-    """Return the record of a job that has a place again: what came of it is kept, anything else starts anew.
-
-    One that has not stopped yet goes on; like any other on its way it waits for a new run config. It may have
-    been killed already: then it runs again. ``changes`` are those of its run config, ``code`` are the trees
-    that it runs with if it starts anew.
-    """
-    back = msgspec.structs.replace(
-        old, current=True, cancel=None, own=plan.own, key=plan.job.key, name=plan.job.name, error=None,
-        cause=None, updated=now, parents=[*plan.job.parents, *_detours(view, old, plan.job.parents)],
-    )  # fmt: skip
-    if old.state in ACTIVE:
-        doubtful = msgspec.structs.replace(back, again=old.cancel is not None)
-        if old.config.same_values(plan.config):
-            return doubtful
-        return deferred(doubtful, plan.config, changes, revision)
-    if old.state in KEPT:
-        return msgspec.structs.replace(back, config=plan.config)
-    return msgspec.structs.replace(
-        back, state=JobState.WAITING, config=plan.config, code=list(code), files=plan.job.files, stuck=None,
-        missing_since=None, retried=[],
-    )  # fmt: skip
-
-
-def _detours(view: View, old: JobRecord, parents: Sequence[str]) -> list[str]:
-    """Return what it had to wait for besides, since a job that it needs generated that."""
-    more = (parent for parent in old.parents if parent not in parents)
-    return [parent for parent in more if any(job.generated_by for job in view.generations(parent))]
 
 
 # Automatic retries, carried out. That a job is tried again stands in its record since its attempt died.

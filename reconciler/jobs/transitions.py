@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from reconciler.actual.writer import Writer
-from reconciler.model.records import Change, Event, JobRecord
-from reconciler.model.run_config import RunConfig
-from reconciler.model.states import ACTIVE, EDITABLE, PENDING, JobState
+from reconciler.model.records import Event, JobRecord
+from reconciler.model.states import ACTIVE, JobState
+from reconciler.plan.interpreter import moved, superseded_job
 
 
 def move(
@@ -18,54 +15,29 @@ def move(
 ) -> JobRecord:
     """Move a job to a state and return the new record.
 
-    A deferred patch is applied as soon as the new state is editable. Who paused the job, and that it was to
-    be retried, is forgotten once it moves on.
+    A deferred patch is applied as soon as the new state is editable; see :func:`moved`.
     """
-    forgotten: dict[str, Any] = {"held": None, "retry_at": None}
-    moved = msgspec.structs.replace(job, state=state, updated=now, **(forgotten | fields))
+    new = moved(job, state, now, **fields)
     text = f"{job.state} -> {state}" + (f": {message}" if message else "")
-    note(writer, moved, "State", text, now, attempt=moved.attempt or None)
-    if state in EDITABLE and moved.wanted is not None:
-        return _apply_deferred(writer, moved, now)
-    writer.put_job(moved)
-    return moved
-
-
-def _apply_deferred(writer: Writer, job: JobRecord, now: float) -> JobRecord:
-    assert job.wanted is not None
-    return apply_config(
-        writer, job, job.wanted, now, "the deferred change is applied",
-        revision=job.wanted_by, changes=job.wanted_changes,
-    )  # fmt: skip
-
-
-def apply_config(
-    writer: Writer, job: JobRecord, config: RunConfig, now: float, message: str, **event: Any
-) -> JobRecord:
-    """Give a job a new run config; ``event`` is the revision that wants it, and the changes."""
-    patched = deferred(msgspec.structs.replace(job, config=config, updated=now), None)
-    note(writer, patched, "Patched", message, now, **event)
-    writer.put_job(patched)
-    return patched
-
-
-def deferred(
-    job: JobRecord, config: RunConfig | None, changes: Sequence[Change] = (), revision: str | None = None
-) -> JobRecord:
-    """Return the job with another deferred patch, or with none."""
-    return msgspec.structs.replace(job, wanted=config, wanted_changes=list(changes), wanted_by=revision)
+    note(writer, new, "State", text, now, attempt=new.attempt or None)
+    if job.wanted is not None and new.wanted is None:
+        note(
+            writer, new, "Patched", "the deferred change is applied", now,
+            revision=job.wanted_by, changes=job.wanted_changes,
+        )  # fmt: skip
+    writer.put_job(new)
+    return new
 
 
 def leave(writer: Writer, job: JobRecord, reason: str, now: float, revision: str | None = None) -> None:
-    """Make a job history, since it has no place any more; what has not finished is cancelled."""
-    left = deferred(msgspec.structs.replace(job, current=False, again=False, retry_at=None), None)
-    if job.state in PENDING:
-        move(writer, left, JobState.USER_STOPPED, now, reason)
+    """Make a job superseded; what has not finished is cancelled."""
+    left = superseded_job(job, reason, now)
+    if left.state is not job.state:
+        text = f"{job.state} -> {left.state}: {reason}"
+        note(writer, left, "State", text, now, attempt=left.attempt or None)
     elif job.state in ACTIVE:
         note(writer, left, "Cancelling", reason, now, revision=revision)
-        writer.put_job(msgspec.structs.replace(left, cancel=reason))
-    else:
-        writer.put_job(left)
+    writer.put_job(left)
 
 
 def note(writer: Writer, job: JobRecord, kind: str, message: str, now: float, **fields: Any) -> None:

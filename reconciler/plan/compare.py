@@ -18,9 +18,9 @@ from reconciler.model.flows import BuiltFlow, BuiltJob, digest
 from reconciler.model.records import ActualState, JobRecord
 from reconciler.model.run_config import Rule
 from reconciler.model.settings import Layer
-from reconciler.plan.as_applied import as_applied
 from reconciler.plan.checks import worker_defaults
 from reconciler.plan.foresee import affected_jobs
+from reconciler.plan.interpreter import carried_out, configured
 from reconciler.plan.job_plan import as_built
 from reconciler.plan.planner import make_plan
 
@@ -49,12 +49,21 @@ def compare(
     """
     builds = _base_builds(base, store)
     start = msgspec.structs.replace(store, built=builds, previous={}, rewritten=False)
-    actual = as_applied(make_plan(base, start, allow_prune=True), start)
+    actual = _settled(carried_out(make_plan(base, start, allow_prune=True), start))
     actual.base = str(base.revision)
     _add_head(actual, head, builds, store.built, head_built)
     plan = make_plan(head, actual, allow_prune=allow_prune)
     touched = {name for name in actual.unseen if _sources(base, name) != _sources(head, name)}
     return Comparison(_with_notes(plan, touched), actual)
+
+
+def _settled(state: ActualState) -> ActualState:
+    """Return the state in which every deferred patch has been applied, whatever its job does."""
+    jobs = {
+        name: [configured(job, job.wanted, job.updated) if job.wanted else job for job in found]
+        for name, found in state.jobs.items()
+    }
+    return msgspec.structs.replace(state, jobs=jobs)
 
 
 # the flows of base ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import msgspec
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.records import ActualState
+from reconciler.plan.interpreter import renamed_flow, renamed_job
 
 _PLACE = "/metadata/previous_names"
 
@@ -31,14 +32,14 @@ def as_renamed(actual: ActualState, names: Mapping[str, str]) -> ActualState:
     """Return the actual state as it will be once the flows have their new names."""
     if not names:
         return actual
-    flows = {
-        names.get(name, name): msgspec.structs.replace(flow, name=names.get(name, name))
-        for name, flow in actual.flows.items()
-    }
-    jobs = {
-        names.get(name, name): [msgspec.structs.replace(job, flow=names.get(name, name)) for job in found]
-        for name, found in actual.jobs.items()
-    }
+    flows = {}
+    for name, flow in actual.flows.items():
+        flows[names.get(name, name)] = renamed_flow(flow, names[name]) if name in names else flow
+    jobs = {}
+    for name, found in actual.jobs.items():
+        jobs[names.get(name, name)] = (
+            [renamed_job(job, names[name]) for job in found] if name in names else found
+        )
     previous = {names.get(name, name): preview for name, preview in actual.previous.items()}
     return msgspec.structs.replace(actual, flows=flows, jobs=jobs, previous=previous)
 

@@ -11,13 +11,14 @@ import pytest
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.jobs.restarts import drop_unwanted_retry
-from reconciler.jobs.transitions import apply_config, leave
+from reconciler.jobs.transitions import leave
 from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.health import flow_status
 from reconciler.model.operations import Effect
 from reconciler.model.records import JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.states import Health, JobState
+from reconciler.plan.interpreter import configured
 from tests.execution.verbs_bench import Bench, config, new_job
 
 TWICE: dict[str, Any] = {"limit": 2, "on": ["walltime", "exception"], "backoff": "10s"}
@@ -255,7 +256,8 @@ def test_a_commit_may_take_the_retry_away(bench: Bench, policy: dict[str, Any], 
     die(bench)
 
     def patch(writer: Writer) -> None:
-        patched = apply_config(writer, bench.job("f/a"), config(retries=policy), bench.clock, "changed")
+        patched = configured(bench.job("f/a"), config(retries=policy), bench.clock)
+        writer.put_job(patched)
         drop_unwanted_retry(writer, patched, bench.clock)
 
     bench.store.write(patch)
