@@ -95,17 +95,16 @@ class Records:
 
 def plain(state: ActualState) -> dict[str, list[JobRecord]]:
     """Return the jobs by flow, oldest first. Whether a waiting job is READY is decided elsewhere."""
-    waiting = (JobState.READY, JobState.WAITING)
     found = {}
-    for name, jobs in state.jobs.items():
-        ordered = sorted(jobs, key=lambda job: (job.sequence, job.id))
+    for name in state.flows:
+        jobs = sorted(state.jobs.get(name, ()), key=lambda job: (job.sequence, job.id))
         found[name] = [
-            msgspec.structs.replace(
-                job, sequence=number, state=JobState.WAITING if job.state in waiting else job.state
-            )
-            for number, job in enumerate(ordered)
+            msgspec.structs.replace(job, sequence=number, state=JobState.WAITING, updated=0.0)
+            if job.state in (JobState.READY, JobState.WAITING)
+            else msgspec.structs.replace(job, sequence=number)
+            for number, job in enumerate(jobs)
         ]
-    return {name: jobs for name, jobs in found.items() if name in state.flows}
+    return found
 
 
 @pytest.fixture
