@@ -57,7 +57,7 @@ from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.plan.planner import make_plan
 
 
-class Watcher(Protocol):
+class Reporter(Protocol):
     """Is told what happens; the command line shows it."""
 
     def say(self, line: str) -> None:
@@ -134,7 +134,7 @@ class Session:
 
     # reconciling --------------------------------------------------------------------------------------
 
-    def reconcile(self, watcher: Watcher, *, allow_prune: bool = False) -> Plan:
+    def reconcile(self, watcher: Reporter, *, allow_prune: bool = False) -> Plan:
         """Build what is new, plan, show the plan, and apply it. The caller holds the lease.
 
         Raises
@@ -178,7 +178,7 @@ class Session:
         return attributed(plan, Causes(self.authors(), desired, base, files))
 
     def _build_missing(
-        self, desired: DesiredState, watcher: Watcher
+        self, desired: DesiredState, watcher: Reporter
     ) -> tuple[dict[str, BuiltFlow], list[Diagnostic]]:
         """Build flows in the order of their references; one that fails blocks itself and what needs it."""
         failures: list[Diagnostic] = []
@@ -291,7 +291,7 @@ class Pass(msgspec.Struct, frozen=True):
 
 def reconcile_once(
     session: Session,
-    watcher: Watcher,
+    watcher: Reporter,
     *,
     allow_prune: bool = False,
     wait: float | None = None,
@@ -330,7 +330,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.05
 _PROGRESS_INTERVAL = 0.2
 
 
-def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: Watcher) -> bool:
+def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: Reporter) -> bool:
     """Advance until no job runs, could run or waits for a retry; False if the deadline came first.
 
     ``deadline`` is of the monotonic clock.
@@ -356,7 +356,7 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: 
             pause = min(_LONGEST_PAUSE, pause * 1.5)
 
 
-def _tell_news(executor: Executor, watcher: Watcher, told: Collection[str] = ()) -> set[str]:
+def _tell_news(executor: Executor, watcher: Reporter, told: Collection[str] = ()) -> set[str]:
     """Say once why a worker cannot be used, its jobs wait until it can; and what else is odd about one."""
     for warning in executor.warnings():
         watcher.say(warning)
@@ -366,7 +366,7 @@ def _tell_news(executor: Executor, watcher: Watcher, told: Collection[str] = ())
     return outages
 
 
-def _tell_retries(store: Store, watcher: Watcher, told: Collection[str], now: float) -> set[str]:
+def _tell_retries(store: Store, watcher: Reporter, told: Collection[str], now: float) -> set[str]:
     """Say once of every attempt that died when the next one is made."""
     with store.read() as view:
         waiting = {f"{job.id}.{job.attempt}": job for job in view.waiting_for_retry()}

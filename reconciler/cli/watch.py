@@ -34,8 +34,8 @@ def command(
     """Run the daemon until SIGTERM or SIGINT."""
     from reconciler.actual.state_dir import Lease, require_local
     from reconciler.cli.views.log_text import start_log
-    from reconciler.watch.daemon import take_turn
-    from reconciler.watch.journal import tell
+    from reconciler.watch.daemon import acquire_lease
+    from reconciler.watch.log import log_event
     from reconciler.watch.signals import Signals
     from reconciler.watch.systemd import ServiceManager
 
@@ -45,8 +45,8 @@ def command(
     state_dir = context.state_dir()
     require_local(state_dir)  # before the lease is asked for, which may hang there
     with Lease(state_dir) as lease:
-        if take_turn(lease, signals, manager, standby=standby):
-            with opened(state_dir, lambda line: tell("migrating", line), leased=True) as store:
+        if acquire_lease(lease, signals, manager, standby=standby):
+            with opened(state_dir, lambda line: log_event("migrating", line), leased=True) as store:
                 _run(context, store, signals, manager, interval)
     sys.exit(ExitCode.INTERRUPTED if signals.number == signal.SIGINT else ExitCode.OK)
 
@@ -54,18 +54,18 @@ def command(
 def _run(
     context: Context, store: Store, signals: Signals, manager: ServiceManager, interval: float | None
 ) -> None:
-    from reconciler.cli.views.log_text import LogTeller
+    from reconciler.cli.views.log_text import LogReporter
     from reconciler.desired.source.git import is_remote
     from reconciler.watch.daemon import Daemon
-    from reconciler.watch.source_thread import Settings
+    from reconciler.watch.source_thread import SourceSettings
 
     _refuse_foreign(context, store)
-    settings = Settings(
+    settings = SourceSettings(
         open_source=lambda fetch: context.source(fetch=fetch),
         is_remote=is_remote(context.options.repo),
         interval=interval,
     )
-    Daemon(settings, store, LogTeller(context), signals, manager).run()
+    Daemon(settings, store, LogReporter(context), signals, manager).run()
 
 
 def _refuse_foreign(context: Context, store: Store) -> None:

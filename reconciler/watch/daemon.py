@@ -32,10 +32,10 @@ from reconciler.loop import open_outputs, worker_runner
 from reconciler.model.health import many_jobs
 from reconciler.model.records import AppliedConfig, Event
 from reconciler.model.states import ACTIVE, JobState
-from reconciler.watch.journal import tell, tell_bug
-from reconciler.watch.notices import Notices
+from reconciler.watch.file_notices import FileNotices
+from reconciler.watch.log import log_bug, log_event
 from reconciler.watch.signals import Signals
-from reconciler.watch.source_thread import ASKED, Settings, SourceThread, Teller
+from reconciler.watch.source_thread import REQUESTED, DaemonReporter, SourceSettings, SourceThread
 from reconciler.watch.systemd import ServiceManager
 from reconciler.watch.worker_pool import WorkerPool
 from reconciler.watch.worker_thread import WorkerThread
@@ -47,7 +47,7 @@ _AGAIN = 0.5
 """Seconds between two looks whether the lease is free."""
 
 
-def take_turn(lease: Lease, signals: Signals, manager: ServiceManager, *, standby: bool) -> bool:
+def acquire_lease(lease: Lease, signals: Signals, manager: ServiceManager, *, standby: bool) -> bool:
     """Take the lease; return False if a signal came while it was waited for.
 
     Raises
@@ -64,7 +64,7 @@ def take_turn(lease: Lease, signals: Signals, manager: ServiceManager, *, standb
                 raise
             if error.message != told:
                 told = error.message
-                tell("standby", f"waiting: {told}")
+                log_event("standby", f"waiting: {told}")
                 manager.status(f"waiting: {told}")
             manager.tell("WATCHDOG=1")
             signals.wake.wait(_AGAIN)
@@ -93,9 +93,9 @@ class Daemon:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: SourceSettings,
         store: Store,
-        teller: Teller,
+        teller: DaemonReporter,
         signals: Signals,
         manager: ServiceManager,
         *,
@@ -107,7 +107,7 @@ class Daemon:
         self._clock = clock
         self._hosts = Hosts()
         self._shelves = RemoteCaches()
-        self._notices = Notices()
+        self._notices = FileNotices()
         self._news = signals.wake
         self._requests = Requests(store.path)
         self._crew = WorkerPool(store, self._hosts, self._hire)
@@ -131,7 +131,7 @@ class Daemon:
             The state belongs to another repository.
         """
         self._signals.leave = lambda code: leave_now(code, self._source)
-        self._signals.hang_up = lambda: self._source.wake.call(ASKED)
+        self._signals.hang_up = lambda: self._source.wake.call(REQUESTED)
         threading.excepthook = self._hear_of_a_death
         self._begin()
         while not self._signals.number and self._source.foreign is None:
@@ -147,7 +147,7 @@ class Daemon:
         with self._store.read() as view:
             self._event = view.last_event()
         self._source.start()
-        tell("begun", f"watching; the state is in {self._store.path}")
+        log_event("begun", f"watching; the state is in {self._store.path}")
         self._manager.tell("READY=1")
 
     def _refuse_old_requests(self) -> None:
@@ -189,7 +189,7 @@ class Daemon:
         except ReconcilerError as error:
             trouble = error.message
             if trouble != self._troubles.get(name):
-                tell("store-failed", trouble, level=logging.ERROR, hint=error.hint)
+                log_event("store-failed", trouble, level=logging.ERROR, hint=error.hint)
         self._troubles[name] = trouble
 
     def _adjust_crew(self) -> None:
@@ -218,7 +218,7 @@ class Daemon:
             events = view.events_after(self._event, _TOLD_AT_ONCE)
         for number, event in events:
             self._event = number
-            tell(event.type, f"{event.about}: {event.message}", level=_level(event), **_fields(event))
+            log_event(event.type, f"{event.about}: {event.message}", level=_level(event), **_fields(event))
         if len(events) == _TOLD_AT_ONCE:
             self._news.call()
         elif events:  # a verb of another program may have made jobs ready
@@ -241,13 +241,13 @@ class Daemon:
         """Log why a thread died. Those of workers are started anew; that of the notices cannot be."""
         self._notices.give_up()
         name = death.thread.name if death.thread is not None else "?"
-        tell_bug("thread-bug", death.exc_value or death.exc_type(), thread=name)
+        log_bug("thread-bug", death.exc_value or death.exc_type(), thread=name)
         self._news.call()
 
     def _end(self) -> None:
         """Let every thread finish its step; jobs run on. One that hangs is left behind."""
         self._manager.tell("STOPPING=1")
-        tell("ending", "ending: jobs run on, the next start takes them in; once more to end at once")
+        log_event("ending", "ending: jobs run on, the next start takes them in; once more to end at once")
         deadline = time.monotonic() + _LAST_STEP
         self._source.end()
         hung = [f"worker {name}" for name in self._crew.end(_LAST_STEP)]
@@ -255,12 +255,12 @@ class Daemon:
         if self._source.is_alive():
             hung.append("source")
         if hung:
-            tell("hung", f"not waiting for {', '.join(hung)}", level=logging.WARNING)
+            log_event("hung", f"not waiting for {', '.join(hung)}", level=logging.WARNING)
             interrupted = self._signals.number == signal.SIGINT
             leave_now(ExitCode.INTERRUPTED if interrupted else ExitCode.OK, self._source)
         self._notices.close()
         self._hosts.close()
-        tell("ended", "ended")
+        log_event("ended", "ended")
 
 
 def leave_now(code: int, source: SourceThread) -> None:

@@ -11,7 +11,7 @@ from types import FrameType
 # What a thread waits for: that somebody calls it, or that a time has come.
 
 
-class Wake:
+class WakeUp:
     """A bell for one thread. A call that comes while the thread is at work is heard at its next wait."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.number = 0
-        self.wake = Wake()
+        self.wake = WakeUp()
         self.leave: Callable[[int], None] = os._exit
         self.hang_up: Callable[[], None] = lambda: None
 

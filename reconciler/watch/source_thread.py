@@ -23,15 +23,15 @@ from reconciler.desired.source.git import Source
 from reconciler.errors import ExitCode, ForeignStateError, ReconcilerError, RefusedError
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.upload_bundle import Repository
-from reconciler.loop import Session, Watcher
+from reconciler.loop import Reporter, Session
 from reconciler.model.actions import Plan
 from reconciler.model.desired import Revision
 from reconciler.model.manifests import Prune
 from reconciler.model.records import Attempt, AttemptResult, FlowRecord
 from reconciler.model.states import ACTIVE
-from reconciler.watch.journal import one_pass, tell, tell_bug
-from reconciler.watch.notices import Notices, places
-from reconciler.watch.signals import Wake
+from reconciler.watch.file_notices import FileNotices, branch_directories
+from reconciler.watch.log import log_bug, log_context, log_event
+from reconciler.watch.signals import WakeUp
 
 Clock = Callable[[], float]
 
@@ -42,11 +42,11 @@ _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 5.0, 300.0
 _SETTLING = 10.0
 """Seconds between two looks whether a removed flow can be deleted, or after a plan that was overtaken."""
 
-ASKED = "asked"
+REQUESTED = "asked"
 """The reason of a call after which a plan is made even if nothing seems to have changed."""
 
 
-class Teller(Watcher, Protocol):
+class DaemonReporter(Reporter, Protocol):
     """Is told what happens, and says plans in words; the command line has one."""
 
     def describe(self, plan: Plan) -> list[str]:
@@ -54,7 +54,7 @@ class Teller(Watcher, Protocol):
         ...
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class SourceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the source is, and how often it is looked at.
 
     ``open_source`` takes whether to fetch what is new at a remote. ``interval`` is the seconds between two
@@ -71,16 +71,16 @@ class SourceThread(threading.Thread):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: SourceSettings,
         store: Store,
         hosts: Hosts,
-        teller: Teller,
+        teller: DaemonReporter,
         clock: Clock,
-        notices: Notices,
+        notices: FileNotices,
         news: Callable[[], None],
     ) -> None:
         super().__init__(name="source", daemon=True)
-        self.wake = Wake()
+        self.wake = WakeUp()
         self._session: Session | None = None
         self._settings = settings
         self._store = store
@@ -140,7 +140,7 @@ class SourceThread(threading.Thread):
         except ReconcilerError as error:
             self._note("", AttemptResult.FAILED, error)
         except Exception as error:
-            tell_bug("source-bug", error)
+            log_bug("source-bug", error)
             self._note("", AttemptResult.FAILED, _as_ours(error))
 
     def _tidy_up(self) -> None:
@@ -149,7 +149,7 @@ class SourceThread(threading.Thread):
             self._spare.warm()
             compact(self._store, self._clock())
         except (ReconcilerError, OSError) as error:
-            tell("tidying-failed", str(error), level=logging.WARNING)
+            log_event("tidying-failed", str(error), level=logging.WARNING)
 
     def _poked(self) -> None:
         """Another program has asked for something, or has changed jobs."""
@@ -168,11 +168,11 @@ class SourceThread(threading.Thread):
             self._answer(requests, _refusal(error))
             return
         except Exception as error:
-            tell_bug("source-bug", error)
+            log_bug("source-bug", error)
             self._note("", AttemptResult.FAILED, _as_ours(error))
             self._answer(requests, _refusal(_as_ours(error)))
             return
-        if requests or ASKED in reasons or self._is_due(revision):
+        if requests or REQUESTED in reasons or self._is_due(revision):
             self._pass(source, revision, requests)
 
     def pause(self) -> float:
@@ -191,7 +191,7 @@ class SourceThread(threading.Thread):
         """Ask for notices of commits. A network file system has none of what another machine does."""
         if self._settings.is_remote:
             return
-        found = [self._notices.watch(place, self.wake.call) for place in places(source)]
+        found = [self._notices.watch(place, self.wake.call) for place in branch_directories(source)]
         self._watched = all(found) and not is_on_network(source.git_dir)
 
     # when to plan -------------------------------------------------------------------------------------
@@ -212,11 +212,11 @@ class SourceThread(threading.Thread):
     # a pass -------------------------------------------------------------------------------------------
 
     def _pass(self, source: Source, revision: Revision, requests: Sequence[Request]) -> None:
-        with one_pass():
+        with log_context():
             self._make_pass(source, revision, requests)
 
     def _make_pass(self, source: Source, revision: Revision, requests: Sequence[Request]) -> None:
-        tell("reconcile-begun", f"reconciling {revision}", level=logging.DEBUG)
+        log_event("reconcile-begun", f"reconciling {revision}", level=logging.DEBUG)
         self._session = session = Session(source, self._store, revision, self._hosts, self._spare)
         try:
             plan = session.reconcile(self._teller, allow_prune=any(r.allow_prune for r in requests))
@@ -233,7 +233,7 @@ class SourceThread(threading.Thread):
             self._note(str(revision), AttemptResult.FAILED, error)
             self._answer(requests, _refusal(error, str(revision)))
         except Exception as error:
-            tell_bug("reconcile-bug", error)
+            log_bug("reconcile-bug", error)
             self._note(str(revision), AttemptResult.FAILED, _as_ours(error))
             self._answer(requests, _refusal(_as_ours(error), str(revision)))
         else:
@@ -250,7 +250,7 @@ class SourceThread(threading.Thread):
         result = AttemptResult.INVALID if errors else AttemptResult.APPLIED
         message = f"{errors[0].message} ({errors[0].location})" if errors else ""
         self._put(Attempt(time=self._clock(), result=result, revision=str(revision), message=message))
-        tell("reconciled", self._teller.describe(plan)[-1], result=str(result))
+        log_event("reconciled", self._teller.describe(plan)[-1], result=str(result))
         self._news()
         code = ExitCode.USAGE if errors else ExitCode.OK
         self._answer(requests, Answer(code=code, revision=str(revision), lines=self._teller.describe(plan)))
@@ -271,7 +271,7 @@ class SourceThread(threading.Thread):
         )  # fmt: skip
         if self._attempt is None or self._attempt.message != attempt.message:
             fields = {"revision": revision, "hint": error.hint}
-            tell(f"reconcile-{result.lower()}", error.message, level=logging.ERROR, **fields)
+            log_event(f"reconcile-{result.lower()}", error.message, level=logging.ERROR, **fields)
         self._put(attempt)
 
     def _put(self, attempt: Attempt) -> None:
@@ -279,14 +279,14 @@ class SourceThread(threading.Thread):
         try:
             self._store.write(lambda writer: writer.put_attempt(attempt))
         except ReconcilerError as error:
-            tell("store-failed", error.message, level=logging.ERROR, hint=error.hint)
+            log_event("store-failed", error.message, level=logging.ERROR, hint=error.hint)
 
     def _answer(self, requests: Sequence[Request], answer: Answer) -> None:
         try:
             self._requests.answer(requests, answer)
             self._requests.tidy_up(self._clock())
         except ReconcilerError as error:
-            tell("request-failed", error.message, level=logging.ERROR, hint=error.hint)
+            log_event("request-failed", error.message, level=logging.ERROR, hint=error.hint)
 
 
 def _rest(attempt: Attempt, now: float) -> float:

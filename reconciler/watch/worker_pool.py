@@ -12,13 +12,13 @@ from reconciler.model.connections import Connection
 from reconciler.model.records import AppliedConfig
 from reconciler.watch.worker_thread import WorkerThread
 
-Hire = Callable[[str, AppliedConfig], WorkerThread]
+StartThread = Callable[[str, AppliedConfig], WorkerThread]
 
 
 class WorkerPool:
     """Keeps a thread for each worker; ``hire`` makes one. Only the main thread calls :meth:`adjust`."""
 
-    def __init__(self, store: Store, hosts: Hosts, hire: Hire) -> None:
+    def __init__(self, store: Store, hosts: Hosts, hire: StartThread) -> None:
         self._store = store
         self._hosts = hosts
         self._hire = hire

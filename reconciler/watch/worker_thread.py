@@ -10,9 +10,9 @@ from pathlib import Path
 
 from reconciler.errors import ReconcilerError, TransientError
 from reconciler.execution.executor import WorkerRunner
-from reconciler.watch.journal import tell, tell_bug
-from reconciler.watch.notices import Notices
-from reconciler.watch.signals import Wake
+from reconciler.watch.file_notices import FileNotices
+from reconciler.watch.log import log_bug, log_event
+from reconciler.watch.signals import WakeUp
 
 Clock = Callable[[], float]
 
@@ -31,10 +31,12 @@ class WorkerThread(threading.Thread):
     ``moved`` is called after each pass that moved a job: it may have made jobs of other workers ready.
     """
 
-    def __init__(self, lane: WorkerRunner, clock: Clock, notices: Notices, moved: Callable[[], None]) -> None:
+    def __init__(
+        self, lane: WorkerRunner, clock: Clock, notices: FileNotices, moved: Callable[[], None]
+    ) -> None:
         super().__init__(name=f"worker {lane.name}", daemon=True)
         self.lane = lane
-        self.wake = Wake()
+        self.wake = WakeUp()
         self._clock = clock
         self._notices = notices
         self._moved = moved
@@ -64,7 +66,9 @@ class WorkerThread(threading.Thread):
             self._failures = 0
         except ReconcilerError as error:
             self._failed()
-            tell("worker-failed", error.message, level=logging.ERROR, worker=self.lane.name, hint=error.hint)
+            log_event(
+                "worker-failed", error.message, level=logging.ERROR, worker=self.lane.name, hint=error.hint
+            )
             return False
         except Exception as error:
             self._failed()
@@ -98,12 +102,12 @@ class WorkerThread(threading.Thread):
 
     def _bug(self, error: Exception) -> None:
         """Say what is wrong, also to who looks at the worker."""
-        tell_bug("worker-bug", error, worker=self.lane.name)
+        log_bug("worker-bug", error, worker=self.lane.name)
         why = TransientError(f"a bug in reconciler: {type(error).__name__}: {error}", hint="see the log")
         try:
             self.lane.standing.failed(why, self._clock())
         except ReconcilerError as worse:
-            tell("worker-failed", worse.message, level=logging.ERROR, worker=self.lane.name)
+            log_event("worker-failed", worse.message, level=logging.ERROR, worker=self.lane.name)
 
     def _is_watched(self) -> bool:
         """Whether a marker that a local job drops is a call; on another host there is nothing to watch."""
@@ -114,14 +118,14 @@ class WorkerThread(threading.Thread):
 
     def _tell_news(self) -> None:
         for warning in self.lane.warnings():
-            tell("worker-warning", warning, level=logging.WARNING, worker=self.lane.name)
+            log_event("worker-warning", warning, level=logging.WARNING, worker=self.lane.name)
         outage = self.lane.standing.outage
         if outage != self._outage:
             self._outage = outage
             if outage is None:
-                tell("worker-reachable", f"worker {self.lane.name} answers again", worker=self.lane.name)
+                log_event("worker-reachable", f"worker {self.lane.name} answers again", worker=self.lane.name)
             else:
-                tell(
+                log_event(
                     "worker-unreachable",
                     f"worker {self.lane.name}: {outage}; its jobs stay as they are",
                     level=logging.WARNING,

@@ -21,7 +21,7 @@ from reconciler.jobs.job_json import JobResponse, JobResult, NewJob
 from reconciler.jobs.outputs import EmbeddedOutputs
 from reconciler.jobs.responses import apply_result
 from reconciler.jobs.transitions import move
-from reconciler.loop import Session, Watcher
+from reconciler.loop import Reporter, Session
 from reconciler.model.actions import Action, Plan
 from reconciler.model.desired import DesiredState
 from reconciler.model.flows import BuiltFlow, build_key
@@ -136,12 +136,12 @@ class EditWorld:
         self.builds.give(self.source, self.session().load().state, self.store)
         return self.apply()
 
-    def reconcile(self, watcher: Watcher | None = None) -> Plan:
+    def reconcile(self, watcher: Reporter | None = None) -> Plan:
         """Commit the manifests as they are now, plan, and apply."""
         self.commit()
         return self.apply(watcher)
 
-    def apply(self, watcher: Watcher | None = None) -> Plan:
+    def apply(self, watcher: Reporter | None = None) -> Plan:
         """Reconcile with the last commit; nothing may be wrong with it."""
         plan = self.session().reconcile(watcher or Silent())
         assert not plan.has_errors, [diagnostic.message for diagnostic in plan.diagnostics]

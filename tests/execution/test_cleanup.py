@@ -15,7 +15,7 @@ from reconciler.actual.writer import Writer
 from reconciler.execution.executor import WorkerRunner
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.loop import Session, reconcile_once
-from reconciler.watch.notices import Notices
+from reconciler.watch.file_notices import FileNotices
 from reconciler.watch.worker_thread import WorkerThread
 from tests.execution.support import Listener, World, eventually
 from tests.services.plugin import NewSshd
@@ -115,7 +115,7 @@ def test_the_daemon_rests_until_a_removal_is_due(
         return advance(lane, now)
 
     monkeypatch.setattr(WorkerRunner, "advance", counted)
-    notices = Notices()
+    notices = FileNotices()
     thread = WorkerThread(only_lane(world), time.time, notices, lambda: None)
     thread.start()
     try:

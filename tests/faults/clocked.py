@@ -61,11 +61,11 @@ def main() -> None:
     sys.executable = os.environ.pop("RECONCILER_TEST_PYTHON", sys.executable)
 
     from reconciler.cli.main import main as reconcile
-    from reconciler.watch.signals import Wake
+    from reconciler.watch.signals import WakeUp
 
-    really_wait = Wake.wait
+    really_wait = WakeUp.wait
 
-    def wait(self: Wake, seconds: float | None) -> frozenset[str]:
+    def wait(self: WakeUp, seconds: float | None) -> frozenset[str]:
         if seconds is None:
             return really_wait(self, None)
         deadline = clock.monotonic() + seconds
@@ -75,7 +75,7 @@ def main() -> None:
                 break
         return really_wait(self, 0.0)
 
-    Wake.wait = wait  # type: ignore[method-assign]
+    WakeUp.wait = wait  # type: ignore[method-assign]
     sys.exit(reconcile())
 
 

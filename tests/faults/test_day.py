@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli.context import Context, Options
-from reconciler.cli.views.log_text import LogTeller
+from reconciler.cli.views.log_text import LogReporter
 from reconciler.execution.worker.access import Accesses
 from reconciler.execution.worker.remote_cache import RemoteCaches
 from reconciler.loop import open_outputs, worker_runner
 from reconciler.model.records import AppliedConfig
-from reconciler.watch.notices import Notices
-from reconciler.watch.source_thread import Settings, SourceThread
+from reconciler.watch.file_notices import FileNotices
+from reconciler.watch.source_thread import SourceSettings, SourceThread
 from reconciler.watch.worker_thread import WorkerThread
 from tests.faults.conftest import MakeSite
 from tests.faults.site import Site, assert_store_is_sound
@@ -39,9 +39,9 @@ class Day:
         self.site = site
         self.now = time.time()
         self.moves = 0
-        self.notices = Notices()
-        settings = Settings(open_source=lambda fetch: site.source, is_remote=False)
-        teller = LogTeller(Context(Options()))
+        self.notices = FileNotices()
+        settings = SourceSettings(open_source=lambda fetch: site.source, is_remote=False)
+        teller = LogReporter(Context(Options()))
         self.source = SourceThread(
             settings, site.store, site.hosts, teller, lambda: self.now, self.notices, lambda: None
         )

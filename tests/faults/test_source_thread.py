@@ -13,15 +13,15 @@ import pytest
 from reconciler.actual.daemon_requests import Answer, Requests
 from reconciler.build import process as build_process
 from reconciler.cli.context import Context, Options
-from reconciler.cli.views.log_text import LogTeller
+from reconciler.cli.views.log_text import LogReporter
 from reconciler.desired.source.git import Source
 from reconciler.errors import WorldError
 from reconciler.model.actions import Plan
 from reconciler.model.desired import Revision
 from reconciler.model.records import Attempt, AttemptResult
 from reconciler.watch import source_thread
-from reconciler.watch.notices import Notices
-from reconciler.watch.source_thread import Settings, SourceThread
+from reconciler.watch.file_notices import FileNotices
+from reconciler.watch.source_thread import SourceSettings, SourceThread
 from tests.execution.support import eventually
 from tests.faults.conftest import MakeSite
 from tests.faults.site import PATIENCE, Site
@@ -41,11 +41,11 @@ def start(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], 
     """Start the thread, with short back-offs."""
     monkeypatch.setattr(source_thread, "_FIRST_BACK_OFF", 0.1)
     monkeypatch.setattr(source_thread, "_LONGEST_BACK_OFF", 0.2)
-    notices, started = Notices(), []
+    notices, started = FileNotices(), []
 
     def make() -> SourceThread:
-        settings = Settings(open_source=lambda fetch: site.source, is_remote=False)
-        teller = LogTeller(Context(Options()))
+        settings = SourceSettings(open_source=lambda fetch: site.source, is_remote=False)
+        teller = LogReporter(Context(Options()))
         thread = SourceThread(settings, site.store, site.hosts, teller, time.time, notices, lambda: None)
         thread.start()
         started.append(thread)
@@ -136,14 +136,14 @@ def test_a_bug_of_ours(
     """It is told, and does not end the thread, wherever in it it is."""
     errors, told = [RuntimeError("one"), RuntimeError("two")], []
     monkeypatch.setattr(source_thread, "tell_bug", lambda event, error, **fields: told.append(str(error)))
-    describe = LogTeller.describe
+    describe = LogReporter.describe
 
-    def breaks(self: LogTeller, plan: Plan) -> list[str]:
+    def breaks(self: LogReporter, plan: Plan) -> list[str]:
         if errors:
             raise errors.pop()
         return describe(self, plan)
 
-    monkeypatch.setattr(LogTeller, "describe", breaks)
+    monkeypatch.setattr(LogReporter, "describe", breaks)
     thread = start()
     assert eventually(lambda: told == ["two", "one"], PATIENCE)
     site.chain("second", 1)

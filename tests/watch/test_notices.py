@@ -1,4 +1,4 @@
-"""Notices of real directories: that they come, and that they never stop coming."""
+"""FileNotices of real directories: that they come, and that they never stop coming."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from reconciler.watch.notices import Notices
+from reconciler.watch.file_notices import FileNotices
 from tests.execution.support import eventually
 
 
@@ -41,8 +41,8 @@ class Bell:
 
 
 @pytest.fixture
-def notices() -> Iterator[Notices]:
-    made = Notices()
+def notices() -> Iterator[FileNotices]:
+    made = FileNotices()
     yield made
     made.close()
 
@@ -52,7 +52,7 @@ def bell() -> Bell:
     return Bell()
 
 
-def test_a_change_is_noticed_a_look_is_not(notices: Notices, bell: Bell, tmp_path: Path) -> None:
+def test_a_change_is_noticed_a_look_is_not(notices: FileNotices, bell: Bell, tmp_path: Path) -> None:
     assert notices.watch(tmp_path, bell)
     file = tmp_path / "file"
     assert bell.rings_at(file.touch)
@@ -64,12 +64,12 @@ def test_a_change_is_noticed_a_look_is_not(notices: Notices, bell: Bell, tmp_pat
     assert bell.calls == calls
 
 
-def test_a_missing_directory_gives_none(notices: Notices, bell: Bell, tmp_path: Path) -> None:
+def test_a_missing_directory_gives_none(notices: FileNotices, bell: Bell, tmp_path: Path) -> None:
     assert not notices.watch(tmp_path / "missing", bell)
 
 
 def test_a_directory_that_was_made_anew_is_watched_again(
-    notices: Notices, bell: Bell, tmp_path: Path
+    notices: FileNotices, bell: Bell, tmp_path: Path
 ) -> None:
     """Often it has the inode of the old one, too; that this is gone rings, and who hears it asks again."""
     place = tmp_path / "place"
@@ -86,7 +86,9 @@ def test_a_directory_that_was_made_anew_is_watched_again(
         assert bell.rings_at(lambda: shutil.rmtree(place))
 
 
-def test_a_directory_that_was_replaced_is_watched_again(notices: Notices, bell: Bell, tmp_path: Path) -> None:
+def test_a_directory_that_was_replaced_is_watched_again(
+    notices: FileNotices, bell: Bell, tmp_path: Path
+) -> None:
     place = tmp_path / "place"
     place.mkdir()
     assert notices.watch(place, bell)
@@ -97,7 +99,7 @@ def test_a_directory_that_was_replaced_is_watched_again(notices: Notices, bell: 
 
 
 def test_nested_directories_that_come_go_and_move_end_nothing(
-    notices: Notices, bell: Bell, tmp_path: Path
+    notices: FileNotices, bell: Bell, tmp_path: Path
 ) -> None:
     """What kills the reading thread of watchdog when it watches them all."""
     assert notices.watch(tmp_path, bell)
@@ -107,7 +109,7 @@ def test_nested_directories_that_come_go_and_move_end_nothing(
     assert bell.rings_at((tmp_path / "file").touch)
 
 
-def test_many_come_and_go_without_a_trace(notices: Notices, bell: Bell, tmp_path: Path) -> None:
+def test_many_come_and_go_without_a_trace(notices: FileNotices, bell: Bell, tmp_path: Path) -> None:
     notices.watch(tmp_path, bell)
     threads = threading.active_count()
     for number in range(20):
@@ -123,7 +125,7 @@ def test_many_come_and_go_without_a_trace(notices: Notices, bell: Bell, tmp_path
     assert eventually(are_gone, 30)
 
 
-def test_several_may_watch_one_directory(notices: Notices, tmp_path: Path) -> None:
+def test_several_may_watch_one_directory(notices: FileNotices, tmp_path: Path) -> None:
     """As when a worker has changed, and another thread serves it now."""
     first, second = Bell(), Bell()
     assert notices.watch(tmp_path, first)
@@ -140,7 +142,7 @@ def test_several_may_watch_one_directory(notices: Notices, tmp_path: Path) -> No
     assert first.rings_at((tmp_path / "c").touch)
 
 
-def test_all_who_watched_a_directory_watch_the_one_in_its_place(notices: Notices, tmp_path: Path) -> None:
+def test_all_who_watched_a_directory_watch_the_one_in_its_place(notices: FileNotices, tmp_path: Path) -> None:
     first, second, place = Bell(), Bell(), tmp_path / "place"
     place.mkdir()
     assert notices.watch(place, first) and notices.watch(place, second)
@@ -150,7 +152,7 @@ def test_all_who_watched_a_directory_watch_the_one_in_its_place(notices: Notices
     assert first.rings_at((place / "file").touch)
 
 
-def test_who_has_given_up_promises_nothing(notices: Notices, bell: Bell, tmp_path: Path) -> None:
+def test_who_has_given_up_promises_nothing(notices: FileNotices, bell: Bell, tmp_path: Path) -> None:
     assert notices.watch(tmp_path, bell)
     notices.give_up()
     assert not notices.watch(tmp_path, bell)

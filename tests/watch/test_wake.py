@@ -7,14 +7,14 @@ import sys
 import threading
 import time
 
-from reconciler.watch.signals import Wake
+from reconciler.watch.signals import WakeUp
 from tests.support import ROOT
 
 SECONDS = 3
 
 
 def test_a_call_before_the_wait_is_heard_once() -> None:
-    wake = Wake()
+    wake = WakeUp()
     wake.call()
     wake.call("asked")
     wake.call()
@@ -25,17 +25,17 @@ def test_a_call_before_the_wait_is_heard_once() -> None:
 
 
 def test_a_call_of_another_thread_ends_the_wait() -> None:
-    wake = Wake()
+    wake = WakeUp()
     threading.Timer(0.05, wake.call, ["asked"]).start()
     assert wake.wait(None) == {"asked"}
 
 
 def test_a_time_that_is_over_is_no_wait() -> None:
-    assert Wake().wait(-1.0) == frozenset()
+    assert WakeUp().wait(-1.0) == frozenset()
 
 
 def test_calls_that_nobody_hears_do_not_pile_up() -> None:
-    wake = Wake()
+    wake = WakeUp()
     for _ in range(10_000):
         wake.call()
     assert wake._calls.qsize() == 1
@@ -43,8 +43,8 @@ def test_calls_that_nobody_hears_do_not_pile_up() -> None:
 
 FLOOD = f"""
 import signal, time
-from reconciler.watch.signals import Wake
-wake = Wake()
+from reconciler.watch.signals import WakeUp
+wake = WakeUp()
 signal.signal(signal.SIGALRM, lambda number, frame: wake.call())
 signal.setitimer(signal.ITIMER_REAL, 0.00005, 0.00005)
 end = time.monotonic() + {SECONDS}

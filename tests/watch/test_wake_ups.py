@@ -169,7 +169,7 @@ def test_now_waits_for_its_own_pass(watched: WatchWorld, remote: Callable[[], st
     watched.until_state("later/wait", "COMPLETED")
 
 
-NO_NOTICES = "import reconciler.watch.notices as n; n.Notices.watch = lambda *anything: False"
+NO_NOTICES = "import reconciler.watch.file_notices as n; n.FileNotices.watch = lambda *anything: False"
 
 
 def test_now_needs_no_notices(watched: WatchWorld, remote: Callable[[], str], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from reconciler.cli.views.plan_text import plan_lines, summary_line
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
 from reconciler.model.actions import Plan
-from reconciler.watch.journal import LOGGER, tell
+from reconciler.watch.log import LOGGER, log_event
 
 FORMATS = ("text", "json")
 
@@ -69,7 +69,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-class LogTeller:
+class LogReporter:
     """Is told by the loop what happens, and logs it."""
 
     def __init__(self, context: Context) -> None:
@@ -77,14 +77,14 @@ class LogTeller:
 
     def say(self, line: str) -> None:
         """Take a line of narration."""
-        tell("narration", line)
+        log_event("narration", line)
 
     def planned(self, plan: Plan) -> None:
         """Log what is wrong with the revision of a plan, and what the plan does."""
         for found in plan.diagnostics:
             _tell_diagnostic(found)
         for line in self.describe(plan)[:-1]:
-            tell("action", line.strip(), level=logging.DEBUG)
+            log_event("action", line.strip(), level=logging.DEBUG)
 
     def progress(self, done: int, total: int, running: int) -> None:
         """Nobody looks at a bar in a log."""
@@ -98,4 +98,4 @@ class LogTeller:
 def _tell_diagnostic(found: Diagnostic) -> None:
     level = logging.ERROR if found.is_error else logging.WARNING
     fields = {"code": found.code, "place": str(found.location), "hint": found.hint}
-    tell("diagnostic", f"{found.location}: {found.message}", level=level, **fields)
+    log_event("diagnostic", f"{found.location}: {found.message}", level=level, **fields)

@@ -1,6 +1,6 @@
-"""Notices of the file system: a call when something in a directory changes. The only door to watchdog.
+"""FileNotices of the file system: a call when something in a directory changes. The only door to watchdog.
 
-They are a convenience, never a promise: network file systems give none, and the number of watched places is
+They are a convenience, never a promise: network file systems give none, and the number of watched branch_directories is
 limited. So whoever asks for notices looks by itself as well, less often.
 """
 
@@ -23,7 +23,7 @@ _CHANGES = frozenset(["created", "modified", "moved", "deleted", "closed"])
 """That a file was opened or read is no change; our own looks would call us for ever."""
 
 
-class Notices:
+class FileNotices:
     """Watches directories of this machine. Its calls come from a thread of its own, and must be quick.
 
     Directories below a watched one are not watched: watchdog 7.1 loses its only reading thread, and with it
@@ -132,7 +132,7 @@ _KINDS = ("", "refs", "refs/tags", "refs/heads", "refs/remotes")
 """Where git looks for a name, see gitrevisions(7)."""
 
 
-def places(source: Source) -> Iterator[Path]:
+def branch_directories(source: Source) -> Iterator[Path]:
     """Yield the directories of a repository in which its branch can change.
 
     A linked work tree has its own ``HEAD``, and shares branches and packed branches with the main one. The

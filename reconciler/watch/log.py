@@ -15,7 +15,7 @@ _PASS: ContextVar[str | None] = ContextVar("pass", default=None)
 
 
 @contextmanager
-def one_pass() -> Iterator[None]:
+def log_context() -> Iterator[None]:
     """Let all that this thread tells meanwhile be known as of one pass: by the field ``reconcile``."""
     token = _PASS.set(secrets.token_hex(4))
     try:
@@ -24,12 +24,12 @@ def one_pass() -> Iterator[None]:
         _PASS.reset(token)
 
 
-def tell(event: str, message: str, *, level: int = logging.INFO, **fields: Any) -> None:
+def log_event(event: str, message: str, *, level: int = logging.INFO, **fields: Any) -> None:
     """Log a message; ``event`` is its kind, one word or two, and ``fields`` are its facts."""
     LOGGER.log(level, message, extra=_extra(event, fields))
 
 
-def tell_bug(event: str, error: BaseException, **fields: Any) -> None:
+def log_bug(event: str, error: BaseException, **fields: Any) -> None:
     """Log an error that nobody expected, with its traceback: the thread goes on, the error is ours."""
     text = f"a bug in reconciler, please report it: {type(error).__name__}: {error}"
     LOGGER.error(text, exc_info=error, extra=_extra(event, fields))
