@@ -37,7 +37,7 @@ from reconciler.execution.executor import Executor, WorkerRunner
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.access import Accesses
 from reconciler.execution.worker.remote_cache import RemoteCaches
-from reconciler.execution.worker.upload_bundle import Repository
+from reconciler.execution.worker.upload import Repository
 from reconciler.jobs.applied import (
     applied_config,
     attributed,

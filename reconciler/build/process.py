@@ -10,7 +10,7 @@ import tempfile
 import time
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.process import end_group, kill_group
+from reconciler.execution.hosts.local import end_group, kill_group
 
 
 class BuildProcess:

@@ -14,7 +14,7 @@ from reconciler.cli.options import global_options
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, ReconcilerError
 from reconciler.execution.hosts.local import expand
-from reconciler.execution.run_files import SCRIPT, Place, next_attempt, place_of, script_of
+from reconciler.execution.run_files import SCRIPT, WorkerPaths, next_attempt, script_of, worker_paths
 from reconciler.model.manifests import Kind, WorkerSpec
 from reconciler.model.records import AppliedConfig, JobRecord
 from reconciler.model.run_config import FIELDS, RunConfig, resolve
@@ -97,7 +97,7 @@ def render_job(job: JobRecord, config: AppliedConfig, worker: str | None = None)
     notes = []
     name = worker if worker is not None else job.config.worker_name
     spec = _spec(config, name)
-    place = place_of(spec, expand)
+    place = worker_paths(spec, expand)
     moved = name != job.config.worker_name
     if moved:
         job = msgspec.structs.replace(job, config=_given_worker(job.config, name, config))
@@ -154,7 +154,7 @@ def _next_text(attempt: JobRecord, worker: str, *, moved: bool) -> str:
     )
 
 
-def _script(job: JobRecord, config: AppliedConfig, spec: WorkerSpec, place: Place) -> str:
+def _script(job: JobRecord, config: AppliedConfig, spec: WorkerSpec, place: WorkerPaths) -> str:
     try:
         return script_of(job, config, spec, place)
     except InputError as error:

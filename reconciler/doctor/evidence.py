@@ -10,7 +10,7 @@ import msgspec
 from reconciler.doctor.questions import questions
 from reconciler.doctor.worker_under_test import WorkerUnderTest
 from reconciler.errors import ReconcilerError, TransientError
-from reconciler.execution.hosts.base import CommandResult, Host, combined, new_sign, split
+from reconciler.execution.hosts.base import CommandResult, Host, new_sentinel, read_sections, sections_script
 
 
 class Evidence(msgspec.Struct, kw_only=True):
@@ -63,13 +63,13 @@ def _measure(host: Host, timeout: float, evidence: Evidence) -> None:
 
 def _interrogate(patient: WorkerUnderTest, timeout: float, evidence: Evidence) -> None:
     """Take the output as it comes, so that a question which hangs does not cost the answers before it."""
-    sign, sink = new_sign(), io.BytesIO()
+    sign, sink = new_sentinel(), io.BytesIO()
     asked = questions(patient)
     try:
-        patient.host.run(combined(asked, sign), timeout, sink=sink)
+        patient.host.run(sections_script(asked, sign), timeout, sink=sink)
     except TransientError as error:
         evidence.silence = error.message
     else:
         evidence.silence = "the script ended early"
     evidence.asked = list(asked)
-    evidence.answers = split(sink.getvalue().decode(errors="replace"), sign)
+    evidence.answers = read_sections(sink.getvalue().decode(errors="replace"), sign)

@@ -23,7 +23,7 @@ from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.local import expand
 from reconciler.execution.queues.registry import queue_of
-from reconciler.execution.run_files import place_of
+from reconciler.execution.run_files import worker_paths
 from reconciler.model.connections import HostKeyPolicy
 from reconciler.model.manifests import WorkerSpec
 
@@ -49,7 +49,7 @@ def examine(name: str, spec: WorkerSpec, hosts: Hosts) -> list[Check]:
         host=hosts.of(spec.connection),
         transfer=hosts.of(spec.transfer_connection) if spec.transfer is not None else None,
         queue=queue_of(spec.scheduler_type, spec.scheduler_username),
-        place=place_of(spec, expand),
+        place=worker_paths(spec, expand),
         token=secrets.token_hex(8),
     )
     return check_worker(patient)

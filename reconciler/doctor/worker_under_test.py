@@ -6,7 +6,7 @@ import msgspec
 
 from reconciler.execution.hosts.base import Host
 from reconciler.execution.queues.base import Queue
-from reconciler.execution.run_files import Place
+from reconciler.execution.run_files import WorkerPaths
 from reconciler.model.connections import Connection
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.settings import Resources
@@ -20,7 +20,7 @@ class WorkerUnderTest(msgspec.Struct, frozen=True, kw_only=True):
     host: Host
     transfer: Host | None
     queue: Queue
-    place: Place
+    place: WorkerPaths
     token: str
 
     @property

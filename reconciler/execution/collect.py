@@ -12,8 +12,8 @@ from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, TransientError
 from reconciler.execution.start import OnWorker
 from reconciler.execution.worker.access import WorkerAccess
-from reconciler.execution.worker.collect import CollectRequest
-from reconciler.execution.worker.termination import Ended
+from reconciler.execution.worker.fetch import CollectRequest
+from reconciler.execution.worker.termination import AttemptEnd
 from reconciler.jobs.job_json import JobResult
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.responses import apply_result, fail
@@ -27,7 +27,7 @@ AT_ONCE = 200
 _HEAVY = 16 << 20
 """Bytes of results after which a transaction is closed: they are all in memory until then."""
 
-Collected = tuple[JobRecord, Ended]
+Collected = tuple[JobRecord, AttemptEnd]
 
 
 class ResultCollector(OnWorker):
@@ -79,7 +79,7 @@ class ResultCollector(OnWorker):
         if group:
             yield group
 
-    def _saved(self, ending: Ended) -> Ended:
+    def _saved(self, ending: AttemptEnd) -> AttemptEnd:
         """Write the outputs where they must be before the job counts as completed."""
         result = ending.result
         if result is None or not result.ok:
@@ -142,8 +142,8 @@ def _adopt(writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
         )  # fmt: skip
 
 
-def _not_kept(error: Exception) -> Ended:
-    return Ended(error=f"its output cannot be kept: {error}", state=JobState.REMOTE_ERROR)
+def _not_kept(error: Exception) -> AttemptEnd:
+    return AttemptEnd(error=f"its output cannot be kept: {error}", state=JobState.REMOTE_ERROR)
 
 
 # Which Python and jobflow a worker has, as its jobs report them; a difference is told once.

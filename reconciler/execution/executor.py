@@ -19,9 +19,9 @@ from reconciler.errors import TransientError
 from reconciler.execution.collect import ResultCollector
 from reconciler.execution.lifecycle import Observation, Step, next_step
 from reconciler.execution.poll_schedule import PollSchedule
-from reconciler.execution.start import OnWorker, Starter
+from reconciler.execution.start import JobStarter, OnWorker
 from reconciler.execution.worker.access import WorkerAccess
-from reconciler.execution.worker.poll import Seen
+from reconciler.execution.worker.poll import PollResult
 from reconciler.execution.worker_health import WorkerHealth
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.restarts import begin_due
@@ -59,7 +59,7 @@ class Executor:
 
     def outages(self) -> dict[str, str]:
         """Return why workers cannot be used now, by name."""
-        return {lane.name: reason for lane in self.lanes if (reason := lane.standing.outage) is not None}
+        return {lane.name: reason for lane in self.lanes if (reason := lane.health.outage) is not None}
 
     def warnings(self) -> list[str]:
         """Return what people should know of workers that can be used; each is told once, ever."""
@@ -76,12 +76,12 @@ class WorkerRunner(OnWorker):
 
     def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
         super().__init__(store, outputs, name, access)
-        self._starter = Starter(store, outputs, name, access)
+        self._starter = JobStarter(store, outputs, name, access)
         self._collector = ResultCollector(store, outputs, name, access)
         self._looks: PollSchedule | None = None
         self._urgent = False
         self._strays: set[str] = set()
-        self.standing = WorkerHealth(store, name)
+        self.health = WorkerHealth(store, name)
 
     @property
     def looks(self) -> PollSchedule:
@@ -106,7 +106,7 @@ class WorkerRunner(OnWorker):
         if not work:
             return False
         active = self._starter.drop(active, now)
-        if self.standing.rests(now):
+        if self.health.rests(now):
             return False
         try:
             before = self.access.commands
@@ -114,10 +114,10 @@ class WorkerRunner(OnWorker):
             self._clean_up(old)
             asked = self.access.commands > before
         except TransientError as error:
-            self.standing.failed(error, now)
+            self.health.failed(error, now)
             return False
         if asked:  # else there was no reason to ask it for anything, and nothing is known
-            self.standing.answered(now)
+            self.health.answered(now)
         return moved
 
     def due(self, now: float) -> float | None:
@@ -133,8 +133,8 @@ class WorkerRunner(OnWorker):
             times.append(self._starter.full_until)
         elif waits and not on_worker:
             times.append(now + _SOON)
-        if times and self.standing.rests(now):
-            return max(min(times), self.standing.status.next_try)
+        if times and self.health.rests(now):
+            return max(min(times), self.health.status.next_try)
         return min(times, default=None)
 
     def warnings(self) -> list[str]:
@@ -176,11 +176,11 @@ class WorkerRunner(OnWorker):
 
     # observing ----------------------------------------------------------------------------------------
 
-    def _look(self, active: Sequence[JobRecord], now: float) -> Seen:
+    def _look(self, active: Sequence[JobRecord], now: float) -> PollResult:
         """Poll the worker if that is due and any job is there."""
         on_worker = [job for job in active if job.state in ON_WORKER]
         if not on_worker or not self.looks.due(now):
-            return Seen(set())
+            return PollResult(set())
         self._urgent = any(job.cancel is not None or job.state is JobState.SUBMITTED for job in on_worker)
         ask = {}
         if self.looks.queue_due(now, urgent=self._urgent):
@@ -190,13 +190,13 @@ class WorkerRunner(OnWorker):
         self._clear_strays(seen.markers - {self.access.marker(job) for job in on_worker})
         return seen
 
-    def _decided(self, active: Sequence[JobRecord], seen: Seen, now: float) -> Steps:
+    def _decided(self, active: Sequence[JobRecord], seen: PollResult, now: float) -> Steps:
         decided: dict[Step, list[JobRecord]] = {step: [] for step in Step}
         for job in active:
             decided[next_step(job, self._observation(job, seen), now)].append(job)
         return decided
 
-    def _observation(self, job: JobRecord, seen: Seen) -> Observation:
+    def _observation(self, job: JobRecord, seen: PollResult) -> Observation:
         return Observation(
             marker=self.access.marker(job) in seen.markers,
             asked=seen.entries is not None,
@@ -224,7 +224,7 @@ class WorkerRunner(OnWorker):
 
     # noting and ending --------------------------------------------------------------------------------
 
-    def _note(self, steps: Steps, seen: Seen, now: float) -> bool:
+    def _note(self, steps: Steps, seen: PollResult, now: float) -> bool:
         noted = [(step, job) for step in _NOTES for job in steps[step]]
 
         def write(writer: Writer) -> None:
@@ -255,7 +255,7 @@ class WorkerRunner(OnWorker):
             self.store.write(write)
 
 
-def _note_one(writer: Writer, step: Step, job: JobRecord, seen: Seen, now: float) -> None:
+def _note_one(writer: Writer, step: Step, job: JobRecord, seen: PollResult, now: float) -> None:
     match step:
         case Step.NOTE_RUNNING:
             move(writer, job, JobState.RUNNING, now, missing_since=None, stuck=None)

@@ -33,7 +33,7 @@ LAUNCHERS = ".launchers"
 CODE = ".code"
 
 
-class Place(msgspec.Struct, frozen=True):
+class WorkerPaths(msgspec.Struct, frozen=True):
     """Where a worker has its files, as its scripts say it: absolute, or beginning with ``~/``.
 
     ``python`` is a path or a name on the PATH there.
@@ -57,16 +57,16 @@ class Place(msgspec.Struct, frozen=True):
         return f"{self.work_dir}/{CODE}/{tree}"
 
 
-def place_of(worker: WorkerSpec, expand: Callable[[str], str]) -> Place:
+def worker_paths(worker: WorkerSpec, expand: Callable[[str], str]) -> WorkerPaths:
     """Return the place of a worker. ``expand`` makes paths of this machine absolute.
 
     Another machine knows itself where its ``~`` is, so there it stays in the script. Python is that which
     runs this program, and ``python3`` on another machine, unless the worker names one.
     """
     if worker.type != "local":
-        return Place(worker.work_dir.rstrip("/") or "/", worker.python or "python3")
+        return WorkerPaths(worker.work_dir.rstrip("/") or "/", worker.python or "python3")
     python = worker.python or sys.executable
-    return Place(expand(worker.work_dir), expand(python) if python.startswith("~") else python)
+    return WorkerPaths(expand(worker.work_dir), expand(python) if python.startswith("~") else python)
 
 
 def next_attempt(job: JobRecord, work_dir: str) -> JobRecord:
@@ -98,7 +98,7 @@ def launcher_name() -> str:
     return f"{hashlib.sha256(launcher_source()).hexdigest()[:16]}.py"
 
 
-def script_of(job: JobRecord, config: AppliedConfig, worker: WorkerSpec, place: Place) -> str:
+def script_of(job: JobRecord, config: AppliedConfig, worker: WorkerSpec, place: WorkerPaths) -> str:
     """Return the submission script of an attempt; asks neither the worker nor the store.
 
     Raises
@@ -124,7 +124,9 @@ def _exec_config(job: JobRecord, config: AppliedConfig) -> ExecConfigSpec:
     return found
 
 
-def submission_script(job: JobRecord, worker: WorkerSpec, place: Place, exec_config: ExecConfigSpec) -> str:
+def submission_script(
+    job: JobRecord, worker: WorkerSpec, place: WorkerPaths, exec_config: ExecConfigSpec
+) -> str:
     """Return the script of one attempt.
 
     The worker's commands come first, then those of the exec_config, before and after the job.

@@ -15,8 +15,8 @@ from reconciler.actual.writer import Writer
 from reconciler.errors import TransientError
 from reconciler.execution.run_files import next_attempt
 from reconciler.execution.worker.access import WorkerAccess
-from reconciler.execution.worker.submit import Submitted
-from reconciler.execution.worker.upload_bundle import BundleContents
+from reconciler.execution.worker.submit import SubmitResult
+from reconciler.execution.worker.upload import BundleContents
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.responses import fail
 from reconciler.jobs.transitions import move
@@ -48,7 +48,7 @@ class OnWorker:
         return self._access()
 
 
-class Starter(OnWorker):
+class JobStarter(OnWorker):
     """Starts the jobs of one worker.
 
     ``warnings`` are for people: whoever tells them takes them out. ``full_until`` is when a queue that takes
@@ -144,7 +144,7 @@ class Starter(OnWorker):
         """
         found = self.access.find(doubtful) if doubtful else {}
         rest = [job for job in (*doubtful, *fresh) if job.id not in found]
-        result = self.access.submit(rest) if rest else Submitted({}, {})
+        result = self.access.submit(rest) if rest else SubmitResult({}, {})
         queue_ids = found | result.queue_ids
 
         def write(writer: Writer) -> list[str]:

@@ -23,7 +23,7 @@ from reconciler.actual.store import Store
 from reconciler.errors import ExitCode, ReconcilerError, RefusedError
 from reconciler.execution.executor import WorkerRunner
 from reconciler.execution.hosts.choice import Hosts
-from reconciler.execution.hosts.process import kill_running
+from reconciler.execution.hosts.local import kill_running
 from reconciler.execution.worker.access import Accesses
 from reconciler.execution.worker.remote_cache import RemoteCaches
 from reconciler.jobs.outputs import OpenedLater

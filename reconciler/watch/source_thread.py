@@ -22,7 +22,7 @@ from reconciler.build.process import SpareProcess
 from reconciler.desired.source.git import Source
 from reconciler.errors import ExitCode, ForeignStateError, ReconcilerError, RefusedError
 from reconciler.execution.hosts.choice import Hosts
-from reconciler.execution.worker.upload_bundle import Repository
+from reconciler.execution.worker.upload import Repository
 from reconciler.loop import Reporter, Session
 from reconciler.model.actions import Plan
 from reconciler.model.desired import Revision

@@ -105,7 +105,7 @@ class WorkerThread(threading.Thread):
         log_bug("worker-bug", error, worker=self.lane.name)
         why = TransientError(f"a bug in reconciler: {type(error).__name__}: {error}", hint="see the log")
         try:
-            self.lane.standing.failed(why, self._clock())
+            self.lane.health.failed(why, self._clock())
         except ReconcilerError as worse:
             log_event("worker-failed", worse.message, level=logging.ERROR, worker=self.lane.name)
 
@@ -119,7 +119,7 @@ class WorkerThread(threading.Thread):
     def _tell_news(self) -> None:
         for warning in self.lane.warnings():
             log_event("worker-warning", warning, level=logging.WARNING, worker=self.lane.name)
-        outage = self.lane.standing.outage
+        outage = self.lane.health.outage
         if outage != self._outage:
             self._outage = outage
             if outage is None:

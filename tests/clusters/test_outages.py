@@ -153,7 +153,7 @@ def test_d1_a_host_that_hangs(make_cluster: MakeCluster, slurm: Slurm, new_sshd:
         world.offset += 60
         with takes(1.9):
             world.advance()
-        assert "gave no answer in 2 s" in world.status.reason
+        assert "did not answer within 2 s" in world.status.reason
         world.until(lambda: world.states("local/local-000", "local/local-001") == ["COMPLETED"] * 2)
         assert world.state("remote/remote-000") == before
         gate.touch()

@@ -12,7 +12,7 @@ import pytest
 
 import reconciler.loop as loop_module
 from reconciler.errors import InputError
-from reconciler.execution.worker.upload_bundle import Repository
+from reconciler.execution.worker.upload import Repository
 from tests.execution.support import World
 
 pytestmark = pytest.mark.usefixtures("warm")

@@ -19,7 +19,7 @@ from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult, Host
 from reconciler.execution.hosts.local import LocalHost, expand
 from reconciler.execution.queues.registry import queue_of
-from reconciler.execution.run_files import place_of
+from reconciler.execution.run_files import worker_paths
 from reconciler.model.connections import Connection, HostKeyPolicy
 from reconciler.model.manifests import WorkerSpec
 from tests.execution.support import eventually
@@ -42,7 +42,7 @@ def patient(
         host=on or LocalHost(),
         transfer=transfer,
         queue=queue_of(made.scheduler_type),
-        place=place_of(made, expand),
+        place=worker_paths(made, expand),
         token=TOKEN,
     )
 
@@ -214,7 +214,7 @@ class TestScheduler:
         script(bin_dir / "sacct", "sleep 60")
         found = checks(patient(tmp_path, scheduler_type="slurm", timeout_execute=2))
         assert found["accounting"].status is Status.FAILED
-        assert found["accounting"].message == "no end: localhost gave no answer in 2 s"
+        assert found["accounting"].message == "no end: localhost did not answer within 2 s"
         assert found["scheduler"].status is Status.SKIPPED
         assert found["work_dir"].status is Status.OK
         assert found["scheduler commands"].status is Status.OK

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.execution.queues.shell import ShellQueue
-from reconciler.execution.worker.collect import AttemptFacts, CollectRequest
+from reconciler.execution.worker.fetch import AttemptFacts, CollectRequest
 from reconciler.execution.worker.termination import ended_without_result
 from reconciler.model.records import JobRecord
 from reconciler.model.run_config import RunConfig

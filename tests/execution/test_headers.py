@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler.errors import InputError
 from reconciler.execution.headers import queue_name, submission_header
-from reconciler.execution.run_files import Place, next_attempt, place_of, submission_script
+from reconciler.execution.run_files import WorkerPaths, next_attempt, submission_script, worker_paths
 from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
 from reconciler.model.records import JobRecord
 from reconciler.model.run_config import RunConfig
@@ -313,7 +313,7 @@ def no_expansion(path: str) -> str:
 
 def test_the_home_of_another_machine_is_left_to_its_shell() -> None:
     worker = remote()
-    place = place_of(worker, no_expansion)
+    place = worker_paths(worker, no_expansion)
     script = submission_script(next_attempt(made_job(), place.work_dir), worker, place, ExecConfigSpec())
     assert "cd \"$HOME\"/'my work/ee/5e/d8/ee5ed8e4-068f-5ec8-8c2f-d451816ddb65_1' || exit 1\n" in script
     assert "PYTHONPATH=\"$HOME\"/'my work/.code/tree1':\"$HOME\"/'my work/.code/tree 2'$" in script
@@ -322,13 +322,13 @@ def test_the_home_of_another_machine_is_left_to_its_shell() -> None:
 
 
 def test_its_python_is_as_the_worker_says() -> None:
-    assert place_of(remote(python="~/env/bin/python"), no_expansion).python == "~/env/bin/python"
+    assert worker_paths(remote(python="~/env/bin/python"), no_expansion).python == "~/env/bin/python"
 
 
 def test_such_a_script_runs(tmp_path: Any) -> None:
     """The shell really finds its home, claims the attempt, runs python and leaves the marker."""
     worker = remote(python="~/py thon", pre_run='echo "$PYTHONPATH"')
-    place = place_of(worker, no_expansion)
+    place = worker_paths(worker, no_expansion)
     job = next_attempt(made_job(), place.work_dir)
     run_dir = tmp_path / str(job.run_dir).removeprefix("~/")
     run_dir.mkdir(parents=True)
@@ -352,7 +352,7 @@ def test_such_a_script_runs(tmp_path: Any) -> None:
 def test_a_name_of_a_job_stays_in_its_comment() -> None:
     job = msgspec.structs.replace(made_job(key="a\nrm -rf ~\u2028b"), run_dir="/data/x", attempt=1)
     worker = WorkerSpec(type="local", scheduler_type="shell", work_dir="/data")
-    script = submission_script(job, worker, Place("/data", "python3"), ExecConfigSpec())
+    script = submission_script(job, worker, WorkerPaths("/data", "python3"), ExecConfigSpec())
     assert script.split("\n")[:3] == [
         "#!/bin/bash",
         f"# flow/a rm -rf ~ b  {job.id}  attempt 1",

@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.execution.hosts.local import LocalHost
 from reconciler.execution.queues.shell import ShellQueue
-from reconciler.execution.start import Starter
+from reconciler.execution.start import JobStarter
 from reconciler.model.keys import job_id
 from reconciler.model.records import JobRecord, WorkerStatus
 from reconciler.model.states import JobState
@@ -58,7 +58,7 @@ def _bring_to(world: World, state: str, monkeypatch: pytest.MonkeyPatch) -> None
     step = {"CHECKED_OUT": "upload", "UPLOADED": "start"}.get(state)
     if step is not None:
         with monkeypatch.context() as patch:
-            patch.setattr(Starter, step, _interrupt)
+            patch.setattr(JobStarter, step, _interrupt)
             with pytest.raises(KeyboardInterrupt):
                 world.advance()
         world.restart()

@@ -1,5 +1,5 @@
-"""Hosts: where commands run and files lie, here or over SSH.
+"""Hosts: the machines where commands run and files are, this one or another one over SSH.
 
-A host does one thing: it runs a bash script that gets bytes and gives bytes (:class:`command.Host`). Files
-travel through that as tar streams, so that nothing else, such as SFTP, is needed.
+A host does one thing: it runs a bash script that reads and writes bytes (:class:`~.base.Host`). Files travel
+as tar streams through such scripts, so nothing else, such as SFTP, is needed.
 """

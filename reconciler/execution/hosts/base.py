@@ -1,14 +1,14 @@
-"""What a host is: something that runs a bash script with a deadline.
+"""The interface of a host, and the framing of scripts and their output that all hosts share.
 
-A script travels on the standard input of ``bash -s``, never on the command line: so it may be of any length,
-its quoting is the business of no other shell, and it does not matter which shell the user's account has.
-What the login files print before is cut off by a sign that no banner can know.
+A script travels on the standard input of ``bash -s``, never on a command line. So it can have any length, no
+other shell interprets its quoting, and the login shell of the account does not matter. Everything that login
+files print before the script starts is cut off at a random sentinel line.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import BinaryIO, Protocol
 
 import msgspec
@@ -17,17 +17,25 @@ from reconciler.errors import TransientError
 
 
 class CommandResult(msgspec.Struct, frozen=True):
-    """How a command ended. Bytes that are no UTF-8 are replaced."""
+    """Exit code and output of a command. Bytes that are not UTF-8 are replaced by U+FFFD."""
 
     exit_code: int
     stdout: str
     stderr: str
 
 
-class Host(Protocol):
-    """Where commands run. Safe to use from several threads.
+class AccessError(TransientError):
+    """The host refuses the login, or its identity cannot be confirmed: unknown host key, missing secret.
 
-    ``name`` is for people: ``localhost``, ``ada@login.example.org``. ``commands`` counts what was run so far.
+    For jobs this is an outage: they wait. It needs a person, whom the hint tells what to do.
+    """
+
+
+class Host(Protocol):
+    """A machine that runs commands. Safe to use from several threads.
+
+    ``name`` is for people: ``localhost``, ``ada@login.example.org``. ``commands`` counts the scripts that
+    were run.
     """
 
     name: str
@@ -44,121 +52,123 @@ class Host(Protocol):
     ) -> CommandResult:
         """Run a bash script to its end.
 
-        ``data`` is what the commands of the script find on their standard input (None: nothing). It is
-        consumed in the calling thread, and what it raises comes out here, with the script cut off.
-        ``sink`` gets the standard output, which is empty in the result then; so neither direction needs
-        memory for all of it. ``timeout`` is in seconds: of the whole command, or, when data or a sink is
-        given, without any progress of the stream.
+        ``data`` becomes the standard input of the commands in the script (default: empty). It is consumed in
+        the calling thread, and an exception that it raises ends the script and is passed on.
+        ``sink`` receives the standard output, which is then empty in the result. With both, streams of any
+        size need little memory. ``timeout`` (seconds) limits the whole command; with ``data`` or ``sink`` it
+        limits the time without progress of the stream.
 
         Raises
         ------
         TransientError
-            The host cannot be reached, the connection was lost half-way, or there was no answer in time:
-            the script may have run, partly or completely.
+            The host cannot be reached, the connection was lost during the command, or the timeout passed.
+            The script may have run completely, partly, or not at all.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the connection; the next command opens it again."""
+        """Close the connection; the next command opens it again."""
         ...
 
 
-def new_sign() -> str:
-    """Return a line that nothing else prints."""
+# Framing of one script ------------------------------------------------------------------------------------
+
+
+def new_sentinel() -> str:
+    """Return a random line that no other output contains."""
     return f"-=-{secrets.token_hex(12)}-=-"
 
 
-def framed(script: str, sign: str, *, reads_data: bool) -> bytes:
-    """Return what goes to ``bash -s`` before the data.
+def framed(script: str, sentinel: str, *, reads_data: bool) -> bytes:
+    """Return the bytes to send to ``bash -s`` before the data.
 
-    The function makes bash read the script to its last line before it runs the first: one that was cut off
-    by a lost connection runs nothing.
+    The function wrapper makes bash read the script to its last line before it runs the first one: a script
+    that a lost connection cut off runs nothing.
     """
     feed = "" if reads_data else " </dev/null"
-    # printf as the last argument of nothing: the sign goes to both streams, each has its own noise to cut.
+    # stdout and stderr both get the sentinel, since login files can print to either.
     return (
-        f"reconciler_script() {{\nprintf '\\n%s\\n' {sign}\nprintf '\\n%s\\n' {sign} >&2\n{script}\n}}\n"
-        # One line: bash reads it whole, so that what is left on its standard input is the data.
+        f"reconciler_script() {{\n"
+        f"printf '\\n%s\\n' {sentinel}\nprintf '\\n%s\\n' {sentinel} >&2\n{script}\n}}\n"
+        # bash reads this line as a whole, so what is left on its standard input is the data.
         f"reconciler_script{feed}; exit $?\n"
     ).encode()
 
 
-def after_sign(raw: bytes, sign: str) -> bytes | None:
-    """Return what follows the sign; None if the script never began."""
-    _, found, rest = raw.partition(f"\n{sign}\n".encode())
+def after_sentinel(raw: bytes, sentinel: str) -> bytes | None:
+    """Return the bytes after the sentinel, or None if the script never started."""
+    _, found, rest = raw.partition(f"\n{sentinel}\n".encode())
     return rest if found else None
 
 
-class SignCutter:
-    """Passes on to a sink what follows the sign; for output that is too big to keep."""
+class SentinelFilter:
+    """Passes on to a sink the bytes after the sentinel, for output that is too big for memory."""
 
-    def __init__(self, sign: str, sink: BinaryIO) -> None:
-        self._sign = f"\n{sign}\n".encode()
+    def __init__(self, sentinel: str, sink: BinaryIO) -> None:
+        self._sentinel = f"\n{sentinel}\n".encode()
         self._sink = sink
         self._head = b""
         self.began = False
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes of the output."""
+        """Process the next bytes of the output."""
         if self.began:
             self._sink.write(chunk)
             return
         self._head += chunk
-        _, found, rest = self._head.partition(self._sign)
+        _, found, rest = self._head.partition(self._sentinel)
         if found:
             self.began, self._head = True, b""
             self._sink.write(rest)
 
     @property
     def noise(self) -> bytes:
-        """What was printed although the script has not begun."""
+        """The output of a shell that ended before the script started."""
         return self._head
 
 
-def never_began(name: str, exit_code: int, stdout: bytes, stderr: bytes) -> TransientError:
+def shell_never_started(name: str, exit_code: int, stdout: bytes, stderr: bytes) -> TransientError:
     """Return the error for a shell that ended before it ran the script."""
-    said = (stderr.strip() or stdout.strip()).decode(errors="replace")[-300:]
+    output = (stderr.strip() or stdout.strip()).decode(errors="replace")[-300:]
     return TransientError(
-        f"the shell of {name} ended before it ran anything, exit code {exit_code}: {said or 'no message'}",
-        hint="look at the login files of the account; `reconcile doctor` tells more",
+        f"the shell of {name} ended before it ran anything, exit code {exit_code}: {output or 'no message'}",
+        hint="check the login files of the account; `reconcile doctor` shows more",
     )
 
 
-# Several commands in one script: each with its own exit code, output and error output.
+# Several commands in one script ---------------------------------------------------------------------------
 
 
-def combined(commands: Mapping[str, str], sign: str) -> str:
-    """Return a script that runs commands one after the other, whatever becomes of each.
+def sections_script(commands: Mapping[str, str], sentinel: str) -> str:
+    """Return a script that runs all commands one after the other, also after one that failed.
 
-    Each finds the exit code of the one before it in ``$section_code``. Names are words without blanks.
-    ``sign`` is from :func:`~reconciler.execution.hosts.base.new_sign`.
+    The exit code, output and error output of each are printed as a section of its own, for
+    :func:`read_sections`. Each command finds the exit code of the previous one in ``$section_code``. Names
+    are words without blanks; ``sentinel`` is from :func:`new_sentinel`.
     """
-    return "\n".join(_section(name, command, sign) for name, command in commands.items())
-
-
-def _section(name: str, command: str, sign: str) -> str:
-    # A subshell each, so that `cd` and `exit` are the business of one section. Its error output is kept in
-    # a variable; its standard output passes through file descriptor 3.
-    return (
-        f"printf '\\n%s\\n' {sign}+\n"
+    # Each command has a subshell, so that `cd` and `exit` affect no other. Its error output is kept in a
+    # variable; its standard output passes through file descriptor 3.
+    return "\n".join(
+        f"printf '\\n%s\\n' {sentinel}+\n"
         f"{{ section_errors=$( ( {command}\n) 2>&1 >&3 3>&- ); section_code=$?; }} 3>&1\n"
-        f'printf "\\n%s %s %s\\n%s\\n%s\\n" {sign} {name} "$section_code" "$section_errors" {sign}'
+        f'printf "\\n%s %s %s\\n%s\\n%s\\n" {sentinel} {name} "$section_code" "$section_errors" {sentinel}'
+        for name, command in commands.items()
     )
 
 
-def split(stdout: str, sign: str) -> dict[str, CommandResult]:
-    """Return how each command ended, by name; one whose end was not printed is missing."""
-    return dict(_sections(stdout, sign))
+def read_sections(stdout: str, sentinel: str) -> dict[str, CommandResult]:
+    """Return the result of each command of :func:`sections_script` by name.
 
-
-def _sections(stdout: str, sign: str) -> Iterator[tuple[str, CommandResult]]:
+    A command whose end was not printed is missing.
+    """
+    sections: dict[str, CommandResult] = {}
     rest = stdout
     while True:
-        output, found, rest = rest.partition(f"\n{sign} ")
+        output, found, rest = rest.partition(f"\n{sentinel} ")
         head, newline, rest = rest.partition("\n")
-        errors, end, rest = rest.partition(f"\n{sign}\n")
+        errors, end, rest = rest.partition(f"\n{sentinel}\n")
         if not (found and newline and end):
-            return
-        output = output.rpartition(f"\n{sign}+\n")[2]  # what is printed between sections belongs to none
+            return sections
+        output = output.rpartition(f"\n{sentinel}+\n")[2]  # output between two sections belongs to neither
         name, code = head.split()
-        yield name, CommandResult(int(code), output, errors)
+        sections[name] = CommandResult(int(code), output, errors)

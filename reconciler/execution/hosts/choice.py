@@ -1,4 +1,4 @@
-"""Which host a connection leads to: one object, and so one connection, for all workers on it."""
+"""The hosts by connection: one object, and so one open connection, for all workers on a host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reconciler.model.connections import Connection
 
 
 def host_of(connection: Connection | None) -> Host:
-    """Return a new host; None is this machine. Nothing is opened before its first command."""
+    """Return a new host; None means this machine. The first command opens the connection."""
     if connection is None:
         return LocalHost()
     if connection.control_path is not None:
@@ -31,7 +31,7 @@ class Hosts:
         self._lock = threading.Lock()
 
     def of(self, connection: Connection | None) -> Host:
-        """Return the host of a connection: for equal connections the same one."""
+        """Return the host of a connection; equal connections share one host."""
         key = b"" if connection is None else connection.key
         with self._lock:
             if key not in self._hosts:
@@ -39,7 +39,7 @@ class Hosts:
             return self._hosts[key]
 
     def keep(self, connections: Iterable[Connection | None]) -> None:
-        """Let go of the connections that no worker names any more."""
+        """Close all connections except these."""
         keys = {b"" if connection is None else connection.key for connection in connections}
         with self._lock:
             gone = [self._hosts.pop(key) for key in self._hosts.keys() - keys]
@@ -48,12 +48,12 @@ class Hosts:
 
     @property
     def commands(self) -> int:
-        """How many commands all hosts have run."""
+        """The number of commands that all hosts have run."""
         with self._lock:
             return sum(host.commands for host in self._hosts.values())
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         with self._lock:
             for host in self._hosts.values():
                 host.close()

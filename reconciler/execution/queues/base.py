@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.base import CommandResult, combined, split
+from reconciler.execution.hosts.base import CommandResult, read_sections, sections_script
 from reconciler.model.retries import Cause
 
 # Small pieces of the shell text that queues write.
@@ -47,7 +47,9 @@ _SIGN = "-=-part-of-the-queue-=-"
 def in_parts(command: str, words: Sequence[str]) -> str:
     """Return text that runs ``command`` with all words, a piece of them at a time."""
     pieces = [words[start : start + _AT_ONCE] for start in range(0, len(words), _AT_ONCE)]
-    return combined({f"part{n}": f"{command} {shlex.join(piece)}" for n, piece in enumerate(pieces)}, _SIGN)
+    return sections_script(
+        {f"part{n}": f"{command} {shlex.join(piece)}" for n, piece in enumerate(pieces)}, _SIGN
+    )
 
 
 def parts_of(result: CommandResult) -> list[CommandResult]:
@@ -58,7 +60,7 @@ def parts_of(result: CommandResult) -> list[CommandResult]:
     TransientError
         Not all of them ran to their end.
     """
-    parts = list(split(result.stdout, _SIGN).values())
+    parts = list(read_sections(result.stdout, _SIGN).values())
     if result.exit_code != 0 or not parts:
         raise no_answer(result)
     return parts

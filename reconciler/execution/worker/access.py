@@ -13,24 +13,24 @@ import msgspec
 
 from reconciler.errors import TransientError
 from reconciler.execution import run_files
-from reconciler.execution.hosts.base import CommandResult, Host, new_sign, split
+from reconciler.execution.hosts.base import CommandResult, Host, new_sentinel, read_sections
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.local import expand
 from reconciler.execution.queues.base import Queue
 from reconciler.execution.queues.registry import queue_of
-from reconciler.execution.worker import collect, poll, prepare, submit
+from reconciler.execution.worker import fetch, poll, prepare, submit
 from reconciler.execution.worker import unpack as uploads
-from reconciler.execution.worker.collect import AttemptFacts, CollectRequest
-from reconciler.execution.worker.poll import Seen
+from reconciler.execution.worker.fetch import AttemptFacts, CollectRequest
+from reconciler.execution.worker.poll import PollResult
 from reconciler.execution.worker.remote_cache import RemoteCache, RemoteCaches
-from reconciler.execution.worker.submit import Submitted, Withdrawn
+from reconciler.execution.worker.submit import SubmitResult, WithdrawResult
 from reconciler.execution.worker.termination import (
-    Ended,
+    AttemptEnd,
     ended_without_result,
     may_still_start,
     read_ending,
 )
-from reconciler.execution.worker.upload_bundle import BundleContents, Repository, UploadBundle, tar_stream
+from reconciler.execution.worker.upload import BundleContents, Repository, UploadBundle, tar_stream
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import JobRecord
 
@@ -75,7 +75,7 @@ class WorkerAccess:
         self.host = host
         self.transfer = transfer if transfer is not None else host
         self.queue: Queue = queue_of(spec.scheduler_type, spec.scheduler_username)
-        self.place = run_files.place_of(spec, expand)
+        self.place = run_files.worker_paths(spec, expand)
         self.commands = 0
         self._shelf = shelf if shelf is not None else RemoteCache()
         self._neighbours = neighbours
@@ -116,7 +116,7 @@ class WorkerAccess:
         """Remove run directories with the next poll."""
         self._discard.update(directories)
 
-    def poll(self, ask: Mapping[str, float]) -> Seen:
+    def poll(self, ask: Mapping[str, float]) -> PollResult:
         """Tidy up, list the outbox and ask the queue for jobs: queue id -> when submitted.
 
         Raises
@@ -125,10 +125,10 @@ class WorkerAccess:
             There was no answer: nothing is known.
         """
         if self.host.is_local and not (ask or self._forget or self._discard):
-            return Seen(self._listed())
-        sign, forget, discard = new_sign(), sorted(self._forget), sorted(self._discard)
+            return PollResult(self._listed())
+        sign, forget, discard = new_sentinel(), sorted(self._forget), sorted(self._discard)
         text = poll.script(self.place, self.queue, sign, forget=forget, discard=discard, ask=ask)
-        answers = split(self._run(text).stdout, sign)
+        answers = read_sections(self._run(text).stdout, sign)
         seen = poll.seen(answers, self.queue, ask, self.place)
         self._forget.difference_update(forget)
         self._discard.difference_update(discard)
@@ -183,7 +183,7 @@ class WorkerAccess:
 
     # around the start ---------------------------------------------------------------------------------
 
-    def submit(self, jobs: Sequence[JobRecord]) -> Submitted:
+    def submit(self, jobs: Sequence[JobRecord]) -> SubmitResult:
         """Submit what was uploaded; what was submitted before is recognised and not repeated.
 
         Raises
@@ -191,8 +191,8 @@ class WorkerAccess:
         TransientError
             The worker does not answer; what it may have submitted is found next time.
         """
-        sign = new_sign()
-        answers = split(self._run_one_by_one(submit.script(jobs, self.queue, sign)), sign)
+        sign = new_sentinel()
+        answers = read_sections(self._run_one_by_one(submit.script(jobs, self.queue, sign)), sign)
         return submit.submitted(jobs, self.queue, answers)
 
     def find(self, jobs: Sequence[JobRecord]) -> dict[str, str]:
@@ -209,7 +209,7 @@ class WorkerAccess:
         found = self.queue.found(list(names), self._run(command))
         return {names[name]: queue_id for name, queue_id in found.items()}
 
-    def withdraw(self, jobs: Sequence[JobRecord]) -> Withdrawn:
+    def withdraw(self, jobs: Sequence[JobRecord]) -> WithdrawResult:
         """Take the claims of attempts before their scripts do.
 
         Raises
@@ -217,8 +217,8 @@ class WorkerAccess:
         TransientError
             The worker does not answer.
         """
-        sign = new_sign()
-        answers = split(self._run_one_by_one(submit.withdraw_script(jobs, sign)), sign)
+        sign = new_sentinel()
+        answers = read_sections(self._run_one_by_one(submit.withdraw_script(jobs, sign)), sign)
         return submit.withdrawn(jobs, self.queue, answers)
 
     def cancel(self, queue_ids: Sequence[str]) -> dict[str, str]:
@@ -233,7 +233,7 @@ class WorkerAccess:
 
     # the end ------------------------------------------------------------------------------------------
 
-    def collect(self, wanted: Sequence[CollectRequest]) -> Iterator[tuple[JobRecord, Ended]]:
+    def collect(self, wanted: Sequence[CollectRequest]) -> Iterator[tuple[JobRecord, AttemptEnd]]:
         """Yield how attempts ended. One of which it is too early to tell, or whose result did not fit into
         the stream, is missing and asked for again.
 
@@ -243,12 +243,12 @@ class WorkerAccess:
             The worker does not answer, or the answer was cut off.
         """
         with tempfile.SpooledTemporaryFile(max_size=_SPOOLED) as spool:
-            sign = new_sign()
+            sign = new_sentinel()
             together = self.transfer is self.host
-            text = collect.script(wanted, self.place, self.queue, sign, with_results=together)
+            text = fetch.script(wanted, self.place, self.queue, sign, with_results=together)
             self._checked(self._run(text, sink=spool))  # type: ignore[arg-type]
             spool.seek(0)
-            facts = collect.read_facts(spool, len(wanted), sign)  # type: ignore[arg-type]
+            facts = fetch.read_facts(spool, len(wanted), sign)  # type: ignore[arg-type]
             numbers = [number for number, fact in facts.items() if fact.size is not None and not fact.later]
             silent = {number: fact for number, fact in facts.items() if fact.size is None}
             for number, fact in self._given_up(wanted, silent).items():
@@ -257,7 +257,7 @@ class WorkerAccess:
                     yield wanted[number].job, ending
             if not together:
                 self._fetch(spool, [wanted[number].job.run_dir or "" for number in numbers])
-            for number, raw in collect.read_results(spool, numbers):  # type: ignore[arg-type]
+            for number, raw in fetch.read_results(spool, numbers):  # type: ignore[arg-type]
                 yield wanted[number].job, read_ending(raw)
 
     def _given_up(
@@ -276,7 +276,7 @@ class WorkerAccess:
         spool.seek(0)
         spool.truncate()
         if directories:
-            text = collect.results_script(directories)
+            text = fetch.results_script(directories)
             self._checked(self._run(text, self.transfer, sink=spool))  # type: ignore[arg-type]
         spool.seek(0)
 
@@ -341,4 +341,4 @@ class Accesses:
 
 
 def _work_dir(spec: WorkerSpec) -> str:
-    return run_files.place_of(spec, expand).work_dir
+    return run_files.worker_paths(spec, expand).work_dir

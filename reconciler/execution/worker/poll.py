@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.base import CommandResult, combined
+from reconciler.execution.hosts.base import CommandResult, sections_script
 from reconciler.execution.queues.base import Queue, QueueEntry
-from reconciler.execution.run_files import Place, shell_path
+from reconciler.execution.run_files import WorkerPaths, shell_path
 
 _AT_ONCE = 500
 """Names on one command line; a line has at most 128 KiB."""
 
 
-class Seen(msgspec.Struct, frozen=True):
+class PollResult(msgspec.Struct, frozen=True):
     """What a poll saw. ``entries`` are jobs in the queue by queue id; None if it was not asked."""
 
     markers: set[str]
@@ -24,7 +24,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def script(
-    place: Place,
+    place: WorkerPaths,
     queue: Queue,
     sign: str,
     *,
@@ -43,7 +43,7 @@ def script(
     commands["outbox"] = f"ls -1A -- {outbox}"
     if ask:
         commands["queue"] = queue.listing_command(list(ask))
-    return combined(commands, sign)
+    return sections_script(commands, sign)
 
 
 def _removing(command: str, names: Iterable[str]) -> str:
@@ -54,7 +54,9 @@ def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
     return (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE))
 
 
-def seen(answers: Mapping[str, CommandResult], queue: Queue, ask: Mapping[str, float], place: Place) -> Seen:
+def seen(
+    answers: Mapping[str, CommandResult], queue: Queue, ask: Mapping[str, float], place: WorkerPaths
+) -> PollResult:
     """Read the answers.
 
     Raises
@@ -68,7 +70,7 @@ def seen(answers: Mapping[str, CommandResult], queue: Queue, ask: Mapping[str, f
         raise TransientError(f"cannot list {place.outbox}: {said}")
     markers = set(outbox.stdout.splitlines())
     if not ask:
-        return Seen(markers)
+        return PollResult(markers)
     if "queue" not in answers:
         raise TransientError("the queue was not asked: the script was cut off")
-    return Seen(markers, queue.listing(ask, answers["queue"]))
+    return PollResult(markers, queue.listing(ask, answers["queue"]))

@@ -8,21 +8,21 @@ import msgspec
 
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult
-from reconciler.execution.run_files import CODE, LAUNCHERS, OUTBOX, Place, shell_path
+from reconciler.execution.run_files import CODE, LAUNCHERS, OUTBOX, WorkerPaths, shell_path
 
 STAGING = ".staging"
 _GONE = 9
 _NEIGHBOUR = "neighbour "
 
 
-class Present(msgspec.Struct, frozen=True):
+class Inventory(msgspec.Struct, frozen=True):
     """The names of the launchers and code trees that lie on a worker, and of its neighbours, by number."""
 
     own: set[str]
     of_neighbours: dict[int, set[str]]
 
 
-def script(place: Place, neighbours: Sequence[str] = (), *, may_create: bool) -> str:
+def script(place: WorkerPaths, neighbours: Sequence[str] = (), *, may_create: bool) -> str:
     """Return a script that makes the directories unless jobs of ours should be there, and lists trees.
 
     ``neighbours`` are other directories of this kind, which need not be there.
@@ -42,7 +42,7 @@ def script(place: Place, neighbours: Sequence[str] = (), *, may_create: bool) ->
     )
 
 
-def present(result: CommandResult, place: Place, name: str, *, may_create: bool) -> Present:
+def present(result: CommandResult, place: WorkerPaths, name: str, *, may_create: bool) -> Inventory:
     """Return what lies there.
 
     Raises
@@ -59,7 +59,7 @@ def present(result: CommandResult, place: Place, name: str, *, may_create: bool)
         )
     own, *others = result.stdout.split(f"\n{_NEIGHBOUR}")
     lists = (other.partition("\n") for other in others)
-    return Present(_names(own), {int(number): _names(text) for number, _, text in lists})
+    return Inventory(_names(own), {int(number): _names(text) for number, _, text in lists})
 
 
 def _names(text: str) -> set[str]:

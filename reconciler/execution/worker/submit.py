@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from reconciler.execution.hosts.base import CommandResult, combined
+from reconciler.execution.hosts.base import CommandResult, sections_script
 from reconciler.execution.queues.base import Queue
 from reconciler.execution.run_files import CLAIM, SCRIPT, shell_path
 from reconciler.model.records import JobRecord
@@ -24,7 +24,7 @@ _NO_DIRECTORY, _RUNS, _TOO_EARLY = 21, 22, 23
 _FULL = 120  # none of qsub's exit codes, which are the low byte of an error
 
 
-class Submitted(msgspec.Struct, frozen=True):
+class SubmitResult(msgspec.Struct, frozen=True):
     """What became of submissions, by job id: queue ids, and why the scheduler refused.
 
     ``full`` is what it said when there was no room for more jobs; these can be submitted later. Of the others
@@ -50,7 +50,7 @@ def script(jobs: Sequence[JobRecord], queue: Queue, sign: str) -> str:
         "exit 0\n}\n"
     )
     calls = {str(number): f"reconciler_submit {_directory(job)}" for number, job in enumerate(jobs)}
-    return start + combined(calls, sign)
+    return start + sections_script(calls, sign)
 
 
 def _attempt(queue: Queue) -> str:
@@ -72,7 +72,7 @@ def _directory(job: JobRecord) -> str:
     return shell_path(job.run_dir)
 
 
-def submitted(jobs: Sequence[JobRecord], queue: Queue, answers: Mapping[str, CommandResult]) -> Submitted:
+def submitted(jobs: Sequence[JobRecord], queue: Queue, answers: Mapping[str, CommandResult]) -> SubmitResult:
     """Read what became of each."""
     queue_ids: dict[str, str] = {}
     refused: dict[str, str] = {}
@@ -89,7 +89,7 @@ def submitted(jobs: Sequence[JobRecord], queue: Queue, answers: Mapping[str, Com
             doubt = doubt or _said(answer)
         else:
             refused[job.id] = _said(answer)
-    return Submitted(queue_ids, refused, doubt, full)
+    return SubmitResult(queue_ids, refused, doubt, full)
 
 
 def _queue_id(answer: CommandResult, queue: Queue) -> str | None:
@@ -120,10 +120,10 @@ def withdraw_script(jobs: Sequence[JobRecord], sign: str) -> str:
         "exit 0\n}\n"
     )
     calls = {str(number): f"reconciler_withdraw {_directory(job)}" for number, job in enumerate(jobs)}
-    return take + combined(calls, sign)
+    return take + sections_script(calls, sign)
 
 
-class Withdrawn(msgspec.Struct, frozen=True):
+class WithdrawResult(msgspec.Struct, frozen=True):
     """Jobs that will never run any more, queue ids of scripts that still wait, and jobs that run already.
 
     Of a job in none of these it is too early to tell.
@@ -134,9 +134,11 @@ class Withdrawn(msgspec.Struct, frozen=True):
     running: dict[str, str]
 
 
-def withdrawn(jobs: Sequence[JobRecord], queue: Queue, answers: Mapping[str, CommandResult]) -> Withdrawn:
+def withdrawn(
+    jobs: Sequence[JobRecord], queue: Queue, answers: Mapping[str, CommandResult]
+) -> WithdrawResult:
     """Read which script was faster than the withdrawal."""
-    result = Withdrawn(set(), [], {})
+    result = WithdrawResult(set(), [], {})
     for number, job in enumerate(jobs):
         answer = answers.get(str(number))
         if answer is None:

@@ -6,13 +6,13 @@ import msgspec
 
 from reconciler.execution.queues.base import Queue, Termination
 from reconciler.execution.run_files import RESULT
-from reconciler.execution.worker.collect import AttemptFacts, CollectRequest
+from reconciler.execution.worker.fetch import AttemptFacts, CollectRequest
 from reconciler.jobs.job_json import JobResult, read_result
 from reconciler.model.retries import Cause
 from reconciler.model.states import JobState
 
 
-class Ended(msgspec.Struct, frozen=True):
+class AttemptEnd(msgspec.Struct, frozen=True):
     """How an attempt ended.
 
     ``result`` is what the launcher wrote; without one ``error``, ``cause`` and ``state`` say what became of
@@ -28,34 +28,34 @@ class Ended(msgspec.Struct, frozen=True):
     weight: int = 0
 
 
-def read_ending(raw: bytes) -> Ended:
+def read_ending(raw: bytes) -> AttemptEnd:
     """Return the ending that a result tells."""
     try:
         result = read_result(raw)
     except ValueError as error:
-        return Ended(error=f"its {RESULT} is damaged: {error}", state=JobState.REMOTE_ERROR)
-    return Ended(result=result, weight=len(raw))
+        return AttemptEnd(error=f"its {RESULT} is damaged: {error}", state=JobState.REMOTE_ERROR)
+    return AttemptEnd(result=result, weight=len(raw))
 
 
-def ended_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> Ended | None:
+def ended_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> AttemptEnd | None:
     """Return the ending of an attempt that left no result; None if it is too early to tell.
 
     One that its scheduler still has, or that was claimed under another id than we know, goes on.
     """
     job = wanted.job
     if wanted.lost and facts.claimant is not None and facts.claimant != job.queue_id:
-        return Ended(still_runs_as=facts.claimant)
+        return AttemptEnd(still_runs_as=facts.claimant)
     death = _death(wanted, facts, queue)
     if death is not None and not death.over:
         if wanted.lost:
-            return Ended(still_runs_as=job.queue_id)
+            return AttemptEnd(still_runs_as=job.queue_id)
         by_signal = (facts.exit_code or 0) > 128
         if by_signal:  # its scheduler ended it, and knows why as soon as it is done with it
             return None
     started = facts.found == "claimed" and facts.claimant is not None
     state = JobState.FAILED if started or facts.found == "gone" else JobState.REMOTE_ERROR
     text = _text(facts, death, started=started, lost=wanted.lost)
-    return Ended(error=text, cause=_cause(facts, death), state=state)
+    return AttemptEnd(error=text, cause=_cause(facts, death), state=state)
 
 
 def may_still_start(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> bool:

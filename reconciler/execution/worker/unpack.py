@@ -8,7 +8,7 @@ import msgspec
 
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult
-from reconciler.execution.run_files import CLAIM, CODE, LAUNCHERS, Place, shell_path
+from reconciler.execution.run_files import CLAIM, CODE, LAUNCHERS, WorkerPaths, shell_path
 from reconciler.execution.worker.prepare import STAGING
 from reconciler.model.records import JobRecord
 
@@ -35,7 +35,7 @@ def job_name(number: int, path: str) -> str:
 
 
 def script(
-    place: Place,
+    place: WorkerPaths,
     jobs: Sequence[JobRecord],
     needed: Sequence[str],
     nonce: str,
@@ -85,7 +85,7 @@ def _directory(job: JobRecord) -> str:
     return shell_path(job.run_dir)
 
 
-def uploaded(result: CommandResult, place: Place) -> Unpacked:
+def uploaded(result: CommandResult, place: WorkerPaths) -> Unpacked:
     """Read what became of the jobs.
 
     Raises

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.execution.hosts.secrets import AccessError
+from reconciler.execution.hosts.base import AccessError
 from reconciler.execution.hosts.ssh.host_keys import KnownHosts, fingerprint, matches
 from reconciler.model.connections import HostKeyPolicy
 from tests.services.programs import attempt, run

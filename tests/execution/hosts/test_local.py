@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import InputError, TransientError
-from reconciler.execution.hosts.base import combined, framed, new_sign, split
+from reconciler.execution.hosts.base import framed, new_sentinel, read_sections, sections_script
 from reconciler.execution.hosts.local import LocalHost, expand
 from tests.execution.hosts.reaching import takes
 from tests.execution.support import eventually, is_running
@@ -44,7 +44,7 @@ def test_a_script_may_be_longer_than_a_command_line() -> None:
 def test_a_script_that_was_cut_off_runs_nothing(tmp_path: Path) -> None:
     """A lost connection must not turn `rm -rf /a/b` into `rm -rf /a`."""
     note = tmp_path / "note"
-    whole = framed(f"touch {note}\ntouch {note}.2", new_sign(), reads_data=False)
+    whole = framed(f"touch {note}\ntouch {note}.2", new_sentinel(), reads_data=False)
     for length in range(0, whole.index(b"\nreconciler_script"), 7):
         with os.popen("bash -s 2>/dev/null", "w") as shell:
             shell.write(whole[:length].decode())
@@ -105,7 +105,7 @@ def test_a_stream_may_take_longer_than_the_deadline_while_it_moves() -> None:
 
 
 def test_a_stream_that_stands_still_is_an_outage() -> None:
-    with pytest.raises(TransientError, match=r"no answer in 0\.5 s"):
+    with pytest.raises(TransientError, match=r"did not answer within 0\.5 s"):
         LocalHost().run("echo 1; sleep 60", 0.5, sink=io.BytesIO())
 
 
@@ -114,7 +114,7 @@ def test_a_stream_that_stands_still_is_an_outage() -> None:
 
 def test_a_deadline_ends_the_whole_command(tmp_path: Path) -> None:
     note = tmp_path / "pid"
-    with pytest.raises(TransientError, match="no answer in 2 s"):
+    with pytest.raises(TransientError, match="did not answer within 2 s"):
         run(f"sleep 62 & echo $! > {note}; wait", timeout=2)
     assert eventually(lambda: not is_running(int(note.read_text())))
 
@@ -158,8 +158,8 @@ def test_a_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sections_keep_their_results_apart() -> None:
-    sign = new_sign()
-    script = combined(
+    sign = new_sentinel()
+    script = sections_script(
         {
             "fails": "echo out; echo err >&2; exit 7",
             "moves": "cd /; pwd",
@@ -169,7 +169,7 @@ def test_sections_keep_their_results_apart() -> None:
         },
         sign,
     )
-    answers = split(run(script)[1], sign)
+    answers = read_sections(run(script)[1], sign)
     assert list(answers) == ["fails", "moves", "bare", "many", "reads"]
     assert [answer.exit_code for answer in answers.values()] == [7, 0, 0, 0, 0]
     assert (answers["fails"].stdout, answers["fails"].stderr) == ("out\n", "err")
@@ -178,19 +178,21 @@ def test_sections_keep_their_results_apart() -> None:
 
 
 def test_a_section_whose_end_is_missing_is_no_answer() -> None:
-    sign = new_sign()
-    text = run(combined({"one": "echo 1", "two": "echo 2"}, sign))[1]
+    sign = new_sentinel()
+    text = run(sections_script({"one": "echo 1", "two": "echo 2"}, sign))[1]
     for length in range(len(text)):
-        answers = split(text[:length], sign)
+        answers = read_sections(text[:length], sign)
         assert all(
             answers[name].stdout == f"{number}\n"
             for name, number in (("one", 1), ("two", 2))
             if name in answers
         )
-    assert "two" not in split(text[:-2], sign)
+    assert "two" not in read_sections(text[:-2], sign)
 
 
 def test_noise_between_sections_belongs_to_none() -> None:
-    sign = new_sign()
-    noisy = combined({"one": "echo 1"}, sign) + "\necho noise\n" + combined({"two": "echo 2"}, sign)
-    assert split(run(noisy)[1], sign)["two"].stdout == "2\n"
+    sign = new_sentinel()
+    noisy = (
+        sections_script({"one": "echo 1"}, sign) + "\necho noise\n" + sections_script({"two": "echo 2"}, sign)
+    )
+    assert read_sections(run(noisy)[1], sign)["two"].stdout == "2\n"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.execution.hosts.secrets import AccessError, read_secret
+from reconciler.execution.hosts.base import AccessError
+from reconciler.execution.hosts.ssh.login import read_secret
 from reconciler.model.connections import Secret
 
 
@@ -44,7 +45,7 @@ def test_a_file_that_others_can_read(tmp_path: Path, mode: int) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PHRASE", raising=False)
-    with pytest.raises(AccessError, match=r"the passphrase \{env: PHRASE\}: there is no such variable"):
+    with pytest.raises(AccessError, match=r"the passphrase \{env: PHRASE\}: the environment of reconciler does not have this variable"):
         read_secret(Secret(env="PHRASE"), "the passphrase")
     with pytest.raises(AccessError, match=r"the password \{file: .*/none\} cannot be read: No such file"):
         read_secret(Secret(file=f"{tmp_path}/none"), "the password")
@@ -56,7 +57,7 @@ def test_empty_and_unreadable_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_secret(Secret(env="PHRASE"), "the passphrase")
     with pytest.raises(AccessError, match="is empty"):
         read_secret(file_with(tmp_path / "s", b"\n"), "the passphrase")
-    with pytest.raises(AccessError, match="is no text"):
+    with pytest.raises(AccessError, match="is not text"):
         read_secret(file_with(tmp_path / "b", b"\xff\xfe"), "the passphrase")
     with pytest.raises(AccessError, match="Is a directory"):
         read_secret(Secret(file=str(tmp_path)), "the passphrase")

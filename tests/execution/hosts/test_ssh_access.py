@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.execution.hosts.base import Host
-from reconciler.execution.hosts.secrets import AccessError
+from reconciler.execution.hosts.base import AccessError, Host
 from reconciler.model.connections import HostKeyPolicy, Secret
 from tests.execution.hosts.conftest import MakeHost
 from tests.execution.hosts.reaching import admit, make_key, outage, reach, said
@@ -176,7 +175,7 @@ class TestKeys:
     ) -> None:
         key = make_key(tmp_path / "locked", "secret words")
         error = refusal(make_host(reach(sshd, key_filename=str(key))))
-        assert f"encrypted, and no passphrase is given: {key}" in error.message
+        assert f"encrypted, without a passphrase: {key}" in error.message
         assert error.hint is not None and "'passphrase'" in error.hint
 
     def test_a_wrong_passphrase_is_never_shown(
@@ -186,12 +185,12 @@ class TestKeys:
         monkeypatch.setenv("KEY_PHRASE", "hunter2")
         host = make_host(reach(sshd, key_filename=str(key), passphrase=Secret(env="KEY_PHRASE")))
         error = refusal(host)
-        assert error.message.endswith("the passphrase does not fit")
+        assert error.message.endswith("the passphrase is wrong")
         assert "hunter2" not in f"{error!r} {error.hint} {host!r} {vars(host)}"
 
     def test_a_secret_that_is_missing_is_named(self, sshd: Sshd, make_host: MakeHost) -> None:
         error = refusal(make_host(reach(sshd, passphrase=Secret(env="NOT_SET_ANYWHERE"))))
-        assert error.message.startswith("the passphrase {env: NOT_SET_ANYWHERE}: there is no such variable")
+        assert error.message.startswith("the passphrase {env: NOT_SET_ANYWHERE}: the environment of reconciler does not have this variable")
 
     def test_a_password_that_the_host_does_not_take(
         self, sshd: Sshd, make_host: MakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

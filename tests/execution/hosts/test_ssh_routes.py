@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from reconciler.execution.hosts.base import AccessError
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.control_master import ControlMasterHost
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.hosts.secrets import AccessError
 from reconciler.execution.hosts.ssh import SshHost
 from reconciler.model.connections import Connection, Secret
 from reconciler.model.manifests import WorkerSpec
@@ -166,7 +166,7 @@ class TestControlMaster:
     def test_a_deadline(self, master: Master, make_host: MakeHost) -> None:
         host = make_host(master.connection)
         with takes(0.4):
-            assert "gave no answer in 0.5 s" in outage(host, "sleep 60", 0.5).message
+            assert "did not answer within 0.5 s" in outage(host, "sleep 60", 0.5).message
         assert said(host, "echo next") == "next"
 
     def test_no_master_no_connection_and_the_hint_opens_it(self, master: Master, make_host: MakeHost) -> None:

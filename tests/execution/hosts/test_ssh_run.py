@@ -21,8 +21,7 @@ import paramiko
 import pytest
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.base import Host
-from reconciler.execution.hosts.secrets import AccessError
+from reconciler.execution.hosts.base import AccessError, Host
 from reconciler.execution.hosts.ssh import SshHost
 from reconciler.model.connections import HostKeyPolicy
 from tests.execution.hosts.conftest import MakeHost
@@ -151,7 +150,7 @@ class TestStreams:
         sink = io.BytesIO()
         host.run("for i in 1 2 3 4 5 6; do sleep 0.5; echo $i; done", 2.5, sink=sink)
         assert sink.getvalue() == b"1\n2\n3\n4\n5\n6\n"
-        with takes(0.5), pytest.raises(TransientError, match=r"gave no answer in 0\.6 s"):
+        with takes(0.5), pytest.raises(TransientError, match=r"did not answer within 0\.6 s"):
             host.run("echo 1; sleep 60", 0.6, sink=io.BytesIO())
 
 
@@ -160,7 +159,7 @@ class TestDeadlines:
 
     def test_a_silent_command(self, host: Host) -> None:
         with takes(0.4):
-            assert outage(host, "sleep 60", 0.5).message.endswith("gave no answer in 0.5 s")
+            assert outage(host, "sleep 60", 0.5).message.endswith("did not answer within 0.5 s")
         assert said(host, "echo next") == "next"
 
     def test_a_talking_command(self, host: Host) -> None:
@@ -185,7 +184,7 @@ class TestDeadlines:
         with server.frozen():
             for _ in range(2):  # over the old connection, and over a new one
                 with takes(2.9):
-                    assert "gave no answer in 3 s" in outage(host, "echo x", 3).message
+                    assert "did not answer within 3 s" in outage(host, "echo x", 3).message
         assert said(host, "echo up again") == "up again"
 
     def test_a_host_that_begins_to_hang_in_a_stream(self, new_sshd: NewSshd, make_host: MakeHost) -> None:
@@ -201,7 +200,7 @@ class TestDeadlines:
                 while True:
                     yield b"x" * MB
 
-            with takes(0.9), pytest.raises(TransientError, match="gave no answer"):
+            with takes(0.9), pytest.raises(TransientError, match="did not answer"):
                 host.run("cat >/dev/null", 1, data=data())
         assert said(host, "echo up again") == "up again"
 
@@ -245,7 +244,7 @@ def test_a_server_that_never_begins_a_command(sshd: Sshd, make_host: MakeHost, t
         connection = reach(sshd, port=port, known_hosts=known, host_key_policy=HostKeyPolicy.ACCEPT_NEW)
         try:
             with takes(0.9):
-                assert "gave no answer in 1 s" in outage(make_host(connection), timeout=1).message
+                assert "did not answer within 1 s" in outage(make_host(connection), timeout=1).message
         finally:
             mute.over.set()
             server.join()
@@ -306,7 +305,7 @@ class TestOutages:
             host = make_host(reach(sshd, port=silent.getsockname()[1], connect_timeout=1))
             with takes(0.9, 12):  # paramiko waits 15 s for a greeting
                 error = outage(host)
-        assert "gave no answer in 1 s" in error.message
+        assert "did not answer within 1 s" in error.message
         assert error.hint is not None and "connect_timeout" in error.hint
 
     def test_a_name_that_does_not_exist(self, make_host: MakeHost, sshd: Sshd) -> None:

@@ -18,7 +18,7 @@ from qtoolkit.manager import QueueManager
 
 import reconciler.execution.queues.shell as shell_module
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.base import CommandResult, combined, new_sign, split
+from reconciler.execution.hosts.base import CommandResult, new_sentinel, read_sections, sections_script
 from reconciler.execution.hosts.local import LocalHost
 from reconciler.execution.queues.base import QueueEntry, QueueState
 from reconciler.execution.queues.shell import ShellQueue
@@ -56,9 +56,9 @@ class Shell:
     def submit_all(self, *directories: Path) -> list[str]:
         """Start scripts with one command."""
         submit = self.queue.submit_command("submit.sh")
-        sign = new_sign()
+        sign = new_sentinel()
         calls = {str(number): f"cd '{where}' && {submit}" for number, where in enumerate(directories)}
-        found = split(self.run(combined(calls, sign)).stdout, sign)
+        found = read_sections(self.run(sections_script(calls, sign)).stdout, sign)
         ids = [self.queue.submitted_id(answer.stdout) for answer in found.values() if answer.exit_code == 0]
         pids = [queue_id for queue_id in ids if queue_id is not None]
         self.groups += map(int, pids)

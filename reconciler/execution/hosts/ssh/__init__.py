@@ -1,7 +1,7 @@
-"""The one door to fabric and paramiko: hosts over SSH.
+"""Hosts over SSH; the only package that imports fabric and paramiko.
 
-``SshHost`` runs the scripts; ``opening`` makes the connection, ``host_keys`` says whether the host is the one
-it should be, ``login`` says who we are, ``failures`` tells people what went wrong.
+``host`` runs scripts, ``channel`` transfers one of them, ``opening`` makes the connection and explains its
+failures, ``host_keys`` checks the identity of the host, and ``login`` proves ours.
 """
 
 from reconciler.execution.hosts.ssh.host import SshHost

@@ -1,4 +1,4 @@
-"""A host over SSH: one connection for all threads, opened when it is needed and again when it was lost."""
+"""A host over SSH: one connection for all threads, opened on first use and again after it was lost."""
 
 from __future__ import annotations
 
@@ -13,28 +13,35 @@ from typing import Any, BinaryIO
 from reconciler.errors import ReconcilerError, TransientError
 from reconciler.execution.hosts.base import (
     CommandResult,
-    SignCutter,
-    after_sign,
+    SentinelFilter,
+    after_sentinel,
     framed,
-    never_began,
-    new_sign,
+    new_sentinel,
+    shell_never_started,
 )
 from reconciler.execution.hosts.ssh import opening
-from reconciler.execution.hosts.ssh.channel import FeedError, NoAnswerError, Slots, Talk, Watchdog, kill
+from reconciler.execution.hosts.ssh.channel import (
+    ChannelTransfer,
+    DeadlineGuard,
+    FeedError,
+    NoAnswerError,
+    SessionLimit,
+    kill,
+)
 from reconciler.model.connections import Connection
 
-_CLOSING = 0.5
-"""Seconds that closing waits for another thread."""
+_CLOSE_TIMEOUT = 0.5
+"""Seconds that closing waits for a thread that is opening the connection."""
 
-_PARTING = 2.0
-"""Seconds for a lost connection to say so: it ends the commands on it a moment earlier."""
+_LOSS_DELAY = 2.0
+"""Seconds in which a lost connection reports its end; it ends the commands on it a moment earlier."""
 
 _REFUSALS = 5
-"""How often a server that allows no command at all is asked again."""
+"""How often a server that refuses the only command is asked again."""
 
 
 class SshHost:
-    """Another machine, over SSH by fabric; see :class:`~reconciler.execution.hosts.base.Host`."""
+    """Another machine, over SSH with fabric; see :class:`~reconciler.execution.hosts.base.Host`."""
 
     is_local = False
 
@@ -46,9 +53,9 @@ class SshHost:
         self._opening = threading.Lock()
         self._opened: Any = None
         self._failure: tuple[float, ReconcilerError] | None = None
-        self._asking = threading.Lock()
-        self._slots = Slots()
-        self._watchdog = Watchdog()
+        self._channel_opening = threading.Lock()
+        self._sessions = SessionLimit()
+        self._deadlines = DeadlineGuard()
 
     def run(
         self,
@@ -63,128 +70,72 @@ class SshHost:
         Raises
         ------
         AccessError
-            The host lets us not in, or is not known to be the right one.
+            The host refuses the login, or is not known to be the right one.
         TransientError
-            It cannot be reached, the connection was lost half-way, or there was no answer in time.
+            It cannot be reached, the connection was lost during the command, or the timeout passed.
         """
-        sign, kept = new_sign(), io.BytesIO()
-        cutter = SignCutter(sign, sink if sink is not None else kept)
-        feed = chain([framed(script, sign, reads_data=data is not None)], data or ())
+        sentinel, kept = new_sentinel(), io.BytesIO()
+        output = SentinelFilter(sentinel, sink if sink is not None else kept)
+        feed = chain([framed(script, sentinel, reads_data=data is not None)], data or ())
         with self._session(timeout) as channel:
-            talk = Talk(
+            transfer = ChannelTransfer(
                 channel,
                 feed,
-                cutter,
+                output,
                 timeout,
                 renewed=data is not None or sink is not None,
-                all_of_it=sink is not None,
+                to_the_end=sink is not None,
             )
-            code = self._hold(talk, channel)
-        errors = bytes(talk.errors)
+            code = self._transfer(transfer, channel)
+        errors = bytes(transfer.errors)
         if code is None:
             raise self._lost(channel)
-        if not cutter.began:
-            raise never_began(self.name, code, cutter.noise, errors)
-        said = after_sign(errors, sign) or b""
-        return CommandResult(code, kept.getvalue().decode(errors="replace"), said.decode(errors="replace"))
+        if not output.began:
+            raise shell_never_started(self.name, code, output.noise, errors)
+        stderr = after_sentinel(errors, sentinel) or b""
+        stdout = kept.getvalue().decode(errors="replace")
+        return CommandResult(code, stdout, stderr.decode(errors="replace"))
 
     def close(self) -> None:
-        """Let go of the connection; the next command opens it again.
+        """Close the connection; the next command opens it again.
 
-        One that another thread is just opening is left to that thread: nobody waits for a silent host to end.
+        A connection that another thread is just opening is left to that thread, so that a silent host cannot
+        delay the end of the program.
         """
-        if self._opening.acquire(timeout=_CLOSING):
+        if self._opening.acquire(timeout=_CLOSE_TIMEOUT):
             try:
                 self._drop(self._opened)
             finally:
                 self._opening.release()
 
-    def _hold(self, talk: Talk, channel: Any) -> int | None:
+    # one command --------------------------------------------------------------------------------------
+
+    def _transfer(self, transfer: ChannelTransfer, channel: Any) -> int | None:
+        """Return the exit code of the script, or None if the connection was lost."""
         from paramiko import SSHException
 
         try:
             with (
-                self._watchdog.watching(channel.get_transport(), lambda: talk.due),
+                self._deadlines.watching(channel.get_transport(), lambda: transfer.due),
                 self._agent_forwarded(channel),
             ):
                 command = "exec bash -l -s" if self._connection.login_shell else "exec bash -s"
                 channel.exec_command(command)
-                return talk.hold()
+                return transfer.run()
         except NoAnswerError:
             kill(channel)
-            raise self._silent(talk.timeout) from None
-        except FeedError as error:  # the caller's, about its own data: what has begun must not go on
+            raise self._no_answer(transfer.timeout) from None
+        except FeedError as error:  # the script must not continue with half of its data
             kill(channel)
             raise error.error from None
         except (SSHException, EOFError, OSError) as error:
-            if time.monotonic() >= talk.due:
-                raise self._silent(talk.timeout) from error
+            if time.monotonic() >= transfer.due:
+                raise self._no_answer(transfer.timeout) from error
             raise self._lost(channel, error) from error
-
-    def _silent(self, timeout: float) -> TransientError:
-        return TransientError(f"{self.name} gave no answer in {timeout:g} s")
-
-    def _lost(self, channel: Any, error: Exception | None = None) -> TransientError:
-        transport = channel.get_transport()
-        transport.join(_PARTING)
-        alive = transport.is_active()
-        what = "the shell was killed" if alive else "the connection was lost"
-        said = f": {error}" if error is not None and str(error) else ""
-        return TransientError(f"{what} on {self.name} while a command ran{said}")
-
-    @contextlib.contextmanager
-    def _session(self, timeout: float) -> Iterator[Any]:
-        """Give a channel for one command; it is closed, and its place free again, at the end."""
-        channel = self._channel(timeout)
-        with self._counting:
-            self.commands += 1
-        try:
-            yield channel
-        finally:
-            with contextlib.suppress(EOFError, OSError):
-                if channel.get_transport().is_active():
-                    channel.close()
-            self._slots.give_back()
-
-    def _channel(self, timeout: float) -> Any:
-        from paramiko import ChannelException, SSHException
-
-        due = time.monotonic() + timeout
-        refusals = losses = 0
-        while True:
-            opened = self._connected()
-            if not self._slots.take(due):
-                raise TransientError(f"{self.name} runs as many commands as it allows; none ended in time")
-            try:
-                return self._new_channel(opened.transport, due)
-            except ChannelException as error:
-                refusals += not self._slots.refused()
-                if refusals > _REFUSALS or time.monotonic() > due:
-                    raise self._no_session(error) from error
-                time.sleep(0.1)
-            except (SSHException, EOFError, OSError) as error:
-                self._slots.give_back()
-                losses += 1
-                self._drop_if(opened)
-                if time.monotonic() >= due:
-                    raise self._silent(timeout) from error
-                if losses > 1:
-                    message = f"no command can be started on {self.name}: {error or type(error).__name__}"
-                    raise TransientError(message) from error
-
-    def _new_channel(self, transport: Any, due: float) -> Any:
-        left = min(self._connection.connect_timeout, max(1.0, due - time.monotonic()))
-        # One at a time: of two refusals, paramiko gives the reason to one thread only.
-        if not self._asking.acquire(timeout=left):
-            raise TimeoutError("there is no answer")
-        try:
-            return transport.open_session(timeout=left)
-        finally:
-            self._asking.release()
 
     @contextlib.contextmanager
     def _agent_forwarded(self, channel: Any) -> Iterator[None]:
-        """Let the command use our agent, where the connection says so."""
+        """Give the command access to our SSH agent, if the connection allows it."""
         if not self._connection.forward_agent:
             yield
             return
@@ -196,14 +147,74 @@ class SshHost:
         finally:
             handler.close()
 
-    def _no_session(self, error: Exception) -> TransientError:
-        return TransientError(
-            f"{self.name} refuses to run a command: {error}",
-            hint="the account may have no shell, or the server's MaxSessions is used up",
-        )
+    def _no_answer(self, timeout: float) -> TransientError:
+        return TransientError(f"{self.name} did not answer within {timeout:g} s")
+
+    def _lost(self, channel: Any, error: Exception | None = None) -> TransientError:
+        transport = channel.get_transport()
+        transport.join(_LOSS_DELAY)
+        event = "the shell was killed" if transport.is_active() else "the connection was lost"
+        detail = f": {error}" if error is not None and str(error) else ""
+        return TransientError(f"{event} on {self.name} during a command{detail}")
+
+    # channels -----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _session(self, timeout: float) -> Iterator[Any]:
+        """Open a channel for one command, and close it at the end."""
+        channel = self._open_channel(timeout)
+        with self._counting:
+            self.commands += 1
+        try:
+            yield channel
+        finally:
+            with contextlib.suppress(EOFError, OSError):
+                if channel.get_transport().is_active():
+                    channel.close()
+            self._sessions.release()
+
+    def _open_channel(self, timeout: float) -> Any:
+        from paramiko import ChannelException, SSHException
+
+        due = time.monotonic() + timeout
+        refusals = losses = 0
+        while True:
+            opened = self._connected()
+            if not self._sessions.acquire(due):
+                raise TransientError(f"{self.name} runs as many commands as it allows; none ended in time")
+            left = min(self._connection.connect_timeout, max(1.0, due - time.monotonic()))
+            try:
+                # One at a time: of two refusals, paramiko gives the reason to one thread only.
+                if not self._channel_opening.acquire(timeout=left):
+                    raise TimeoutError("it does not answer")
+                try:
+                    return opened.transport.open_session(timeout=left)
+                finally:
+                    self._channel_opening.release()
+            except ChannelException as error:
+                refusals += not self._sessions.refused()
+                if refusals > _REFUSALS or time.monotonic() > due:
+                    raise TransientError(
+                        f"{self.name} refuses to run a command: {error}",
+                        hint="the account may have no shell, or the server's MaxSessions is used up",
+                    ) from error
+                time.sleep(0.1)
+            except (SSHException, EOFError, OSError) as error:
+                self._sessions.release()
+                losses += 1
+                with self._opening:
+                    if self._opened is opened:
+                        self._drop(opened)
+                if time.monotonic() >= due:
+                    raise self._no_answer(timeout) from error
+                if losses > 1:
+                    message = f"no command can be started on {self.name}: {error or type(error).__name__}"
+                    raise TransientError(message) from error
+
+    # the connection -----------------------------------------------------------------------------------
 
     def _connected(self) -> Any:
-        """Return the open connection; of many threads that need a new one, one opens it for all."""
+        """Return the open connection. If several threads need a new one, one of them opens it for all."""
         opened, asked = self._opened, time.monotonic()
         if opened is not None and opened.is_connected:
             return opened
@@ -219,13 +230,8 @@ class SshHost:
             except ReconcilerError as error:
                 self._failure = (time.monotonic(), error)
                 raise
-            self._slots.forget_limit()
+            self._sessions.reset()
             return self._opened
-
-    def _drop_if(self, opened: Any) -> None:
-        with self._opening:
-            if self._opened is opened:
-                self._drop(opened)
 
     def _drop(self, opened: Any) -> None:
         self._opened = None

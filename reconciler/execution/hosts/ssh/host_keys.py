@@ -1,7 +1,7 @@
-"""Is this the host that it should be? The known_hosts files of OpenSSH, read as OpenSSH reads them.
+"""Whether a host is the right one: the known_hosts files of OpenSSH, read as OpenSSH reads them.
 
-A host may have several keys of one type (login nodes behind one name), names may be hashed or patterns, and
-a key may be revoked; all that decides here, for every connection, and nothing else does.
+A host can have several keys of one type (login nodes behind one name), names can be hashed or patterns, and
+keys can be revoked. This module alone decides, for every connection.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reconciler.execution.hosts.secrets import AccessError
+from reconciler.execution.hosts.base import AccessError
 from reconciler.model.connections import HostKeyPolicy
 
 SYSTEM_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 USER_FILES = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 
 
-class _Entry(NamedTuple):
-    """One line: ``marker`` is ``@revoked``, ``@cert-authority`` or empty."""
+class _KnownKey(NamedTuple):
+    """One line of a known_hosts file: ``marker`` is ``@revoked``, ``@cert-authority`` or empty."""
 
     marker: str
     names: str
@@ -33,7 +33,7 @@ class _Entry(NamedTuple):
 
 
 class KnownHosts:
-    """What is known of one host. ``name`` is as in known_hosts: ``host``, or ``[host]:port``."""
+    """The known keys of one host. ``name`` is as in known_hosts: ``host``, or ``[host]:port``."""
 
     def __init__(self, name: str, files: Sequence[Path], policy: HostKeyPolicy, scan: str) -> None:
         self.name = name
@@ -47,12 +47,12 @@ class KnownHosts:
         return {entry.key_type for entry in self._entries() if not entry.marker}
 
     def check(self, key_type: str, key: bytes) -> None:
-        """Accept the key that the host has shown, or not; with ``accept-new``, write an unknown one down.
+        """Accept or refuse the key that the host presents; ``accept-new`` saves an unknown one.
 
         Raises
         ------
         AccessError
-            The key is unknown, another than the known one, or revoked.
+            The key is unknown, differs from the known one, or is revoked.
         """
         entries = list(self._entries())
         if any(entry.marker == "@revoked" and entry.key == key for entry in entries):
@@ -64,25 +64,19 @@ class KnownHosts:
         if any(entry.key == key for entry in known):
             return
         if known:
-            raise self._changed(key_type, key, known)
+            before = ", ".join(f"{entry.key_type} {fingerprint(entry.key)}" for entry in known)
+            raise AccessError(
+                f"the host key of {self.name} has changed: {key_type} {fingerprint(key)}; known is {before}",
+                hint="someone may be intercepting the connection. If the administrators announced the "
+                f"change, run `ssh-keygen -R '{self.name}' -f {self._files[0]}` and add the new key",
+            )
         if self._policy is not HostKeyPolicy.ACCEPT_NEW:
-            raise self._unknown(key_type, key)
+            raise AccessError(
+                f"the host key of {self.name} is unknown: {key_type} {fingerprint(key)}",
+                hint="compare it with the key that the administrators publish, then run "
+                f"`{self._scan} >> {self._files[0]}`; or set host_key_policy: accept-new",
+            )
         self._add(key_type, key)
-
-    def _unknown(self, key_type: str, key: bytes) -> AccessError:
-        return AccessError(
-            f"the host key of {self.name} is unknown: {key_type} {fingerprint(key)}",
-            hint=f"compare it with what the administrators publish, then run "
-            f"`{self._scan} >> {self._files[0]}`; or set host_key_policy: accept-new",
-        )
-
-    def _changed(self, key_type: str, key: bytes, known: Sequence[_Entry]) -> AccessError:
-        before = ", ".join(f"{entry.key_type} {fingerprint(entry.key)}" for entry in known)
-        return AccessError(
-            f"the host key of {self.name} has changed: {key_type} {fingerprint(key)}; known is {before}",
-            hint="somebody may be listening in. If the administrators announced the change, run "
-            f"`ssh-keygen -R '{self.name}' -f {self._files[0]}` and add the new key",
-        )
 
     def _add(self, key_type: str, key: bytes) -> None:
         line = f"{self.name} {key_type} {base64.b64encode(key).decode()}\n"
@@ -93,15 +87,15 @@ class KnownHosts:
                 fcntl.flock(stream, fcntl.LOCK_EX)
                 stream.seek(0)
                 text = stream.read()
-                if line.encode() not in text:  # another process may have been as fast
+                if line.encode() not in text:  # another process may have added it
                     stream.write((b"" if text.endswith(b"\n") or not text else b"\n") + line.encode())
         except OSError as error:
             raise AccessError(
                 f"the host key of {self.name} cannot be added to {path}: {error.strerror}",
-                hint=f"make the file writable, or run `{self._scan}` and add what it prints",
+                hint=f"make the file writable, or run `{self._scan}` and add its output",
             ) from error
 
-    def _entries(self) -> Iterator[_Entry]:
+    def _entries(self) -> Iterator[_KnownKey]:
         for file in self._files:
             try:
                 text = file.read_text(errors="replace")
@@ -113,7 +107,7 @@ class KnownHosts:
             yield from (entry for entry in _parsed(text) if matches(entry.names, self.name))
 
 
-def _parsed(text: str) -> Iterator[_Entry]:
+def _parsed(text: str) -> Iterator[_KnownKey]:
     for line in text.splitlines():
         fields = line.split()
         if not fields or fields[0].startswith("#"):
@@ -121,13 +115,13 @@ def _parsed(text: str) -> Iterator[_Entry]:
         marker = fields.pop(0) if fields[0].startswith("@") else ""
         if len(fields) >= 3:
             try:
-                yield _Entry(marker, fields[0], fields[1], base64.b64decode(fields[2], validate=True))
+                yield _KnownKey(marker, fields[0], fields[1], base64.b64decode(fields[2], validate=True))
             except binascii.Error:
                 continue
 
 
 def matches(patterns: str, name: str) -> bool:
-    """Whether a host is meant by the first field of a known_hosts line."""
+    """Return whether the first field of a known_hosts line (``host,*.org,!bad.org,|1|...``) names a host."""
     found = False
     for pattern in patterns.split(","):
         negated = pattern.startswith("!")
@@ -139,28 +133,24 @@ def matches(patterns: str, name: str) -> bool:
 
 
 def _matches_one(pattern: str, name: str) -> bool:
-    if pattern.startswith("|1|"):
-        return _matches_hash(pattern, name)
+    if pattern.startswith("|1|"):  # a hashed name: |1|salt|hmac
+        _, _, salt, expected = [*pattern.split("|"), "", "", ""][:4]
+        try:
+            digest = hmac.new(base64.b64decode(salt), name.encode(), hashlib.sha1).digest()
+            return hmac.compare_digest(digest, base64.b64decode(expected))
+        except binascii.Error:
+            return False
     escaped = re.escape(pattern.lower()).replace(r"\*", ".*").replace(r"\?", ".")
     return re.fullmatch(escaped, name) is not None
 
 
-def _matches_hash(pattern: str, name: str) -> bool:
-    _, _, salt, expected = [*pattern.split("|"), "", "", ""][:4]
-    try:
-        digest = hmac.new(base64.b64decode(salt), name.encode(), hashlib.sha1).digest()
-        return hmac.compare_digest(digest, base64.b64decode(expected))
-    except binascii.Error:
-        return False
-
-
 def fingerprint(key: bytes) -> str:
-    """Return what `ssh-keygen -l` prints of a key: ``SHA256:...``."""
+    """Return the fingerprint of a key as `ssh-keygen -l` prints it: ``SHA256:...``."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
 
 
 class Policy:
-    """For paramiko's client, which has no host keys itself and so asks for every one."""
+    """The missing-host-key policy of paramiko's client, which is given no host keys and so always asks."""
 
     def __init__(self, known: KnownHosts) -> None:
         self._known = known

@@ -1,26 +1,30 @@
-"""Who we are: the keys, the agent and the password that are offered to a host, one after the other."""
+"""Logging in: secrets, and the keys, agent and password that are offered to a host one after the other."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from reconciler.execution.hosts.secrets import AccessError
+from reconciler.execution.hosts.base import AccessError
+from reconciler.model.connections import Secret
 
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+_LONGEST_SECRET = 10_000
 
-Way = tuple[str, Callable[[Any], Any]]
-"""A way to log in: its name for people, and what to call with the transport."""
+Method = tuple[str, Callable[[Any], Any]]
+"""A way to log in: its name for people, and a function that tries it on a transport."""
 
 
 class Login:
-    """Logs in to one host. paramiko calls it as an authentication strategy.
+    """Logs in to one host, as an authentication strategy of paramiko.
 
-    ``named`` are key files that must be there, ``found`` those that may (of the ssh_config and ``~/.ssh``).
-    With ``only_named``, the agent is asked for the keys of these files only.
+    ``named`` are key files that must exist, ``found`` those that can (of the ssh_config and ``~/.ssh``).
+    With ``only_named``, the agent is asked only for the keys of these files.
     """
 
     def __init__(
@@ -41,26 +45,26 @@ class Login:
         self._only_named = only_named
         self._passphrase = passphrase
         self._password = password
-        self._locked: list[str] = []
+        self._encrypted: list[str] = []
 
     def authenticate(self, transport: Any) -> None:
-        """Try all ways until the host is content.
+        """Try all methods until the host accepts one.
 
         Raises
         ------
         AccessError
-            It refuses all of them, wants one more factor, or a key cannot be used.
+            The host refuses all of them or wants a further factor, or a named key cannot be used.
         """
         from paramiko import SSHException
 
         tried, further = [], ""
-        for label, log_in in self._ways():
+        for label, log_in in self._methods():
             tried.append(label)
             try:
                 missing = log_in(transport)
             except (SSHException, EOFError):
                 if not transport.is_active():
-                    break  # it has hung up: too many tries
+                    break  # the host has hung up: too many tries
                 continue
             if not missing:
                 return
@@ -68,27 +72,27 @@ class Login:
         raise self._refused(tried, further, hung_up=not transport.is_active())
 
     def _refused(self, tried: Sequence[str], further: str, *, hung_up: bool) -> AccessError:
-        said = f"{self._name} refuses {self._user}"
+        refusal = f"{self._name} refuses {self._user}"
         if further:
             return AccessError(
-                f"{said}: after a key it wants another factor ({further})",
+                f"{refusal}: after a key it wants another factor ({further})",
                 hint="set 'password', or open an SSH master connection yourself and set 'control_path'",
             )
         offered = f"offered were {', '.join(tried)}" if tried else "there was no key or password to offer"
-        if self._locked:
+        if self._encrypted:
             hint = "set 'passphrase', or run `ssh-add` for the key"
-            offered += f"; encrypted, and no passphrase is given: {', '.join(self._locked)}"
+            offered += f"; encrypted, without a passphrase: {', '.join(self._encrypted)}"
         elif hung_up and len(tried) > 1:
             hint = "it hung up after too many tries: name the right key in 'key_filename'"
         else:
             hint = f"check with `ssh {self._user}@HOST`; name the key in 'key_filename', or run `ssh-add`"
-        return AccessError(f"{said}: {offered}", hint=hint)
+        return AccessError(f"{refusal}: {offered}", hint=hint)
 
-    def _ways(self) -> Iterator[Way]:
-        keys = [(path, self._read(path, needed=True)) for path in self._named]
-        keys += [(path, self._read(path, needed=False)) for path in self._found]
+    def _methods(self) -> Iterator[Method]:
+        keys = [(path, self._private_key(path, required=True)) for path in self._named]
+        keys += [(path, self._private_key(path, required=False)) for path in self._found]
         yield from ((path, self._with_key(key)) for path, key in keys if key is not None)
-        yield from self._agent_ways()
+        yield from self._agent_methods()
         if self._password is not None:
             password = self._password
             yield "the password", lambda transport: transport.auth_password(self._user, password)
@@ -96,66 +100,110 @@ class Login:
     def _with_key(self, key: Any) -> Callable[[Any], Any]:
         return lambda transport: transport.auth_publickey(self._user, key)
 
-    def _agent_ways(self) -> Iterator[Way]:
+    def _agent_methods(self) -> Iterator[Method]:
         from paramiko import Agent, SSHException
 
         try:
             agent = Agent()
         except (SSHException, OSError):
-            return  # what SSH_AUTH_SOCK names is gone
+            return  # there is no agent behind SSH_AUTH_SOCK any more
         try:
-            wanted = self._public_keys() if self._only_named else None
+            wanted: set[bytes] | None = None
+            if self._only_named:
+                wanted = set()
+                for path in (*self._named, *self._found):
+                    with contextlib.suppress(OSError, ValueError, IndexError):
+                        text = Path(f"{path}.pub").expanduser().read_text()
+                        wanted.add(base64.b64decode(text.split()[1]))
             for number, key in enumerate(agent.get_keys(), start=1):
                 if wanted is None or key.asbytes() in wanted:
                     yield f"key {number} of the agent", self._with_key(key)
         finally:
             agent.close()
 
-    def _public_keys(self) -> set[bytes]:
-        found = set()
-        for path in (*self._named, *self._found):
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                text = Path(f"{path}.pub").expanduser().read_text()
-                found.add(base64.b64decode(text.split()[1]))
-        return found
-
-    def _read(self, path: str, *, needed: bool) -> Any:
-        """Return a private key; None if it is not there, or encrypted without a passphrase given."""
+    def _private_key(self, path: str, *, required: bool) -> Any:
+        """Return a private key, or None if the file does not exist or needs a passphrase that is not set."""
         file = Path(path).expanduser()
         try:
             data = file.read_bytes()
         except OSError as error:
-            if needed:
+            if required:
                 message = f"the key {path} for {self._name} cannot be read: {error.strerror}"
                 raise AccessError(message, hint="correct 'key_filename'") from None
             return None
         key = load_key(file, data, self._passphrase)
-        if isinstance(key, str):
-            if key == "locked":
-                self._locked.append(path)
-            elif needed:
-                raise AccessError(f"the key {path} for {self._name}: {key}", hint=_BAD_KEY_HINT) from None
-            return None
-        return key
-
-
-_BAD_KEY_HINT = "try `ssh-keygen -y -f KEY`; correct 'passphrase' or 'key_filename'"
+        if not isinstance(key, str):
+            return key
+        if key == "encrypted":
+            self._encrypted.append(path)
+        elif required:
+            raise AccessError(
+                f"the key {path} for {self._name}: {key}",
+                hint="try `ssh-keygen -y -f KEY`; correct 'passphrase' or 'key_filename'",
+            ) from None
+        return None
 
 
 def load_key(file: Path, data: bytes, passphrase: str | None) -> Any:
-    """Return a private key; else ``locked`` if it needs a passphrase that is not given, or what is wrong."""
+    """Return a private key, or a text: ``encrypted`` without a passphrase, else why it cannot be used."""
     from paramiko import PKey, SSHException, UnknownKeyType
 
     if data.startswith(b"ssh-"):
         return "this is a public key; name the private one"
     try:
         return PKey.from_path(file)
-    except TypeError:  # that is how it tells that the key is encrypted
+    except TypeError:  # paramiko's error for an encrypted key
         if passphrase is None:
-            return "locked"
+            return "encrypted"
     except (ValueError, SSHException, OSError, UnknownKeyType):
-        return "this is no private key that can be read"
+        return "this is not a private key that can be read"
     try:
         return PKey.from_path(file, passphrase.encode())  # type: ignore[arg-type,unused-ignore]
     except (ValueError, TypeError, SSHException, OSError, UnknownKeyType):
-        return "the passphrase does not fit"
+        return "the passphrase is wrong"
+
+
+def read_secret(secret: Secret, what: str) -> str:
+    """Return a secret without the line break at its end. ``what`` names it in errors: ``the password``.
+
+    Raises
+    ------
+    AccessError
+        It does not exist, is empty, or is in a file that other users can read. The text never quotes it.
+    """
+    value = _from_variable(secret, what) if secret.env is not None else _from_file(secret, what)
+    if not value:
+        raise AccessError(f"{what} {secret.spoken} is empty", hint="put the secret there")
+    return value
+
+
+def _from_variable(secret: Secret, what: str) -> str:
+    name = secret.env or ""
+    if name not in os.environ:
+        raise AccessError(
+            f"{what} {secret.spoken}: the environment of reconciler does not have this variable",
+            hint=f"set {name} where reconciler is started, or use {{file: PATH}}",
+        )
+    return os.environ[name]
+
+
+def _from_file(secret: Secret, what: str) -> str:
+    path = Path(secret.file or "").expanduser()
+    try:
+        with path.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            raw = stream.read(_LONGEST_SECRET) if stat.S_ISREG(mode) else b""
+    except OSError as error:
+        raise AccessError(
+            f"{what} {secret.spoken} cannot be read: {error.strerror}",
+            hint=f"write the secret to {path} and run `chmod 600 {path}`",
+        ) from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise AccessError(
+            f"{what} {secret.spoken} can be read by others (mode {stat.S_IMODE(mode):o}) and is not used",
+            hint=f"run `chmod 600 {path}`",
+        )
+    try:
+        return raw.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise AccessError(f"{what} {secret.spoken} is not text", hint="write it as UTF-8") from None

@@ -1,4 +1,4 @@
-"""Opening a connection: ssh_config, jump hosts, host keys, log-in, sockets that do not wait."""
+"""Opening a connection: ssh_config, jump hosts, host keys, login, socket options; and why it failed."""
 
 from __future__ import annotations
 
@@ -13,64 +13,10 @@ from typing import Any
 import msgspec
 
 from reconciler.errors import ReconcilerError, TransientError
-from reconciler.execution.hosts.secrets import AccessError, read_secret
+from reconciler.execution.hosts.base import AccessError
 from reconciler.execution.hosts.ssh.host_keys import SYSTEM_FILES, USER_FILES, KnownHosts, Policy
-from reconciler.execution.hosts.ssh.login import DEFAULT_KEYS, Login
+from reconciler.execution.hosts.ssh.login import DEFAULT_KEYS, Login, read_secret
 from reconciler.model.connections import Connection
-
-# What went wrong with a connection, in words for people and with the way out.
-
-
-def cannot_connect(connection: Connection, address: str, error: Exception, took: float) -> ReconcilerError:
-    """Return the error to raise for one that came up when a connection was opened.
-
-    ``address`` is the host and port that the connection was to go to; it ``took`` so many seconds.
-    """
-    if isinstance(error, ReconcilerError):
-        return error
-    if isinstance(error, socket.gaierror):
-        return TransientError(
-            f"there is no host {address}: {error.strerror}", hint="check 'host' and the name service"
-        )
-    if isinstance(error, TimeoutError) or took >= connection.connect_timeout:
-        return TransientError(
-            f"{address} gave no answer in {connection.connect_timeout} s",
-            hint="check the network; raise 'connect_timeout' if the host is slow",
-        )
-    refused = _refused(address, error)
-    message = f"no SSH connection to {address}: {_said(error)}"
-    return refused or TransientError(message, hint=_hint(connection))
-
-
-def _refused(address: str, error: Exception) -> TransientError | None:
-    from paramiko import ChannelException
-    from paramiko.ssh_exception import IncompatiblePeer, NoValidConnectionsError
-
-    if isinstance(error, (NoValidConnectionsError, ConnectionRefusedError)):
-        message = f"{address} refuses connections: no SSH server listens there"
-        return TransientError(message, hint="check 'host' and 'port', and that the server runs")
-    if isinstance(error, ChannelException):
-        message = f"the gateway cannot reach {address}: {error.text}"
-        return TransientError(message, hint="check 'host' and 'port', and that the gateway forwards TCP")
-    if isinstance(error, IncompatiblePeer):
-        return AccessError(f"{address} has no algorithm in common with us: {error}", hint="update its server")
-    return None
-
-
-def bad_ssh_config(path: str, error: Exception) -> AccessError:
-    """Return the error for an ssh_config that cannot be used."""
-    said = error.strerror if isinstance(error, OSError) else _said(error)
-    return AccessError(f"the ssh_config {path} cannot be read: {said}", hint="correct it, or 'ssh_config'")
-
-
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _hint(connection: Connection) -> str:
-    user = "" if connection.user is None else f"-l {connection.user} "
-    port = "" if connection.port is None else f"-p {connection.port} "
-    return f"try `ssh {user}{port}{connection.host}`"
 
 
 def open_connection(connection: Connection) -> Any:
@@ -81,11 +27,11 @@ def open_connection(connection: Connection) -> Any:
     TransientError
         The host, or a gateway, cannot be reached.
     AccessError
-        It can, but we are not let in, or the host is not known to be the right one.
+        It refuses the login, or is not known to be the right host.
     """
-    # A log handler of its own: without one, Python prints paramiko's errors, with tracebacks, on stderr.
+    # Without a handler, Python prints paramiko's errors with tracebacks on stderr.
     logging.getLogger("paramiko").addHandler(logging.NullHandler())
-    made = _made(connection)
+    made = _new_connection(connection)
     try:
         _open(made, connection)
     except BaseException:
@@ -95,38 +41,20 @@ def open_connection(connection: Connection) -> Any:
 
 
 def close(made: Any) -> None:
-    """Close a connection and its gateways, also one that was opened half-way."""
+    """Close a fabric Connection and its gateways, also when it was opened only partly."""
     while made is not None and not isinstance(made, str):
         with contextlib.suppress(EOFError, OSError):
             made.client.close()
         made = made.gateway or None
 
 
-def _made(connection: Connection) -> Any:
+def _new_connection(connection: Connection) -> Any:
     import fabric
-    from paramiko import SSHException
-
-    gateway = connection.gateway
-    try:
-        return fabric.Connection(
-            connection.host,
-            user=connection.user,
-            port=connection.port,
-            config=_config(connection),
-            gateway=None if gateway is None else _made(gateway.below(connection)),
-            forward_agent=False,  # it is the business of single commands
-            connect_timeout=connection.connect_timeout,
-        )
-    except (ValueError, SSHException) as error:  # a word in it, such as a port, that has another form
-        raise bad_ssh_config(connection.ssh_config or "~/.ssh/config", error) from error
-
-
-def _config(connection: Connection) -> Any:
     from fabric import Config
-    from paramiko import ConfigParseError
+    from paramiko import ConfigParseError, SSHException
 
     path = connection.ssh_config
-    # Lazy, and the ssh_config only: fabric's own files could change what the worker's manifest says.
+    # Lazy, with the ssh_config only: fabric's own files could change the meaning of the worker's manifest.
     config = Config(
         lazy=True,
         runtime_ssh_path=None if path is None else str(Path(path).expanduser()),
@@ -134,15 +62,40 @@ def _config(connection: Connection) -> Any:
     )
     try:
         config.load_ssh_config()
-    except (OSError, ConfigParseError, UnicodeDecodeError) as error:
-        raise bad_ssh_config(path or "~/.ssh/config", error) from error
-    return config
+        gateway = connection.gateway
+        return fabric.Connection(
+            connection.host,
+            user=connection.user,
+            port=connection.port,
+            config=config,
+            gateway=None if gateway is None else _new_connection(gateway.below(connection)),
+            forward_agent=False,  # each command decides
+            connect_timeout=connection.connect_timeout,
+        )
+    # ValueError: a value in it, such as a port, has a wrong form.
+    except (OSError, ConfigParseError, UnicodeDecodeError, ValueError, SSHException) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error) or type(error).__name__
+        raise AccessError(
+            f"the ssh_config {path or '~/.ssh/config'} cannot be read: {reason}",
+            hint="correct it, or 'ssh_config'",
+        ) from error
 
 
 def _open(made: Any, connection: Connection) -> None:
-    """Open a connection after its gateway, so that an error names the host that it is about."""
+    """Open a connection after its gateway, so that an error names the host that caused it."""
     if made.gateway and not isinstance(made.gateway, str):
-        _open(made.gateway, _hop(made.gateway, connection))
+        if connection.gateway is not None:
+            hop = connection.gateway.below(connection)
+        else:  # a ProxyJump of the ssh_config: the same rules and passphrase, but never the password
+            hop = msgspec.structs.replace(
+                connection,
+                host=made.gateway.original_host,
+                user=None,
+                port=None,
+                key_filename=None,
+                password=None,
+            )
+        _open(made.gateway, hop)
     address, began = f"{made.host}:{made.port}", time.monotonic()
     try:
         known = _known_hosts(made, connection)
@@ -160,18 +113,6 @@ def _open(made: Any, connection: Connection) -> None:
     made.transport.set_keepalive(connection.keepalive)
 
 
-def _hop(made: Any, connection: Connection) -> Connection:
-    """Return how the gateway of a connection is reached: as it says, or by a ProxyJump of the ssh_config.
-
-    That is another host: it gets the same rules, and the passphrase for the user's keys, but no password.
-    """
-    if connection.gateway is not None:
-        return connection.gateway.below(connection)
-    return msgspec.structs.replace(
-        connection, host=made.original_host, user=None, port=None, key_filename=None, password=None
-    )
-
-
 def _known_hosts(made: Any, connection: Connection) -> KnownHosts:
     options = made.ssh_config
     given = None if connection.known_hosts is None else [connection.known_hosts]
@@ -185,7 +126,7 @@ def _known_hosts(made: Any, connection: Connection) -> KnownHosts:
 
 
 def _files(option: str | None) -> list[str]:
-    """Return the files that an option of the ssh_config names; ``none`` is an empty one."""
+    """Return the files that an option of the ssh_config names; ``none`` stands for an empty one."""
     return ["/dev/null" if file.lower() == "none" else file for file in shlex.split(option or "")]
 
 
@@ -208,25 +149,56 @@ def _transport_factory(known: KnownHosts, connection: Connection) -> Any:
     import paramiko
 
     types = known.key_types
-    # An RSA key is written down as ssh-rsa, whatever signs with it.
+    # known_hosts files name RSA keys ssh-rsa, whatever algorithm signs with them.
     wanted = types | ({"rsa-sha2-512", "rsa-sha2-256"} if "ssh-rsa" in types else set())
 
     def make(sock: Any, **rest: Any) -> Any:
         if isinstance(sock, socket.socket):
-            tune(sock, connection)
+            # Send small packets at once, else each command waits 40 ms; and notice a dead peer.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+                seconds = max(connection.keepalive, 30) + connection.connect_timeout
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
         transport = paramiko.Transport(sock, **rest)
         options = transport.get_security_options()
-        # The host should show a key of a type that we know it by.
+        # The host should present a key of a type that we know it by.
         options.key_types = sorted(options.key_types, key=lambda one: one not in wanted)
         return transport
 
     return make
 
 
-def tune(sock: socket.socket, connection: Connection) -> None:
-    """Send small packets at once (else each command waits 40 ms), and notice when the other side is gone."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        seconds = max(connection.keepalive, 30) + connection.connect_timeout
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
+def cannot_connect(connection: Connection, address: str, error: Exception, took: float) -> ReconcilerError:
+    """Return the error to raise for an exception during the opening of a connection.
+
+    ``address`` is the host and port that was to be reached, ``took`` the seconds until the failure.
+    """
+    from paramiko import ChannelException
+    from paramiko.ssh_exception import IncompatiblePeer, NoValidConnectionsError
+
+    if isinstance(error, ReconcilerError):
+        return error
+    if isinstance(error, socket.gaierror):
+        return TransientError(
+            f"there is no host {address}: {error.strerror}", hint="check 'host' and the name service"
+        )
+    if isinstance(error, TimeoutError) or took >= connection.connect_timeout:
+        return TransientError(
+            f"{address} did not answer within {connection.connect_timeout} s",
+            hint="check the network; raise 'connect_timeout' if the host is slow",
+        )
+    if isinstance(error, (NoValidConnectionsError, ConnectionRefusedError)):
+        message = f"{address} refuses connections: no SSH server listens there"
+        return TransientError(message, hint="check 'host' and 'port', and that the server runs")
+    if isinstance(error, ChannelException):
+        message = f"the gateway cannot reach {address}: {error.text}"
+        return TransientError(message, hint="check 'host' and 'port', and that the gateway forwards TCP")
+    if isinstance(error, IncompatiblePeer):
+        return AccessError(f"{address} has no algorithm in common with us: {error}", hint="update its server")
+    user = "" if connection.user is None else f"-l {connection.user} "
+    port = "" if connection.port is None else f"-p {connection.port} "
+    return TransientError(
+        f"no SSH connection to {address}: {error or type(error).__name__}",
+        hint=f"try `ssh {user}{port}{connection.host}`",
+    )

@@ -80,7 +80,7 @@ class UploadBundle:
         contents: BundleContents,
         repository: Repository,
         worker: WorkerSpec,
-        place: run_files.Place,
+        place: run_files.WorkerPaths,
         there: Container[str],
     ) -> None:
         self.impossible: dict[str, str] = {}

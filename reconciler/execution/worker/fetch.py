@@ -13,10 +13,10 @@ from typing import BinaryIO
 import msgspec
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.base import CommandResult, combined, split
+from reconciler.execution.hosts.base import CommandResult, read_sections, sections_script
 from reconciler.execution.qtk import STDERR
 from reconciler.execution.queues.base import Queue
-from reconciler.execution.run_files import CLAIM, RESULT, Place, shell_path
+from reconciler.execution.run_files import CLAIM, RESULT, WorkerPaths, shell_path
 from reconciler.model.records import JobRecord
 
 AT_ONCE = 256 << 20
@@ -51,7 +51,7 @@ class AttemptFacts(msgspec.Struct, frozen=True):
 
 
 def script(
-    wanted: Sequence[CollectRequest], place: Place, queue: Queue, sign: str, *, with_results: bool
+    wanted: Sequence[CollectRequest], place: WorkerPaths, queue: Queue, sign: str, *, with_results: bool
 ) -> str:
     """Return the script: the facts, then the results as a tar stream unless another host brings them."""
     lines = [
@@ -94,7 +94,7 @@ def _look(number: int, wanted: CollectRequest, queue: Queue, sign: str) -> Itera
     questions = {f"{number}.tail": f"cd -- {directory} && tail -c {_TAIL} -- {errors} 2>/dev/null"}
     if job.queue_id and job.cancel is None:  # why one has ended that we ended ourselves is no question
         questions[f"{number}.accounting"] = queue.accounting_command(job.queue_id)
-    yield f'if [ "$size" = - ]; then :\n{combined(questions, sign)}\nfi'
+    yield f'if [ "$size" = - ]; then :\n{sections_script(questions, sign)}\nfi'
 
 
 def results_script(directories: Sequence[str]) -> str:
@@ -121,7 +121,7 @@ def read_facts(stream: BinaryIO, count: int, sign: str) -> dict[int, AttemptFact
     length = head.index(end) + len(end)
     stream.seek(length)
     text = head[:length].decode(errors="replace")
-    answers = split(text, sign)
+    answers = read_sections(text, sign)
     return {number: facts for number, facts in _facts(text, answers, sign) if number < count}
 
 
