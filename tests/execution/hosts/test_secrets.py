@@ -45,7 +45,10 @@ def test_a_file_that_others_can_read(tmp_path: Path, mode: int) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PHRASE", raising=False)
-    with pytest.raises(AccessError, match=r"the passphrase \{env: PHRASE\}: the environment of reconciler does not have this variable"):
+    with pytest.raises(
+        AccessError,
+        match=r"the passphrase \{env: PHRASE\}: the environment of reconciler lacks this variable",
+    ):
         read_secret(Secret(env="PHRASE"), "the passphrase")
     with pytest.raises(AccessError, match=r"the password \{file: .*/none\} cannot be read: No such file"):
         read_secret(Secret(file=f"{tmp_path}/none"), "the password")

@@ -190,7 +190,9 @@ class TestKeys:
 
     def test_a_secret_that_is_missing_is_named(self, sshd: Sshd, make_host: MakeHost) -> None:
         error = refusal(make_host(reach(sshd, passphrase=Secret(env="NOT_SET_ANYWHERE"))))
-        assert error.message.startswith("the passphrase {env: NOT_SET_ANYWHERE}: the environment of reconciler does not have this variable")
+        assert error.message.startswith(
+            "the passphrase {env: NOT_SET_ANYWHERE}: the environment of reconciler lacks this variable"
+        )
 
     def test_a_password_that_the_host_does_not_take(
         self, sshd: Sshd, make_host: MakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

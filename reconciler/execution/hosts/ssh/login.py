@@ -181,7 +181,7 @@ def _from_variable(secret: Secret, what: str) -> str:
     name = secret.env or ""
     if name not in os.environ:
         raise AccessError(
-            f"{what} {secret.spoken}: the environment of reconciler does not have this variable",
+            f"{what} {secret.spoken}: the environment of reconciler lacks this variable",
             hint=f"set {name} where reconciler is started, or use {{file: PATH}}",
         )
     return os.environ[name]
