@@ -15,7 +15,7 @@ import click
 
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
-from reconciler.cli.views.doctor_text import DoctorText, doctor_data
+from reconciler.cli.views.checks_text import DoctorText, doctor_data
 from reconciler.cli.views.listing import echo_data
 from reconciler.diagnostics import did_you_mean
 from reconciler.doctor.check import Check, Group, Status

@@ -10,7 +10,7 @@ import click
 from reconciler.actual.state_dir import Lease
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
-from reconciler.cli.views.fsck_text import fsck_data, show_report
+from reconciler.cli.views.checks_text import fsck_data, show_report
 from reconciler.cli.views.listing import echo_data
 from reconciler.errors import ExitCode
 

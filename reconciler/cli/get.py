@@ -157,7 +157,7 @@ def _list(
             say_attempt(context, attempt)
             show_listing(context, listing, rows)
             return
-        from reconciler.cli.views.live import follow
+        from reconciler.cli.views.listing import follow
 
         follow(context, store, listing)
 

@@ -104,7 +104,7 @@ class TestOrder:
             "Refused by a guard",
             "1 error",
             "Deferred until the job is editable: 1 job",
-            "Held, or not known yet: 1 flow",
+            "On hold, or not known yet: 1 flow",
             "Replaced: 1 job",
             "Submitted: 1 job",
             "Cancelled or forgotten: 1 flow",
@@ -174,7 +174,7 @@ class TestLength:
         )
         text = comment(*actions, diagnostics=wrong)
         assert len(text) <= 60_000
-        assert re.search(r"… and \d+ more; `-o json` has all of them", text)
+        assert re.search(r"… and \d+ more; `-o json` shows all", text)
 
 
 NASTY = [

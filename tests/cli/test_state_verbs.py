@@ -216,16 +216,16 @@ class TestFsck:
         assert (done.code, done.stderr) == (0, "")
         lines = done.stdout.splitlines()
         assert lines[-1] == f"{len(lines) - 1} checks, 0 problems"
-        assert "✔ flows of jobs: 1 looked at" in lines
+        assert "✔ flows of jobs: 1 checked" in lines
 
     def test_found_and_repaired(self, applied: Repository, program: Program, state_dir: Path) -> None:
         change(state_dir, lambda writer: [writer.txn.put("by_flow", b"f\0%d_1" % n) for n in range(12)])
         done = program("fsck")
         assert done.code == 1
-        assert "✗ index by_flow: 12 problems in 13 looked at" in done.stdout
+        assert "✗ index by_flow: 12 problems in 13 checked" in done.stdout
         assert "    by_flow/f/0_1: the entry leads nowhere\n" in done.stdout
-        assert "    and 2 more: -v shows all\n" in done.stdout
-        assert done.stdout.endswith("checks, 12 problems; `reconcile fsck --repair` puts 12 of them right\n")
+        assert "    and 2 more; -v shows all\n" in done.stdout
+        assert done.stdout.endswith("checks, 12 problems; `reconcile fsck --repair` can repair 12\n")
         assert program("fsck", "-v").stdout.count("leads nowhere") == 12
         done = program("fsck", "--repair")
         assert done.code == 0

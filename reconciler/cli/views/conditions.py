@@ -1,4 +1,4 @@
-"""Conditions as data and as text, and what came of the last attempt to apply a revision."""
+"""The conditions of flows and workers, and the result of the last attempt to apply a revision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Data = dict[str, Any]
 
 
 def conditions_data(found: Conditions) -> Data:
-    """Return conditions as the JSON contract has them; the names are those of Flux."""
+    """Return conditions as the JSON contract has them; the names are those that Flux uses."""
     return {
         "conditions": [
             {
@@ -36,32 +36,38 @@ def conditions_data(found: Conditions) -> Data:
 
 
 def readable_conditions(row: Data) -> Data:
-    """Return the row of a flow or worker for a table: a column for each condition, in a word or two."""
-    words = {
-        _COLUMNS[condition["type"]]: condition["status"]
-        + (f" ({condition['reason']})" if condition["status"] != _USUAL[condition["type"]] else "")
-        for condition in row["conditions"]
-    }
-    revisions = {"last_attempted": row["lastAttemptedRevision"], "last_applied": row["lastAppliedRevision"]}
-    return row | words | revisions
+    """Return the row of a flow or worker for a table: one column for each condition.
+
+    A status that is not the usual one comes with its reason: ``True``, or ``False (JobsFailed)``.
+    """
+    columns = {"last_attempted": row["lastAttemptedRevision"], "last_applied": row["lastAppliedRevision"]}
+    for condition in row["conditions"]:
+        column, usual = _COLUMNS[condition["type"]]
+        reason = "" if condition["status"] == usual else f" ({condition['reason']})"
+        columns[column] = condition["status"] + reason
+    return row | columns
 
 
-_COLUMNS = {"Ready": "is_ready", "Reconciling": "reconciling", "Stalled": "stalled"}
-_USUAL = {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
+_COLUMNS = {
+    "Ready": ("is_ready", "True"),
+    "Reconciling": ("reconciling", "False"),
+    "Stalled": ("stalled", "False"),
+}
+"""Column and usual status of each type of condition."""
 
 
 def condition_lines(facts: Data) -> Iterator[str]:
-    """Yield the lines of a description: each condition, and the revisions."""
+    """Yield the lines of ``describe``: each condition, and the revisions."""
     for condition in facts["conditions"]:
-        known = f"{condition['type']:<12} {condition['status']:<8} {condition['reason']:<15}"
-        yield f"  {known} {condition['message']}".replace("\n", " ")
+        start = f"  {condition['type']:<12} {condition['status']:<8} {condition['reason']:<15}"
+        yield f"{start} {condition['message']}".replace("\n", " ")
     yield f"  last applied {facts['lastAppliedRevision'] or '-'}"
     if facts["lastAttemptedRevision"] != facts["lastAppliedRevision"]:
         yield f"  last attempted {facts['lastAttemptedRevision'] or '-'}"
 
 
 def counted_attempt(view: View) -> Attempt | None:
-    """Return a daemon's last attempt to apply a revision, unless another program has applied one since."""
+    """Return the daemon's last attempt to apply a revision, unless `--once` has applied one since."""
     attempt = view.attempt()
     last = view.last_revision()
     if attempt is None or (last is not None and last.time > attempt.time):
@@ -70,15 +76,15 @@ def counted_attempt(view: View) -> Attempt | None:
 
 
 def say_attempt(context: Context, attempt: Attempt | None) -> None:
-    """Say on stderr if the newest revision could not be applied, or not all of it."""
+    """Print on stderr if the newest revision was not applied completely."""
     if attempt is not None and attempt.result is not AttemptResult.APPLIED:
         context.say(source_line(attempt, time.time()))
 
 
 def source_line(attempt: Attempt, now: float) -> str:
-    """Return ``source: Refused at main@1234567: why; what to do; next try in 40 s``."""
+    """Return ``source: Refused at main@1234567: reason; fix; next try in 40 s``."""
     where = f" at {attempt.revision}" if attempt.revision else ""
-    again = coming_text(attempt.next_try or None, now)
-    more = [attempt.fix, f"next try {again}" if again else ""]
-    text = f"source: {attempt.result}{where}: {attempt.reason}"
-    return "; ".join([text, *filter(None, more)]).replace("\n", " ")
+    parts = [f"source: {attempt.result}{where}: {attempt.reason}", attempt.fix]
+    if attempt.next_try:
+        parts.append(f"next try {coming_text(attempt.next_try, now)}")
+    return "; ".join(filter(None, parts)).replace("\n", " ")

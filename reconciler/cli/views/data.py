@@ -1,4 +1,4 @@
-"""Records as the JSON contract shows them (``schemas/output/``): plain data for every listing."""
+"""Records as plain data: the JSON contract of every listing (``schemas/output/``)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reconciler.model.manifests import Kind, RuleSpec, WorkerSpec
 from reconciler.model.records import AppliedConfig, Attempt, Event, FlowRecord, JobRecord, WorkerStatus
 from reconciler.model.run_config import Rule
 from reconciler.model.states import ACTIVE, Health, JobState, Sync
-from reconciler.plan.cost import Cost, CostGroup
+from reconciler.plan.cost import Cost
 
 PLAN_SCHEMA_VERSION = 1
 
@@ -26,21 +26,19 @@ Data = dict[str, Any]
 
 
 def job_keys(jobs: Iterable[JobRecord]) -> dict[str, str]:
-    """Return ``flow/job`` by uuid (of the first generation) and by ``<uuid>_<index>``."""
-    found: dict[str, str] = {}
+    """Return ``flow/job`` by ``<uuid>_<index>``, and that of the first generation by uuid alone."""
+    keys: dict[str, str] = {}
     for job in jobs:
-        found.setdefault(job.uuid, job.path)
-        found[job.id] = job.path
-    return found
-
-
-def _generator(job: JobRecord, keys: Mapping[str, str]) -> str | None:
-    return keys.get(job.generator, job.generated_by) if job.generator is not None else None
+        keys.setdefault(job.uuid, job.path)
+        keys[job.id] = job.path
+    return keys
 
 
 def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
-    """Return a job; ``keys`` is what :func:`job_keys` gives of its flow."""
+    """Return a job; ``keys`` is :func:`job_keys` of its flow."""
     resources = job.asked
+    generator = keys.get(job.generator, job.generated_by) if job.generator is not None else None
+    deferred = {change.field: change.new for change in job.wanted_changes} if job.wanted is not None else None
     return {
         "key": job.path,
         "flow": job.flow,
@@ -54,8 +52,8 @@ def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
         "resources": resources.values if resources is not None and not resources.generic else None,
         "qresources": resources.values if resources is not None and resources.generic else None,
         "priority": job.config.priority_value,
-        "deferred": _deferred(job),
-        "generated_by": _generator(job, keys),
+        "deferred": deferred,
+        "generated_by": generator,
         "run_dir": job.run_dir,
         "run_worker": job.run_worker,
         "error": job.error,
@@ -72,12 +70,8 @@ def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
     }
 
 
-def _deferred(job: JobRecord) -> Data | None:
-    return {change.field: change.new for change in job.wanted_changes} if job.wanted is not None else None
-
-
 def flow_data(view: View, flow: FlowRecord, config: AppliedConfig | None, attempt: Attempt | None) -> Data:
-    """Return a flow; ``attempt`` is the last one to apply a revision, if it counts."""
+    """Return a flow; ``attempt`` is :func:`counted_attempt` of the store."""
     jobs = view.jobs_of(flow.name)
     status = health_of(view, flow, jobs)
     sync, why = flow_sync(flow, jobs, config)
@@ -97,24 +91,25 @@ def flow_data(view: View, flow: FlowRecord, config: AppliedConfig | None, attemp
 
 
 def flows_data(view: View) -> list[Data]:
-    """Return all flows that are wanted, with those that were never submitted because they cannot be."""
+    """Return all flows by name: those of the store that are not gone, and those that cannot be submitted."""
     config, attempt = view.config(), counted_attempt(view)
-    known = [flow for flow in view.flows() if not flow.orphaned]
-    shown = [flow for flow in known if not is_gone(view, flow)]
-    found = [flow_data(view, flow, config, attempt) for flow in shown]
-    names = {flow.name for flow in known}
+    flows = [flow for flow in view.flows() if not flow.orphaned]
+    rows = [flow_data(view, flow, config, attempt) for flow in flows if not is_gone(view, flow)]
+    submitted = {flow.name for flow in flows}
     if config is not None:
-        held = {name: reason for name, reason in config.out_of_sync.items() if name not in names}
-        found += [_never_submitted(name, reason, config, attempt) for name, reason in held.items()]
-    return sorted(found, key=lambda flow: str(flow["name"]))
+        for name, reason in config.out_of_sync.items():
+            if name not in submitted:
+                rows.append(_never_submitted(name, reason, config, attempt))
+    return sorted(rows, key=lambda row: str(row["name"]))
 
 
 def is_gone(view: View, flow: FlowRecord) -> bool:
-    """Whether a flow was removed and its last job has ended: then it is not shown any more."""
+    """Return whether a flow was removed and its last job has ended. Listings leave it out."""
     return flow.removed and not any(job.state in ACTIVE for job in view.jobs_of(flow.name))
 
 
 def _never_submitted(name: str, reason: str, config: AppliedConfig, attempt: Attempt | None) -> Data:
+    """Return a flow without a record: its document or its build was never valid."""
     reason = reason.removeprefix("last good version kept: ")
     return {
         "name": name, "sync": str(Sync.UNKNOWN), "health": str(Health.DEGRADED), "reason": reason,
@@ -125,7 +120,7 @@ def _never_submitted(name: str, reason: str, config: AppliedConfig, attempt: Att
 
 
 def worker_data(view: View, name: str, spec: WorkerSpec) -> Data:
-    """Return a worker with how many jobs it has."""
+    """Return a worker with its number of jobs and the result of its last poll."""
     status = view.worker_status(name)
     known = status or WorkerStatus(reachable=True)
     active = sum(view.count_in_state(state, name) for state in ACTIVE)
@@ -161,7 +156,7 @@ def worker_facts(view: View, name: str, spec: WorkerSpec, limit: int) -> Data:
 
 
 def rule_data(state: DesiredState, rule: Rule) -> Data:
-    """Return an override rule, with the values that it sets as they are written."""
+    """Return an override rule. ``sets`` has the values as the manifest writes them."""
     spec = state.manifests[f"{Kind.OVERRIDE_RULE}/{rule.name}"].spec
     return {
         "name": rule.name,
@@ -177,14 +172,14 @@ def rule_data(state: DesiredState, rule: Rule) -> Data:
 
 
 def event_data(event: Event) -> Data:
-    """Return an event, fields that say nothing included."""
+    """Return an event with all fields, empty ones too."""
     return msgspec.structs.asdict(event) | {
         "changes": [msgspec.to_builtins(change) for change in event.changes]
     }
 
 
 def plan_data(plan: Plan, cost: Cost) -> Data:
-    """Return a plan; the contract of ``plan -o json``."""
+    """Return a plan; the contract of ``plan -o json``. Hours are core-hours and GPU-hours, at most."""
     return {
         "schema_version": PLAN_SCHEMA_VERSION,
         "revision": plan.revision,
@@ -213,24 +208,22 @@ def _cost_data(cost: Cost) -> Data:
         "gpu_hours": round(cost.gpu_hours, 6),
         "jobs": cost.jobs,
         "unknown_jobs": cost.unknown,
-        "groups": [_cost_group_data(group) for group in cost.groups],
+        "groups": [
+            {
+                "worker": group.worker,
+                "resources": group.resources,
+                "jobs": group.jobs,
+                "cores": group.request.cores,
+                "gpus": group.request.gpus,
+                "walltime": group.request.seconds,
+                "core_hours": round(group.core_hours, 6) if group.core_hours is not None else None,
+            }
+            for group in cost.groups
+        ],
         "patched": {
             "jobs": cost.patched,
             "unknown_jobs": cost.patched_unknown,
             "core_hours_before": round(cost.before, 6),
             "core_hours_after": round(cost.after, 6),
         },
-    }
-
-
-def _cost_group_data(group: CostGroup) -> Data:
-    core_hours = group.core_hours
-    return {
-        "worker": group.worker,
-        "resources": group.resources,
-        "jobs": group.jobs,
-        "cores": group.request.cores,
-        "gpus": group.request.gpus,
-        "walltime": group.request.seconds,
-        "core_hours": round(core_hours, 6) if core_hours is not None else None,
     }

@@ -1,9 +1,8 @@
-"""The graph of a flow as Mermaid, DOT or data. Whatever a job is called, it stays one label."""
+"""The graph of a flow as Mermaid, DOT or data. A label shows any text of a user literally."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from reconciler.model.graph import EdgeKind, Graph
@@ -18,17 +17,17 @@ _COLORS = {
     "stopped": ("#e0e0e0", "#616161"),
     "pending": ("#fafafa", "#757575"),
 }
-"""Fill and line of each group of states."""
+"""Fill colour and line colour of each group of states."""
 
 _MERMAID_ARROWS = {EdgeKind.DATA: "-->", EdgeKind.GENERATED: "-.->", EdgeKind.GENERATION: "==>"}
 _DOT_ARROWS = {EdgeKind.DATA: "", EdgeKind.GENERATED: " [style=dashed]", EdgeKind.GENERATION: " [style=bold]"}
 
 MERMAID_EDGES, MERMAID_CHARACTERS = 500, 50_000
-"""More than this Mermaid does not draw unless its settings are changed; GitHub and GitLab do not."""
+"""The largest graph that Mermaid draws with its default settings, which GitHub and GitLab keep."""
 
 
 def state_group(state: JobState) -> str:
-    """Return the group of a state that has a colour of its own."""
+    """Return which colour a state has: a key of ``_COLORS``."""
     if state is JobState.COMPLETED:
         return "done"
     if state in BROKEN:
@@ -45,26 +44,25 @@ def graph_data(graph: Graph, revision: str) -> dict[str, Any]:
     return {
         "flow": graph.flow,
         "revision": revision,
-        "nodes": [_node_data(job) for job in graph.jobs],
+        "nodes": [
+            {
+                "id": job.id,
+                "key": job.path,
+                "flow": job.flow,
+                "name": job.name,
+                "function": job.function,
+                "uuid": job.uuid,
+                "index": job.index,
+                "state": str(job.state),
+                "worker": job.config.value("worker"),
+                "generated": job.generated_by is not None,
+                "current": job.current,
+            }
+            for job in graph.jobs
+        ],
         "edges": [
             {"source": edge.source, "target": edge.target, "kind": str(edge.kind)} for edge in graph.edges
         ],
-    }
-
-
-def _node_data(job: JobRecord) -> dict[str, Any]:
-    return {
-        "id": job.id,
-        "key": job.path,
-        "flow": job.flow,
-        "name": job.name,
-        "function": job.function,
-        "uuid": job.uuid,
-        "index": job.index,
-        "state": str(job.state),
-        "worker": job.config.value("worker"),
-        "generated": job.generated_by is not None,
-        "current": job.current,
     }
 
 
@@ -72,48 +70,30 @@ def _node_data(job: JobRecord) -> dict[str, Any]:
 
 
 def mermaid(graph: Graph) -> str:
-    """Return a Mermaid flowchart."""
-    return "\n".join(_mermaid_lines(graph))
-
-
-def _mermaid_lines(graph: Graph) -> Iterator[str]:
-    yield "flowchart TD"
+    """Return a Mermaid flowchart: nodes, arrows, then a class for the look of each group of nodes."""
     names = _short_names(graph)
-    for job in graph.jobs:
-        opening, closing = ("[", "]") if job.flow == graph.flow else ("([", "])")
-        yield f'    {names[job.id]}{opening}"{_mermaid_label(_title(graph, job), job.state)}"{closing}'
-    for edge in graph.edges:
-        yield f"    {names[edge.source]} {_MERMAID_ARROWS[edge.kind]} {names[edge.target]}"
-    yield from _mermaid_classes(graph, names)
-
-
-def _mermaid_classes(graph: Graph, names: dict[str, str]) -> Iterator[str]:
+    lines = ["flowchart TD"]
     members: dict[str, list[str]] = {}
     for job in graph.jobs:
-        for group in _classes(job):
-            members.setdefault(group, []).append(names[job.id])
-    for group, found in members.items():
-        yield f"    classDef {group} {_mermaid_style(group)}"
-        yield f"    class {','.join(found)} {group}"
-
-
-def _classes(job: JobRecord) -> Iterator[str]:
-    yield state_group(job.state)
-    if job.generated_by is not None:
-        yield "generated"
-    if not job.current:
-        yield "history"
-
-
-def _mermaid_style(group: str) -> str:
-    if group in _COLORS:
-        fill, line = _COLORS[group]
-        return f"fill:{fill},stroke:{line},color:#000"
-    return "stroke-dasharray:5 4" if group == "generated" else "opacity:0.5"
-
-
-def _mermaid_label(title: str, state: JobState) -> str:
-    return f"{mermaid_text(title)}<br/>{state}"
+        name = names[job.id]
+        opening, closing = ("[", "]") if job.flow == graph.flow else ("([", "])")
+        lines.append(f'    {name}{opening}"{mermaid_text(_title(graph, job))}<br/>{job.state}"{closing}')
+        members.setdefault(state_group(job.state), []).append(name)
+        if job.generated_by is not None:
+            members.setdefault("generated", []).append(name)
+        if not job.current:
+            members.setdefault("history", []).append(name)
+    lines += [
+        f"    {names[edge.source]} {_MERMAID_ARROWS[edge.kind]} {names[edge.target]}" for edge in graph.edges
+    ]
+    for group, nodes in members.items():
+        if group in _COLORS:
+            fill, line = _COLORS[group]
+            style = f"fill:{fill},stroke:{line},color:#000"
+        else:
+            style = "stroke-dasharray:5 4" if group == "generated" else "opacity:0.5"
+        lines += [f"    classDef {group} {style}", f"    class {','.join(nodes)} {group}"]
+    return "\n".join(lines)
 
 
 _PLAIN = frozenset(" _-./,()@=")
@@ -124,19 +104,20 @@ _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 def mermaid_text(text: str) -> str:
-    """Return any text so that it is shown as it is inside the quotes of a label.
+    """Return any text so that a quoted label shows it literally.
 
-    All but letters, digits and what is surely harmless becomes a number. What would then still be taken for
-    an entry of a list, a line break, a formula or an icon is broken up by a character without width.
+    Letters, digits and a few harmless characters stay; each other character becomes its number (``#34;``).
+    A character without width breaks up what Mermaid would still interpret: a list item, a line break, a
+    formula, an icon.
     """
-    return "<br/>".join(map(_mermaid_line, _printable(text).split("\n")))
 
+    def line_text(line: str) -> str:
+        shown = _NOTATION.sub(rf"\g<0>{_NO_WIDTH}", line)
+        if _LIKE_A_LIST.match(line):
+            shown = _NO_WIDTH + shown
+        return "".join(c if c.isalnum() or c in _PLAIN else f"#{ord(c)};" for c in shown)
 
-def _mermaid_line(line: str) -> str:
-    shown = _NOTATION.sub(rf"\g<0>{_NO_WIDTH}", line)
-    if _LIKE_A_LIST.match(line):
-        shown = _NO_WIDTH + shown
-    return "".join(c if c.isalnum() or c in _PLAIN else f"#{ord(c)};" for c in shown)
+    return "<br/>".join(map(line_text, _printable(text).split("\n")))
 
 
 # DOT ------------------------------------------------------------------------------------------------------
@@ -144,33 +125,29 @@ def _mermaid_line(line: str) -> str:
 
 def dot(graph: Graph) -> str:
     """Return the graph in the language of Graphviz."""
-    return "\n".join(_dot_lines(graph))
-
-
-def _dot_lines(graph: Graph) -> Iterator[str]:
     names = _short_names(graph)
-    yield f"digraph {dot_text(graph.flow)} {{"
-    yield '    graph [charset="UTF-8"];'
-    yield '    node [shape=box, fontname="Helvetica", fontsize=11];'
+    lines = [
+        f"digraph {dot_text(graph.flow)} {{",
+        '    graph [charset="UTF-8"];',
+        '    node [shape=box, fontname="Helvetica", fontsize=11];',
+    ]
     for job in graph.jobs:
         label = dot_text(f"{_title(graph, job)}\n{job.state}")
-        yield f"    {names[job.id]} [label={label}, {_dot_style(graph, job)}];"
-    for edge in graph.edges:
-        yield f"    {names[edge.source]} -> {names[edge.target]}{_DOT_ARROWS[edge.kind]};"
-    yield "}"
-
-
-def _dot_style(graph: Graph, job: JobRecord) -> str:
-    fill, line = _COLORS[state_group(job.state)]
-    styles = ["filled"]
-    styles += ["rounded"] * (job.flow != graph.flow) + ["dashed"] * (job.generated_by is not None)
-    faded = "" if job.current else ', fontcolor="#9e9e9e"'
-    return f'style="{",".join(styles)}", fillcolor="{fill}", color="{line}"{faded}'
+        fill, line = _COLORS[state_group(job.state)]
+        rounded = ",rounded" if job.flow != graph.flow else ""
+        dashed = ",dashed" if job.generated_by is not None else ""
+        style = f'style="filled{rounded}{dashed}", fillcolor="{fill}", color="{line}"'
+        faded = "" if job.current else ', fontcolor="#9e9e9e"'
+        lines.append(f"    {names[job.id]} [label={label}, {style}{faded}];")
+    lines += [
+        f"    {names[edge.source]} -> {names[edge.target]}{_DOT_ARROWS[edge.kind]};" for edge in graph.edges
+    ]
+    return "\n".join([*lines, "}"])
 
 
 def dot_text(text: str) -> str:
-    """Return any text as a quoted string of DOT that is shown as it is: a line break as one."""
-    # Graphviz reads escapes by a backslash, and entities as HTML has them.
+    """Return any text as a quoted string of DOT that shows it literally, line breaks included."""
+    # Graphviz interprets backslashes, and entities as HTML has them.
     escaped = _printable(text).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")
     return '"' + escaped.replace("\n", "\\n") + '"'
 
@@ -179,6 +156,7 @@ def dot_text(text: str) -> str:
 
 
 def _short_names(graph: Graph) -> dict[str, str]:
+    """Return an identifier for each job that every notation accepts: ``j1``, ``j2`` ..."""
     return {job.id: f"j{number}" for number, job in enumerate(graph.jobs, 1)}
 
 
@@ -187,9 +165,8 @@ def _title(graph: Graph, job: JobRecord) -> str:
 
 
 def _printable(text: str) -> str:
-    r"""Return a text with ``\n`` between its lines, and a sign for what no terminal or browser can show."""
-    return "\n".join(map(_printable_line, text.splitlines()))
-
-
-def _printable_line(line: str) -> str:
-    return "".join(c if c.isprintable() else " " if c.isspace() else _UNKNOWN for c in line)
+    r"""Return text with ``\n`` between its lines, and a replacement for each unprintable character."""
+    return "\n".join(
+        "".join(c if c.isprintable() else " " if c.isspace() else _UNKNOWN for c in line)
+        for line in text.splitlines()
+    )

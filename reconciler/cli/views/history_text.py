@@ -1,9 +1,9 @@
-"""Applied revisions as rows, as text, and what each did to one flow."""
+"""Applied revisions as data, as rows of a table, and with what each of them did to one flow."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from reconciler.cli.context import Context
 from reconciler.cli.views.words import many
 from reconciler.model.actions import ActionType
-from reconciler.model.records import AppliedRevision, FlowActions
+from reconciler.model.records import AppliedRevision
 
 _DONE = {
     ActionType.SUBMIT: "submitted",
@@ -34,20 +34,19 @@ def revision_data(applied: AppliedRevision) -> dict[str, Any]:
         "author": applied.author,
         "subject": applied.subject,
         "summary": applied.summary,
-        "flows": {name: _flow_data(did) for name, did in applied.flows.items()},
+        "flows": {
+            name: {"action": did.action, "jobs": did.jobs, "was": did.was}
+            for name, did in applied.flows.items()
+        },
         "outcome": "Partial" if applied.errors else "Applied",
         "errors": applied.errors,
     }
 
 
-def _flow_data(did: FlowActions) -> dict[str, Any]:
-    return {"action": did.action, "jobs": did.jobs, "was": did.was}
-
-
 def of_flow(revisions: Sequence[AppliedRevision], name: str) -> list[tuple[str, AppliedRevision]]:
-    """Return the revisions that changed a flow, oldest first, each with the name that the flow had after it.
+    """Return the revisions that changed a flow, oldest first, each with the flow's name after that revision.
 
-    What a revision did to other flows is left out. A flow is followed through its renames.
+    The actions on other flows are left out. A flow that was renamed keeps its history.
     """
     found = []
     for applied in reversed(revisions):
@@ -55,7 +54,7 @@ def of_flow(revisions: Sequence[AppliedRevision], name: str) -> list[tuple[str, 
         if did is None:
             continue
         counts = Counter(did.jobs) + Counter([did.action] if did.action is not None else [])
-        summary = {verb: counts[verb] for verb in (*applied.summary, *counts)}
+        summary = {action_type: counts[action_type] for action_type in (*applied.summary, *counts)}
         found.append((name, msgspec.structs.replace(applied, flows={name: did}, summary=summary)))
         name = did.was or name
     return found[::-1]
@@ -66,7 +65,7 @@ def text_row(applied: AppliedRevision, time: str) -> dict[str, Any]:
     return {
         "time": time,
         "revision": short(applied),
-        "author": _person(applied.author),
+        "author": (applied.author.partition(" <")[0].strip() or applied.author) if applied.author else None,
         "actions": actions_text(applied),
         "outcome": outcome_text(applied),
         "subject": applied.subject,
@@ -76,18 +75,13 @@ def text_row(applied: AppliedRevision, time: str) -> dict[str, Any]:
 
 
 def short(applied: AppliedRevision) -> str:
-    """Return ``main@9a07e55``, or ``commit@9a07e55`` where a commit was given for the branch."""
-    given = applied.commit.startswith(applied.branch)
-    return f"commit@{applied.commit[:7]}" if given else str(applied)
-
-
-def _person(author: str | None) -> str | None:
-    """Return a name without the address."""
-    return (author.partition(" <")[0].strip() or author) if author is not None else None
+    """Return ``main@9a07e55``, or ``commit@9a07e55`` if ``--branch`` was a commit."""
+    is_commit = applied.commit.startswith(applied.branch)
+    return f"commit@{applied.commit[:7]}" if is_commit else str(applied)
 
 
 def outcome_text(applied: AppliedRevision) -> str:
-    """Return whether all of a revision could be applied."""
+    """Return ``applied``, or ``partial: 2 errors`` if invalid documents blocked a part of the revision."""
     return f"partial: {many(applied.errors, 'error')}" if applied.errors else "applied"
 
 
@@ -97,23 +91,23 @@ def actions_text(applied: AppliedRevision) -> str:
     jobs: Counter[str] = Counter()
     for did in applied.flows.values():
         jobs.update(did.jobs)
-    parts = [f"{many(n, 'flow')} renamed" for n in [sum(1 for d in applied.flows.values() if d.was)] if n]
-    parts += list(_parts(flows, jobs))
+    renamed = sum(1 for did in applied.flows.values() if did.was)
+    parts = [f"{many(renamed, 'flow')} renamed"] if renamed else []
+    known = [str(action_type) for action_type in _DONE]
+    for action_type in [*known, *sorted({*flows, *jobs} - set(known))]:
+        counted = [many(flows[action_type], "flow")] if action_type in flows else []
+        counted += [many(jobs[action_type], "job")] if action_type in jobs else []
+        if counted:
+            parts.append(f"{' and '.join(counted)} {_DONE.get(ActionType(action_type), action_type)}")
     return ", ".join(parts) or "no changes"
 
 
-def _parts(flows: Mapping[str, int], jobs: Mapping[str, int]) -> Iterator[str]:
-    known = [str(verb) for verb in _DONE]
-    for verb in [*known, *sorted({*flows, *jobs} - set(known))]:
-        counted = [many(flows[verb], "flow")] if verb in flows else []
-        counted += [many(jobs[verb], "job")] if verb in jobs else []
-        if counted:
-            yield f"{' and '.join(counted)} {_DONE.get(ActionType(verb), verb)}"
-
-
 def heading(context: Context, applied: AppliedRevision, time: str) -> str:
-    """Return the line above what a revision did to one flow."""
-    who = applied.author or "unknown author"
-    line = f"{time}  {context.style(short(applied), bold=True)}  {applied.subject or '(no subject)'}  ({who})"
-    did = f"{actions_text(applied)}; {outcome_text(applied)}" if applied.errors else actions_text(applied)
-    return f"{line}\n    {did}"
+    """Return the two lines above the actions of a revision on one flow."""
+    author = applied.author or "unknown author"
+    revision = context.style(short(applied), bold=True)
+    outcome = f"; {outcome_text(applied)}" if applied.errors else ""
+    return (
+        f"{time}  {revision}  {applied.subject or '(no subject)'}  ({author})\n"
+        f"    {actions_text(applied)}{outcome}"
+    )

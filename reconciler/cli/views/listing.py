@@ -1,4 +1,4 @@
-"""Listings: the same rows as table, JSON, YAML or bare names."""
+"""Listings: the same rows as a table, JSON, YAML or bare names, printed once or followed (``--watch``)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from reconciler.cli.context import Context
+from reconciler.cli.context import Context, mute_stdout
+from reconciler.cli.following import looks
 
 if TYPE_CHECKING:
+    from reconciler.actual.store import Store
     from reconciler.actual.view import View
 
 Row = dict[str, Any]
 
-_HEALTH_COLORS = {
+_COLORS = {
     "Healthy": "green", "Degraded": "red", "Progressing": "cyan", "Suspended": "yellow",
     "COMPLETED": "green", "FAILED": "red", "REMOTE_ERROR": "red", "RUNNING": "cyan",
     "OutOfSync": "yellow", "Unknown": "yellow",
@@ -25,10 +27,11 @@ _HEALTH_COLORS = {
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """What a verb lists: ``look`` finds the rows.
+    """A kind of rows and how to show them.
 
-    For a table ``readable`` makes texts of the values of a row, ``columns`` chooses what is shown of such
-    rows: always, and with ``-o wide`` as well. ``name`` is the field of ``-o name``, and names a row.
+    ``look`` reads the rows from the store. For a table ``readable`` turns the values of a row into short
+    texts, and ``columns`` chooses the columns: those always shown, and those that ``-o wide`` adds. ``name``
+    is the field that identifies a row, and the one that ``-o name`` prints.
     """
 
     look: Callable[[View], list[Row]]
@@ -38,24 +41,24 @@ class Listing(msgspec.Struct, frozen=True):
 
 
 def show_listing(context: Context, listing: Listing, rows: Sequence[Row]) -> None:
-    """Print the rows of a listing in the format that ``-o`` asks for."""
+    """Print the rows of a listing in the format of ``-o``."""
     if is_table(context):
         rows = list(map(listing.readable, rows))
     show(context, rows, *listing.columns(rows), name=listing.name)
 
 
 def is_table(context: Context) -> bool:
-    """Whether the answer is for people."""
+    """Return whether the output is for people, not for programs."""
     return context.options.output in ("table", "wide")
 
 
 def show(
-    context: Context, rows: Sequence[dict[str, Any]], columns: Sequence[str], wide: Sequence[str], name: str
+    context: Context, rows: Sequence[Row], columns: Sequence[str], wide: Sequence[str], name: str
 ) -> None:
-    """Print rows in the format that ``-o`` asks for.
+    """Print rows in the format of ``-o``.
 
-    ``columns`` are the fields of a table, ``wide`` those added by ``-o wide``, ``name`` the one of
-    ``-o name``.
+    ``columns`` are the fields of a table, ``wide`` those that ``-o wide`` adds, ``name`` is the field that
+    ``-o name`` prints.
     """
     match context.options.output:
         case "json" | "yaml":
@@ -64,7 +67,10 @@ def show(
             for row in rows:
                 click.echo(row[name])
         case chosen:
-            _table(context, rows, [*columns, *(wide if chosen == "wide" else [])])
+            if not rows:
+                context.say("nothing to show")
+            for line in table_lines(context, rows, [*columns, *(wide if chosen == "wide" else [])]):
+                click.echo(line)
 
 
 def echo_data(context: Context, data: Any) -> None:
@@ -82,19 +88,18 @@ def as_yaml(value: Any) -> str:
     return dump(json.loads(json.dumps(value, default=str)))
 
 
+# tables ---------------------------------------------------------------------------------------------------
+
 _GAP = "  "
 _NARROWEST = 8
-
-
-def _table(context: Context, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    if not rows:
-        context.say("nothing to show")
-    for line in table_lines(context, rows, columns):
-        click.echo(line)
+"""Columns of the terminal; no column of a table is narrowed further."""
 
 
 def table_lines(context: Context, rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
-    """Return aligned columns; on a terminal cut to its width, elsewhere complete. Without rows, nothing."""
+    """Return aligned lines with a header, cut to the width of the terminal if stdout is one.
+
+    Without rows there is no header either.
+    """
     if not rows:
         return []
     cells, widths = _cells_and_widths(rows, columns)
@@ -127,12 +132,17 @@ def _cells_and_widths(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list
 
 
 def _line(context: Context, cells: Sequence[str], widths: Sequence[int], *, header: bool) -> str:
-    texts = [_styled(context, cell, width, header=header) for cell, width in zip(cells, widths, strict=True)]
+    texts = []
+    for cell, width in zip(cells, widths, strict=True):
+        text = cut(cell, width)
+        padding = " " * (width - display_width(text))
+        color = None if header else _COLORS.get(cell)
+        texts.append((context.style(text, bold=header, fg=color) if header or color else text) + padding)
     return _GAP.join(texts).rstrip()
 
 
 def terminal_width() -> int | None:
-    """Return the width of the terminal that stdout is; None if it is none."""
+    """Return the number of columns of the terminal that stdout is; None if it is not a terminal."""
     if not sys.stdout.isatty():
         return None
     import shutil
@@ -141,10 +151,17 @@ def terminal_width() -> int | None:
 
 
 def _fitted(widths: list[int], limit: int) -> list[int]:
-    """Take from the widest columns until the line fits; if that cannot be, drop columns at the right."""
+    """Return narrower columns, the widest ones first, so that a line fits into ``limit``.
+
+    If even the narrowest columns do not fit, those at the right are cut off.
+    """
     room = limit - len(_GAP) * (len(widths) - 1)
     if sum(min(width, _NARROWEST) for width in widths) > room:
-        return _dropped(widths, limit)
+        shown: list[int] = []
+        for width in widths:
+            left = limit - sum(shown) - len(_GAP) * len(shown)
+            shown.append(max(0, min(width, left)))
+        return shown
     while sum(widths) > room and max(widths) > _NARROWEST:
         widest = max(widths)
         second = max((width for width in widths if width < widest), default=0)
@@ -154,25 +171,8 @@ def _fitted(widths: list[int], limit: int) -> list[int]:
     return widths
 
 
-def _dropped(widths: list[int], limit: int) -> list[int]:
-    shown: list[int] = []
-    for width in widths:
-        left = limit - sum(shown) - len(_GAP) * len(shown)
-        shown.append(max(0, min(width, left)))
-    return shown
-
-
-def _styled(context: Context, cell: str, width: int, *, header: bool) -> str:
-    text = cut(cell, width)
-    padding = " " * (width - display_width(text))
-    if header:
-        return context.style(text, bold=True) + padding
-    color = _HEALTH_COLORS.get(cell)
-    return (context.style(text, fg=color) if color else text) + padding
-
-
 def cut(text: str, width: int) -> str:
-    """Return the text, shortened to a width if it is longer."""
+    """Return text that is at most ``width`` columns wide; where something is cut off it ends with ``…``."""
     if display_width(text) <= width:
         return text
     while text and display_width(text) > width - 1:
@@ -191,7 +191,7 @@ def display_width(text: str) -> int:
 
 
 def cell_text(value: Any) -> str:
-    """Return a value as people read it, on one line."""
+    """Return a value for people, on one line."""
     match value:
         case None:
             return "-"
@@ -202,3 +202,79 @@ def cell_text(value: Any) -> str:
         case list():
             return ", ".join(map(cell_text, value)) or "-"
     return str(value).replace("\n", " ")
+
+
+# --watch --------------------------------------------------------------------------------------------------
+
+_REFRESH = 1.0
+"""Seconds after which a live table redraws times such as ``in 40 s``."""
+
+
+def follow(context: Context, store: Store, listing: Listing) -> None:
+    """Show a listing as it changes until Ctrl-C, which is the normal end and not a failure."""
+    try:
+        if is_table(context) and sys.stdout.isatty():
+            _follow_on_terminal(context, store, listing)
+        else:
+            _follow_in_pipe(context, store, listing)
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:
+        mute_stdout()
+
+
+def _follow_on_terminal(context: Context, store: Store, listing: Listing) -> None:
+    """Redraw one table, with as many rows as the terminal has room for."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(no_color=not context.colored(), highlight=False)
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        for rows in looks(store, listing.look, refresh=_REFRESH):
+            texts = list(map(listing.readable, rows))
+            lines = table_lines(context, texts, _columns(context, listing, texts)) or ["nothing to show yet"]
+            # The size is read again each time: the terminal may have been resized.
+            room = max(2, console.size.height - 1)
+            if len(lines) > room:
+                hidden = len(lines) - room + 1
+                lines = [*lines[: room - 1], f"and {hidden} more: the terminal is not high enough"]
+            text = Text("\n", no_wrap=True, overflow="crop").join(map(Text.from_ansi, lines))
+            live.update(text, refresh=True)
+
+
+def _follow_in_pipe(context: Context, store: Store, listing: Listing) -> None:
+    """Print each row, and again when any field of it has changed. JSON is one object per line."""
+
+    def identity(row: Row) -> tuple[Any, ...]:
+        # Two jobs can have the same key: a superseded one and its successor.
+        return row[listing.name], row.get("uuid"), row.get("index")
+
+    known: dict[tuple[Any, ...], Row] = {}
+    table: GrowingTable | None = None
+    for rows in looks(store, listing.look):
+        fresh = {identity(row): row for row in rows}
+        changed = [row for key, row in fresh.items() if known.get(key) != row]
+        lines: list[str] = []
+        match context.options.output:
+            case "json":
+                lines = [json.dumps(row, default=str) for row in changed]
+            case "yaml":
+                lines = [f"---\n{as_yaml(row).rstrip()}" for row in changed]
+            case "name":
+                lines = [str(row[listing.name]) for row in changed]
+            case _ if changed:
+                texts = list(map(listing.readable, changed))
+                if table is None:  # the columns are chosen once, so that all lines are one table
+                    table = GrowingTable(context, _columns(context, listing, texts))
+                lines = table.add(texts)
+        for line in lines:
+            click.echo(line)
+        for key in known.keys() - fresh.keys():
+            context.say(f"{key[0]} is gone")
+        known = fresh
+
+
+def _columns(context: Context, listing: Listing, texts: Sequence[Row]) -> list[str]:
+    narrow, wide = listing.columns(texts)
+    return [*narrow, *(wide if context.options.output == "wide" else ())]

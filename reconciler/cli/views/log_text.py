@@ -1,4 +1,4 @@
-"""The log of the daemon: as lines for people, or as JSON for programs."""
+"""The log of the daemon: lines for people, or JSON for programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import click
 
 from reconciler.cli.context import Context
 from reconciler.cli.views.plan_text import plan_lines, summary_line
-from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
 from reconciler.model.actions import Plan
 from reconciler.watch.log import LOGGER, log_event
@@ -22,7 +21,7 @@ FORMATS = ("text", "json")
 
 
 def start_log(form: str, file: Path | None, *, verbose: int, quiet: bool) -> None:
-    """Let the log go to stderr, or to a file; one that a log rotation has moved away is opened anew.
+    """Send the log to stderr, or to a file that is opened again when log rotation has moved it away.
 
     Raises
     ------
@@ -40,7 +39,7 @@ def start_log(form: str, file: Path | None, *, verbose: int, quiet: bool) -> Non
 
 
 class TextLines(logging.Formatter):
-    """``2026-01-31 12:00:00  warning  message``; a hint follows on a line of its own."""
+    """``2026-01-31 12:00:00  warning: message``; a hint follows on its own line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of a record."""
@@ -52,17 +51,16 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time (seconds since the epoch), level, event, message, and the facts."""
+    """One JSON object per line: time (seconds since the epoch), level, event, message, and its fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as JSON."""
-        facts = {key: value for key, value in getattr(record, "fields", {}).items() if value is not None}
         line = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
             "event": getattr(record, "event", ""),
             "message": record.getMessage(),
-            **facts,
+            **{key: value for key, value in getattr(record, "fields", {}).items() if value is not None},
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -70,32 +68,28 @@ class JsonLines(logging.Formatter):
 
 
 class LogReporter:
-    """Is told by the loop what happens, and logs it."""
+    """Logs what the loop reports; a ``Watcher`` of the loop."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     def say(self, line: str) -> None:
-        """Take a line of narration."""
+        """Log a line of narration."""
         log_event("narration", line)
 
     def planned(self, plan: Plan) -> None:
-        """Log what is wrong with the revision of a plan, and what the plan does."""
+        """Log the diagnostics of a plan, and with ``-v`` its actions."""
         for found in plan.diagnostics:
-            _tell_diagnostic(found)
+            level = logging.ERROR if found.is_error else logging.WARNING
+            fields = {"code": found.code, "place": str(found.location), "hint": found.hint}
+            log_event("diagnostic", f"{found.location}: {found.message}", level=level, **fields)
         for line in self.describe(plan)[:-1]:
             log_event("action", line.strip(), level=logging.DEBUG)
 
     def progress(self, done: int, total: int, running: int) -> None:
-        """Nobody looks at a bar in a log."""
+        """Do nothing: a log has no progress bar."""
 
     def describe(self, plan: Plan) -> list[str]:
-        """Return a plan as people read it, without colours; the summary is the last line."""
+        """Return the lines of a plan without colours; the last one is the summary."""
         lines = [*plan_lines(self._context, plan), summary_line(self._context, plan)]
         return [click.unstyle(line) for line in lines]
-
-
-def _tell_diagnostic(found: Diagnostic) -> None:
-    level = logging.ERROR if found.is_error else logging.WARNING
-    fields = {"code": found.code, "place": str(found.location), "hint": found.hint}
-    log_event("diagnostic", f"{found.location}: {found.message}", level=level, **fields)

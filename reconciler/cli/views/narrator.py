@@ -1,4 +1,4 @@
-"""What a running reconcile shows: the plan, a line for what it does, on a terminal a progress bar."""
+"""What a reconcile shows while it runs: diagnostics, the plan, narration and, on a terminal, progress."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from reconciler.cli.views.words import many
 from reconciler.diagnostics import Diagnostic, Severity, render
 from reconciler.model.actions import Plan
 
-# Diagnostics on stderr.
-
 
 def show_diagnostics(context: Context, diagnostics: Sequence[Diagnostic]) -> None:
-    """Print all diagnostics of a revision with a count at the end."""
+    """Print the diagnostics of a revision on stderr, and how many there are."""
     for diagnostic in sorted(diagnostics, key=Diagnostic.sort_key):
-        click.echo(_colored(context, diagnostic) + "\n", err=True)
+        text = render(diagnostic)
+        if context.colored(sys.stderr):
+            headline, _, rest = text.partition("\n")
+            kind, _, message = headline.partition(":")
+            color = "red" if diagnostic.severity is Severity.ERROR else "yellow"
+            kind = click.style(kind, fg=color, bold=True)
+            text = f"{kind}{click.style(f':{message}', bold=True)}\n{rest}"
+        click.echo(text + "\n", err=True)
     errors = sum(1 for diagnostic in diagnostics if diagnostic.is_error)
     warnings = len(diagnostics) - errors
     if diagnostics:
@@ -28,18 +33,8 @@ def show_diagnostics(context: Context, diagnostics: Sequence[Diagnostic]) -> Non
         click.echo(", ".join(counts), err=True)
 
 
-def _colored(context: Context, diagnostic: Diagnostic) -> str:
-    text = render(diagnostic)
-    if not context.colored(sys.stderr):
-        return text
-    headline, _, rest = text.partition("\n")
-    kind, _, message = headline.partition(":")
-    color = "red" if diagnostic.severity is Severity.ERROR else "yellow"
-    return click.style(kind, fg=color, bold=True) + click.style(f":{message}", bold=True) + f"\n{rest}"
-
-
 class Narrator:
-    """Is told by the loop what happens. Narration goes to stderr, the plan to stdout."""
+    """Shows what the loop reports (a ``Watcher``): narration on stderr, the plan on stdout."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -54,14 +49,14 @@ class Narrator:
             self.bar.stop()
 
     def say(self, line: str) -> None:
-        """Take a line of narration; it stays above the progress bar."""
+        """Print a line of narration, above the progress bar if there is one."""
         if self.bar is None:
             self.context.say(line)
         else:
             self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def planned(self, plan: Plan) -> None:
-        """Show the plan that is about to be applied; it is applied also if nobody reads on."""
+        """Print the plan that is about to be applied. A reader that has gone does not stop it."""
         show_diagnostics(self.context, plan.diagnostics)
         try:
             for line in plan_lines(self.context, plan):
@@ -71,19 +66,21 @@ class Narrator:
             mute_stdout()
 
     def progress(self, done: int, total: int, running: int) -> None:
-        """Take how far the jobs are."""
+        """Show how many jobs have ended, and how many run."""
         if self.context.options.quiet or not sys.stderr.isatty():
             return
         if self.bar is None:
-            self._start()
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
+            console = Console(stderr=True, no_color=not self.context.colored(sys.stderr))
+            self.bar = Progress(*columns, console=console, transient=True)
+            self.task = self.bar.add_task("", total=None)
+            self.bar.start()
         self.bar.update(self.task, completed=done, total=total, description=f"{running} running")
-
-    def _start(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        plain = not self.context.colored(sys.stderr)
-        self.bar = Progress(*columns, console=Console(stderr=True, no_color=plain), transient=True)
-        self.task = self.bar.add_task("", total=None)
-        self.bar.start()

@@ -1,4 +1,4 @@
-"""What a verb does to jobs, as text and as data."""
+"""What an operation (retry, cancel ...) does to jobs, as text and as data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WORDS = {
 
 
 def step_lines(context: Context, plan: OperationPlan) -> Iterator[str]:
-    """Yield a line a job; of very many only the first ones, unless --verbose."""
+    """Yield one line per job. Of more than 40 jobs only the first ones are shown, unless --verbose."""
     limit = len(plan.steps) if context.options.verbose or len(plan.steps) <= _FEW else _FEW // 2
     for step in plan.steps[:limit]:
         symbol, color = _SYMBOLS.get(step.effect, _REMOVES)
@@ -45,7 +45,7 @@ def step_lines(context: Context, plan: OperationPlan) -> Iterator[str]:
 
 
 def summary_line(context: Context, plan: OperationPlan, *, dry_run: bool) -> str:
-    """Return how many jobs have which effect."""
+    """Return how many jobs the operation affects, and how."""
     counts = [(plan.count(effect), words) for effect, words in _WORDS.items()]
     text = ", ".join(f"{many(number, 'job')} {words}" for number, words in counts if number)
     line = f"{plan.operation}: {text}" + ("; dry run, nothing was changed" if dry_run else "")
@@ -53,7 +53,7 @@ def summary_line(context: Context, plan: OperationPlan, *, dry_run: bool) -> str
 
 
 def refusal_lines(refusals: Iterable[Refusal]) -> Iterator[str]:
-    """Yield what is refused, why, and what would work; jobs with the same reason together."""
+    """Yield an error and a hint for each reason, with the jobs that are refused for it."""
     groups: dict[tuple[str, str], list[str]] = {}
     for one in refusals:
         groups.setdefault((one.reason, one.hint), []).append(one.job.path)
@@ -64,13 +64,20 @@ def refusal_lines(refusals: Iterable[Refusal]) -> Iterator[str]:
 
 
 def left_alone_line(refusals: Sequence[Refusal]) -> str:
-    """Return how many jobs in which states were selected, and are in no state for the verb."""
+    """Return in which states the selected jobs are that the operation does not apply to."""
     counts = Counter(str(one.job.state) for one in refusals)
     return "left alone: " + ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
 
 
 def verb_data(plan: OperationPlan, refused: Iterable[Refusal], left: Iterable[Refusal]) -> Data:
-    """Return the data of ``-o json``."""
+    """Return everything; the contract of ``-o json``."""
+
+    def refusal_data(one: Refusal) -> Data:
+        return {
+            "key": one.job.path, "uuid": one.job.uuid, "index": one.job.index, "state": str(one.job.state),
+            "reason": one.reason, "hint": one.hint or None,
+        }  # fmt: skip
+
     return {
         "jobs": [
             {
@@ -79,13 +86,6 @@ def verb_data(plan: OperationPlan, refused: Iterable[Refusal], left: Iterable[Re
             }
             for step in plan.steps
         ],
-        "refused": [_refusal_data(one) for one in refused],
-        "left_alone": [_refusal_data(one) for one in left],
-    }  # fmt: skip
-
-
-def _refusal_data(one: Refusal) -> Data:
-    return {
-        "key": one.job.path, "uuid": one.job.uuid, "index": one.job.index, "state": str(one.job.state),
-        "reason": one.reason, "hint": one.hint or None,
+        "refused": [refusal_data(one) for one in refused],
+        "left_alone": [refusal_data(one) for one in left],
     }  # fmt: skip

@@ -1,9 +1,10 @@
-"""A plan as text: one line an action, the changes below it, a summary."""
+"""A plan as text: one line per action with its changes below, and a summary."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from reconciler.cli.context import Context
@@ -24,31 +25,29 @@ _FEW = 40
 
 
 def plan_lines(context: Context, plan: Plan) -> Iterator[str]:
-    """Yield the lines of a plan. Many alike jobs of a flow are shown as one line, unless --verbose."""
+    """Yield the lines of a plan. In a long plan, similar jobs of a flow share one line unless --verbose."""
     for refusal in plan.refusals:
         yield context.style(f"  ! refused: {refusal}", fg="red", bold=True)
     shorten = len(plan.effective) > _FEW and not context.options.verbose
     for action in grouped(plan.actions) if shorten else plan.actions:
-        yield _action_line(context, action)
+        action_type = ActionType.DEFER if action.is_deferred else action.type
+        symbol = "?" if action.build and action_type is ActionType.REPLACE else SYMBOLS[action_type]
+        line = f"{symbol:>4} {action.subject.lower():<4} {action.key}  ({action.reason})"
+        color = _COLORS.get(action_type)
+        yield context.style(line, fg=color) if color else line
         if _shows_changes(action) or context.options.verbose:
             yield from (_change_line(change) for change in action.changes)
 
 
-def _action_line(context: Context, action: Action) -> str:
-    action_type = ActionType.DEFER if action.is_deferred else action.type
-    symbol = "?" if action.build and action_type is ActionType.REPLACE else SYMBOLS[action_type]
-    line = f"{symbol:>4} {action.subject.lower():<4} {action.key}  ({action.reason})"
-    color = _COLORS.get(action_type)
-    return context.style(line, fg=color) if color else line
-
-
 def _change_line(change: Change) -> str:
-    where = ""
-    if change.provenance is not None:
-        found = change.provenance
-        place = f"{found['file']}:{found['line']}" if found["file"] else f"{found['kind']} {found['name']}"
-        where = f"   # {found['level']}: {place}"
+    origin = change.provenance
+    where = f"   # {origin['level']}: {origin_place(origin)}" if origin is not None else ""
     return f"            {change.field}: {plan_value(change.old)} -> {plan_value(change.new)}{where}"
+
+
+def origin_place(origin: Mapping[str, Any]) -> str:
+    """Return where a value is set: ``rules/a.yaml:7``, or the manifest if its file is unknown."""
+    return f"{origin['file']}:{origin['line']}" if origin["file"] else f"{origin['kind']} {origin['name']}"
 
 
 def plan_value(value: Any) -> str:
@@ -57,27 +56,17 @@ def plan_value(value: Any) -> str:
 
 
 def grouped(actions: Iterable[Action]) -> Iterator[Action]:
-    """Join runs of the same verb on jobs of the same flow for the same reason into one action."""
-    run: list[Action] = []
-    for action in actions:
-        if run and not _alike(run[-1], action):
-            yield _joined(run)
-            run = []
-        run.append(action)
-    if run:
-        yield _joined(run)
+    """Join consecutive actions on jobs of one flow that only differ in the job: ``flow/{a, b}``."""
 
+    def similarity(action: Action) -> object:
+        if action.subject is not Subject.JOB:
+            return id(action)  # never joined
+        values = [(change.field, str(change.old), str(change.new)) for change in action.changes]
+        shown = values if _shows_changes(action) else []
+        return (action.type, action.reason, action.key.partition("/")[0], shown)
 
-def _alike(one: Action, other: Action) -> bool:
-    if one.subject is not Subject.JOB or other.subject is not Subject.JOB:
-        return False
-    return _kind_of(one) == _kind_of(other)
-
-
-def _kind_of(action: Action) -> tuple[object, ...]:
-    values = [(change.field, str(change.old), str(change.new)) for change in action.changes]
-    shown = values if _shows_changes(action) else []
-    return (action.type, action.reason, action.key.partition("/")[0], shown)
+    for _, run in itertools.groupby(actions, similarity):
+        yield _joined(list(run))
 
 
 def _shows_changes(action: Action) -> bool:
@@ -108,14 +97,14 @@ _WORDS = (
 
 
 def summary_line(context: Context, plan: Plan, *, compared: bool = False) -> str:
-    """Return the one line that sums a plan up; ``compared`` with its base, not with the store."""
+    """Return the last line of a plan. ``compared`` is for a plan from its base, not from the store."""
     name = f"{plan.base}..{plan.revision}" if compared else plan.revision
     line = f"{name}: {summary_text(plan)}"
     return context.style(line, bold=True) if plan.effective else line
 
 
 def summary_text(plan: Plan) -> str:
-    """Return how many flows and jobs a plan changes, by what is done to them."""
+    """Return how many flows and jobs the plan submits, replaces, patches ...; or ``no changes``."""
     waiting = f"; {many(len(plan.waiting), 'job')} with a deferred change" if plan.waiting else ""
     if not plan.effective:
         return f"no changes{waiting}"
@@ -135,7 +124,7 @@ def summary_text(plan: Plan) -> str:
 
 
 def cost_line(cost: Cost) -> str | None:
-    """Return the one line that sums a cost up; None if nothing is known of it."""
+    """Return a summary of the cost on one line; None if nothing is known about it."""
     if not cost.known:
         return None
     parts = []
@@ -145,23 +134,19 @@ def cost_line(cost: Cost) -> str | None:
     if cost.unknown:
         parts.append(f"unknown for {many(cost.unknown, 'job')}")
     if cost.patched:
-        parts.append(_patched_text(cost))
+        sign = "+" if cost.after >= cost.before else "-"
+        difference = f"{sign}{hours(abs(cost.after - cost.before))}"
+        parts.append(
+            f"{hours(cost.before)} -> {hours(cost.after)} core-h ({difference}) "
+            f"for {many(cost.patched, 'patched job')}"
+        )
     if cost.patched_unknown:
         parts.append(f"unknown for {many(cost.patched_unknown, 'patched job')}")
     return f"cost: {', '.join(parts)}"
 
 
-def _patched_text(cost: Cost) -> str:
-    difference = cost.after - cost.before
-    sign = "+" if difference >= 0 else "-"
-    return (
-        f"{hours(cost.before)} -> {hours(cost.after)} core-h ({sign}{hours(abs(difference))}) "
-        f"for {many(cost.patched, 'patched job')}"
-    )
-
-
 def hours(value: float) -> str:
-    """Return hours as people read them: few digits for few, no fractions for many."""
+    """Return hours for people: about two digits, and no fraction from 100 hours on."""
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"

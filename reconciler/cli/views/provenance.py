@@ -1,4 +1,4 @@
-"""Where values come from, as data: level, file, line, commit, author, date."""
+"""Where a value of a run config comes from, as data and text: level, file, line, commit, author, date."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from reconciler.plan.checks import worker_defaults
 from reconciler.plan.configs import FlowConfigs, content_origin
 from reconciler.plan.explain import Decision, decisions, escalation, without_revision
 
-_NOBODY: Data = {"commit": None, "author": None, "time": None, "summary": None}
+_UNKNOWN_AUTHOR: Data = {"commit": None, "author": None, "time": None, "summary": None}
 
 
 class Provenance:
-    """Looks values up in the revision that was applied last, and in its history."""
+    """Finds the origin of values in the revision that was applied last, and their authors in its history."""
 
     def __init__(self, context: Context, store: Store) -> None:
         from reconciler.loop import Session
@@ -38,7 +38,7 @@ class Provenance:
         self.defaults = worker_defaults(self.desired)
 
     def configs(self, flow: str) -> FlowConfigs | None:
-        """Return who resolves the run configs of a flow; None if the revision does not have it."""
+        """Return the resolver of a flow's run configs; None if the revision does not have the flow."""
         found = self.desired.flows.get(flow)
         return FlowConfigs(self.desired, found, self.defaults) if found is not None else None
 
@@ -54,7 +54,10 @@ class Provenance:
         return {"value": setting.shown} | self.of_origin(setting.origin)
 
     def of_escalation(self, record: JobRecord, decisions: Iterable[Decision]) -> Data | None:
-        """Return what retries made of the resources of a job, and who set these retries; None if nothing."""
+        """Return the resources of a job as its retries escalated them; None if nothing is escalated.
+
+        ``after`` lists the causes of the failures, ``by`` is the setting that gave the retries.
+        """
         grown = escalation(record)
         retries = next((one.in_effect for one in decisions if one.field == "retries"), None)
         if grown is None or retries is None:
@@ -65,9 +68,9 @@ class Provenance:
         }  # fmt: skip
 
     def of_content(self, setting: Setting) -> Data:
-        """Return where the ExecConfig stands that a setting names, and who changed it last."""
+        """Return the place of the ExecConfig that a setting names, and who changed it last."""
         found = self.of_origin(content_origin(setting))
-        return {key: found[key] for key in ("kind", "name", "file", "line", *_NOBODY)}
+        return {key: found[key] for key in ("kind", "name", "file", "line", *_UNKNOWN_AUTHOR)}
 
     def of_origin(self, origin: Origin) -> Data:
         """Return an origin with its place and its author."""
@@ -75,17 +78,17 @@ class Provenance:
         key = f"{origin.kind}/{origin.name}"
         if origin.kind == Kind.OVERRIDE_RULE and key in self.desired.manifests:
             order = self.desired.manifests[key].spec.get("order", RuleSpec(set={}).order)
-        return self.desired.provenance(origin) | {"order": order} | self._person(key, origin.pointer)
-
-    def _person(self, key: str, pointer: str) -> Data:
         manifest, commit = self.desired.manifests.get(key), self._commit_of(key)
-        who = self.authors.of(commit, manifest, pointer) if manifest is not None and commit else None
-        if who is None:
-            return _NOBODY
-        return {"commit": who.commit, "author": who.author, "time": who.time, "summary": who.summary}
+        found = self.authors.of(commit, manifest, origin.pointer) if manifest is not None and commit else None
+        author = _UNKNOWN_AUTHOR
+        if found is not None:
+            author = {
+                "commit": found.commit, "author": found.author, "time": found.time, "summary": found.summary
+            }  # fmt: skip
+        return self.desired.provenance(origin) | {"order": order} | author
 
     def _commit_of(self, key: str) -> str | None:
-        """Return where to look a document up: the last good version of a broken one is in an older commit."""
+        """Return the commit that has the document: an older one if its last good version is in force."""
         head = self.desired.revision.commit
         if key not in self.desired.stale:
             return head
@@ -100,12 +103,12 @@ def _revision(context: Context, commit: str) -> Any:
     except InputError as error:
         raise InputError(
             f"the commit that was applied last, {commit[:12]}, is not in this repository",
-            hint="was its history rewritten? give the right --repo, or run `reconcile --once` first",
+            hint="if history was rewritten, run `reconcile --once` first; otherwise give the right --repo",
         ) from error
 
 
 def place_text(found: Data) -> str:
-    """Return ``rules/a.yaml:7``, or that it has gone."""
+    """Return ``rules/a.yaml:7``, or that the revision no longer has it."""
     return f"{found['file']}:{found['line']}" if found["file"] else "no longer in the revision"
 
 
@@ -118,9 +121,10 @@ def person_text(found: Data) -> str:
 
 
 def level_text(found: Data) -> str:
-    """Return ``rule urgent (order 100)``, ``flow eos-al``; of an ExecConfig's content ``ExecConfig vasp``.
+    """Return the level with its name: ``rule urgent (order 100)``, ``flow eos-al``, ``ExecConfig vasp``.
 
-    What a job has from its generator was given to that by a level of its own: ``generator: flow eos-al``.
+    A value inherited from the generator shows the level that gave it to the generator:
+    ``generator: flow eos-al``.
     """
     if found["kind"] == Kind.EXEC_CONFIG:
         return f"{found['kind']} {found['name']}"
@@ -140,7 +144,7 @@ _LEVEL_OF = {
 
 
 def value_text(value: Any) -> str:
-    """Return a value as people write it."""
+    """Return a value as a user would write it in a manifest."""
     if value is None:
         return "(none)"
     return value if isinstance(value, str) else json.dumps(value)

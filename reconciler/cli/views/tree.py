@@ -1,4 +1,4 @@
-"""Flows as trees: below each its jobs, and below a job what it generated."""
+"""Flows as trees: the jobs of a flow below it, and generated jobs below their generator."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TREE_COLUMNS = (("name", "state", "worker", "message"), ("function", "uuid", "in
 Row = dict[str, Any]
 
 _FEW = 40
-"""As many alike jobs side by side are shown one by one."""
+"""Up to this number, sibling jobs that generated nothing are all shown."""
 
 _FIRST, _NEWS = 5, 10
-"""Of more than that: the first ones, and so many that run or failed."""
+"""Of more siblings, this many of the first ones are shown, and this many that failed or run."""
 
 
 class TreeSymbols(msgspec.Struct, frozen=True):
-    """What the lines of a tree are drawn with."""
+    """The characters that draw a tree."""
 
     middle: str
     last: str
@@ -40,7 +40,7 @@ ASCII = TreeSymbols("|- ", "`- ", "|  ", "   ", "...")
 
 
 def tree_symbols() -> TreeSymbols:
-    """Return the symbols that stdout can show."""
+    """Return box-drawing characters, or ASCII if stdout cannot encode them."""
     try:
         "".join(msgspec.structs.astuple(BOXES)).encode(sys.stdout.encoding or "ascii")
     except (LookupError, UnicodeEncodeError):
@@ -51,12 +51,12 @@ def tree_symbols() -> TreeSymbols:
 def tree_rows(
     flow: Row, members: Sequence[JobRecord], drawn: TreeSymbols, *, everything: bool
 ) -> Iterator[Row]:
-    """Yield the rows of a table: the flow, as ``get flows`` has it, and its current jobs as a tree below it.
+    """Yield the rows of a table: the flow, a row of ``get flows``, and its current jobs as a tree below it.
 
-    Of many jobs side by side that generated nothing only some are shown, unless ``everything`` is asked for.
+    Of many sibling jobs that generated nothing only some are shown, unless ``everything`` is true.
     """
     yield _row(flow["name"], flow["health"], message=flow["reason"])
-    # No recursion: a job may be the thousandth that one generated the other.
+    # A stack instead of recursion: a chain of generated jobs may be longer than Python's recursion limit.
     waiting = _under("", job_tree(members), drawn, everything=everything)
     while waiting:
         row, below, line = waiting.pop()
@@ -69,7 +69,7 @@ Waiting = list[tuple[Row, list[Branch], str]]
 
 
 def _under(line: str, branches: Sequence[Branch], drawn: TreeSymbols, *, everything: bool) -> Waiting:
-    """Return the rows below a line, the last first: each with what is below it, and how that begins."""
+    """Return the rows below a line, the last one first: each with its branches and their prefix."""
     shown, left_out = (branches, []) if everything else _shorter(branches)
     found: Waiting = []
     for number, branch in enumerate(shown, 1):
@@ -85,7 +85,7 @@ def _under(line: str, branches: Sequence[Branch], drawn: TreeSymbols, *, everyth
 
 
 def _shorter(branches: Sequence[Branch]) -> tuple[list[Branch], list[Branch]]:
-    """Return which branches to show and which to count, in their order."""
+    """Return the branches to show and those to only count, in their order."""
     leaves = [branch for branch in branches if not branch.below]
     if len(leaves) <= _FEW:
         return list(branches), []
@@ -97,7 +97,7 @@ def _shorter(branches: Sequence[Branch]) -> tuple[list[Branch], list[Branch]]:
 
 
 def _job_row(job: JobRecord, line: str) -> Row:
-    # On one line before it is drawn: a line break in a name must not break the tree.
+    # ``cell_text`` removes line breaks, which would break the tree.
     name = f"{line}{cell_text(job.key)}"
     worker = job.config.value("worker")
     return _row(name, str(job.state), worker=worker, message=_message(job)) | {
@@ -113,7 +113,7 @@ def _row(name: str, state: str | None, *, message: str | None, worker: str | Non
 
 
 def _message(job: JobRecord) -> str | None:
-    """Return what is special about a job: it is cancelled, stuck or failed, or a change waits for it."""
+    """Return why a job is cancelled, stuck or failed, or its deferred change; None for other jobs."""
     if job.cancel is not None:
         return f"cancelling: {job.cancel}"
     if job.stuck:
