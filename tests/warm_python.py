@@ -41,7 +41,7 @@ IMPORTED = (
     "reconciler.cli.describe",
     "reconciler.cli.get",
     "reconciler.cli.plan",
-    "reconciler.cli.views.narrator",
+    "reconciler.cli.views.terminal_reporter",
     "reconciler.desired.yaml.reader",
     "reconciler.desired.schemas",
     "reconciler.build.construct",

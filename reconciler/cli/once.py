@@ -52,7 +52,7 @@ def run(
 
             return reconcile_pass(context, Session(source, store, revision), limit, allow_prune=allow_prune)
     if outcome.warnings:
-        from reconciler.cli.views.narrator import show_diagnostics
+        from reconciler.cli.views.terminal_reporter import show_diagnostics
 
         show_diagnostics(context, outcome.warnings)
     context.detail("0 files parsed")
@@ -95,11 +95,11 @@ def reconcile_pass(
     ``limit`` is for how many seconds to wait for the jobs. What all that takes is imported only here: see
     the test of the no-op.
     """
-    from reconciler.cli.views.narrator import Narrator
+    from reconciler.cli.views.terminal_reporter import TerminalReporter
     from reconciler.loop import reconcile_once
 
-    with Narrator(context) as narrator:
-        done = reconcile_once(session, narrator, allow_prune=allow_prune, wait=limit, check=check)
+    with TerminalReporter(context) as reporter:
+        done = reconcile_once(session, reporter, allow_prune=allow_prune, wait=limit, check=check)
     if done.plan is None and check is not None:
         click.echo(f"{session.revision}: nothing to do")
     context.detail(f"{many(session.parsed_files, 'file')} parsed")

@@ -13,8 +13,8 @@ import msgspec
 from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
 from reconciler.cli.views.listing import echo_data
-from reconciler.cli.views.narrator import show_diagnostics
 from reconciler.cli.views.plan_text import cost_line, plan_lines, summary_line
+from reconciler.cli.views.terminal_reporter import show_diagnostics
 from reconciler.errors import ExitCode, InputError
 
 if TYPE_CHECKING:  # the shell asks for completions at every key: what makes a plan is imported when used

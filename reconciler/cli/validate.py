@@ -11,7 +11,7 @@ import click
 from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
 from reconciler.cli.views.listing import echo_data
-from reconciler.cli.views.narrator import show_diagnostics
+from reconciler.cli.views.terminal_reporter import show_diagnostics
 from reconciler.cli.views.words import many
 from reconciler.errors import ExitCode
 from reconciler.model.desired import DesiredState

@@ -33,7 +33,7 @@ def command(
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT."""
     from reconciler.actual.state_dir import Lease, require_local
-    from reconciler.cli.views.log_text import start_log
+    from reconciler.cli.views.log_reporter import start_log
     from reconciler.watch.daemon import acquire_lease
     from reconciler.watch.log import log_event
     from reconciler.watch.signals import Signals
@@ -54,7 +54,7 @@ def command(
 def _run(
     context: Context, store: Store, signals: Signals, manager: ServiceManager, interval: float | None
 ) -> None:
-    from reconciler.cli.views.log_text import LogReporter
+    from reconciler.cli.views.log_reporter import LogReporter
     from reconciler.desired.source.git import is_remote
     from reconciler.watch.daemon import Daemon
     from reconciler.watch.source_thread import SourceSettings

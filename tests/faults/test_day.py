@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.cli.context import Context, Options
-from reconciler.cli.views.log_text import LogReporter
+from reconciler.cli.views.log_reporter import LogReporter
 from reconciler.execution.worker.access import Accesses
 from reconciler.execution.worker.remote_cache import RemoteCaches
 from reconciler.loop import open_outputs, worker_runner

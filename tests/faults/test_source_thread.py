@@ -13,7 +13,7 @@ import pytest
 from reconciler.actual.daemon_requests import Answer, Requests
 from reconciler.build import process as build_process
 from reconciler.cli.context import Context, Options
-from reconciler.cli.views.log_text import LogReporter
+from reconciler.cli.views.log_reporter import LogReporter
 from reconciler.desired.source.git import Source
 from reconciler.errors import WorldError
 from reconciler.model.actions import Plan

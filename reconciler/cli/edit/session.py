@@ -13,7 +13,7 @@ from reconciler.actual.store import Store
 from reconciler.cli.context import Context, mute_stdout, opened
 from reconciler.cli.plan import print_planned
 from reconciler.cli.planning import Planned
-from reconciler.cli.views.narrator import show_diagnostics
+from reconciler.cli.views.terminal_reporter import show_diagnostics
 from reconciler.cli.views.words import many
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.worktree import FileEdit, Upstream, WorkTree

@@ -33,7 +33,7 @@ def show_diagnostics(context: Context, diagnostics: Sequence[Diagnostic]) -> Non
         click.echo(", ".join(counts), err=True)
 
 
-class Narrator:
+class TerminalReporter:
     """Shows what the loop reports (a ``Watcher``): narration on stderr, the plan on stdout."""
 
     def __init__(self, context: Context) -> None:
@@ -41,7 +41,7 @@ class Narrator:
         self.bar: Any = None
         self.task: Any = None
 
-    def __enter__(self) -> Narrator:
+    def __enter__(self) -> TerminalReporter:
         return self
 
     def __exit__(self, *_: object) -> None:
