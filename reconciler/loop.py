@@ -52,6 +52,7 @@ from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import ParsedFile
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState, AppliedConfig, Outcome
 from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.plan.planner import make_plan
@@ -413,7 +414,12 @@ def open_outputs(store: Store, config: AppliedConfig) -> Outputs:
 def _without_unbuilt(plan: Plan, failures: Sequence[Diagnostic]) -> Plan:
     """Turn flows that could not be built into flows that wait, so that the others proceed."""
     actions = tuple(
-        Action(type=ActionType.KEEP, subject=Subject.FLOW, key=action.key, reason="waits: it cannot be built")
+        Action(
+            type=ActionType.KEEP,
+            subject=Subject.FLOW,
+            key=action.key,
+            reason=Reason(ReasonCode.WAITS, {"why": "it cannot be built"}),
+        )
         if action.build
         else action
         for action in plan.actions

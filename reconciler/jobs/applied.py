@@ -47,7 +47,9 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
 
 def _out_of_sync(desired: DesiredState, plan: Plan) -> dict[str, str]:
     """Return why flows are not what the revision wants."""
-    kept = {a.key: a.reason for a in plan.actions if a.type is ActionType.KEEP and a.subject is Subject.FLOW}
+    kept = {
+        a.key: str(a.reason) for a in plan.actions if a.type is ActionType.KEEP and a.subject is Subject.FLOW
+    }
     return kept | {name: f"last good version kept: {reason}" for name, reason in desired.invalid.items()}
 
 

@@ -24,6 +24,7 @@ from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.keys import job_id
 from reconciler.model.operations import RERUN_BY_TOKEN
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.plan.interpreter import (
@@ -93,7 +94,7 @@ class PlanApplication:
 
     def _flow(self, action: Action) -> None:
         note_flow(
-            self.writer, action.key, str(action.type), action.reason, self.now,
+            self.writer, action.key, str(action.type), str(action.reason), self.now,
             revision=self.plan.revision, changes=list(action.changes),
         )  # fmt: skip
         match action.type:
@@ -168,7 +169,7 @@ class PlanApplication:
     def _job(self, action: Action) -> None:
         match action.type:
             case ActionType.SUBMIT if action.record is not None:
-                self._run_again(action.record, action.reason)
+                self._run_again(action.record, str(action.reason))
             case ActionType.SUBMIT | ActionType.REPLACE:
                 self._leave(action)
                 self._submit(action)
@@ -197,7 +198,7 @@ class PlanApplication:
         self.writer.put_job(record)
         self.touched.append(record.id)
         note(
-            self.writer, record, "Submitted", action.reason, self.now,
+            self.writer, record, "Submitted", str(action.reason), self.now,
             revision=self.plan.revision, changes=list(action.changes),
         )  # fmt: skip
         if flow.spec.suspend and record.state is JobState.WAITING:
@@ -224,9 +225,9 @@ class PlanApplication:
             return
         patched = patched_job(job, plan, action.changes, self.plan.revision, self.now)
         if patched.wanted is not None:
-            kind, message = "Deferred", f"{job.state} is not editable; applied as soon as it is"
+            kind, message = "Deferred", str(Reason(ReasonCode.NOT_EDITABLE, {"state": job.state}))
         else:
-            kind, message = "Patched" if job.editable else "Deferred", action.reason
+            kind, message = "Patched" if job.editable else "Deferred", str(action.reason)
         note(
             self.writer, patched, kind, message, self.now,
             revision=self.plan.revision, changes=list(action.changes),

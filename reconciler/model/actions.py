@@ -9,6 +9,7 @@ import msgspec
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.desired import DesiredFlow
 from reconciler.model.flows import BuiltJob
+from reconciler.model.reasons import Reason
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Layer
@@ -63,7 +64,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     type: ActionType
     subject: Subject
     key: str
-    reason: str
+    reason: Reason
     changes: tuple[Change, ...] = ()
     build: bool = False
     flow: DesiredFlow | None = None

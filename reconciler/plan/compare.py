@@ -15,6 +15,7 @@ import msgspec
 from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
 from reconciler.model.flows import BuiltFlow, BuiltJob, digest
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState, JobRecord
 from reconciler.model.run_config import Rule
 from reconciler.model.settings import Layer
@@ -145,7 +146,7 @@ def _add_head(
 
 # what cannot be known -------------------------------------------------------------------------------------
 
-NOTE = "its jobs are known only once it is built, and so what changes for them"
+NOTE = Reason(ReasonCode.JOBS_UNKNOWN)
 
 
 def _sources(desired: DesiredState, name: str) -> list[Any]:
@@ -171,7 +172,9 @@ def _with_notes(plan: Plan, flows: Collection[str]) -> Plan:
     for action in plan.actions:
         if action.subject is Subject.FLOW and action.key in left:
             left.remove(action.key)
-            action = msgspec.structs.replace(action, reason=f"{action.reason}; {NOTE}")
+            action = msgspec.structs.replace(
+                action, reason=msgspec.structs.replace(action.reason, also=(NOTE,))
+            )
         actions.append(action)
     notes = [
         Action(type=ActionType.KEEP, subject=Subject.FLOW, key=name, reason=NOTE) for name in sorted(left)

@@ -10,6 +10,7 @@ from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.actions import Action, ActionType, Subject
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import OnChange
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState, Change, FlowRecord
 from reconciler.model.settings import Layer, Setting
 from reconciler.plan.configs import FlowConfigs
@@ -76,7 +77,12 @@ class FlowPlanner:
         return None if self.record is None or self.record.removed else self.record
 
     def _action(
-        self, action_type: ActionType, reason: str, changes: tuple[Change, ...] = (), *, build: bool = False
+        self,
+        action_type: ActionType,
+        reason: Reason,
+        changes: tuple[Change, ...] = (),
+        *,
+        build: bool = False,
     ) -> Action:
         return Action(
             type=action_type, subject=Subject.FLOW, key=self.flow.name, reason=reason, changes=changes,
@@ -85,8 +91,8 @@ class FlowPlanner:
 
     # flows that stay as they are ----------------------------------------------------------------------
 
-    def _waits(self, reason: str) -> Action:
-        return self._action(ActionType.KEEP, f"waits: {reason}")
+    def _waits(self, why: str) -> Action:
+        return self._action(ActionType.KEEP, Reason(ReasonCode.WAITS, {"why": why}))
 
     def _impossible(self, problems: list[Diagnostic]) -> list[Action]:
         self.diagnostics += problems
@@ -110,15 +116,15 @@ class FlowPlanner:
             return self._impossible(self.jobs.problems)
         self.diagnostics += self.jobs.warnings
         self.restated = self.jobs.restated
-        reason = "the flow changed, and on_change is hold: it keeps running as submitted"
         waiting = self.jobs.why_wait(reruns)
         if waiting is not None:
             return [
-                self._action(ActionType.KEEP, f"{reason}; it is not run again: {waiting}"),
+                self._action(ActionType.KEEP, Reason(ReasonCode.RERUN_HELD_BACK, {"why": waiting})),
                 *self._all_but_content(),
                 *patches,
             ]
-        return [self._action(ActionType.KEEP, reason), *self._all_but_content("content"), *patches, *reruns]
+        held = self._action(ActionType.KEEP, Reason(ReasonCode.HELD_BACK))
+        return [held, *self._all_but_content("content"), *patches, *reruns]
 
     def _reruns(self, actions: Sequence[Action]) -> list[Action]:
         """Return the jobs that run again since ``spec.rerun`` is new; ``actions`` is what else happens."""
@@ -140,11 +146,13 @@ class FlowPlanner:
             held = new_flow_held_by(self.configs)
             if held is not None:
                 return [self._waits(held)]
-            reason = "new flow" if self.record is None else "the flow is wanted again"
-            return [self._action(ActionType.SUBMIT, reason, build=True), *new_jobs(self.configs)]
-        reason = "its content, code or files changed: to be rebuilt, then job by job"
+            return [self._action(ActionType.SUBMIT, self._why_new(), build=True), *new_jobs(self.configs)]
+        reason = Reason(ReasonCode.TO_BE_REBUILT)
         foreseen = foreseen_jobs(self.configs, self.records, self.affected) if self.foreseeable else ()
         return [self._action(ActionType.REPLACE, reason, build=True), *foreseen]
+
+    def _why_new(self) -> Reason:
+        return Reason(ReasonCode.NEW_FLOW if self.record is None else ReasonCode.FLOW_WANTED_AGAIN)
 
     def _suspicions(self) -> Iterator[Diagnostic]:
         """Jobs that only code knows may say other things than their flow: sure after the build."""
@@ -157,13 +165,11 @@ class FlowPlanner:
     def _flow_action(self) -> Iterator[Action]:
         record = self._live
         if record is None:
-            yield self._action(
-                ActionType.SUBMIT, "new flow" if self.record is None else "the flow is wanted again"
-            )
+            yield self._action(ActionType.SUBMIT, self._why_new())
             return
         changes = tuple(self._flow_changes(record))
         if changes:
-            yield self._action(ActionType.PATCH, "the flow's manifest changed", changes)
+            yield self._action(ActionType.PATCH, Reason(ReasonCode.FLOW_CHANGED), changes)
 
     def _all_but_content(self, *but: str) -> Iterator[Action]:
         """The jobs of a flow that stays as submitted follow its run config; so do those they generate.
@@ -175,7 +181,7 @@ class FlowPlanner:
         changes = tuple(self._flow_changes(record)) if record is not None else ()
         changes = tuple(change for change in changes if change.field not in but)
         if record is not None and changes:
-            action = self._action(ActionType.PATCH, "the flow's manifest changed", changes)
+            action = self._action(ActionType.PATCH, Reason(ReasonCode.FLOW_CHANGED), changes)
             yield msgspec.structs.replace(action, build_key=record.build_key)
 
     def _flow_changes(self, record: FlowRecord) -> Iterator[Change]:

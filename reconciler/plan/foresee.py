@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from reconciler.model.actions import Action, ActionType, Subject
 from reconciler.model.desired import DesiredState, PreviewJob
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState, Change, JobRecord
 from reconciler.model.run_config import JobFacts, RunConfig
 from reconciler.plan.configs import FlowConfigs
@@ -43,7 +44,7 @@ def _changed(job: PreviewJob, before: Mapping[str, str]) -> bool:
 def new_jobs(configs: FlowConfigs) -> Iterator[Action]:
     """Yield the jobs of a flow that is new or wanted again."""
     for job in configs.flow.preview:
-        yield _foreseen(configs, ActionType.SUBMIT, job.key, "new flow", _all_of(configs, job))
+        yield _foreseen(configs, ActionType.SUBMIT, job.key, ReasonCode.NEW_FLOW, _all_of(configs, job))
 
 
 def new_flow_held_by(configs: FlowConfigs) -> str | None:
@@ -69,25 +70,24 @@ def foreseen_jobs(
         yield from _one(configs, job, known.pop(job.key, None), affected)
     for record in known.values():
         action_type = ActionType.FORGET if record.ended else ActionType.CANCEL
-        yield _foreseen(configs, action_type, record.key, "no longer part of the flow", ())
+        yield _foreseen(configs, action_type, record.key, ReasonCode.LEFT_FLOW, ())
 
 
 def _one(
     configs: FlowConfigs, job: PreviewJob, record: JobRecord | None, affected: Collection[str]
 ) -> Iterator[Action]:
     if record is None:
-        yield _foreseen(configs, ActionType.SUBMIT, job.key, "new job", _all_of(configs, job))
+        yield _foreseen(configs, ActionType.SUBMIT, job.key, ReasonCode.NEW_JOB, _all_of(configs, job))
         return
     changes = configs.changes(record.config, configs.of_preview(job))
     if f"{configs.flow.name}/{job.key}" in affected:
-        reason = "its content changed, or that of a job it needs"
-        yield _foreseen(configs, ActionType.REPLACE, job.key, reason, changes)
+        yield _foreseen(configs, ActionType.REPLACE, job.key, ReasonCode.CONTENT_CHANGED, changes)
         return
     if record.editable and record.name != job.name:
         changes += (Change("name", record.name, job.name),)
     if changes:
         action_type = ActionType.PATCH if record.editable else ActionType.DEFER
-        yield _foreseen(configs, action_type, job.key, "its run config changed", changes)
+        yield _foreseen(configs, action_type, job.key, ReasonCode.RUN_CONFIG_CHANGED, changes)
 
 
 def _all_of(configs: FlowConfigs, job: PreviewJob) -> tuple[Change, ...]:
@@ -95,9 +95,9 @@ def _all_of(configs: FlowConfigs, job: PreviewJob) -> tuple[Change, ...]:
 
 
 def _foreseen(
-    configs: FlowConfigs, action_type: ActionType, key: str, reason: str, changes: tuple[Change, ...]
+    configs: FlowConfigs, action_type: ActionType, key: str, code: ReasonCode, changes: tuple[Change, ...]
 ) -> Action:
     return Action(
-        type=action_type, subject=Subject.JOB, key=f"{configs.flow.name}/{key}", reason=reason,
+        type=action_type, subject=Subject.JOB, key=f"{configs.flow.name}/{key}", reason=Reason(code),
         changes=changes, build=True, flow=configs.flow,
     )  # fmt: skip

@@ -225,7 +225,7 @@ def superseded_job(job: JobRecord, reason: str, now: float) -> JobRecord:
 
 def why_superseded(action: Action) -> str:
     """Return the reason that the record of a job gets when it is cancelled."""
-    return "replaced by newer content" if action.type is ActionType.REPLACE else action.reason
+    return "replaced by newer content" if action.type is ActionType.REPLACE else str(action.reason)
 
 
 # the whole plan -------------------------------------------------------------------------------------------

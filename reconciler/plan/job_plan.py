@@ -11,6 +11,7 @@ from reconciler.model.actions import Action, ActionType, JobPlan, Subject
 from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.keys import Keys, job_id
 from reconciler.model.operations import RERUN_BY_TOKEN
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, KEPT, JobState
@@ -108,9 +109,10 @@ class JobPlanner:
         }
 
     def _submit(self, plan: JobPlan, record: JobRecord | None, replaced: JobRecord | None) -> Action:
-        action_type, reason = ActionType.SUBMIT, "new job" if self.jobs else "new flow"
+        action_type = ActionType.SUBMIT
+        reason = Reason(ReasonCode.NEW_JOB if self.jobs else ReasonCode.NEW_FLOW)
         if replaced is not None:
-            action_type, reason = ActionType.REPLACE, "its content changed, or that of a job it needs"
+            action_type, reason = ActionType.REPLACE, Reason(ReasonCode.CONTENT_CHANGED)
         elif record is not None:
             reason = _wanted_again(record)
         before = record if record is not None else replaced
@@ -194,7 +196,7 @@ class JobPlanner:
         if step is None and (record.wanted or record.config) == config and record.own == own:
             return
         action_type, reason = (
-            step if step is not None else (ActionType.KEEP, "the same values, from elsewhere")
+            step if step is not None else (ActionType.KEEP, Reason(ReasonCode.ORIGIN_CHANGED))
         )
         job = plan.job if plan is not None else as_built(record)
         action = Action(
@@ -214,14 +216,15 @@ def _run_again(record: JobRecord, patched: JobPlan | None) -> Action:
     plan = patched or JobPlan(as_built(record), record.own, record.wanted or record.config)
     return Action(
         type=ActionType.SUBMIT, subject=Subject.JOB, key=f"{record.flow}/{plan.job.key}", wanted=plan,
-        record=record, reason=f"spec.rerun changed, and it is {record.state}: runs again",
+        record=record, reason=Reason(ReasonCode.RERUN, {"state": record.state}),
     )  # fmt: skip
 
 
-def _wanted_again(record: JobRecord) -> str:
+def _wanted_again(record: JobRecord) -> Reason:
     if record.state in ACTIVE:
-        return f"wanted again; it is {record.state} and goes on"
-    return "wanted again" + ("; its result is still there" if record.state is JobState.COMPLETED else "")
+        return Reason(ReasonCode.ACTIVE_WANTED_AGAIN, {"state": record.state})
+    done = record.state is JobState.COMPLETED
+    return Reason(ReasonCode.RESULT_WANTED_AGAIN if done else ReasonCode.WANTED_AGAIN)
 
 
 def _made_it(generator: JobRecord | None, record: JobRecord) -> bool:
@@ -231,19 +234,20 @@ def _made_it(generator: JobRecord | None, record: JobRecord) -> bool:
     return generator.attempt == record.generator_attempt
 
 
-def _step(record: JobRecord, config: RunConfig, *, changed: bool) -> tuple[ActionType, str] | None:
+def _step(record: JobRecord, config: RunConfig, *, changed: bool) -> tuple[ActionType, Reason] | None:
     """Return whether a job is patched now, or later, or not at all; and why."""
     if not changed:
-        return (ActionType.PATCH, "the deferred change is undone") if record.wanted is not None else None
+        undone = ActionType.PATCH, Reason(ReasonCode.CHANGE_UNDONE)
+        return undone if record.wanted is not None else None
     if record.editable:
-        return ActionType.PATCH, "its run config changed"
+        return ActionType.PATCH, Reason(ReasonCode.RUN_CONFIG_CHANGED)
     if record.wanted is not None and record.wanted.same_values(config):
         return None
     return ActionType.DEFER, _not_editable(record)
 
 
-def _not_editable(record: JobRecord) -> str:
-    return f"{record.state} is not editable; applied as soon as it is"
+def _not_editable(record: JobRecord) -> Reason:
+    return Reason(ReasonCode.NOT_EDITABLE, {"state": record.state})
 
 
 def _waits_already(record: JobRecord) -> Action:
@@ -264,9 +268,8 @@ def _label_changes(record: JobRecord, job: BuiltJob) -> tuple[Change, ...]:
 
 
 def _leave(record: JobRecord) -> Action:
-    action_type, reason = ActionType.CANCEL, "no longer part of the flow"
-    if record.ended:
-        action_type, reason = ActionType.FORGET, f"{reason}; its record and output stay as history"
+    action_type = ActionType.FORGET if record.ended else ActionType.CANCEL
+    reason = Reason(ReasonCode.LEFT_FLOW_ENDED if record.ended else ReasonCode.LEFT_FLOW)
     return Action(type=action_type, subject=Subject.JOB, key=record.path, reason=reason, record=record)
 
 

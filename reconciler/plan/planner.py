@@ -8,6 +8,7 @@ from reconciler.diagnostics import Diagnostic
 from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Prune
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState, FlowRecord, JobRecord
 from reconciler.model.states import ACTIVE
 from reconciler.plan.checks import check_desired, unique, worker_defaults
@@ -105,10 +106,7 @@ def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
         if name in desired.flows or name in desired.invalid or record.orphaned:
             continue
         if record.protected and not record.removed:
-            reason = (
-                "removed from git, but protected; to remove it, first commit reconciler/prune: enabled for it"
-            )
-            yield _flow_action(ActionType.KEEP, name, reason)
+            yield _flow_action(ActionType.KEEP, name, ReasonCode.REMOVED_PROTECTED)
         else:
             yield from _remove(record, actual.jobs.get(name, []))
 
@@ -117,23 +115,21 @@ def _remove(record: FlowRecord, jobs: list[JobRecord]) -> Iterator[Action]:
     going_on = (job for job in jobs if job.current and (job.cancel is None or job.again))
     unfinished = [job for job in going_on if not job.ended]
     if record.prune is Prune.ORPHAN:
-        yield _flow_action(
-            ActionType.FORGET, record.name, "removed from git; prune: orphan leaves its jobs alone"
-        )
+        yield _flow_action(ActionType.FORGET, record.name, ReasonCode.REMOVED_ORPHANED)
         return
     if record.prune is Prune.DELETE and not any(job.state in ACTIVE for job in jobs):
-        yield _flow_action(ActionType.FORGET, record.name, "removed from git; prune: delete")
+        yield _flow_action(ActionType.FORGET, record.name, ReasonCode.REMOVED_DELETED)
     elif not record.removed:
-        yield _flow_action(ActionType.CANCEL, record.name, "removed from git")
+        yield _flow_action(ActionType.CANCEL, record.name, ReasonCode.REMOVED)
         for job in unfinished:
             yield Action(
                 type=ActionType.CANCEL,
                 subject=Subject.JOB,
                 key=job.path,
-                reason="its flow was removed",
+                reason=Reason(ReasonCode.FLOW_REMOVED),
                 record=job,
             )
 
 
-def _flow_action(action_type: ActionType, name: str, reason: str) -> Action:
-    return Action(type=action_type, subject=Subject.FLOW, key=name, reason=reason)
+def _flow_action(action_type: ActionType, name: str, code: ReasonCode) -> Action:
+    return Action(type=action_type, subject=Subject.FLOW, key=name, reason=Reason(code))

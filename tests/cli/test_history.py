@@ -18,6 +18,7 @@ from reconciler.errors import InputError
 from reconciler.jobs.applied import flow_actions, note_revision
 from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import Revision
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import AppliedRevision, Event, FlowActions
 from tests.cli.members import member, put
 from tests.cli.test_json import validate
@@ -29,7 +30,10 @@ COMMIT = CommitInfo("c" * 40, (), AUTHOR, 5.0, "a subject")
 
 def action(action_type: ActionType, key: str) -> Action:
     return Action(
-        type=action_type, subject=Subject.JOB if "/" in key else Subject.FLOW, key=key, reason="why"
+        type=action_type,
+        subject=Subject.JOB if "/" in key else Subject.FLOW,
+        key=key,
+        reason=Reason(ReasonCode.NEW_JOB),
     )
 
 

@@ -25,6 +25,7 @@ from reconciler.diagnostics import Diagnostic, Location, Severity
 from reconciler.errors import InputError
 from reconciler.loop import Session
 from reconciler.model.actions import Action, ActionType, Plan, Subject
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import Change
 from reconciler.model.states import JobState
 from reconciler.plan.core_hours import UNKNOWN, ResourceRequest
@@ -38,7 +39,13 @@ PLACE = {"level": "rule", "kind": "OverrideRule", "name": "r", "file": "rules/r.
 
 def action(action_type: ActionType, key: str, *changes: Change, reason: str = "why") -> Action:
     subject = Subject.JOB if "/" in key else Subject.FLOW
-    return Action(type=action_type, subject=subject, key=key, reason=reason, changes=changes)
+    return Action(
+        type=action_type,
+        subject=subject,
+        key=key,
+        reason=Reason(ReasonCode.WAITS, {"why": reason}),
+        changes=changes,
+    )
 
 
 def plan(*actions: Action, **fields: object) -> Plan:

@@ -120,7 +120,7 @@ class Table:
         """Why the flow waits; None if it goes ahead."""
         for action in self.plan().actions:
             if action.subject is Subject.FLOW and action.key == flow and action.type is ActionType.KEEP:
-                return action.reason
+                return str(action.reason)
         return None
 
     def run_configs(self, flow: str = "arithmetic") -> dict[str, dict[str, Value | None]]:

@@ -17,6 +17,7 @@ import pytest
 from reconciler.jobs.job_json import JobResponse
 from reconciler.loop import reconcile_once
 from reconciler.model.actions import Plan
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, EDITABLE, JobState
 from tests.conformance.edits_cases import base_files, rule
@@ -106,14 +107,14 @@ def check_deferred(world: EditWorld, field: str) -> None:
         path = path_of(state)
         assert told(plan.effective)[f"Defer {path}"] == {field: (old, new)}
         action = next(one for one in plan.actions if one.key == path)
-        assert action.reason == f"{state} is not editable; applied as soon as it is"
+        assert action.reason == Reason(ReasonCode.NOT_EDITABLE, {"state": state})
         job = world.job(path)
         assert held(job) == held(before[path])
         assert (
             job.wanted is not None and shown(msgspec.structs.replace(job, config=job.wanted), field) == value
         )
         deferred = world.events(path)[-1]
-        assert (deferred.type, deferred.message) == ("Deferred", action.reason)
+        assert (deferred.type, deferred.message) == ("Deferred", str(action.reason))
     assert len(plan.effective) == len(STATES), "nothing else is done"
     for state in sorted(ACTIVE):
         check_applied_once_editable(world, path_of(state), field, value)

@@ -15,6 +15,7 @@ import pytest
 from reconciler.actual.view import View
 from reconciler.jobs.outputs import EmbeddedOutputs
 from reconciler.loop import Session
+from reconciler.model.reasons import ReasonCode
 from tests.execution.support import World, eventually, processes_below
 from tests.loop.growing import Tree, grown, log, plan, settle
 from tests.support import Reconcile, Repository, minimal_project
@@ -142,10 +143,8 @@ def test_protection_outlives_its_own_annotation_until_it_is_taken_back(world: Re
     kept = plan(world)
     assert not kept.effective and not kept.refusals
     (reason,) = (action.reason for action in kept.actions if action.key == "f")
-    assert reason == (
-        "removed from git, but protected; to remove it, first commit reconciler/prune: enabled for it"
-    )
-    assert world.view(View.config).out_of_sync["f"] == reason
+    assert reason.code is ReasonCode.REMOVED_PROTECTED
+    assert world.view(View.config).out_of_sync["f"] == str(reason)
     world.gate.touch()
     world.run()
     assert world.states("f/done", "f/born", "f/runs", "f/after") == ["COMPLETED"] * 4

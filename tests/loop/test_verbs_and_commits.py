@@ -17,6 +17,7 @@ from reconciler.jobs.responses import fail
 from reconciler.jobs.transitions import move
 from reconciler.model.actions import Action, Subject
 from reconciler.model.operations import JobOperation
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.plan.operations import OperationPlanner
@@ -163,9 +164,9 @@ class TestToken:
         assert campaign.states() == "FAILED WAITING COMPLETED USER_STOPPED"
         done = campaign.reconcile("rerun: one")
         assert [(action.key, action.reason) for action in done] == [
-            ("f", "the flow's manifest changed"),
-            ("f/a", "spec.rerun changed, and it is FAILED: runs again"),
-            ("f/d", "spec.rerun changed, and it is USER_STOPPED: runs again"),
+            ("f", Reason(ReasonCode.FLOW_CHANGED)),
+            ("f/a", Reason(ReasonCode.RERUN, {"state": JobState.FAILED})),
+            ("f/d", Reason(ReasonCode.RERUN, {"state": JobState.USER_STOPPED})),
         ]
         assert campaign.states() == "READY WAITING COMPLETED READY"
         campaign.put(a=JobState.REMOTE_ERROR)

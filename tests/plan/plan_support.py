@@ -21,6 +21,7 @@ from reconciler.model.manifests import (
     Prune,
     WorkerSpec,
 )
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState, FlowRecord, JobRecord
 from reconciler.model.run_config import Rule, RunConfig, layer_of
 from reconciler.model.settings import Layer, Level, Origin
@@ -246,6 +247,11 @@ def with_jobs(actual: ActualState, name: str, **states: Any) -> ActualState:
         for job in actual.jobs[name]
     ]
     return msgspec.structs.replace(actual, jobs=actual.jobs | {name: jobs})
+
+
+def waits(why: str) -> Reason:
+    """Return the reason of a flow that waits."""
+    return Reason(ReasonCode.WAITS, {"why": why})
 
 
 def shown(plan: Plan) -> list[str]:

@@ -7,6 +7,7 @@ import msgspec
 from reconciler.diagnostics import Severity
 from reconciler.model.desired import DesiredFlow, Hold
 from reconciler.model.manifests import FlowSpec
+from reconciler.model.reasons import ReasonCode
 from reconciler.model.records import ActualState
 from reconciler.model.states import JobState
 from reconciler.plan.planner import make_plan
@@ -86,7 +87,7 @@ def test_a_removed_flow_that_returns_changed_is_new() -> None:
     actual.flows["f"] = msgspec.structs.replace(actual.flows["f"], removed=True)
     plan = make_plan(desired(edited(CHAIN, "a")), actual)
     assert shown(plan) == ["Submit f", "Submit f/a", "Submit f/b", "Submit f/c"]
-    assert plan.actions[0].reason == "the flow is wanted again"
+    assert plan.actions[0].reason.code is ReasonCode.FLOW_WANTED_AGAIN
 
 
 def test_an_impossible_job_makes_the_flow_wait_before_anything_is_built() -> None:

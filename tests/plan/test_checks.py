@@ -14,6 +14,7 @@ from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
 from reconciler.execution.headers import submission_header
 from reconciler.model.manifests import Manifest, WorkerSpec
+from reconciler.model.reasons import ReasonCode
 from reconciler.model.records import ActualState
 from reconciler.model.run_config import layer_of
 from reconciler.model.settings import Level, Origin, Resources
@@ -169,7 +170,7 @@ class TestRevision:
         state = desired(flow(), rules=[rule("r", {"resources": {"ntask": 1}}, name_filter="relax")])
         plan = make_plan(state, ActualState())
         assert codes(list(plan.diagnostics)) == ["resources/unknown-keyword", "rule/matches-nothing"]
-        assert plan.actions[0].reason == "new flow", "a rule that matches nothing holds nothing"
+        assert plan.actions[0].reason.code is ReasonCode.NEW_FLOW, "a rule that matches nothing holds nothing"
 
     def test_one_place_is_reported_once_with_the_best_words(self) -> None:
         workers = {"w1": worker(scheduler_type="slurm")}

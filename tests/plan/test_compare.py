@@ -13,6 +13,7 @@ from reconciler.model.actions import ActionType, Plan
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import FlowSpec, OnChange, Prune
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState
 from reconciler.model.run_config import Rule
 from reconciler.model.states import ACTIVE, JobState
@@ -151,7 +152,7 @@ class TestJobsThatOnlyCodeKnows:
     def test_the_flow_level_is_shown(self) -> None:
         plan = compare(desired(made()), desired(made(values={"priority": 4})), NOTHING, {}).plan
         assert shown(plan) == ["Patch made"]
-        assert plan.actions[0].reason == f"the flow's manifest changed; {NOTE}"
+        assert plan.actions[0].reason == Reason(ReasonCode.FLOW_CHANGED, also=(NOTE,))
         assert changes(plan)["made"] == {"run config": {"priority": 4}}
 
     def test_new_content(self) -> None:

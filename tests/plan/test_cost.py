@@ -12,6 +12,7 @@ from qtoolkit.io.slurm import SlurmIO
 
 from reconciler.model.actions import Action, ActionType, JobPlan, Plan, Subject
 from reconciler.model.desired import DesiredFlow, DesiredState
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Resources
@@ -20,6 +21,8 @@ from reconciler.plan.configs import FlowConfigs
 from reconciler.plan.core_hours import UNKNOWN, ResourceRequest, clock_seconds, request_of, slurm_seconds
 from reconciler.plan.cost import Cost, plan_cost
 from tests.plan.plan_support import built_job, desired, flow, record, worker
+
+NEW = Reason(ReasonCode.NEW_JOB)
 
 
 def asked(scheduler: str, generic: bool = False, **values: Any) -> ResourceRequest:
@@ -232,7 +235,7 @@ def action(
     job = built_job(key, f"new {key}" if old is None else key, name)
     own, config = FlowConfigs(state, state.flows[name], {}).of_built(job)
     return Action(
-        type=action_type, subject=Subject.JOB, key=f"{name}/{key}", reason="",
+        type=action_type, subject=Subject.JOB, key=f"{name}/{key}", reason=NEW,
         wanted=JobPlan(job, own, config), record=old,
     )  # fmt: skip
 
@@ -297,7 +300,13 @@ class TestPlans:
     def test_jobs_that_are_only_foreseen(self) -> None:
         state = revision(flow(own={"a": SMALL, "b": LARGE}))
         foreseen = [
-            Action(type=ActionType.SUBMIT, subject=Subject.JOB, key=f"f/{key}", reason="", build=True)
+            Action(
+                type=ActionType.SUBMIT,
+                subject=Subject.JOB,
+                key=f"f/{key}",
+                reason=NEW,
+                build=True,
+            )
             for key in "ab"
         ]
         assert cost_of(state, *foreseen).core_hours == 644.0
@@ -321,7 +330,13 @@ class TestPatches:
     def test_a_foreseen_patch_finds_its_record(self) -> None:
         old = record(built_job("a", "a"), config=config_of(SMALL))
         head = revision(flow(values=LARGE))
-        patch = Action(type=ActionType.PATCH, subject=Subject.JOB, key="f/a", reason="", build=True)
+        patch = Action(
+            type=ActionType.PATCH,
+            subject=Subject.JOB,
+            key="f/a",
+            reason=NEW,
+            build=True,
+        )
         assert cost_of(head, patch, jobs={"f": [old]}).after == 640.0
 
     def test_a_priority_costs_nothing(self) -> None:

@@ -8,10 +8,11 @@ import pytest
 from reconciler.model.actions import ActionType, Subject
 from reconciler.model.desired import DesiredState, Hold
 from reconciler.model.manifests import FlowSpec, OnChange
+from reconciler.model.reasons import ReasonCode
 from reconciler.model.records import ActualState
 from reconciler.model.states import JobState
 from reconciler.plan.planner import make_plan
-from tests.plan.plan_support import applied, before, built, desired, flow, rule, shown, with_jobs
+from tests.plan.plan_support import applied, before, built, desired, flow, rule, shown, waits, with_jobs
 
 
 def submitted(state: DesiredState) -> ActualState:
@@ -24,7 +25,7 @@ def test_a_new_flow_is_submitted_with_all_its_jobs() -> None:
     one = flow()
     plan = make_plan(desired(one), before((one, built(one))))
     assert shown(plan) == ["Submit f", "Submit f/a", "Submit f/b"]
-    assert {action.reason for action in plan.actions} == {"new flow"}
+    assert {action.reason.code for action in plan.actions} == {ReasonCode.NEW_FLOW}
     assert plan.diagnostics == () and plan.refusals == ()
 
 
@@ -85,7 +86,8 @@ def test_a_removed_flow_that_returns() -> None:
     assert gone.flows["f"].removed
     plan = make_plan(state, gone)
     assert shown(plan) == ["Submit f", "Submit f/b"]
-    assert [action.reason for action in plan.actions] == ["the flow is wanted again", "wanted again"]
+    codes = [action.reason.code for action in plan.actions]
+    assert codes == [ReasonCode.FLOW_WANTED_AGAIN, ReasonCode.WANTED_AGAIN]
     assert make_plan(state, applied(plan, gone)).actions == ()
 
 
@@ -98,7 +100,7 @@ class TestHold:
         actual.built = {"f": built(one, b="b2")}
         plan = make_plan(desired(one), actual)
         assert shown(plan) == ["Keep f"]
-        assert "on_change is hold" in plan.actions[0].reason
+        assert plan.actions[0].reason.code is ReasonCode.HELD_BACK
         assert plan.effective == ()
 
     def test_nothing_is_built_for_it(self) -> None:
@@ -167,7 +169,7 @@ class TestHeldBack:
         state = desired(one, two, holds=[Hold("the Project is invalid in this revision")])
         plan = make_plan(state, before((one, built(one)), (two, built(two))))
         assert shown(plan) == ["Keep f", "Keep g"]
-        assert plan.actions[0].reason == "waits: the Project is invalid in this revision"
+        assert plan.actions[0].reason == waits("the Project is invalid in this revision")
 
     def test_a_rule_holds_only_what_it_matches(self) -> None:
         one, two = flow(jobs=["a"]), flow("g", jobs=["b"])
@@ -180,7 +182,8 @@ class TestHeldBack:
         one = flow(values={"worker": "w2", "exec_config": "ec2"})
         plan = make_plan(desired(one, stale={key}), before((one, built(one))))
         assert shown(plan) == ["Keep f"]
-        assert plan.actions[0].reason.endswith("is invalid in this revision")
+        kind, _, name = key.partition("/")
+        assert plan.actions[0].reason == waits(f"{kind} '{name}' is invalid in this revision")
 
     def test_jobs_that_exist_are_still_patched_and_running_ones_go_on(self) -> None:
         one = flow()
@@ -198,7 +201,7 @@ def test_an_impossible_flow_waits_and_the_others_proceed() -> None:
     one, two = flow(values={"worker": "w11"}), flow("g")
     plan = make_plan(desired(one, two), before((one, built(one)), (two, built(two))))
     assert shown(plan) == ["Keep f", "Submit g", "Submit g/a", "Submit g/b"]
-    assert plan.actions[0].reason == "waits: there is no Worker named 'w11'"
+    assert plan.actions[0].reason == waits("there is no Worker named 'w11'")
     assert [(found.code, found.hint) for found in plan.diagnostics] == [
         ("reference/unknown-worker", "did you mean 'w1'?")
     ]

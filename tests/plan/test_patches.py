@@ -10,6 +10,7 @@ import pytest
 from reconciler.model.actions import ActionType
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import OnChange
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState, JobRecord
 from reconciler.model.run_config import Rule, RunConfig
 from reconciler.model.settings import Level
@@ -67,7 +68,7 @@ def test_other_jobs_are_patched_later(state: JobState) -> None:
     actual = start(a={"state": state})
     plan = make_plan(wanted, actual)
     assert shown(plan) == ["Defer f/a"]
-    assert plan.actions[0].reason == f"{state} is not editable; applied as soon as it is"
+    assert plan.actions[0].reason == Reason(ReasonCode.NOT_EDITABLE, {"state": state})
     deferred = applied(plan, actual)
     assert config_of(deferred, "a").worker_name == "w1"
     again = make_plan(wanted, deferred)
@@ -83,7 +84,7 @@ def test_a_deferred_patch_may_change_or_go() -> None:
     assert shown(make_plan(other, deferred)) == ["Defer f/a"]
     undone = make_plan(desired(flow()), deferred)
     assert shown(undone) == ["Patch f/a"]
-    assert undone.actions[0].reason == "the deferred change is undone"
+    assert undone.actions[0].reason.code is ReasonCode.CHANGE_UNDONE
     after = applied(undone, deferred)
     assert after.jobs["f"][0].wanted is None
     assert make_plan(desired(flow()), after).actions == ()
@@ -334,7 +335,7 @@ class TestGenerated:
     def test_one_that_still_runs_is_said_to_go_on(self) -> None:
         _, actual = self.back(child={"state": JobState.RUNNING, "cancel": "left"})
         reasons = {action.key: action.reason for action in make_plan(desired(flow()), actual).actions}
-        assert reasons["f/child"] == "wanted again; it is RUNNING and goes on"
+        assert reasons["f/child"] == Reason(ReasonCode.ACTIVE_WANTED_AGAIN, {"state": JobState.RUNNING})
 
     def test_a_comparison_knows_them_again(self) -> None:
         """Compared with a revision that has the edit, the revert brings them back; and nothing else."""

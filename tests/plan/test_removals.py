@@ -7,6 +7,7 @@ import pytest
 
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import ProjectSpec, Prune
+from reconciler.model.reasons import ReasonCode
 from reconciler.model.records import ActualState
 from reconciler.model.states import JobState
 from reconciler.plan.planner import make_plan
@@ -85,7 +86,7 @@ def test_a_protected_flow_stays() -> None:
     state, actual = campaign(protected=True)
     plan = make_plan(state, actual)
     assert shown(plan) == ["Keep f"]
-    assert "protected" in plan.actions[0].reason
+    assert plan.actions[0].reason.code is ReasonCode.REMOVED_PROTECTED
     assert plan.effective == () and plan.refusals == ()
 
 

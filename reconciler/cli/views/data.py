@@ -189,7 +189,8 @@ def plan_data(plan: Plan, cost: Cost) -> Data:
                 "action": str(action.type),
                 "kind": str(action.subject),
                 "key": action.key,
-                "reason": action.reason,
+                "reason": str(action.reason),
+                "code": str(action.reason.code),
                 "build": action.build,
                 "changes": [msgspec.to_builtins(change) for change in action.changes],
             }

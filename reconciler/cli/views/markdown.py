@@ -111,7 +111,7 @@ def _comment(plan: Plan, cost: Cost, notes: Sequence[str], limit: int, *, compar
 
     deferred = [action for action in plan.actions if action.is_deferred]
     kept = [action for action in actions(ActionType.KEEP) if not action.is_deferred]
-    reasons = _list(kept, lambda action: f"- {code(action.key)}: {plain(action.reason)}", limit)
+    reasons = _list(kept, lambda action: f"- {code(action.key)}: {plain(str(action.reason))}", limit)
     sections = [
         _refusals(plan),
         _diagnostics(plan, limit),
@@ -158,7 +158,7 @@ def _actions(title: str, actions: list[Action], limit: int) -> Lines:
 
 
 def _action(action: Action) -> str:
-    return f"- {action.subject.lower()} {code(action.key)}: {plain(action.reason)}"
+    return f"- {action.subject.lower()} {code(action.key)}: {plain(str(action.reason))}"
 
 
 def _changes(title: str, actions: list[Action], limit: int) -> Lines:
