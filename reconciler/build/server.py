@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from reconciler.build.construct import BuildError, Construction
 from reconciler.build.identity import IdentifiedJob, identify
 from reconciler.jobs.job_json import own_run_config
-from reconciler.model.keys import unique_keys
+from reconciler.model.flows import unique_keys
 
 _GLANCE = 1.0
 """Seconds between two looks whether the program that asks is still there."""

@@ -19,7 +19,7 @@ import msgspec
 
 from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.queues.registry import queue_of
-from reconciler.model.keys import run_dir
+from reconciler.model.flows import run_dir
 from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
 from reconciler.model.records import AppliedConfig, JobRecord
 

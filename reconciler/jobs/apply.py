@@ -21,8 +21,7 @@ from reconciler.jobs.outputs import forget_job
 from reconciler.jobs.restarts import drop_unwanted_retry, generated_among, run_again
 from reconciler.jobs.transitions import leave, move, note, note_flow
 from reconciler.model.actions import Action, ActionType, Plan, Subject
-from reconciler.model.flows import BuiltFlow
-from reconciler.model.keys import job_id
+from reconciler.model.flows import BuiltFlow, job_id
 from reconciler.model.operations import RERUN_BY_TOKEN
 from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import FlowRecord, JobRecord

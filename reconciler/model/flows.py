@@ -1,10 +1,11 @@
-"""Flows as built: jobs with their identity, and how that identity is made."""
+"""Flows as built: jobs with their identity, how that identity is made, and the keys that people type."""
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -70,3 +71,38 @@ def digest(value: Any) -> str:
 def build_key(inputs: str, externals: Mapping[str, tuple[str, str]]) -> str:
     """Return the key of a build: the digest of its own inputs and of the jobs of other flows it refers to."""
     return digest([inputs, sorted((name, *reference) for name, reference in externals.items())])
+
+
+def job_id(uuid: str, index: int) -> str:
+    """Return the identity of one job record: ``<uuid>_<index>``."""
+    return f"{uuid}_{index}"
+
+
+def run_dir(work_dir: str, uuid: str, index: int, attempt: int) -> str:
+    """Return the directory of an attempt: ``work_dir/aa/bb/cc/<uuid>_<index>``, later ones with ``.<n>``."""
+    bare = uuid.replace("-", "")
+    suffix = "" if attempt <= 1 else f".{attempt}"
+    return f"{work_dir}/{bare[0:2]}/{bare[2:4]}/{bare[4:6]}/{job_id(uuid, index)}{suffix}"
+
+
+def unique_keys(names: Iterable[str]) -> list[str]:
+    """Return a key for each name, in order: ``["a", "b", "a"]`` gives ``["a", "b", "a#2"]``."""
+    keys = Keys()
+    return [keys.free(name) for name in names]
+
+
+class Keys:
+    """The keys in use in one flow. To find a free one costs the same however many there are."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
+        self._used: Counter[str] = Counter()
+
+    def free(self, name: str) -> str:
+        """Return a key for a name that no other job of the flow has, and mark it as used."""
+        key = name
+        while key in self._taken:
+            self._used[name] += 1
+            key = f"{name}#{self._used[name] + 1}"
+        self._taken.add(key)
+        return key

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from reconciler.model.keys import job_id
+from reconciler.model.flows import job_id
 from reconciler.model.records import JobRecord
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from reconciler.diagnostics import Diagnostic
-from reconciler.model.flows import BuiltFlow
-from reconciler.model.keys import job_id
+from reconciler.model.flows import BuiltFlow, job_id
 from reconciler.model.manifests import ExecConfigSpec, Prune, WorkerSpec
 from reconciler.model.run_config import Rule, RunConfig
 from reconciler.model.settings import Layer, Resources, Setting

@@ -14,8 +14,7 @@ from msgspec.structs import replace
 
 from reconciler.model.actions import Action, ActionType, JobPlan, Plan, Subject
 from reconciler.model.desired import DesiredFlow
-from reconciler.model.flows import BuiltJob
-from reconciler.model.keys import job_id
+from reconciler.model.flows import BuiltJob, job_id
 from reconciler.model.manifests import Prune
 from reconciler.model.operations import RERUN_BY_TOKEN
 from reconciler.model.records import ActualState, Change, FlowRecord, JobRecord

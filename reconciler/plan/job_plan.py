@@ -8,8 +8,7 @@ from msgspec.structs import replace
 
 from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.actions import Action, ActionType, JobPlan, Subject
-from reconciler.model.flows import BuiltFlow, BuiltJob
-from reconciler.model.keys import Keys, job_id
+from reconciler.model.flows import BuiltFlow, BuiltJob, Keys, job_id
 from reconciler.model.operations import RERUN_BY_TOKEN
 from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import Change, JobRecord
@@ -19,10 +18,10 @@ from reconciler.plan.configs import FlowConfigs
 
 
 class JobPlanner:
-    """Plans the jobs of one flow against their records (``jobs``, history included).
+    """Plans the jobs of one flow against their records (``jobs``, superseded ones included).
 
-    After planning, ``problems`` has why some run config is impossible: then nothing must be done;
-    ``warnings`` has that of jobs which need none any more; ``restated`` see :class:`Plan`.
+    After planning, ``problems`` has why a run config is impossible: then nothing must be done. ``warnings``
+    has the same for jobs that no longer need a run config; for ``restated`` see :class:`Plan`.
     """
 
     def __init__(self, configs: FlowConfigs, jobs: Sequence[JobRecord]) -> None:
@@ -36,35 +35,58 @@ class JobPlanner:
 
     def plan(self, built: BuiltFlow) -> list[Action]:
         """Return what must happen so that the jobs become those of the built flow."""
-        wanted = [self._wanted(job) for job in built.jobs]
-        configs = {job_id(one.job.uuid, one.job.index): one.config for one in wanted}
-        generated = self._generated(configs, built.exports)
-        return [*self._built_jobs(wanted), *generated]
+        wanted = []
+        for job in built.jobs:
+            own, config = self.configs.of_built(job)
+            self.problems += self.configs.problems(config)
+            wanted.append(JobPlan(job, own, config))
+        configs = {job_id(plan.job.uuid, plan.job.index): plan.config for plan in wanted}
+        records = {job.id: job for job in self.jobs if job.generated_by is None}
+        leaving = {job.key: job for job in records.values() if job.current and job.id not in configs}
+        actions: list[Action] = []
+        for plan in wanted:
+            record = records.get(job_id(plan.job.uuid, plan.job.index))
+            if record is not None and record.current:
+                actions += self._diff(record, plan.config, plan)
+            else:
+                actions.append(self._submit(plan, record, leaving.pop(plan.job.key, None)))
+        return [*actions, *map(_leave, leaving.values()), *self._generated(configs, built.exports)]
 
     def patches(self) -> list[Action]:
-        """Return what must happen so that the jobs there are follow the rules, and stay otherwise as made."""
+        """Return what brings jobs to their run config while their flow stays as it was submitted."""
         configs: dict[str, RunConfig] = {}
-        return [*self._submitted(configs), *self._generated(configs)]
+        actions: list[Action] = []
+        for record in self.jobs:
+            if record.current and record.generated_by is None:
+                config = configs[record.id] = self.configs.of_record(record)
+                self.problems += self.configs.problems(config)
+                actions += self._diff(record, config)
+        return [*actions, *self._generated(configs)]
 
     def reruns(self, actions: Sequence[Action]) -> list[Action]:
-        """Return the jobs that run again, since they failed or were cancelled; the others stay as they are.
+        """Return the failed and cancelled jobs that run again because ``spec.rerun`` is new.
 
-        ``actions`` is what the plan does to the jobs besides. What the run config of an ended, generated job
-        asks for may be impossible: then it could not run.
+        ``actions`` is what the plan does to the jobs besides. A job whose run config is impossible is left
+        out: it could not run.
         """
+        leaving = (ActionType.REPLACE, ActionType.CANCEL, ActionType.FORGET)
+        left = {a.record.id for a in actions if a.record is not None and a.type in leaving} | self._excused
         patched = {a.record.id: a.wanted for a in actions if a.record is not None and a.wanted is not None}
-        leaving = {a.record.id for a in actions if a.record is not None and a.type in _LEAVING}
-        return [
-            _run_again(record, patched.get(record.id))
-            for record in self.jobs
-            if record.current
-            and record.state in RERUN_BY_TOKEN
-            and record.id not in leaving
-            and record.id not in self._excused
-        ]
+        found = []
+        for record in self.jobs:
+            if record.current and record.state in RERUN_BY_TOKEN and record.id not in left:
+                config = record.wanted or record.config
+                plan = patched.get(record.id) or JobPlan(as_built(record), record.own, config)
+                found.append(
+                    Action(
+                        type=ActionType.SUBMIT, subject=Subject.JOB, key=f"{record.flow}/{plan.job.key}",
+                        wanted=plan, record=record, reason=Reason(ReasonCode.RERUN, {"state": record.state}),
+                    )
+                )  # fmt: skip
+        return found
 
     def why_wait(self, actions: Iterable[Action]) -> str | None:
-        """New submissions wait while a document that touches them is invalid: half the rules waste hours."""
+        """Return why new submissions wait: a document that touches one of them is invalid now."""
         for action in actions:
             if action.type in (ActionType.SUBMIT, ActionType.REPLACE) and action.wanted is not None:
                 job = action.wanted.job
@@ -74,150 +96,101 @@ class JobPlanner:
                     return reason
         return None
 
-    def _submitted(self, configs: dict[str, RunConfig]) -> Iterator[Action]:
-        for record in self.jobs:
-            if record.current and record.generated_by is None:
-                config = configs[record.id] = self.configs.of_record(record)
-                self.problems += self.configs.problems(config)
-                yield from self._diff(record, config)
-
-    # jobs of the built flow ---------------------------------------------------------------------------
-
-    def _wanted(self, job: BuiltJob) -> JobPlan:
-        own, config = self.configs.of_built(job)
-        self.problems += self.configs.problems(config)
-        return JobPlan(job, own, config)
-
-    def _built_jobs(self, wanted: list[JobPlan]) -> Iterator[Action]:
-        records = {(job.uuid, job.index): job for job in self.jobs if job.generated_by is None}
-        leaving = self._leaving(wanted)
-        for plan in wanted:
-            record = records.get((plan.job.uuid, plan.job.index))
-            if record is not None and record.current:
-                yield from self._diff(record, plan.config, plan)
-            else:
-                yield self._submit(plan, record, leaving.pop(plan.job.key, None))
-        for record in leaving.values():
-            yield _leave(record)
-
-    def _leaving(self, wanted: list[JobPlan]) -> dict[str, JobRecord]:
-        keep = {(plan.job.uuid, plan.job.index) for plan in wanted}
-        return {
-            job.key: job
-            for job in self.jobs
-            if job.current and job.generated_by is None and (job.uuid, job.index) not in keep
-        }
-
     def _submit(self, plan: JobPlan, record: JobRecord | None, replaced: JobRecord | None) -> Action:
-        action_type = ActionType.SUBMIT
-        reason = Reason(ReasonCode.NEW_JOB if self.jobs else ReasonCode.NEW_FLOW)
+        """Return the submission of a job; ``record`` is a superseded one that it has, if any."""
+        before = record if record is not None else replaced
         if replaced is not None:
-            action_type, reason = ActionType.REPLACE, Reason(ReasonCode.CONTENT_CHANGED)
+            reason = Reason(ReasonCode.CONTENT_CHANGED)
         elif record is not None:
             reason = _wanted_again(record)
-        before = record if record is not None else replaced
-        old = before.config if before is not None else RunConfig()
+        else:
+            reason = Reason(ReasonCode.NEW_JOB if self.jobs else ReasonCode.NEW_FLOW)
         return Action(
-            type=action_type, subject=Subject.JOB, key=f"{self.flow.name}/{plan.job.key}", reason=reason,
-            changes=self.configs.changes(old, plan.config), flow=self.flow, wanted=plan, record=replaced,
+            type=ActionType.REPLACE if replaced is not None else ActionType.SUBMIT, subject=Subject.JOB,
+            key=f"{self.flow.name}/{plan.job.key}", reason=reason, flow=self.flow, wanted=plan,
+            changes=self.configs.changes(before.config if before is not None else RunConfig(), plan.config),
+            record=replaced,
         )  # fmt: skip
-
-    # jobs born at run time ----------------------------------------------------------------------------
 
     def _generated(
         self, configs: dict[str, RunConfig], built: Iterable[str] | None = None
     ) -> Iterator[Action]:
-        """Their run config follows the rules; they leave with their generator, and come back with its result.
+        """Yield what happens to generated jobs: they leave with their generator, and return with its result.
 
-        ``configs`` has the run config of every job that stays, by its id; the generated ones are added.
-        ``built`` are the keys of the jobs that the flow is built of; without them nothing comes back.
+        ``configs`` has the run config of every job that stays, by its id; those of generated jobs are added,
+        since these may have generated more. ``built`` are the keys of the jobs that the flow is built of;
+        without them no superseded job returns.
         """
-        staying, leaving = self._with_their_generators(configs, may_return=built is not None)
-        yield from map(_leave, leaving)
+        known = {job.id: job for job in self.jobs}
+        staying: list[JobRecord] = []
+        stay = set(configs)
+        for record in sorted(self.jobs, key=lambda job: job.sequence):  # a generator is older than its jobs
+            if record.generator is None:
+                continue
+            if record.generator in stay and (
+                record.current or (built is not None and _has_made(known.get(record.generator), record))
+            ):
+                stay.add(record.id)
+                staying.append(record)
+            elif record.current:
+                yield _leave(record)
         keys = Keys([*(built or ()), *(record.key for record in staying if record.current)])
         for record in staying:
             assert record.generator is not None
             config = configs[record.id] = self.configs.of_record(record, configs[record.generator])
-            excused = self._is_excused(record, config)
-            if not excused:
-                self.problems += self.configs.problems(config)
+            problems = self.configs.problems(config)
+            if problems and (record.ended if record.current else record.state in KEPT):
+                # Its own run config cannot be edited: once it has ended, it must not block its flow.
+                self.warnings += (replace(found, severity=Severity.WARNING) for found in problems)
+                self._excused.add(record.id)
+            else:
+                self.problems += problems
             if not record.current:
-                yield self._comes_back(record, config, keys.free(record.key))
-            elif not excused:
+                key = keys.free(record.key)
+                yield Action(
+                    type=ActionType.SUBMIT, subject=Subject.JOB, key=f"{self.flow.name}/{key}",
+                    flow=self.flow, reason=_wanted_again(record),
+                    changes=self.configs.changes(record.config, config),
+                    wanted=JobPlan(replace(as_built(record), key=key), record.own, config),
+                )  # fmt: skip
+            elif record.id not in self._excused:
                 yield from self._diff(record, config)
 
-    def _with_their_generators(
-        self, there: Iterable[str], *, may_return: bool
-    ) -> tuple[list[JobRecord], list[JobRecord]]:
-        """Return the generated jobs that have a place beside the jobs ``there``, and those that lose theirs.
-
-        History has one again if what generated it is there with the result of the attempt that did.
-        """
-        known = {job.id: job for job in self.jobs}
-        ids, staying, leaving = set(there), list[JobRecord](), list[JobRecord]()
-        for record in sorted(self.jobs, key=lambda job: job.sequence):
-            if record.generator is None:
-                continue
-            has_place = record.generator in ids
-            if has_place and (
-                record.current or (may_return and _made_it(known.get(record.generator), record))
-            ):
-                ids.add(record.id)
-                staying.append(record)
-            elif record.current:
-                leaving.append(record)
-        return staying, leaving
-
-    def _is_excused(self, record: JobRecord, config: RunConfig) -> bool:
-        """What a job said of itself at birth cannot be edited: once it ended, it must not block its flow."""
-        ended = record.ended if record.current else record.state in KEPT
-        problems = self.configs.problems(config) if ended else []
-        self.warnings += (replace(found, severity=Severity.WARNING) for found in problems)
-        self._excused |= {record.id} if problems else set()
-        return bool(problems)
-
-    def _comes_back(self, record: JobRecord, config: RunConfig, key: str) -> Action:
-        return Action(
-            type=ActionType.SUBMIT, subject=Subject.JOB, key=f"{self.flow.name}/{key}", flow=self.flow,
-            reason=_wanted_again(record), changes=self.configs.changes(record.config, config),
-            wanted=JobPlan(replace(as_built(record), key=key), record.own, config),
-        )  # fmt: skip
-
-    # run config ---------------------------------------------------------------------------------------
-
     def _diff(self, record: JobRecord, config: RunConfig, plan: JobPlan | None = None) -> Iterator[Action]:
+        """Yield what brings a job that stays to its run config.
+
+        A RUNNING job on worker w1 that shall be on w2 gives Defer. The next plan gives Keep, since the patch
+        waits already; once w1 is wanted again, it gives Patch, which takes the deferred patch away. Values
+        that stay and come from another place become a restatement.
+        """
+        wanted = plan if plan is not None else JobPlan(as_built(record), record.own, config)
         changes = self.configs.changes(record.config, config)
-        if record.editable and plan is not None:
-            changes += _label_changes(record, plan.job)
-        own = plan.own if plan is not None else record.own
-        step = _step(record, config, changed=bool(changes))
-        if step is None and record.wanted is not None:
-            yield _waits_already(record)
-        if step is None and (record.wanted or record.config) == config and record.own == own:
-            return
-        action_type, reason = (
-            step if step is not None else (ActionType.KEEP, Reason(ReasonCode.ORIGIN_CHANGED))
-        )
-        job = plan.job if plan is not None else as_built(record)
-        action = Action(
-            type=action_type, subject=Subject.JOB, key=record.path, reason=reason, changes=changes,
-            wanted=JobPlan(job, own, config), record=record,
-        )  # fmt: skip
-        if step is not None:
-            yield action
+        if record.editable:  # key and name are for people; the identity of a job does not depend on them
+            changes += tuple(
+                Change(field, before, after)
+                for field in ("key", "name")
+                if (before := getattr(record, field)) != (after := getattr(wanted.job, field))
+            )
+
+        def action(action_type: ActionType, code: ReasonCode, **params: str) -> Action:
+            return Action(
+                type=action_type, subject=Subject.JOB, key=record.path, reason=Reason(code, params),
+                changes=changes, wanted=wanted, record=record,
+            )  # fmt: skip
+
+        waits = record.wanted is not None and record.wanted.same_values(config)
+        if changes and record.editable:
+            yield action(ActionType.PATCH, ReasonCode.RUN_CONFIG_CHANGED)
+        elif changes and not waits:
+            yield action(ActionType.DEFER, ReasonCode.NOT_EDITABLE, state=record.state)
+        elif not changes and record.wanted is not None:
+            yield action(ActionType.PATCH, ReasonCode.CHANGE_UNDONE)
         else:
-            self.restated.append(action)
-
-
-_LEAVING = (ActionType.REPLACE, ActionType.CANCEL, ActionType.FORGET)
-
-
-def _run_again(record: JobRecord, patched: JobPlan | None) -> Action:
-    plan = patched or JobPlan(as_built(record), record.own, record.wanted or record.config)
-    return Action(
-        type=ActionType.SUBMIT, subject=Subject.JOB, key=f"{record.flow}/{plan.job.key}", wanted=plan,
-        record=record, reason=Reason(ReasonCode.RERUN, {"state": record.state}),
-    )  # fmt: skip
+            if record.wanted is not None:
+                waiting = action(ActionType.KEEP, ReasonCode.NOT_EDITABLE, state=record.state)
+                yield replace(waiting, changes=tuple(record.wanted_changes), wanted=None)
+            if (record.wanted or record.config) != config or record.own != wanted.own:
+                self.restated.append(action(ActionType.KEEP, ReasonCode.ORIGIN_CHANGED))
 
 
 def _wanted_again(record: JobRecord) -> Reason:
@@ -227,44 +200,11 @@ def _wanted_again(record: JobRecord) -> Reason:
     return Reason(ReasonCode.RESULT_WANTED_AGAIN if done else ReasonCode.WANTED_AGAIN)
 
 
-def _made_it(generator: JobRecord | None, record: JobRecord) -> bool:
-    """Whether the result that a generator has now is that of the attempt which generated a job."""
+def _has_made(generator: JobRecord | None, record: JobRecord) -> bool:
+    """Return whether the present result of a generator is that of the attempt which generated a job."""
     if generator is None or generator.state is not JobState.COMPLETED:
         return False
     return generator.attempt == record.generator_attempt
-
-
-def _step(record: JobRecord, config: RunConfig, *, changed: bool) -> tuple[ActionType, Reason] | None:
-    """Return whether a job is patched now, or later, or not at all; and why."""
-    if not changed:
-        undone = ActionType.PATCH, Reason(ReasonCode.CHANGE_UNDONE)
-        return undone if record.wanted is not None else None
-    if record.editable:
-        return ActionType.PATCH, Reason(ReasonCode.RUN_CONFIG_CHANGED)
-    if record.wanted is not None and record.wanted.same_values(config):
-        return None
-    return ActionType.DEFER, _not_editable(record)
-
-
-def _not_editable(record: JobRecord) -> Reason:
-    return Reason(ReasonCode.NOT_EDITABLE, {"state": record.state})
-
-
-def _waits_already(record: JobRecord) -> Action:
-    """An earlier plan has deferred the patch: nothing is to be done, and people must see it all the same."""
-    return Action(
-        type=ActionType.KEEP, subject=Subject.JOB, key=record.path, reason=_not_editable(record),
-        changes=tuple(record.wanted_changes), record=record,
-    )  # fmt: skip
-
-
-def _label_changes(record: JobRecord, job: BuiltJob) -> tuple[Change, ...]:
-    """The names that people know a job by; its identity does not depend on them."""
-    return tuple(
-        Change(field, before, after)
-        for field in ("key", "name")
-        if (before := getattr(record, field)) != (after := getattr(job, field))
-    )
 
 
 def _leave(record: JobRecord) -> Action:
@@ -274,7 +214,7 @@ def _leave(record: JobRecord) -> Action:
 
 
 def as_built(record: JobRecord) -> BuiltJob:
-    """Return the job of a record in its built form; its payload, which is left out, stays as it is."""
+    """Return the job of a record in its built form; the payload is left out, and the record keeps its own."""
     return BuiltJob(
         key=record.key, uuid=record.uuid, index=record.index, name=record.name, function=record.function,
         content=record.content, parents=record.parents, on_missing=record.on_missing, own={},

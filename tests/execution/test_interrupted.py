@@ -13,7 +13,7 @@ import pytest
 from reconciler.execution.hosts.local import LocalHost
 from reconciler.execution.queues.shell import ShellQueue
 from reconciler.execution.start import JobStarter
-from reconciler.model.keys import job_id
+from reconciler.model.flows import job_id
 from reconciler.model.records import JobRecord, WorkerStatus
 from reconciler.model.states import JobState
 from tests.execution.support import World, eventually, gate, lines, processes_below, running
