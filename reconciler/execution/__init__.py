@@ -1,1 +1,1 @@
-"""Carrying jobs through their life: build, apply, upload, start, watch, take in."""
+"""Running jobs on workers: upload, submit, poll, collect. The only package that acts on workers."""

@@ -1,4 +1,4 @@
-"""From the worker back into the store: results fetched, outputs kept, endings recorded."""
+"""From the worker back into the store: fetch results, keep outputs, record how attempts ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, TransientError
-from reconciler.execution.start import OnWorker
+from reconciler.execution.run_files import marker_name
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.fetch import CollectRequest
 from reconciler.execution.worker.termination import AttemptEnd
@@ -21,124 +21,126 @@ from reconciler.jobs.transitions import move
 from reconciler.model.records import Event, JobRecord, WorkerStatus
 from reconciler.model.states import ACTIVE, JobState
 
-AT_ONCE = 200
-"""Jobs whose endings one command brings, and one transaction records unless they are heavy."""
+BATCH = 200
+"""Attempts that one command fetches, and one transaction records unless their results are large."""
 
-_HEAVY = 16 << 20
-"""Bytes of results after which a transaction is closed: they are all in memory until then."""
+_LARGE = 16 << 20
+"""Bytes of results, all in memory, after which a transaction is closed."""
 
 Collected = tuple[JobRecord, AttemptEnd]
 
 
-class ResultCollector(OnWorker):
-    """Takes in what the jobs of one worker left. Taking in twice is the same as once.
+class ResultCollector:
+    """Collects the ended attempts of one worker. Collecting twice is the same as once.
 
-    ``warnings`` are for people: whoever tells them takes them out.
+    The caller takes new ``warnings`` from the list.
     """
 
     def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
-        super().__init__(store, outputs, name, access)
+        self.store = store
+        self.outputs = outputs
+        self.name = name
         self.warnings: list[str] = []
+        self._access = access
 
     def collect(self, ended: Sequence[JobRecord], lost: Sequence[JobRecord], now: float) -> bool:
-        """Take in attempts that are over, and look what became of lost ones; return whether any job moved.
+        """Collect ended attempts, and find out how lost ones ended; return whether any job moved.
 
         Raises
         ------
         TransientError
-            The worker does not answer: what was taken in so far stays so.
+            The worker does not answer; what was collected before stays so.
         """
         wanted = [
             *(CollectRequest(job, lost=False) for job in ended),
             *(CollectRequest(job, lost=True) for job in lost),
         ]
         moved = False
-        for start in range(0, len(wanted), AT_ONCE):
-            for group in self._grouped(self.access.collect(wanted[start : start + AT_ONCE])):
+        for start in range(0, len(wanted), BATCH):
+            for group in self._grouped(self._access().collect(wanted[start : start + BATCH])):
                 self._record(group, now)
-                over = [job for job, ending in group if not ending.still_runs_as]
-                self.access.forget(self.access.marker(job) for job in over)
+                over = [job for job, end in group if not end.still_runs_as]
+                self._access().forget(marker_name(job) for job in over)
                 moved = True
         return moved
 
     def _grouped(self, collected: Iterable[Collected]) -> Iterator[list[Collected]]:
-        """Group endings for one transaction each: many small ones, or a few that are big."""
+        """Save outputs outside of the store, and group attempts for one transaction each.
+
+        A group has many small results or a few large ones.
+        """
         group: list[Collected] = []
-        weight = 0
-        for job, ending in collected:
+        size = 0
+        for job, end in collected:
             try:
-                group.append((job, self._saved(ending)))
+                group.append((job, self._saved(end)))
             except TransientError:
-                if group:  # what was saved so far counts, whatever becomes of the others
+                if group:
                     yield group
                 raise
-            weight += ending.weight
-            if weight >= _HEAVY:
+            size += end.size
+            if size >= _LARGE:
                 yield group
-                group, weight = [], 0
+                group, size = [], 0
         if group:
             yield group
 
-    def _saved(self, ending: AttemptEnd) -> AttemptEnd:
-        """Write the outputs where they must be before the job counts as completed."""
-        result = ending.result
-        if result is None or not result.ok:
-            return ending
-        try:
-            self.outputs.save_before(result.documents, result.blobs)
-        except InputError as error:
-            return _not_kept(error)
-        return ending
+    def _saved(self, end: AttemptEnd) -> AttemptEnd:
+        """Write the outputs to an external store, which must have them before the job is completed."""
+        result = end.result
+        if result is not None and result.ok:
+            try:
+                self.outputs.save_before(result.documents, result.blobs)
+            except InputError as error:
+                return _not_kept(error)
+        return end
 
-    def _record(self, endings: Sequence[Collected], now: float) -> None:
-        """Record all endings at once; if one holds what cannot be kept, that job alone fails."""
+    def _record(self, group: Sequence[Collected], now: float) -> None:
+        """Record all attempts of a group together; if one has a result that cannot be kept, only it fails."""
         try:
-            self.warnings += self.store.write(lambda writer: self._record_endings(writer, endings, now))
+            self.warnings += self.store.write(lambda writer: self._record_in(writer, group, now))
         except (ValueError, TypeError, LookupError, AttributeError) as error:
-            if len(endings) > 1:
-                for one in endings:
+            if len(group) > 1:
+                for one in group:
                     self._record([one], now)
-            elif endings[0][1].result is not None:
-                self._record([(endings[0][0], _not_kept(error))], now)
+            elif group[0][1].result is not None:
+                self._record([(group[0][0], _not_kept(error))], now)
             else:
                 raise
 
-    def _record_endings(self, writer: Writer, endings: Sequence[Collected], now: float) -> list[str]:
+    def _record_in(self, writer: Writer, group: Sequence[Collected], now: float) -> list[str]:
         warnings: list[str | None] = []
-        config = writer.config()  # in this transaction: children are born by the rules of this very moment
+        config = writer.config()  # in this transaction: the present rules apply to generated jobs
         assert config is not None, "jobs come from an applied revision"
-        for job, ending in endings:
-            if ending.still_runs_as:
-                _adopt(writer, job, ending.still_runs_as, now)
-            elif ending.result is not None:
-                apply_result(writer, job.id, job.attempt, ending.result, self.outputs, config, now)
-                self._plan_cleanup(writer, job, ending.result, now)
-                warnings.append(note_versions(writer, self.name, ending.result, now))
-            else:
-                current = writer.job(job.id)
-                if current is not None and current.attempt == job.attempt and current.state in ACTIVE:
-                    fail(writer, current, ending.error, now, ending.state, ending.cause)
+        for job, end in group:
+            current = writer.job(job.id)
+            if end.still_runs_as:
+                if current is not None and current.state in ACTIVE:
+                    _adopt(writer, current, end.still_runs_as, now)
+            elif end.result is not None:
+                apply_result(writer, job.id, job.attempt, end.result, self.outputs, config, now)
+                self._plan_cleanup(writer, job, end.result, now)
+                warnings.append(note_versions(writer, self.name, end.result, now))
+            elif current is not None and current.attempt == job.attempt and current.state in ACTIVE:
+                fail(writer, current, end.error, now, end.state, end.cause)
         return list(filter(None, warnings))
 
     def _plan_cleanup(self, writer: Writer, job: JobRecord, result: JobResult, now: float) -> None:
-        """A run directory goes, if the worker says so, after a success; people look at failures."""
-        cleanup = self.access.spec.cleanup
+        """Plan the removal of the run directory of a successful attempt, if the worker's spec wants it."""
+        cleanup = self._access().spec.cleanup
         if result.ok and cleanup != "keep":
             wait = 0 if cleanup == "completed" else cleanup.seconds
             writer.add_cleanup(self.name, now + wait, job)
 
 
 def _adopt(writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
-    """It is in the queue after all, perhaps started under the id of an interrupted submission."""
-    current = writer.job(job.id)
-    if current is None or current.state not in ACTIVE:
-        return
-    if current.queue_id == queue_id:
-        writer.put_job(msgspec.structs.replace(current, missing_since=None))
+    """Go on with a job that is in the queue after all, perhaps as another submission of the same attempt."""
+    if job.queue_id == queue_id:
+        writer.put_job(msgspec.structs.replace(job, missing_since=None))
     else:
         move(
-            writer, current, JobState.RUNNING, now, f"found as {queue_id}",
-            queue_id=queue_id, missing_since=None, submitted=current.submitted or now,
+            writer, job, JobState.RUNNING, now, f"found as {queue_id}",
+            queue_id=queue_id, missing_since=None, submitted=job.submitted or now,
         )  # fmt: skip
 
 
@@ -146,37 +148,26 @@ def _not_kept(error: Exception) -> AttemptEnd:
     return AttemptEnd(error=f"its output cannot be kept: {error}", state=JobState.REMOTE_ERROR)
 
 
-# Which Python and jobflow a worker has, as its jobs report them; a difference is told once.
-
-
-EVENT = "Versions"
-
-
 def note_versions(writer: Writer, worker: str, result: JobResult, now: float) -> str | None:
-    """Remember the versions that a job reports; return a warning if there is one that was never told.
+    """Record the versions of Python and jobflow that a job reports; return a new warning about them.
 
-    Jobs of one worker may have several, since the modules of an exec_config can bring a Python along: then
-    the last one is remembered, and each is told once all the same.
+    Jobs of one worker can have different versions, since the modules of an exec_config can include Python:
+    the record has the latest ones, and there is one warning about each version.
     """
     status = writer.worker_status(worker) or WorkerStatus(reachable=True, last_seen=now)
     seen = msgspec.structs.replace(status, python=result.python, jobflow=result.jobflow)
     if not result.jobflow or seen == status:
         return None
     writer.put_worker_status(worker, seen)
-    message = _difference(result.jobflow)
-    about = f"worker/{worker}"
-    if message is None or any(event.message == message for event in writer.events(about)):
-        return None
-    writer.add_event(Event(time=now, type=EVENT, about=about, message=message))
-    return f"worker {worker}: {message}"
-
-
-def _difference(there: str) -> str | None:
-    """Return what is to be said of the jobflow of a worker; None if it is about that of this machine."""
     here = version("jobflow")
-    if there.split(".")[:2] == here.split(".")[:2]:
+    if result.jobflow.split(".")[:2] == here.split(".")[:2]:
         return None
-    return (
-        f"has jobflow {there}, this machine {here}: flows are built by the one and run by the other; install "
-        "the same on both"
+    message = (
+        f"has jobflow {result.jobflow}, this machine {here}: flows are built by the one and run by the "
+        "other; install the same on both"
     )
+    about = f"worker/{worker}"
+    if any(event.message == message for event in writer.events(about)):
+        return None
+    writer.add_event(Event(time=now, type="Versions", about=about, message=message))
+    return f"worker {worker}: {message}"

@@ -1,9 +1,9 @@
-"""The executor: the only place that acts on workers. One lane a worker; a pass moves every job it can.
+"""The executor: the only place that acts on workers. A pass of a worker moves every job that can move.
 
-Intent is written before every effect and the outcome after it, so a pass that dies anywhere is continued
-by the next one: a CHECKED_OUT job is uploaded again, an UPLOADED one is looked for before it is submitted
-again, a finished one is taken in again, which then changes nothing. The work of a pass is proportional to
-the jobs that are active, however many wait; its commands on the worker are at most four.
+Intent is written before every effect and the outcome after it, so the next pass continues one that died
+anywhere: a CHECKED_OUT job is uploaded again, an UPLOADED one is searched for before it is submitted again,
+and an ended one is collected again, which then changes nothing. The work of a pass is proportional to the
+number of active jobs, however many wait; it runs at most four commands on the worker.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from reconciler.actual.writer import Writer
 from reconciler.errors import TransientError
 from reconciler.execution.collect import ResultCollector
 from reconciler.execution.lifecycle import Observation, Step, next_step
-from reconciler.execution.poll_schedule import PollSchedule
-from reconciler.execution.start import JobStarter, OnWorker
+from reconciler.execution.pacing import PollSchedule, WorkerHealth
+from reconciler.execution.run_files import marker_name
+from reconciler.execution.start import JobStarter
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.poll import PollResult
-from reconciler.execution.worker_health import WorkerHealth
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.restarts import begin_due
 from reconciler.jobs.transitions import move, note
@@ -30,184 +30,184 @@ from reconciler.model.manifests import PollInterval
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
-_CLEANED_AT_ONCE = 200
-_SOON = 1.0  # seconds until jobs are looked at again that could start, and did not for no known reason
-_MAY_BE_THERE = ON_WORKER | {JobState.UPLOADED}
-_NOTES = (
-    Step.NOTE_RUNNING,
-    Step.NOTE_MISSING,
-    Step.NOTE_FOUND,
-    Step.NOTE_STUCK,
-    Step.NOTE_RESUBMIT,
-)
+_CLEANUP_BATCH = 200
+_RETRY_INTERVAL = 1.0
+"""Seconds until the next pass for jobs that could have started and did not, for no known reason."""
+_UPLOADED = ON_WORKER | {JobState.UPLOADED}
+"""States of jobs whose run directories exist on the worker."""
 
 Steps = Mapping[Step, Sequence[JobRecord]]
 
 
 class Executor:
-    """Carries the jobs of all workers through their life, one worker after the other."""
+    """Moves the jobs of all workers, one worker after the other."""
 
-    def __init__(self, store: Store, lanes: Sequence[WorkerRunner]) -> None:
+    def __init__(self, store: Store, runners: Sequence[WorkerRunner]) -> None:
         self.store = store
-        self.lanes = lanes
+        self.runners = runners
 
     def advance(self, now: float) -> bool:
-        """Move every job that can move, and begin the retries that are due; return whether any did."""
+        """Move every job that can move, and begin the retries that are due; return whether any job moved."""
         begun = begin_due(self.store, now)
-        moved = [lane.advance(now) for lane in self.lanes]
+        moved = [runner.advance(now) for runner in self.runners]
         return begun or any(moved)
 
     def outages(self) -> dict[str, str]:
         """Return why workers cannot be used now, by name."""
-        return {lane.name: reason for lane in self.lanes if (reason := lane.health.outage) is not None}
+        return {
+            runner.name: reason for runner in self.runners if (reason := runner.health.outage) is not None
+        }
 
     def warnings(self) -> list[str]:
-        """Return what people should know of workers that can be used; each is told once, ever."""
-        return [warning for lane in self.lanes for warning in lane.warnings()]
+        """Return new warnings about workers that can be used; each is returned once."""
+        return [warning for runner in self.runners for warning in runner.warnings()]
 
     def tidy_up(self) -> None:
-        """Remove on the workers what was taken in; to be called at the end."""
-        for lane in self.lanes:
-            lane.tidy_up()
+        """Remove collected files on the workers, at the end of the program."""
+        for runner in self.runners:
+            runner.tidy_up()
 
 
-class WorkerRunner(OnWorker):
-    """The jobs of one worker. What fails here leaves the other workers alone."""
+class WorkerRunner:
+    """Moves the jobs of one worker. Its failures do not affect other workers.
+
+    ``access`` gives the worker's files and queue; it is called on first use.
+    """
 
     def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
-        super().__init__(store, outputs, name, access)
+        self.store = store
+        self.name = name
+        self.health = WorkerHealth(store, name)
+        self._access = access
         self._starter = JobStarter(store, outputs, name, access)
         self._collector = ResultCollector(store, outputs, name, access)
-        self._looks: PollSchedule | None = None
+        self._schedule: PollSchedule | None = None
         self._urgent = False
         self._strays: set[str] = set()
-        self.health = WorkerHealth(store, name)
 
     @property
-    def looks(self) -> PollSchedule:
-        """When this worker is looked at."""
-        if self._looks is None:
+    def access(self) -> WorkerAccess:
+        """The files and the queue of the worker."""
+        return self._access()
+
+    @property
+    def schedule(self) -> PollSchedule:
+        """When the worker is polled."""
+        if self._schedule is None:
             bounds = self.access.spec.poll_interval or PollInterval()
-            self._looks = PollSchedule(bounds, local=self.access.host.is_local)
-        return self._looks
+            self._schedule = PollSchedule(bounds, local=self.access.host.is_local)
+        return self._schedule
 
     def advance(self, now: float) -> bool:
-        """Move the jobs of this worker; an outage changes no job and makes the next try later.
+        """Make one pass; return whether any job moved. An outage changes no job and delays the next try.
 
         Raises
         ------
         WorldError
-            The store failed: whatever else fails in a pass is a TransientError, an outage of this worker.
+            The store failed. Any other expected failure is a TransientError, an outage of this worker.
         """
         with self.store.read() as view:
             active = [job for state in ACTIVE for job in view.in_state(state, self.name)]
-            old = view.due_cleanups(self.name, now, _CLEANED_AT_ONCE)
-            work = active or old or view.any_in_state([JobState.READY], self.name)
+            cleanups = view.due_cleanups(self.name, now, _CLEANUP_BATCH)
+            work = active or cleanups or view.any_in_state([JobState.READY], self.name)
         if not work:
             return False
         active = self._starter.drop(active, now)
-        if self.health.rests(now):
+        if self.health.backs_off(now):
             return False
         try:
             before = self.access.commands
             moved = self._pass(active, now)
-            self._clean_up(old)
-            asked = self.access.commands > before
+            if cleanups:
+                self.access.discard(cleanups.values())
+                self.access.tidy_up()
+                self.store.write(lambda writer: writer.delete_cleanups(cleanups))
+            answered = self.access.commands > before
         except TransientError as error:
             self.health.failed(error, now)
             return False
-        if asked:  # else there was no reason to ask it for anything, and nothing is known
+        if answered:  # without a command, nothing new is known
             self.health.answered(now)
         return moved
 
     def due(self, now: float) -> float | None:
-        """Return when another pass is worth while, if nothing happens elsewhere; None if never."""
+        """Return when the next pass can find work without an event elsewhere, or None if never."""
         with self.store.read() as view:
             on_worker = view.any_in_state(ON_WORKER, self.name)
-            waits = on_worker or view.any_in_state((*ACTIVE, JobState.READY), self.name)
+            waiting = on_worker or view.any_in_state((*ACTIVE, JobState.READY), self.name)
             cleanup = view.next_cleanup(self.name)
         times = [cleanup] if cleanup is not None else []
         if on_worker:
-            times.append(self.looks.next_look(now, urgent=self._urgent))
+            times.append(self.schedule.next_poll(now, urgent=self._urgent))
         if self._starter.is_full(now):
             times.append(self._starter.full_until)
-        elif waits and not on_worker:
-            times.append(now + _SOON)
-        if times and self.health.rests(now):
+        elif waiting and not on_worker:
+            times.append(now + _RETRY_INTERVAL)
+        if times and self.health.backs_off(now):
             return max(min(times), self.health.status.next_try)
         return min(times, default=None)
 
     def warnings(self) -> list[str]:
-        """Return what is new and people should know of this worker."""
+        """Return new warnings about the worker; each is returned once."""
         found = [*self._collector.warnings, *self._starter.warnings]
         self._collector.warnings, self._starter.warnings = [], []
         return found
 
     def tidy_up(self) -> None:
-        """Remove on the worker what was taken in; one that does not answer keeps it until the next time."""
+        """Remove collected files on the worker; if it does not answer, the next process removes them."""
         with contextlib.suppress(TransientError):
             self.access.tidy_up()
 
     def _pass(self, active: Sequence[JobRecord], now: float) -> bool:
-        self.access.prepare(may_create=not any(job.state in _MAY_BE_THERE for job in active))
-        seen = self._look(active, now)
-        steps = self._decided(active, seen, now)
+        self.access.prepare(may_create=not any(job.state in _UPLOADED for job in active))
+        polled = self._poll(active, now)
+        steps: dict[Step, list[JobRecord]] = {step: [] for step in Step}
+        for job in active:
+            seen = Observation(
+                marker=marker_name(job) in polled.markers,
+                asked=polled.entries is not None,
+                entry=(polled.entries or {}).get(job.queue_id or ""),
+                lost_after=self.access.queue.lost_after,
+            )
+            steps[next_step(job, seen, now)].append(job)
+
         moved = self._collector.collect(steps[Step.COLLECT], steps[Step.COLLECT_LOST], now)
-        if moved:  # there may be room for others in the queue
+        if moved:  # the queue may have room again
             self._starter.full_until = 0.0
-        moved |= self._note(steps, seen, now)
+        moved |= self._note(steps, polled, now)
         self._kill(steps[Step.KILL], now)
         moved |= self._starter.withdraw(steps[Step.WITHDRAW], now)
-        started = self._start(steps[Step.UPLOAD], steps[Step.START], now)
-        if started:
-            self.looks.ask_again()
-        if moved or started:
-            self.looks.moved(now)
-        return moved or started
 
-    def _start(self, begun: Sequence[JobRecord], uploaded: Sequence[JobRecord], now: float) -> bool:
-        """Bring jobs to the queue: those of earlier passes, which it did not take or the worker did not get,
-        before any other leaves the store.
-        """
+        # Jobs that earlier passes could not upload or submit go first: no others leave the store until then.
+        begun, uploaded = steps[Step.UPLOAD], steps[Step.START]
         full = self._starter.is_full(now)
         fresh = [] if full or begun or uploaded else self._starter.check_out(now)
         ready = self._starter.upload([*begun, *fresh], now)
-        return not full and self._starter.start(ready, uploaded, now)
+        started = not full and self._starter.start(ready, uploaded, now)
+        if started:
+            self.schedule.ask_queue_soon()
+        if moved or started:
+            self.schedule.moved(now)
+        return moved or started
 
-    # observing ----------------------------------------------------------------------------------------
-
-    def _look(self, active: Sequence[JobRecord], now: float) -> PollResult:
+    def _poll(self, active: Sequence[JobRecord], now: float) -> PollResult:
         """Poll the worker if that is due and any job is there."""
         on_worker = [job for job in active if job.state in ON_WORKER]
-        if not on_worker or not self.looks.due(now):
+        if not on_worker or not self.schedule.due(now):
             return PollResult(set())
         self._urgent = any(job.cancel is not None or job.state is JobState.SUBMITTED for job in on_worker)
         ask = {}
-        if self.looks.queue_due(now, urgent=self._urgent):
+        if self.schedule.queue_due(now, urgent=self._urgent):
             ask = {job.queue_id: job.submitted or now for job in on_worker if job.queue_id}
-        seen = self.access.poll(ask)
-        self.looks.looked(now, asked=bool(ask))
-        self._clear_strays(seen.markers - {self.access.marker(job) for job in on_worker})
-        return seen
-
-    def _decided(self, active: Sequence[JobRecord], seen: PollResult, now: float) -> Steps:
-        decided: dict[Step, list[JobRecord]] = {step: [] for step in Step}
-        for job in active:
-            decided[next_step(job, self._observation(job, seen), now)].append(job)
-        return decided
-
-    def _observation(self, job: JobRecord, seen: PollResult) -> Observation:
-        return Observation(
-            marker=self.access.marker(job) in seen.markers,
-            asked=seen.entries is not None,
-            entry=(seen.entries or {}).get(job.queue_id or ""),
-            lost_after=self.access.queue.lost_after,
-        )
+        polled = self.access.poll(ask)
+        self.schedule.polled(now, asked=bool(ask))
+        self._clear_strays(polled.markers - {marker_name(job) for job in on_worker})
+        return polled
 
     def _clear_strays(self, names: set[str]) -> None:
         """Remove markers that an interrupted pass has left behind.
 
-        Only those of jobs that this store knows: another project may share the directory.
+        Only markers of jobs in this store are removed, since another project can use the same directory.
         """
         fresh, self._strays = names - self._strays, names
         if fresh:
@@ -215,34 +215,40 @@ class WorkerRunner(OnWorker):
                 known = [(name, view.job(name.rpartition(".")[0])) for name in fresh]
             self.access.forget(name for name, job in known if job is not None and job.state not in ACTIVE)
 
-    def _clean_up(self, old: Mapping[bytes, str]) -> None:
-        """Remove run directories whose time has come."""
-        if old:
-            self.access.discard(old.values())
-            self.access.tidy_up()
-            self.store.write(lambda writer: writer.delete_cleanups(old))
+    def _note(self, steps: Steps, polled: PollResult, now: float) -> bool:
+        """Record what the poll shows of jobs that stay on the worker; return whether there was anything."""
+        entries = polled.entries or {}
 
-    # noting and ending --------------------------------------------------------------------------------
-
-    def _note(self, steps: Steps, seen: PollResult, now: float) -> bool:
-        noted = [(step, job) for step in _NOTES for job in steps[step]]
+        def on_worker(writer: Writer, step: Step) -> list[JobRecord]:
+            records = [writer.job(job.id) for job in steps[step]]
+            return [job for job in records if job is not None and job.state in ON_WORKER]
 
         def write(writer: Writer) -> None:
-            for step, known in noted:
-                job = writer.job(known.id)
-                if job is not None and job.state in ON_WORKER:
-                    _note_one(writer, step, job, seen, now)
+            for job in on_worker(writer, Step.NOTE_RUNNING):
+                move(writer, job, JobState.RUNNING, now, missing_since=None, stuck=None)
+            for job in on_worker(writer, Step.NOTE_MISSING):
+                writer.put_job(msgspec.structs.replace(job, missing_since=now))
+            for job in on_worker(writer, Step.NOTE_FOUND):
+                writer.put_job(msgspec.structs.replace(job, missing_since=None))
+            for job in on_worker(writer, Step.NOTE_STUCK):
+                entry = entries.get(job.queue_id or "")
+                _note_stuck(writer, job, entry.never if entry is not None else "", now)
+            for job in on_worker(writer, Step.NOTE_RESUBMIT):
+                reason = "its run config was changed, and as submitted it can never start"
+                note(writer, job, "Resubmitting", reason, now, attempt=job.attempt)
+                writer.put_job(msgspec.structs.replace(job, cancel=reason, again=True))
 
+        noted = any(steps[step] for step in _NOTES)
         if noted:
             self.store.write(write)
-        return bool(noted)
+        return noted
 
     def _kill(self, jobs: Sequence[JobRecord], now: float) -> None:
-        """Ask the queue to end jobs; the next looks tell whether they are gone."""
+        """Cancel jobs in the queue; the next polls show whether they are gone."""
         if not jobs:
             return
         problems = self.access.cancel([job.queue_id for job in jobs if job.queue_id])
-        self.looks.ask_again()
+        self.schedule.ask_queue_soon()
         refused = {job.id: problems[job.queue_id] for job in jobs if job.queue_id in problems}
 
         def write(writer: Writer) -> None:
@@ -255,25 +261,13 @@ class WorkerRunner(OnWorker):
             self.store.write(write)
 
 
-def _note_one(writer: Writer, step: Step, job: JobRecord, seen: PollResult, now: float) -> None:
-    match step:
-        case Step.NOTE_RUNNING:
-            move(writer, job, JobState.RUNNING, now, missing_since=None, stuck=None)
-        case Step.NOTE_STUCK:
-            entry = (seen.entries or {}).get(job.queue_id or "")
-            _note_stuck(writer, job, entry.never if entry is not None else "", now)
-        case Step.NOTE_RESUBMIT:
-            reason = "its run config was changed, and as submitted it can never start"
-            note(writer, job, "Resubmitting", reason, now, attempt=job.attempt)
-            writer.put_job(msgspec.structs.replace(job, cancel=reason, again=True))
-        case _:
-            since = now if step is Step.NOTE_MISSING else None
-            writer.put_job(msgspec.structs.replace(job, missing_since=since))
+_NOTES = (Step.NOTE_RUNNING, Step.NOTE_MISSING, Step.NOTE_FOUND, Step.NOTE_STUCK, Step.NOTE_RESUBMIT)
 
 
-def _note_stuck(writer: Writer, job: JobRecord, why: str, now: float) -> None:
-    if why == (job.stuck or ""):
+def _note_stuck(writer: Writer, job: JobRecord, reason: str, now: float) -> None:
+    if reason == (job.stuck or ""):
         return
-    stuck = msgspec.structs.replace(job, stuck=why or None)
-    note(writer, stuck, "Stuck" if why else "Unstuck", why or "it can start now", now, attempt=job.attempt)
+    stuck = msgspec.structs.replace(job, stuck=reason or None)
+    event, message = ("Stuck", reason) if reason else ("Unstuck", "it can start now")
+    note(writer, stuck, event, message, now, attempt=job.attempt)
     writer.put_job(stuck)

@@ -1,8 +1,8 @@
 """Runs one job in its run directory: ``python launcher.py`` beside ``job.json``.
 
-This file travels to workers and is all of reconciler that they see: it imports nothing but the standard
-library and jobflow, and runs on Python 3.9. It reads ``job.json``, lets jobflow resolve the references from
-the documents that came along and run the job, and writes ``claim/result.json`` atomically.
+This file travels to workers and is the only part of reconciler there. It imports nothing but the standard
+library, jobflow and what comes with jobflow, and runs on Python 3.9. It reads ``job.json``, has jobflow
+resolve the references from the documents in it and run the job, and writes ``claim/result.json`` atomically.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from operator import itemgetter
 from pathlib import Path
@@ -23,15 +23,14 @@ from typing import Any
 
 INPUT, RESULT = "job.json", "claim/result.json"
 FILE_MARKER = "reconciler-file:"
-"""Begins an argument that stands for a file of the repository: ``reconciler-file:<blob id>/<name>``."""
-
+"""Prefix of an argument that stands for a file of the repository: ``reconciler-file:<blob id>/<name>``."""
 
 PATIENCE, PAUSE = 600.0, 1.0
-"""Seconds that a result waits for room on a full disk, and between two tries: it may have cost many hours."""
+"""Seconds to wait for room on a full disk, and between two tries: the result may have cost many hours."""
 
 
 class CannotImportError(RuntimeError):
-    """This Python lacks something that the job needs; the message tells what, where, and the fix."""
+    """This Python lacks something that the job needs; the message says what, where, and how to fix it."""
 
 
 def main() -> int:
@@ -46,31 +45,62 @@ def main() -> int:
     except BaseException as error:
         result |= {"ok": False, "error": describe(error), "ended": time.time()}
         text = json.dumps(result)
-    if os.getpid() != process:  # a child that the job forked came back from the function, too
+    if os.getpid() != process:  # the job forked, and its child returned from the function too
         os._exit(0)
-    write_when_there_is_room(here / RESULT, text)
+    write_result(here / RESULT, text)
     return 0 if result["ok"] else 1
 
 
-def describe(error: BaseException) -> dict[str, str]:
-    """Return type, message and traceback of an error, without the launcher's own frames."""
-    lines = traceback.format_exception(type(error), error, frames_of_others(error))
-    with contextlib.suppress(Exception):  # the job may have closed stderr
-        sys.stderr.writelines(lines)
-    message = "".join(traceback.format_exception_only(type(error), error)).strip()
-    return {"type": type(error).__name__, "message": message, "traceback": "".join(lines)}
+def run(request: dict[str, Any], here: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """Run the job of a request; return its documents and what it asks for next.
+
+    The version of jobflow is added to ``report`` before anything can fail because of it.
+
+    Raises
+    ------
+    CannotImportError
+        This Python cannot import jobflow, or what the job needs.
+    """
+    worker = request["worker"]
+    with imports_for("jobflow", worker):
+        import jobflow
+        from jobflow import JobStore
+    report["jobflow"] = jobflow.__version__
+    job_documents = document_store_class()
+    stores = {name: job_documents(blobs) for name, blobs in request["blobs"].items()}
+    store = JobStore(job_documents(request["documents"]), additional_stores=stores)
+    job, function = load_job(with_files(request["job"], here), worker)
+    # The documents are kept, not only their ids, since Python reuses the id of a deleted object.
+    given = {id(doc): doc for documents in (store.docs_store, *stores.values()) for doc in documents.docs}
+    with imports_for(function, worker):
+        response = job.run(store=store, job_dir=here)
+
+    def written(documents: Any) -> Any:
+        """Return what the job wrote: its output, and documents of an exposed store."""
+        return plain([doc for doc in documents.docs if id(doc) not in given])
+
+    documents = written(store.docs_store)
+    blobs = {name: written(other) for name, other in stores.items()}
+    asked: dict[str, Any] = {
+        "stored_data": plain(response.stored_data),
+        "stop_children": bool(response.stop_children),
+        "stop_jobflow": bool(response.stop_jobflow),
+    }
+    for kind in ("replace", "detour", "addition"):  # new jobs, each with the uuids of its parents
+        flow = getattr(response, kind)
+        if flow is not None:
+            asked[kind] = [[job_json(new), parents] for new, parents in flow.iterflow()]
+    return {
+        "ok": True,
+        "documents": documents,
+        "blobs": blobs,
+        "refers": sorted(set(references([documents, blobs]))),
+        "response": asked,
+    }
 
 
-def frames_of_others(error: BaseException) -> TracebackType | None:
-    """Return the traceback of an error from where it left the launcher; None if it never did."""
-    trace = error.__traceback__ if not isinstance(error, CannotImportError) else None
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next
-    return trace
-
-
-def write_when_there_is_room(path: Path, text: str) -> None:
-    """Write the file; a disk that is full, or a quota that is used up, is waited for."""
+def write_result(path: Path, text: str) -> None:
+    """Write the result; wait for room on a full disk or for an exhausted quota."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -82,7 +112,7 @@ def write_when_there_is_room(path: Path, text: str) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is there completely or not at all, also after a power loss."""
+    """Write a file that exists completely or not at all, also after a power failure."""
     path.parent.mkdir(parents=True, exist_ok=True)  # the job may have removed its own directory
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as stream:
@@ -92,80 +122,29 @@ def write_atomically(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def run(request: dict[str, Any], here: Path, told: dict[str, Any]) -> dict[str, Any]:
-    """Run the job of a request; return its documents and what it asks for next.
-
-    The version of jobflow goes to ``told`` before anything can fail because of it.
-
-    Raises
-    ------
-    CannotImportError
-        jobflow, or what the job needs, cannot be imported by this Python.
-    """
-    worker = request["worker"]
-    with imports_for("jobflow", worker):
-        import jobflow
-        from jobflow import JobStore
-    told["jobflow"] = jobflow.__version__
-    shelf = shelf_class()
-    stores = {name: shelf(blobs) for name, blobs in request["blobs"].items()}
-    store = JobStore(shelf(request["documents"]), additional_stores=stores)
-    job, name = load_job(with_files(request["job"], here), worker)
-    # The documents are kept as well as their ids, since the id of one that is thrown away may be used again.
-    known = {id(doc): doc for shelved in (store.docs_store, *stores.values()) for doc in shelved.docs}
-    with imports_for(name, worker):
-        response = job.run(store=store, job_dir=here)
-    documents = plain(written(store.docs_store, known))
-    blobs = {name: plain(written(other, known)) for name, other in stores.items()}
-    return {
-        "ok": True,
-        "documents": documents,
-        "blobs": blobs,
-        "refers": sorted(set(references([documents, blobs]))),
-        "response": plain_response(response),
-    }
+# Errors ---------------------------------------------------------------------------------------------------
 
 
-def written(shelf: Any, known: Container[int]) -> list[dict[str, Any]]:
-    """Return the documents that the job wrote: its output, and what it kept through an exposed store."""
-    return [doc for doc in shelf.docs if id(doc) not in known]
+def describe(error: BaseException) -> dict[str, str]:
+    """Return type, message and traceback of an error, without the frames of the launcher itself."""
+    lines = traceback.format_exception(type(error), error, frames_of_others(error))
+    with contextlib.suppress(Exception):  # the job may have closed stderr
+        sys.stderr.writelines(lines)
+    message = "".join(traceback.format_exception_only(type(error), error)).strip()
+    return {"type": type(error).__name__, "message": message, "traceback": "".join(lines)}
 
 
-def references(value: Any) -> Iterator[str]:
-    """Yield the uuids of the jobs whose outputs JSON data refers to."""
-    is_one = isinstance(value, dict) and value.get("@class") == "OutputReference"
-    if is_one and isinstance(value.get("uuid"), str):  # what is kept apart bears the class of what it holds
-        yield value["uuid"]
-    elif isinstance(value, (dict, list)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            if isinstance(inner, (dict, list)):
-                yield from references(inner)
-
-
-def load_job(raw: dict[str, Any], worker: str) -> tuple[Any, str]:
-    """Return the Job and the name of its function.
-
-    Raises
-    ------
-    CannotImportError
-        Its function or a class among its arguments cannot be imported; says which, where and why.
-    """
-    from monty.json import MontyDecoder
-
-    module, function = raw["function"].get("@module"), raw["function"].get("@callable")
-    with imports_for(f"{module}.{function}", worker):
-        job = MontyDecoder().process_decoded(raw)
-    if isinstance(job, dict) or isinstance(job.function, dict):
-        raise CannotImportError(
-            f"worker '{worker}': {sys.executable} has a module '{module}', but no '{function}' in it: "
-            f"another version than the flow was built with? {where_from(module)}"
-        )
-    return job, f"{module}.{function}"
+def frames_of_others(error: BaseException) -> TracebackType | None:
+    """Return the traceback of an error from where it left the launcher, or None if it never did."""
+    trace = error.__traceback__ if not isinstance(error, CannotImportError) else None
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace
 
 
 @contextlib.contextmanager
 def imports_for(what: str, worker: str) -> Iterator[None]:
-    """Say of a failed import what is missing for what, on which worker, in which Python, and what to do.
+    """Turn a failed import into an error that says what is missing, on which worker, and how to fix it.
 
     Raises
     ------
@@ -187,7 +166,7 @@ def imports_for(what: str, worker: str) -> Iterator[None]:
 
 
 def missing_module(error: ImportError) -> str | None:
-    """Return what is to be installed: the top of the missing module, unless that is there without a part."""
+    """Return the module to install: the top-level package, or the submodule that the package lacks."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
     top = error.name.partition(".")[0]
@@ -195,7 +174,7 @@ def missing_module(error: ImportError) -> str | None:
 
 
 def where_from(module: str) -> str:
-    """Return what to do about a module that is not there."""
+    """Return how to get a module that is missing."""
     if module == "jobflow":
         return f"`{sys.executable} -m pip install jobflow` there, or set `python:` to a Python that has it"
     return (
@@ -204,8 +183,32 @@ def where_from(module: str) -> str:
     )
 
 
+# Jobs as JSON ---------------------------------------------------------------------------------------------
+
+
+def load_job(raw: dict[str, Any], worker: str) -> tuple[Any, str]:
+    """Return the Job and the path of its function.
+
+    Raises
+    ------
+    CannotImportError
+        Its function, or a class among its arguments, cannot be imported.
+    """
+    from monty.json import MontyDecoder
+
+    module, function = raw["function"].get("@module"), raw["function"].get("@callable")
+    with imports_for(f"{module}.{function}", worker):
+        job = MontyDecoder().process_decoded(raw)
+    if isinstance(job, dict) or isinstance(job.function, dict):
+        raise CannotImportError(
+            f"worker '{worker}': {sys.executable} has a module '{module}', but no '{function}' in it: "
+            f"another version than the flow was built with? {where_from(module)}"
+        )
+    return job, f"{module}.{function}"
+
+
 def with_files(value: Any, here: Path) -> Any:
-    """Replace each marker of a repository file by the path where the file lies now."""
+    """Replace each marker of a repository file by the path of the file in the run directory."""
     if isinstance(value, dict):
         return {key: with_files(inner, here) for key, inner in value.items()}
     if isinstance(value, list):
@@ -215,6 +218,17 @@ def with_files(value: Any, here: Path) -> Any:
     return value
 
 
+def references(value: Any) -> Iterator[str]:
+    """Yield the uuids of the jobs whose outputs JSON data refers to."""
+    is_one = isinstance(value, dict) and value.get("@class") == "OutputReference"
+    if is_one and isinstance(value.get("uuid"), str):  # a link to a blob can have the class of its content
+        yield value["uuid"]
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            if isinstance(inner, (dict, list)):
+                yield from references(inner)
+
+
 def plain(value: Any) -> Any:
     """Return JSON data; datetimes and the like become monty's tagged dicts."""
     from monty.json import MontyEncoder
@@ -222,22 +236,8 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value, cls=MontyEncoder))
 
 
-def plain_response(response: Any) -> dict[str, Any]:
-    """Return what a job asks for next, with new jobs as a list of (job, uuids of its parents)."""
-    asked: dict[str, Any] = {
-        "stored_data": plain(response.stored_data),
-        "stop_children": bool(response.stop_children),
-        "stop_jobflow": bool(response.stop_jobflow),
-    }
-    for kind in ("replace", "detour", "addition"):
-        flow = getattr(response, kind)
-        if flow is not None:
-            asked[kind] = [[job_json(job), parents] for job, parents in flow.iterflow()]
-    return asked
-
-
 def job_json(job: Any) -> dict[str, Any]:
-    """Return a jobflow Job as JSON; its arguments come back as what they are, enums and arrays too."""
+    """Return a jobflow Job as JSON whose arguments decode to the same types, enums and arrays too."""
     raw: dict[str, Any] = plain(job.as_dict())
     raw["function_args"] = encoded(job.function_args)
     raw["function_kwargs"] = encoded(job.function_kwargs)
@@ -258,12 +258,18 @@ def encoded(value: Any) -> Any:
     return plain(value)
 
 
-def shelf_class() -> Any:
-    """Return a maggma Store that keeps documents in a list: all that a job sees of the job store."""
+# The job store of the job ---------------------------------------------------------------------------------
+
+
+def document_store_class() -> Any:
+    """Return the class of the store that a job sees: a maggma Store with a list of documents.
+
+    It is a function, since maggma must not be imported before jobflow is known to exist.
+    """
     from maggma.core import Store
 
-    class Shelf(Store):  # type: ignore[misc]
-        """Documents in memory, found by equality and ``$in``."""
+    class DocumentStore(Store):  # type: ignore[misc]
+        """The documents of ``job.json`` in memory; queries know equality and ``$in``."""
 
         def __init__(self, docs: list[dict[str, Any]]) -> None:
             super().__init__()
@@ -275,7 +281,7 @@ def shelf_class() -> Any:
 
         @property
         def name(self) -> str:
-            return "shelf"
+            return "job.json"
 
         def connect(self, force_reset: bool = False) -> None:
             return None
@@ -312,16 +318,16 @@ def shelf_class() -> Any:
             return True
 
         def groupby(self, *args: Any, **kwargs: Any) -> Any:
-            raise NotImplementedError("a job's own store has no groupby; use the project's JobStore")
+            raise NotImplementedError("the store of a job has no groupby; use the project's JobStore")
 
         def remove_docs(self, criteria: dict[str, Any]) -> None:
             self.docs[:] = [doc for doc in self.docs if not matches(doc, criteria)]
 
-    return Shelf
+    return DocumentStore
 
 
 def matches(doc: dict[str, Any], criteria: dict[str, Any]) -> bool:
-    """Whether a document fits simple criteria: ``{field: value}`` or ``{field: {"$in": [...]}}``."""
+    """Return whether a document matches ``{field: value}`` or ``{field: {"$in": [...]}}``."""
     for field, wanted in criteria.items():
         if isinstance(wanted, dict) and "$in" in wanted:
             if doc.get(field) not in wanted["$in"]:

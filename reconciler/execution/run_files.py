@@ -1,7 +1,7 @@
-"""What a job gets into its run directory: the submission script, its input, its files, the launcher.
+"""The files of a run directory: the submission script, the input of the job, and the launcher.
 
-All of it is known without asking the worker. The script claims its attempt by an atomic ``mkdir``, so that a
-job started twice runs once; and drops its marker into the outbox when it ends, however it ends.
+All of them are made without asking the worker. The script claims its attempt by an atomic ``mkdir``, so that
+a job that was submitted twice runs once. When it ends, it leaves its marker in the outbox, however it ends.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ SCRIPT, INPUT = "submit.sh", "job.json"
 CLAIM = "claim"
 RESULT = f"{CLAIM}/result.json"
 OLDEST_PYTHON = (3, 9)
-"""What the launcher needs."""
+"""The oldest Python that runs the launcher."""
 OUTBOX = ".outbox"
 LAUNCHERS = ".launchers"
 CODE = ".code"
 
 
 class WorkerPaths(msgspec.Struct, frozen=True):
-    """Where a worker has its files, as its scripts say it: absolute, or beginning with ``~/``.
+    """The paths of a worker as its scripts use them: absolute, or beginning with ``~/``.
 
-    ``python`` is a path or a name on the PATH there.
+    ``python`` is a path, or a name on the PATH there.
     """
 
     work_dir: str
@@ -58,10 +58,10 @@ class WorkerPaths(msgspec.Struct, frozen=True):
 
 
 def worker_paths(worker: WorkerSpec, expand: Callable[[str], str]) -> WorkerPaths:
-    """Return the place of a worker. ``expand`` makes paths of this machine absolute.
+    """Return the paths of a worker. ``expand`` makes paths of this machine absolute.
 
-    Another machine knows itself where its ``~`` is, so there it stays in the script. Python is that which
-    runs this program, and ``python3`` on another machine, unless the worker names one.
+    On another machine, the shell expands ``~``. Python is the one that runs this program, or ``python3`` on
+    another machine, unless the worker names one.
     """
     if worker.type != "local":
         return WorkerPaths(worker.work_dir.rstrip("/") or "/", worker.python or "python3")
@@ -70,19 +70,19 @@ def worker_paths(worker: WorkerSpec, expand: Callable[[str], str]) -> WorkerPath
 
 
 def next_attempt(job: JobRecord, work_dir: str) -> JobRecord:
-    """Return the record of a job as its next attempt would begin: with its number and directory."""
+    """Return a job with the number and run directory of its next attempt."""
     attempt = job.attempt + 1
     directory = run_dir(work_dir, job.uuid, job.index, attempt)
     return msgspec.structs.replace(job, attempt=attempt, run_dir=directory)
 
 
 def marker_name(job: JobRecord) -> str:
-    """Return the name of the marker that an attempt drops into the outbox."""
+    """Return the name of the marker of the current attempt: ``<uuid>_<index>.<attempt>``."""
     return f"{job.id}.{job.attempt}"
 
 
 def name_in_queue(job: JobRecord) -> str:
-    """Return the name under which the queue knows an attempt."""
+    """Return the name of the current attempt in the queue."""
     return queue_name(job.key, marker_name(job))
 
 
@@ -94,56 +94,55 @@ def launcher_source() -> bytes:
 
 @cache
 def launcher_name() -> str:
-    """Return the file name of the launcher, by its content: several versions may be in use at once."""
+    """Return the file name of the launcher: a digest, since several versions can be in use at once."""
     return f"{hashlib.sha256(launcher_source()).hexdigest()[:16]}.py"
 
 
-def script_of(job: JobRecord, config: AppliedConfig, worker: WorkerSpec, place: WorkerPaths) -> str:
-    """Return the submission script of an attempt; asks neither the worker nor the store.
+def script_of(job: JobRecord, config: AppliedConfig, worker: WorkerSpec, paths: WorkerPaths) -> str:
+    """Return the submission script of the current attempt.
 
     Raises
     ------
     ValueError
-        There is no exec_config of the name that the job has.
+        The ExecConfig that the job names does not exist any more.
     InputError
-        The resources do not fit the scheduler.
+        The scheduler cannot give the resources.
     """
-    return submission_script(job, worker, place, _exec_config(job, config))
-
-
-def _exec_config(job: JobRecord, config: AppliedConfig) -> ExecConfigSpec:
-    """Return the exec_config of a job: a named one, an inline one, or none."""
     value = job.config.value("exec_config")
-    if isinstance(value, dict):
-        return msgspec.convert(value, ExecConfigSpec)
-    if value is None:
-        return ExecConfigSpec()
-    found = config.commands.get(job.config.commands or "")
-    if found is None:
-        raise ValueError(f"there is no ExecConfig named '{value}' any more")
-    return found
+    if isinstance(value, dict):  # given inline
+        exec_config = msgspec.convert(value, ExecConfigSpec)
+    elif value is None:
+        exec_config = ExecConfigSpec()
+    else:
+        found = config.commands.get(job.config.commands or "")
+        if found is None:
+            raise ValueError(f"there is no ExecConfig named '{value}' any more")
+        exec_config = found
+    return submission_script(job, worker, paths, exec_config)
 
 
 def submission_script(
-    job: JobRecord, worker: WorkerSpec, place: WorkerPaths, exec_config: ExecConfigSpec
+    job: JobRecord, worker: WorkerSpec, paths: WorkerPaths, exec_config: ExecConfigSpec
 ) -> str:
-    """Return the script of one attempt.
+    """Return the script of the current attempt.
 
-    The worker's commands come first, then those of the exec_config, before and after the job.
+    Before and after the job, the commands of the worker come first, then those of the exec_config.
 
     Raises
     ------
     InputError
-        The worker's scheduler cannot be asked for the job's resources.
+        The scheduler cannot give the resources.
     """
     assert job.run_dir is not None
     header = submission_header(worker.scheduler_type, job.asked, name_in_queue(job))
-    code = ":".join(shell_path(place.code(tree)) for tree in job.code)
-    outbox = shell_path(f"{place.outbox}/{marker_name(job)}")
-    enter = f"cd {shell_path(job.run_dir)}"  # again after the user's commands, which may go elsewhere
+    code = ":".join(shell_path(paths.code(tree)) for tree in job.code)
+    outbox = shell_path(f"{paths.outbox}/{marker_name(job)}")
+    enter = f"cd {shell_path(job.run_dir)}"  # repeated after the user's commands, which can change it
+    # The path of a job can contain any character; in a comment it must not end the line.
+    title = "".join(character if character.isprintable() else " " for character in job.path)
     parts = [
         header.rstrip("\n"),
-        f"# {_one_line(job.path)}  {job.id}  attempt {job.attempt}",
+        f"# {title}  {job.id}  attempt {job.attempt}",
         f"{enter} || exit 1",
         *_claim(worker.scheduler_type),
         "finish() {",
@@ -159,8 +158,8 @@ def submission_script(
         *_commands(exec_config.pre_run),
         *([f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"] if code else []),
         f"{enter} || exit 1",
-        f"{shell_path(place.python)} {shell_path(place.launcher)} && job_code=0 || job_code=$?",
-        _why_no_python(job.config.worker_name, place.python),
+        f"{shell_path(paths.python)} {shell_path(paths.launcher)} && job_code=0 || job_code=$?",
+        _check_python(job.config.worker_name, paths.python),
         *_commands(worker.post_run),
         *_commands(exec_config.post_run),
         "exit $job_code",
@@ -169,10 +168,10 @@ def submission_script(
 
 
 def _claim(scheduler_type: str) -> list[str]:
-    """Whoever makes the directory runs the job. A scheduler may start again what it has started before.
+    """Return the lines that claim the attempt: the script that makes the directory runs the job.
 
-    But not what has ended: one that has lost its memory in a crash does not know that. Where the name of
-    who runs cannot be written, since the disk is full, nothing runs.
+    A scheduler may start its own script again, but not one that has ended, which it may have forgotten in a
+    crash. If the queue id cannot be written, since the disk is full, nothing runs.
     """
     queue_id = f'"{queue_of(scheduler_type).id_variable}"'
     same = f'[ "$(cat {CLAIM}/queue_id 2>/dev/null)" = {queue_id} ] && [ ! -e {CLAIM}/exit_code ]'
@@ -180,29 +179,26 @@ def _claim(scheduler_type: str) -> list[str]:
     return [f"mkdir {CLAIM} 2>/dev/null{again} || exit 0", f"echo {queue_id} > {CLAIM}/queue_id || exit 1"]
 
 
-def _why_no_python(worker: str, python: str) -> str:
-    """Return the line that writes the result if there is none since no fit Python could run the launcher."""
+def _check_python(worker: str, python: str) -> str:
+    """Return the line that writes a result if no suitable Python could run the launcher."""
     oldest = ".".join(map(str, OLDEST_PYTHON))
     text = (
-        f"worker {worker}: {python} is not there, does not run, or is older than Python {oldest}; "
+        f"worker {worker}: {python} does not exist, does not run, or is older than Python {oldest}; "
         "set `python:` of the worker to the path of a Python that has jobflow"
     )
     error = {"type": "", "message": "", "traceback": text}
     result = shlex.quote(json.dumps({"ok": False, "started": 0, "ended": 0, "error": error}))
-    is_fit = f"{shell_path(python)} -c 'import sys; sys.exit(sys.version_info < {OLDEST_PYTHON})' 2>/dev/null"
-    return f"[ -e {RESULT} ] || {is_fit} || printf '%s\\n' {result} > {RESULT}"
+    suitable = (
+        f"{shell_path(python)} -c 'import sys; sys.exit(sys.version_info < {OLDEST_PYTHON})' 2>/dev/null"
+    )
+    return f"[ -e {RESULT} ] || {suitable} || printf '%s\\n' {result} > {RESULT}"
 
 
 def shell_path(path: str) -> str:
-    """Return a path for a script: quoted, with ``~`` where the shell that reads it has its home."""
+    """Return a quoted path for a script, in which the shell still expands ``~``."""
     if path == "~":
         return '"$HOME"'
     return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
-
-
-def _one_line(text: str) -> str:
-    """The name of a job may hold anything; in a comment it must not end the line."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _commands(text: str) -> list[str]:
@@ -210,7 +206,7 @@ def _commands(text: str) -> list[str]:
 
 
 def _export(name: str, value: str, expand: bool) -> str:
-    """Quote the value; with ``expand`` the shell may still expand variables, but run no command."""
+    """Return an export; with ``expand`` the shell expands variables in the value, but runs no command."""
     if not expand:
         return f"export {name}={shlex.quote(value)}"
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("`", "\\`").replace("$(", "\\$(")
@@ -223,7 +219,7 @@ def job_input(
     documents: Sequence[dict[str, Any]],
     blobs: Mapping[str, Sequence[dict[str, Any]]],
 ) -> bytes:
-    """Return ``job.json``: the job, and the documents of the outputs that it refers to."""
+    """Return ``job.json``: the job, and the documents of the outputs that it needs."""
     request = {
         "worker": job.config.worker_name,
         "job": json.loads(payload),

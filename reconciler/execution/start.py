@@ -1,6 +1,6 @@
-"""From READY to SUBMITTED: taking jobs out of the store, writing their run directories, starting them.
+"""From READY to SUBMITTED: check jobs out of the store, upload their run directories, submit them.
 
-Also the way out of there: a cancelled job that may not have started yet.
+Also the way back: cancelling a job that may not have started yet.
 """
 
 from __future__ import annotations
@@ -20,81 +20,62 @@ from reconciler.execution.worker.upload import BundleContents
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.responses import fail
 from reconciler.jobs.transitions import move
-from reconciler.model.records import AppliedConfig, Event, JobRecord
+from reconciler.model.records import Event, JobRecord
 from reconciler.model.states import ACTIVE, JobState
 
 BATCH = 100
-"""Jobs that leave the store at once, and share one upload and one submission command."""
+"""Jobs that are checked out together and share one upload and one submission command."""
 
-_WAIT_FOR_ROOM = 30.0
-"""Seconds until a queue that took no more jobs is asked again; or until one of ours has ended."""
-
-_FULL = "QueueFull"
-_RAN_BEFORE = "it was started before the state was restored; that attempt counts"
+_FULL_INTERVAL = 30.0
+"""Seconds until a queue that had no room is tried again, unless a job on the worker ends before."""
 
 
-class OnWorker:
-    """What all work on the jobs of one worker needs. ``access`` gives its files and its queue."""
+class JobStarter:
+    """Starts the jobs of one worker.
+
+    The caller takes new ``warnings`` from the list. ``full_until`` is when a queue that has no room for more
+    jobs is tried again (seconds since the epoch).
+    """
 
     def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
         self.store = store
         self.outputs = outputs
         self.name = name
-        self._access = access
-
-    @property
-    def access(self) -> WorkerAccess:
-        """The files and the queue of this worker."""
-        return self._access()
-
-
-class JobStarter(OnWorker):
-    """Starts the jobs of one worker.
-
-    ``warnings`` are for people: whoever tells them takes them out. ``full_until`` is when a queue that takes
-    no more jobs is asked again (seconds since the epoch).
-    """
-
-    def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
-        super().__init__(store, outputs, name, access)
         self.warnings: list[str] = []
         self.full_until = 0.0
+        self._access = access
 
     def is_full(self, now: float) -> bool:
-        """Whether the queue takes no more jobs; a clock that was set back makes it wait no longer."""
-        return 0 < self.full_until - now <= _WAIT_FOR_ROOM
-
-    @property
-    def max_jobs(self) -> int | None:
-        """How many jobs the worker takes at once; None for any number."""
-        return self.access.spec.max_jobs
+        """Return whether the queue has no room for more jobs; false if the clock was set back."""
+        return 0 < self.full_until - now <= _FULL_INTERVAL
 
     def check_out(self, now: float) -> list[JobRecord]:
-        """Take the most urgent READY jobs, as many as the worker's limit allows. This is the intent."""
+        """Check out the most urgent READY jobs, as many as the worker's limit allows: the written intent."""
 
-        def take(writer: Writer) -> list[JobRecord]:
-            chosen = list(islice(writer.in_state(JobState.READY, self.name), self._free(writer)))
-            return [self._next_attempt(writer, job, now) for job in chosen]
+        def free(view: View) -> int:
+            limit = self._access().spec.max_jobs
+            if limit is None:
+                return BATCH
+            active = sum(view.count_in_state(state, self.name) for state in ACTIVE)
+            return max(0, min(BATCH, limit - active))
+
+        def write(writer: Writer) -> list[JobRecord]:
+            chosen = list(islice(writer.in_state(JobState.READY, self.name), free(writer)))
+            return [self._begin_attempt(writer, job, now) for job in chosen]
 
         with self.store.read() as view:
-            worth_it = view.any_in_state([JobState.READY], self.name) and self._free(view) > 0
-        return self.store.write(take) if worth_it else []
+            possible = view.any_in_state([JobState.READY], self.name) and free(view) > 0
+        return self.store.write(write) if possible else []
 
-    def _free(self, view: View) -> int:
-        if self.max_jobs is None:
-            return BATCH
-        used = sum(view.count_in_state(state, self.name) for state in ACTIVE)
-        return max(0, min(BATCH, self.max_jobs - used))
-
-    def _next_attempt(self, writer: Writer, job: JobRecord, now: float) -> JobRecord:
+    def _begin_attempt(self, writer: Writer, job: JobRecord, now: float) -> JobRecord:
         return move(
-            writer, next_attempt(job, self.access.work_dir), JobState.CHECKED_OUT, now, f"worker {self.name}",
-            run_worker=self.name, queue_id=None, submitted=None, missing_since=None, error=None,
-            cause=None, stuck=None,
+            writer, next_attempt(job, self._access().work_dir), JobState.CHECKED_OUT, now,
+            f"worker {self.name}", run_worker=self.name, queue_id=None, submitted=None, missing_since=None,
+            error=None, cause=None, stuck=None,
         )  # fmt: skip
 
     def upload(self, jobs: Sequence[JobRecord], now: float) -> list[JobRecord]:
-        """Bring the run directories; return the jobs that may start. One whose files cannot be made fails.
+        """Upload the run directories; return the jobs to submit. A job whose files cannot be made fails.
 
         Raises
         ------
@@ -103,48 +84,46 @@ class JobStarter(OnWorker):
         """
         if not jobs:
             return []
-        outcome = self.access.upload(jobs, BundleContents(self._payload, self._config(), self.outputs))
+        with self.store.read() as view:
+            config = view.config()  # the present one: these jobs can belong to a revision just applied
+        assert config is not None, "jobs come from an applied revision"
+
+        def payload(job: JobRecord) -> bytes:
+            with self.store.read() as view:
+                return view.payload(job.id) or b"{}"
+
+        uploads = self._access().upload(jobs, BundleContents(payload, config, self.outputs))
 
         def write(writer: Writer) -> list[JobRecord]:
-            done = []
+            ready = []
             restored = writer.restored() is not None
             for job in _still(writer, jobs, JobState.CHECKED_OUT):
-                if restored and job.id in outcome.ran and job.cancel is None:
-                    done.append(move(writer, job, JobState.UPLOADED, now, _RAN_BEFORE))
-                elif job.id in outcome.used:  # by a life of this job that the store does not remember
-                    self._next_attempt(writer, job, now)
-                elif job.cancel is not None or job.id in outcome.impossible:
-                    fail(writer, job, outcome.impossible.get(job.id, ""), now, JobState.REMOTE_ERROR)
-                elif job.id in outcome.ready:
-                    done.append(move(writer, job, JobState.UPLOADED, now))
-            return done
+                if restored and job.id in uploads.ran and job.cancel is None:
+                    reason = "it was started before the state was restored; that attempt counts"
+                    ready.append(move(writer, job, JobState.UPLOADED, now, reason))
+                elif job.id in uploads.used:  # by an attempt that the store does not remember
+                    self._begin_attempt(writer, job, now)
+                elif job.cancel is not None or job.id in uploads.impossible:
+                    fail(writer, job, uploads.impossible.get(job.id, ""), now, JobState.REMOTE_ERROR)
+                elif job.id in uploads.ready:
+                    ready.append(move(writer, job, JobState.UPLOADED, now))
+            return ready
 
         return self.store.write(write)
 
-    def _config(self) -> AppliedConfig:
-        """Return the configuration as it is now: these jobs may come from a revision just applied."""
-        with self.store.read() as view:
-            config = view.config()
-        assert config is not None, "jobs come from an applied revision"
-        return config
-
-    def _payload(self, job: JobRecord) -> bytes:
-        with self.store.read() as view:
-            return view.payload(job.id) or b"{}"
-
     def start(self, fresh: Sequence[JobRecord], doubtful: Sequence[JobRecord], now: float) -> bool:
-        """Submit what was uploaded. ``doubtful`` are jobs that an interrupted pass may have submitted.
+        """Submit uploaded jobs. An interrupted pass may have submitted the ``doubtful`` ones.
 
-        What a full queue does not take stays as it is, to be submitted later.
+        Jobs for which the queue has no room stay as they are, to be submitted later.
 
         Raises
         ------
         TransientError
-            The worker gave no clear answer; what it may have submitted is looked for next time.
+            The worker gave no clear answer; the next pass finds what it may have submitted.
         """
-        found = self.access.find(doubtful) if doubtful else {}
+        found = self._access().find(doubtful) if doubtful else {}
         rest = [job for job in (*doubtful, *fresh) if job.id not in found]
-        result = self.access.submit(rest) if rest else SubmitResult({}, {})
+        result = self._access().submit(rest) if rest else SubmitResult({}, {})
         queue_ids = found | result.queue_ids
 
         def write(writer: Writer) -> list[str]:
@@ -155,7 +134,7 @@ class JobStarter(OnWorker):
                     fail(writer, job, result.refused[job.id], now, JobState.REMOTE_ERROR)
             return _note_full(writer, self.name, result.full, now) if result.full else []
 
-        self.full_until = now + _WAIT_FOR_ROOM if result.full else 0.0
+        self.full_until = now + _FULL_INTERVAL if result.full else 0.0
         if queue_ids or result.refused or result.full:
             self.warnings += self.store.write(write)
         if result.doubt:
@@ -165,7 +144,7 @@ class JobStarter(OnWorker):
     # cancelled before the start -----------------------------------------------------------------------
 
     def drop(self, active: Sequence[JobRecord], now: float) -> list[JobRecord]:
-        """Stop cancelled jobs that were certainly never started, whether or not their worker answers.
+        """Stop cancelled jobs that were certainly never started, even if their worker does not answer.
 
         Return the other jobs.
         """
@@ -183,23 +162,23 @@ class JobStarter(OnWorker):
     def withdraw(self, jobs: Sequence[JobRecord], now: float) -> bool:
         """Take the claims of cancelled jobs, so that no script of an interrupted pass can run any more.
 
-        A script that was faster is known by its queue id from now on, and can be ended.
+        If a script was faster, its queue id becomes known and the job can be cancelled in the queue.
         """
         if not jobs:
             return False
-        outcome = self.access.withdraw(jobs)
-        if outcome.queued:
-            self.access.cancel(outcome.queued)
+        result = self._access().withdraw(jobs)
+        if result.queued:
+            self._access().cancel(result.queued)
 
         def write(writer: Writer) -> None:
             for job in _still(writer, jobs, JobState.UPLOADED):
-                if job.id in outcome.gone:
+                if job.id in result.gone:
                     fail(writer, job, "", now)
-                elif job.id in outcome.running:
-                    _submitted(writer, job, outcome.running[job.id], now)
+                elif job.id in result.running:
+                    _submitted(writer, job, result.running[job.id], now)
 
         self.store.write(write)
-        return bool(outcome.gone or outcome.running)
+        return bool(result.gone or result.running)
 
 
 def _still(writer: Writer, jobs: Sequence[JobRecord], state: JobState) -> list[JobRecord]:
@@ -212,18 +191,17 @@ def _submitted(writer: Writer, job: JobRecord, queue_id: str, now: float) -> Non
     move(writer, job, JobState.SUBMITTED, now, f"as {queue_id}", queue_id=queue_id, submitted=now)
 
 
-def _note_full(writer: Writer, worker: str, said: str, now: float) -> list[str]:
-    """Return a warning that the queue takes no more jobs, unless it was told before of this limit."""
-    words = " ".join(said.split())
-    about = f"worker/{worker}"
-    message = f"its queue takes no more jobs now: {words}; set max_jobs of the worker to what it takes"
-    known = {_without_numbers(event.message) for event in writer.events(about) if event.type == _FULL}
-    if _without_numbers(message) in known:
+def _note_full(writer: Writer, worker: str, answer: str, now: float) -> list[str]:
+    """Return a warning that the queue has no room, unless there was one about the same limit before."""
+
+    def without_numbers(text: str) -> str:  # some schedulers count the jobs in the message
+        return re.sub(r"\d+", "", text)
+
+    kind, about = "QueueFull", f"worker/{worker}"
+    reason = " ".join(answer.split())
+    message = f"its queue takes no more jobs now: {reason}; set max_jobs of the worker to its limit"
+    known = {without_numbers(event.message) for event in writer.events(about) if event.type == kind}
+    if without_numbers(message) in known:
         return []
-    writer.add_event(Event(time=now, type=_FULL, about=about, message=message))
-    return [f"worker {worker}: {message}; the others wait for room"]
-
-
-def _without_numbers(text: str) -> str:
-    """Some schedulers say how many jobs there are."""
-    return re.sub(r"\d+", "", text)
+    writer.add_event(Event(time=now, type=kind, about=about, message=message))
+    return [f"worker {worker}: {message}; the other jobs wait for room"]

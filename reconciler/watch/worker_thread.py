@@ -114,7 +114,7 @@ class WorkerThread(threading.Thread):
         access = self.lane.access
         if not access.host.is_local:
             return True
-        return self._notices.watch(Path(access.place.outbox), self.wake.call)
+        return self._notices.watch(Path(access.paths.outbox), self.wake.call)
 
     def _tell_news(self) -> None:
         for warning in self.lane.warnings():

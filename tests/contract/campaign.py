@@ -283,18 +283,18 @@ class Campaign:
     def _cut(self) -> None:
         """Begin a pass that is interrupted after an upload, and after a submission of which nobody knows."""
         now = time.time()
-        lane = self._lane("cut")
-        lane.access.prepare(may_create=True)
-        ready = lane._starter.upload(lane._starter.check_out(now), now)
-        submitted = lane.access.submit([job for job in ready if job.flow == "submitted"])
+        runner = self._runner("cut")
+        runner.access.prepare(may_create=True)
+        ready = runner._starter.upload(runner._starter.check_out(now), now)
+        submitted = runner.access.submit([job for job in ready if job.flow == "submitted"])
         assert len(submitted.queue_ids) == 1, submitted
         (self.first_id,) = submitted.queue_ids.values()
         self.world.repository.remove("flows/cancel-uploaded.yaml")
         self.world.reconcile()
 
-    def _lane(self, name: str) -> WorkerRunner:
+    def _runner(self, name: str) -> WorkerRunner:
         assert self.world.executor is not None
-        return next(lane for lane in self.world.executor.lanes if lane.name == name)
+        return next(runner for runner in self.world.executor.runners if runner.name == name)
 
     # looking ------------------------------------------------------------------------------------------
 

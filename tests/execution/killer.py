@@ -2,7 +2,7 @@
 
 The process dies by SIGKILL at the n-th call of that step: ``before`` it, ``after`` it, or, of a write,
 ``within`` its transaction, when all is changed and nothing committed. ``write`` is any write of the store,
-``write@Starter.check_out`` those that this function makes. It serves ``--once``, ``watch`` and every other
+``write@JobStarter.check_out`` those that this function makes. It serves ``--once``, ``watch`` and every other
 verb. ``RECONCILER_TEST_PYTHON`` is the Python of build processes, if it is another one. Only tests know this
 script.
 """

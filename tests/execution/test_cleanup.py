@@ -91,7 +91,7 @@ def test_after_removes_nothing_before_its_time(make_world: MakeWorld) -> None:
 def test_a_pass_that_is_due_finds_what_it_is_for(make_world: MakeWorld) -> None:
     """Else the daemon would make passes without a pause until the pass finds it."""
     world = run(make_world, {"after": "1d"})
-    lane = only_lane(world)
+    lane = only_runner(world)
     while (due := lane.due(time.time())) is not None:
         assert due > time.time() + 0.9 * DAY
         for early in (due - 0.999, due - 0.001, math.nextafter(due, 0)):
@@ -116,7 +116,7 @@ def test_the_daemon_rests_until_a_removal_is_due(
 
     monkeypatch.setattr(WorkerRunner, "advance", counted)
     notices = FileNotices()
-    thread = WorkerThread(only_lane(world), time.time, notices, lambda: None)
+    thread = WorkerThread(only_runner(world), time.time, notices, lambda: None)
     thread.start()
     try:
         assert eventually(lambda: left(world) == ["fails", "dies"] and not entries(world))
@@ -128,10 +128,10 @@ def test_the_daemon_rests_until_a_removal_is_due(
     assert len(passes) < 20, "some for calls, some that come a bit too early; not hundreds"
 
 
-def only_lane(world: World) -> WorkerRunner:
+def only_runner(world: World) -> WorkerRunner:
     assert world.executor is not None
-    (lane,) = world.executor.lanes
-    return lane
+    (runner,) = world.executor.runners
+    return runner
 
 
 def test_a_removal_that_was_not_written_down_is_repeated_without_harm(make_world: MakeWorld) -> None:

@@ -90,8 +90,8 @@ def test_what_the_other_has_no_longer_is_sent_again(world: World, sent: list[str
     world.run()
     resume(world)
     assert world.executor is not None
-    for lane in world.executor.lanes:
-        lane.access.prepare(may_create=True)
+    for runner in world.executor.runners:
+        runner.access.prepare(may_create=True)
     (tree,) = trees(world)
     shutil.rmtree(tree)
     world.advance()

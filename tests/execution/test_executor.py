@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from reconciler.errors import TransientError
-from reconciler.execution.worker_health import _FIRST_BACK_OFF, _LONGEST_BACK_OFF
+from reconciler.execution.pacing import _FIRST_BACK_OFF, _LONGEST_BACK_OFF
 from reconciler.jobs.jobstore import ForeignOutputs
 from reconciler.model.records import JobRecord, WorkerStatus
 from reconciler.model.run_config import RunConfig

@@ -385,7 +385,7 @@ def test_a_python_that_cannot_run_it_is_named(
     job = world.job("f/j")
     assert job.state == "FAILED"
     assert job.error == (
-        f"worker w1: {python} is not there, does not run, or is older than Python 3.9; "
+        f"worker w1: {python} does not exist, does not run, or is older than Python 3.9; "
         "set `python:` of the worker to the path of a Python that has jobflow"
     )
     assert (Path(str(job.run_dir)) / "after").exists(), "post_run comes all the same"

@@ -15,14 +15,20 @@ EFFECTS = (
 
 WRITES = (
     *("StoreCache.put", "Session._build_missing", "Session.reconcile", "Session.record_outcome"),
-    *("SourceThread._put", "Standing._put"),
-    *("Starter.check_out", "Starter.upload", "Starter.start", "Starter.drop", "Starter.withdraw"),
-    *("Lane._note", "Lane._clean_up", "TakerIn._record", "compact"),
+    *("SourceThread._put", "WorkerHealth._put"),
+    *(
+        "JobStarter.check_out",
+        "JobStarter.upload",
+        "JobStarter.start",
+        "JobStarter.drop",
+        "JobStarter.withdraw",
+    ),
+    *("WorkerRunner._note", "WorkerRunner.advance", "ResultCollector._record", "compact"),
 )
 
 RARE = {
     "Store.check_lineage": "once in the life of a store",
-    "Lane._kill": "a queue that refuses to end a job",
+    "WorkerRunner._kill": "a queue that refuses to end a job",
     "Call._carry_out": "verbs, which are other programs",
     "repair": "fsck, which is another program",
     "begin_due": "jobs that fail, so that each would have several lines; see tests/execution/test_retries.py",

@@ -177,7 +177,7 @@ def test_a_revert_after_the_kill_runs_again_what_was_killed(which: str, world: W
 def hear_of_kills(world: World) -> list[Any]:
     """Return a list that gets whatever the worker is asked to end."""
     assert world.executor is not None
-    access = world.executor.lanes[0].access
+    access = world.executor.runners[0].access
     heard: list[Any] = []
     cancel = access.cancel
 

@@ -1,6 +1,6 @@
-"""One worker from the executor's side: its directory, its queue, and the few commands that both cost.
+"""One worker from the executor's side: its directory, its queue, and the few commands that both need.
 
-Each operation on many jobs is one command on the host, however many jobs there are: ``poll``, ``collect``,
-``upload``, ``submit`` (and, rarely, ``withdraw`` and ``cancel``). A module each says what the script does and
-how its answer is read; ``access`` puts them together.
+Each operation on many jobs is one command on the host, however many jobs there are: ``prepare``, ``poll``,
+``upload``, ``submit`` and ``fetch``. The module of an operation has both its script and the reading of the
+script's output; ``access`` runs them.
 """

@@ -1,13 +1,15 @@
-"""What attempts left behind: a few facts of each in a line, results as one tar stream, reasons of deaths.
+"""Fetching ended attempts: a line of facts for each, their results in one tar stream, and why others ended.
 
-The stream goes to a file, so that results of any size need memory for one of them at a time.
+The output of the script goes to a file, so that results of any size need memory for one of them at a time.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import BinaryIO
 
 import msgspec
@@ -19,31 +21,33 @@ from reconciler.execution.queues.base import Queue
 from reconciler.execution.run_files import CLAIM, RESULT, WorkerPaths, shell_path
 from reconciler.model.records import JobRecord
 
-AT_ONCE = 256 << 20
-"""Bytes of results that one command brings, unless a single one is bigger; the others come with the next."""
+LARGEST_RESULT = 256 << 20
+"""Bytes. A larger result fails its job; and one command fetches no more than this, the rest comes later."""
 
 _TAIL = 4000
 _CHUNK = 1 << 16
 
 
 class CollectRequest(msgspec.Struct, frozen=True):
-    """An attempt that is over, or lost: its queue has forgotten it and there is no marker."""
+    """An attempt that has ended; or that is ``lost``: its queue does not list it and there is no marker."""
 
     job: JobRecord
     lost: bool
 
 
 class AttemptFacts(msgspec.Struct, frozen=True):
-    """What is known of one attempt without its result.
+    """The state of one attempt without its result.
 
-    ``found``: ``gone`` (no run directory), ``fresh`` (it has not started), ``claimed`` (it has, or the claim
-    is ours and it never will). ``size`` is that of the result in bytes, None without one; ``later`` when it
-    did not fit into this stream. ``claimant`` is the queue id that has claimed the attempt.
+    ``found``: ``gone`` (no run directory), ``fresh`` (not started), ``claimed`` (started, or the claim is
+    ours and it will never start). ``size`` is that of the result in bytes; ``bad_result`` says why a result
+    that exists cannot be fetched. With ``later`` it did not fit into this stream. ``claimant`` is the queue
+    id that has claimed the attempt. ``tail`` is the end of its error output.
     """
 
     found: str
     exit_code: int | None = None
     size: int | None = None
+    bad_result: str = ""
     later: bool = False
     claimant: str | None = None
     tail: str = ""
@@ -51,121 +55,143 @@ class AttemptFacts(msgspec.Struct, frozen=True):
 
 
 def script(
-    wanted: Sequence[CollectRequest], place: WorkerPaths, queue: Queue, sign: str, *, with_results: bool
+    wanted: Sequence[CollectRequest], paths: WorkerPaths, queue: Queue, sentinel: str, *, with_results: bool
 ) -> str:
-    """Return the script: the facts, then the results as a tar stream unless another host brings them."""
+    """Return the script: the facts, then the results as a tar stream unless another host sends them."""
     lines = [
-        f"cd -- {shell_path(place.outbox)} || exit 9",
-        _LOOK.format(claim=CLAIM, result=RESULT, limit=AT_ONCE, sign=sign),
-        *(line for number, one in enumerate(wanted) for line in _look(number, one, queue, sign)),
-        f"printf '\\n%s results\\n' {sign}-facts",
+        f"cd -- {shell_path(paths.outbox)} || exit 9",
+        _LOOK.format(claim=CLAIM, result=RESULT, limit=LARGEST_RESULT, sentinel=sentinel),
     ]
+    for number, one in enumerate(wanted):
+        job, directory = one.job, shell_path(one.job.run_dir or "")
+        tail = f"cd -- {directory} && tail -c {_TAIL} -- {shlex.quote(STDERR)} 2>/dev/null"
+        questions = {f"{number}.tail": tail}
+        if job.queue_id and job.cancel is None:  # we know why a cancelled job has ended
+            questions[f"{number}.accounting"] = queue.accounting_command(job.queue_id)
+        lines.append(f"look {number} {directory}")
+        lines.append(f'if [ "$size" = - ]; then :\n{sections_script(questions, sentinel)}\nfi')
+    lines.append(f"printf '\\n%s results\\n' {sentinel}-facts")
     if with_results:
-        lines.append('if [ ${#results[@]} -gt 0 ]; then tar -cf - "${results[@]}" || exit 10; fi')
+        # A result that vanishes or changes meanwhile affects no other: what has arrived decides.
+        lines.append('if [ ${#results[@]} -gt 0 ]; then tar -cf - "${results[@]}"; fi')
     return "\n".join([*lines, "exit 0"])
 
 
+# Values from files of the job are reduced to one word each, so that no content can shift the columns.
 _LOOK = """\
 total=0 results=()
+word() {{
+  local line=
+  [ -f "$1" ] && read -r -n 200 line < "$1" 2>/dev/null
+  line=${{line%$'\\r'}}
+  [[ $line =~ ^[][A-Za-z0-9._:\\;@+-]+$ ]] || line=${{line:+?}}
+  word=${{line:--}}
+}}
 look() {{
-  found=gone code=- size=- claimant=-
+  local found=gone code=- claimant=- later=- bad=-
+  size=-
   if [ -d "$2" ]; then
     found=fresh
     [ -d "$2/{claim}" ] && found=claimed
-    [ -s "$2/{claim}/exit_code" ] && read -r code < "$2/{claim}/exit_code"
-    [ -s "$2/{claim}/queue_id" ] && read -r claimant < "$2/{claim}/queue_id"
-    [ -f "$2/{result}" ] && size=$(wc -c < "$2/{result}") && size=$((size))
+    word "$2/{claim}/exit_code"; code=$word
+    word "$2/{claim}/queue_id"; claimant=$word
+    if [ -L "$2/{claim}" ] || [ -L "$2/{result}" ]; then bad=symlink
+    elif [ -f "$2/{result}" ]; then
+      size=$(wc -c < "$2/{result}" 2>/dev/null) && size=$((size)) || {{ size=-; bad=unreadable; }}
+      [ "$size" != - ] && [ $size -gt {limit} ] && {{ bad=$size; size=-; }}
+    elif [ -e "$2/{result}" ]; then bad=special
+    fi
   fi
-  later=
   if [ "$size" != - ]; then
     if [ $total -gt 0 ] && [ $((total + size)) -gt {limit} ]; then later=later
-    else total=$((total + size)); results+=(-C "$2" {result}); fi
+    else total=$((total + size)); results+=(-C "${{2%/*}}" "${{2##*/}}/{result}"); fi
   fi
-  printf '\\n%s %s %s %s %s %s %s\\n' {sign}-facts "$1" $found "$code" "$size" "$claimant" $later
+  printf '\\n%s %s %s %s %s %s %s %s\\n' {sentinel}-facts "$1" $found "$code" "$size" "$claimant" $later $bad
 }}"""
-
-
-def _look(number: int, wanted: CollectRequest, queue: Queue, sign: str) -> Iterator[str]:
-    job = wanted.job
-    assert job.run_dir is not None
-    directory = shell_path(job.run_dir)
-    yield f"look {number} {directory}"
-    errors = shlex.quote(STDERR)
-    questions = {f"{number}.tail": f"cd -- {directory} && tail -c {_TAIL} -- {errors} 2>/dev/null"}
-    if job.queue_id and job.cancel is None:  # why one has ended that we ended ourselves is no question
-        questions[f"{number}.accounting"] = queue.accounting_command(job.queue_id)
-    yield f'if [ "$size" = - ]; then :\n{sections_script(questions, sign)}\nfi'
 
 
 def results_script(directories: Sequence[str]) -> str:
     """Return the script for the host of the transfers: the results in these run directories."""
-    members = " ".join(f"-C {shell_path(directory)} {RESULT}" for directory in directories)
-    return f"tar -cf - {members} || exit 10"
+    members = []
+    for directory in directories:
+        parent, _, name = directory.rpartition("/")
+        members.append(f"-C {shell_path(parent)} {shlex.quote(f'{name}/{RESULT}')}")
+    return f"tar -cf - {' '.join(members)}\nexit 0"
 
 
-def read_facts(stream: BinaryIO, count: int, sign: str) -> dict[int, AttemptFacts]:
-    """Read the facts from the beginning of a stream, and leave it where the tar begins.
+def read_facts(stream: BinaryIO, count: int, sentinel: str) -> dict[int, AttemptFacts]:
+    """Read the facts at the beginning of a stream, by number, and leave it where the tar begins.
 
     Raises
     ------
     TransientError
         The stream was cut off.
     """
-    end = f"\n{sign}-facts results\n".encode()
+    end = f"\n{sentinel}-facts results\n".encode()
     head = bytearray()
     while end not in head:
         chunk = stream.read(_CHUNK)
         if not chunk:
-            raise TransientError("the answer about finished jobs was cut off")
+            raise TransientError("the facts about ended jobs were cut off")
         head += chunk
     length = head.index(end) + len(end)
     stream.seek(length)
     text = head[:length].decode(errors="replace")
-    answers = read_sections(text, sign)
-    return {number: facts for number, facts in _facts(text, answers, sign) if number < count}
-
-
-def _facts(text: str, answers: Mapping[str, CommandResult], sign: str) -> Iterator[tuple[int, AttemptFacts]]:
-    for part in text.split(f"\n{sign}-facts ")[1:]:
-        words = part.partition("\n")[0].split()
-        if len(words) < 5:
+    sections = read_sections(text, sentinel)
+    facts: dict[int, AttemptFacts] = {}
+    for part in text.split(f"\n{sentinel}-facts ")[1:]:
+        words = part.partition("\n")[0].split(" ")
+        if len(words) != 7 or not words[0].isdigit() or int(words[0]) >= count:
             continue
-        number, found, code, size, claimant = words[:5]
-        tail = answers.get(f"{number}.tail")
-        yield (
-            int(number),
-            AttemptFacts(
-                found=found,
-                exit_code=_number(code),
-                size=_number(size),
-                later=len(words) > 5,
-                claimant=None if claimant == "-" else claimant,
-                tail=tail.stdout.strip() if tail is not None else "",
-                accounting=answers.get(f"{number}.accounting"),
-            ),
+        number, found, code, size, claimant, later, bad = words
+        tail = sections.get(f"{number}.tail")
+        facts[int(number)] = AttemptFacts(
+            found=found,
+            exit_code=int(code) if re.fullmatch(r"\d{1,3}", code) else None,
+            size=int(size) if size.isdigit() else None,
+            bad_result=_BAD_RESULTS.get(bad, "") or (_too_large(int(bad)) if bad.isdigit() else ""),
+            later=later == "later",
+            claimant=None if claimant in ("-", "?") else claimant,
+            tail=tail.stdout.strip() if tail is not None else "",
+            accounting=sections.get(f"{number}.accounting"),
         )
+    return facts
 
 
-def _number(word: str) -> int | None:
-    return int(word) if word.isdigit() else None
+_BAD_RESULTS = {
+    "symlink": "is a symbolic link, which is not followed",
+    "unreadable": "cannot be read",
+    "special": "is not a regular file",
+}
 
 
-def read_results(stream: BinaryIO, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, result) from the tar that follows, in the order in which it was asked for.
+def _too_large(size: int) -> str:
+    return (
+        f"has {size >> 20} MB, and the limit is {LARGEST_RESULT >> 20} MB; "
+        "keep large data in files of the run directory, and return their paths"
+    )
+
+
+def read_results(stream: BinaryIO, names: Mapping[str, int]) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (number, result) from the tar at the position of the stream; ``names`` are by run directory name.
+
+    The result is None if it is not a regular file. Members that nobody asked for are skipped.
 
     Raises
     ------
     TransientError
-        The stream was cut off.
+        The stream was cut off, or results are missing from it.
     """
-    if not numbers:
-        return
+    missing = dict(names)
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
-            for number, member in zip(numbers, archive, strict=True):
-                content = archive.extractfile(member)
-                if content is None:
-                    raise TransientError(f"{member.name} is no plain file")
-                yield number, content.read()
+            for member in archive:
+                number = missing.pop(PurePosixPath(member.name).parts[0], None)
+                if number is None:
+                    continue
+                content = archive.extractfile(member) if member.isreg() else None
+                yield number, content.read() if content is not None else None
     except (tarfile.TarError, ValueError, OSError) as error:
-        raise TransientError(f"the results of finished jobs were cut off: {error}") from error
+        raise TransientError(f"the results of ended jobs were cut off: {error}") from error
+    if missing:
+        raise TransientError(f"results of ended jobs could not be read: {', '.join(sorted(missing))}")

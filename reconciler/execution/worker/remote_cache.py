@@ -1,6 +1,6 @@
-"""What lies on a host that many jobs share: launchers and code trees, sent there once.
+"""The launchers and code trees on a host: many jobs share them, so they are sent there once.
 
-Safe to use from several threads: the workers of a host may have one each.
+Safe to use from several threads, since each worker of a host can have a thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from reconciler.execution.hosts.base import Host
 
 
 class RemoteCache:
-    """The launchers and code trees that lie on one host, by the work_dir below which they do."""
+    """The launchers and code trees on one host, by the work_dir that has them."""
 
     def __init__(self) -> None:
         self._own: dict[str, set[str]] = {}
@@ -21,47 +21,48 @@ class RemoteCache:
         self._lock = threading.Lock()
 
     def at(self, work_dir: str) -> set[str] | None:
-        """Return what lies below the work_dir of a worker that was looked at; None before."""
+        """Return the names below the work_dir of a worker, or None before its first inventory."""
         with self._lock:
             own = self._own.get(work_dir)
             return set(own) if own is not None else None
 
     def put(self, work_dir: str, names: Iterable[str]) -> None:
-        """Note what a worker has, after a look or an upload."""
+        """Add the names that an inventory or an upload has shown below the work_dir of a worker."""
         with self._lock:
-            self._own.setdefault(work_dir, set()).update(names)
-            self._notice(work_dir, self._own[work_dir])
+            own = self._own.setdefault(work_dir, set())
+            own.update(names)
+            self._add(work_dir, own)
 
-    def notice(self, work_dir: str, names: Iterable[str]) -> None:
-        """Note what lies below another work_dir, of a worker that may not have been looked at itself."""
+    def put_neighbour(self, work_dir: str, names: Iterable[str]) -> None:
+        """Add names below a work_dir of which no complete inventory is known."""
         with self._lock:
-            self._notice(work_dir, names)
+            self._add(work_dir, names)
 
-    def _notice(self, work_dir: str, names: Iterable[str]) -> None:
+    def _add(self, work_dir: str, names: Iterable[str]) -> None:
         for name in names:
             self._found.setdefault(name, work_dir)
 
     def elsewhere(self, work_dir: str, names: Iterable[str]) -> dict[str, str]:
-        """Return those of the names that only other workers have, and below which work_dir."""
+        """Return the names that only other workers have, each with a work_dir that has it."""
         with self._lock:
             own = self._own.get(work_dir, set())
             return {name: self._found[name] for name in names if name not in own and name in self._found}
 
     def clear(self) -> None:
-        """Forget all: something was removed behind our back, so every worker is looked at again."""
+        """Forget everything, so that all workers are inventoried again: something was removed there."""
         with self._lock:
             self._own.clear()
             self._found.clear()
 
 
 class RemoteCaches:
-    """The shelf of each host; outlives the revisions that name the workers there."""
+    """The cache of each host; it outlives the revisions that name the workers on the host."""
 
     def __init__(self) -> None:
         self._of: dict[Host, RemoteCache] = defaultdict(RemoteCache)
         self._lock = threading.Lock()
 
     def of(self, host: Host) -> RemoteCache:
-        """Return the shelf of a host."""
+        """Return the cache of a host."""
         with self._lock:
             return self._of[host]

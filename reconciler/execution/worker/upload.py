@@ -1,52 +1,55 @@
-"""Files as a tar stream: made while it is sent, so that nothing but one file is ever in memory.
+"""Uploads: one tar stream with all files of many jobs, and the script that moves them into place.
 
-Made while it is sent: of the jobs only one is in memory at a time.
+The stream has the submission scripts and inputs of the jobs, and the launcher and code trees that they share.
+It is made while it is sent, so that only one job is in memory at a time. The script unpacks it into a staging
+directory and moves each job into its run directory only when the stream has arrived completely.
 """
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import msgspec
 
 from reconciler.errors import LostError, ReconcilerError, TransientError, UnfitError
 from reconciler.execution import run_files
-from reconciler.execution.worker import unpack as uploads
+from reconciler.execution.hosts.base import CommandResult
+from reconciler.execution.run_files import CLAIM, CODE, LAUNCHERS, WorkerPaths, shell_path
+from reconciler.execution.worker.prepare import STAGING
 from reconciler.jobs.outputs import Outputs, needed_outputs
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import AppliedConfig, JobRecord
 
-_BLOCK = 512
+
+class UploadResult(msgspec.Struct, frozen=True):
+    """The result of uploads, by job id.
+
+    ``ready`` are in place. The directories of ``used`` hold an attempt that the store does not remember, and
+    the scripts of ``ran``, which are among them, have started. ``impossible`` says why files cannot be made.
+    """
+
+    ready: set[str]
+    used: set[str]
+    ran: set[str]
+    impossible: dict[str, str]
+
+
+# The contents of the stream -------------------------------------------------------------------------------
 
 
 class ArchiveMember(msgspec.Struct, frozen=True):
-    """One file to send; ``name`` is relative."""
+    """One file to send; ``name`` is a relative path."""
 
     name: str
     data: bytes
     executable: bool = False
 
 
-def tar_stream(parcels: Iterable[ArchiveMember]) -> Iterator[bytes]:
-    """Yield a tar archive piece by piece."""
-    for parcel in parcels:
-        info = tarfile.TarInfo(parcel.name)
-        info.size = len(parcel.data)
-        info.mode = 0o755 if parcel.executable else 0o644
-        yield info.tobuf(tarfile.GNU_FORMAT)
-        yield parcel.data
-        yield bytes(-info.size % _BLOCK)
-    yield bytes(2 * _BLOCK)
-
-
-# What an upload brings: the scripts and inputs of jobs, and what they share: the launcher, code trees.
-
-
 class Repository(msgspec.Struct, frozen=True):
-    """What a worker needs of the user's repository: the files of code trees, and single files.
+    """Access to the user's repository: the files of code trees, and single files.
 
     ``code`` yields (path, is executable, content).
     """
@@ -56,7 +59,7 @@ class Repository(msgspec.Struct, frozen=True):
 
 
 class BundleContents(msgspec.Struct, frozen=True):
-    """Where the contents of run directories come from: the store, the applied configuration, the outputs."""
+    """The sources of run directories: payloads from the store, the applied configuration, and outputs."""
 
     payload: Callable[[JobRecord], bytes]
     config: AppliedConfig
@@ -66,7 +69,7 @@ class BundleContents(msgspec.Struct, frozen=True):
 class UploadBundle:
     """The files for some jobs of one worker. ``there`` are the launchers and code trees that it has already.
 
-    After all parcels were made, ``impossible`` has the jobs whose files cannot be made, and why.
+    After all members were made, ``impossible`` has the jobs whose files cannot be made, and why.
 
     Raises
     ------
@@ -80,7 +83,7 @@ class UploadBundle:
         contents: BundleContents,
         repository: Repository,
         worker: WorkerSpec,
-        place: run_files.WorkerPaths,
+        paths: WorkerPaths,
         there: Container[str],
     ) -> None:
         self.impossible: dict[str, str] = {}
@@ -88,21 +91,19 @@ class UploadBundle:
         self._contents = contents
         self._repository = repository
         self._worker = worker
-        self._place = place
+        self._paths = paths
         self._there = there
-        self._broken: dict[str, ReconcilerError] = {}
+        self._broken_trees: dict[str, ReconcilerError] = {}
         self._code = list(self._missing_code())
 
     @property
     def shared(self) -> dict[str, str]:
-        """What the jobs share, by name: its path below the work_dir."""
-        trees = {tree for job in self._jobs for tree in job.code} - self._broken.keys()
+        """The files that the jobs share, by name: their paths below the work_dir."""
+        trees = {tree for job in self._jobs for tree in job.code} - self._broken_trees.keys()
         name = run_files.launcher_name()
-        return {name: f"{run_files.LAUNCHERS}/{name}"} | {
-            tree: f"{run_files.CODE}/{tree}" for tree in sorted(trees)
-        }
+        return {name: f"{LAUNCHERS}/{name}"} | {tree: f"{CODE}/{tree}" for tree in sorted(trees)}
 
-    def parcels(self) -> Iterator[ArchiveMember]:
+    def members(self) -> Iterator[ArchiveMember]:
         """Yield every file.
 
         Raises
@@ -113,52 +114,52 @@ class UploadBundle:
         yield from self._code
         name = run_files.launcher_name()
         if name not in self._there:
-            yield ArchiveMember(uploads.shared_name(name, run_files.LAUNCHERS), run_files.launcher_source())
+            yield ArchiveMember(f"shared/{LAUNCHERS}/{name}", run_files.launcher_source())
         for number, job in enumerate(self._jobs):
-            yield from self._of_job(number, job)
+            try:
+                for tree in job.code:
+                    if tree in self._broken_trees:
+                        raise self._broken_trees[tree]
+                files = self._files_of(job)
+            except TransientError:
+                raise
+            except (ReconcilerError, ValueError, KeyError) as error:
+                hint = error.hint if isinstance(error, ReconcilerError) else None
+                reason = str(error) or type(error).__name__
+                self.impossible[job.id] = f"{reason} - {hint}" if hint else reason
+            else:
+                for path, data in files.items():
+                    yield ArchiveMember(f"jobs/{number}/{path}", data)
 
     def _missing_code(self) -> Iterator[ArchiveMember]:
-        """Yield the code trees that are not there yet; note those that cannot be sent."""
+        """Yield the code trees that the worker lacks; note those that cannot be sent."""
         for tree in sorted({tree for job in self._jobs for tree in job.code if tree not in self._there}):
-            target = uploads.shared_name(tree, run_files.CODE)
             try:
-                with _reading():
+                with _reading_repository():
                     files = list(self._repository.code(tree))
             except (LostError, UnfitError) as error:
-                self._broken[tree] = error
+                self._broken_trees[tree] = error
             else:
-                yield from (ArchiveMember(f"{target}/{path}", data, flag) for path, flag, data in files)
+                for path, executable, data in files:
+                    yield ArchiveMember(f"shared/{CODE}/{tree}/{path}", data, executable)
 
-    def _of_job(self, number: int, job: JobRecord) -> list[ArchiveMember]:
-        try:
-            for tree in job.code:
-                if tree in self._broken:
-                    raise self._broken[tree]
-            return list(self._files(number, job))
-        except TransientError:
-            raise
-        except (ReconcilerError, ValueError, KeyError) as error:
-            self.impossible[job.id] = _told(error)
-            return []
-
-    def _files(self, number: int, job: JobRecord) -> Iterator[ArchiveMember]:
+    def _files_of(self, job: JobRecord) -> dict[str, bytes]:
         payload = self._contents.payload(job)
         documents, blobs = needed_outputs(json.loads(payload), self._contents.outputs)
-        script = run_files.script_of(job, self._contents.config, self._worker, self._place)
+        script = run_files.script_of(job, self._contents.config, self._worker, self._paths)
         files = {
             run_files.SCRIPT: script.encode(),
             run_files.INPUT: run_files.job_input(job, payload, documents, blobs),
         }
         for blob, name in job.files:
-            with _reading():
+            with _reading_repository():
                 ((_, files[f"files/{blob}/{name}"]),) = self._repository.blobs([blob])
-        for path, data in files.items():
-            yield ArchiveMember(uploads.job_name(number, path), data)
+        return files
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
-    """What git has lost, or what cannot be sent, stays so; that the repository is away may pass."""
+def _reading_repository() -> Iterator[None]:
+    """Treat a repository that cannot be read as an outage, unless git has lost data or it cannot be sent."""
     try:
         yield
     except (LostError, UnfitError, TransientError):
@@ -167,6 +168,84 @@ def _reading() -> Iterator[None]:
         raise TransientError(f"the repository cannot be read: {error.message}", hint=error.hint) from error
 
 
-def _told(error: Exception) -> str:
-    hint = error.hint if isinstance(error, ReconcilerError) else None
-    return " - ".join(filter(None, (str(error) or type(error).__name__, hint)))
+def tar_stream(members: Iterable[ArchiveMember]) -> Iterator[bytes]:
+    """Yield a tar archive piece by piece."""
+    block = tarfile.BLOCKSIZE
+    for member in members:
+        info = tarfile.TarInfo(member.name)
+        info.size = len(member.data)
+        info.mode = 0o755 if member.executable else 0o644
+        yield info.tobuf(tarfile.GNU_FORMAT)
+        yield member.data
+        yield bytes(-info.size % block)
+    yield bytes(2 * block)
+
+
+# On the worker --------------------------------------------------------------------------------------------
+
+
+def script(
+    paths: WorkerPaths,
+    jobs: Sequence[JobRecord],
+    shared: Iterable[str],
+    nonce: str,
+    borrowed: Mapping[str, str],
+) -> str:
+    """Return the script that unpacks the stream on its standard input.
+
+    ``shared`` are launchers and code trees, as paths below the work_dir. The script reports those that are
+    neither in the stream nor there. ``borrowed`` are code trees to copy from another work_dir on the host.
+    ``nonce`` names the staging directory.
+    """
+    stage = f"{STAGING}/{nonce}"
+    lines = [
+        f"cd -- {shell_path(paths.work_dir)} || exit 9",
+        f"trap 'rm -rf -- {stage}' EXIT",
+        f"mkdir -p -- {LAUNCHERS} {CODE} {stage} && tar --no-same-owner -xf - -C {stage} || exit 10",
+        "reconciler_share() {",
+        f'[ -e "$1" ] || mv -- "{stage}/shared/$1" "$1" 2>/dev/null || [ -e "$1" ] || echo "missing $1"',
+        "}",
+        "reconciler_place() {",
+        f'if [ -s "$2/{CLAIM}/queue_id" ]; then echo "ran $1"; return; fi',
+        f'if [ -e "$2/{CLAIM}" ]; then',
+        # A claim without a queue id was withdrawn, or its script is about to write the id.
+        f'[ -e "$2/{CLAIM}/withdrawn" ] || [ -n "$(find "$2/{CLAIM}" -maxdepth 0 -mmin +1)" ] || return',
+        'echo "used $1"; return; fi',
+        f'[ -e "{stage}/jobs/$1" ] || return',
+        'mkdir -p -- "$2" && rm -rf -- "$2/files" || exit 11',
+        f'mv -f -- "{stage}/jobs/$1/"* "$2/" || exit 11',
+        'echo "placed $1"',
+        "}",
+    ]
+    for tree, other in borrowed.items():  # copied to where sent trees are; an incomplete copy is removed
+        target = f"{stage}/shared/{CODE}/{tree}"
+        copy = f"cp -R -- {shell_path(other)}/{CODE}/{tree} {target} 2>/dev/null || rm -rf -- {target}"
+        lines.append(f"mkdir -p -- {stage}/shared/{CODE}/ && {{ {copy}; }}")
+    lines += [f"reconciler_share {name}" for name in shared]
+    lines += [f"reconciler_place {number} {shell_path(job.run_dir or '')}" for number, job in enumerate(jobs)]
+    return "\n".join([*lines, "exit 0"])
+
+
+def read_uploads(
+    result: CommandResult, jobs: Sequence[JobRecord], impossible: dict[str, str], paths: WorkerPaths
+) -> UploadResult:
+    """Return the result of the uploads from the output of the script.
+
+    Raises
+    ------
+    TransientError
+        The directory does not exist, the disk is full, or a shared file was removed.
+    """
+    if result.exit_code != 0:
+        reason = result.stderr.strip()[-300:] or f"exit code {result.exit_code}"
+        raise TransientError(f"cannot write to {paths.work_dir}: {reason}")
+    found = UploadResult(ready=set(), used=set(), ran=set(), impossible=impossible)
+    for line in result.stdout.splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "missing":
+            raise TransientError(f"{paths.work_dir}/{rest} was removed; it is sent again")
+        job_id = jobs[int(rest)].id
+        (found.ready if word == "placed" else found.used).add(job_id)
+        if word == "ran":
+            found.ran.add(job_id)
+    return found

@@ -1,4 +1,4 @@
-"""What is said of an attempt that left no result."""
+"""The error of an attempt that left no result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.execution.queues.shell import ShellQueue
 from reconciler.execution.worker.fetch import AttemptFacts, CollectRequest
-from reconciler.execution.worker.termination import ended_without_result
+from reconciler.execution.worker.termination import end_without_result
 from reconciler.model.records import JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import JobState
@@ -15,13 +15,13 @@ from reconciler.model.states import JobState
 @pytest.mark.parametrize(
     ("lost", "said"), [(False, "is the disk there full?"), (True, "its process vanished")]
 )
-def test_a_marker_without_an_exit_code_tells_of_a_full_disk(lost: bool, said: str) -> None:
+def test_a_marker_without_an_exit_code_points_to_a_full_disk(lost: bool, said: str) -> None:
     job = JobRecord(
         uuid="u", index=1, flow="f", key="j", name="j", function="m.f", state=JobState.RUNNING,
         config=RunConfig(), content="", queue_id="7",
     )  # fmt: skip
     facts = AttemptFacts(found="claimed", claimant="7")
-    ended = ended_without_result(CollectRequest(job, lost=lost), facts, ShellQueue())
+    ended = end_without_result(CollectRequest(job, lost=lost), facts, ShellQueue())
     assert ended is not None
     assert said in ended.error
     assert ended.state is JobState.FAILED
