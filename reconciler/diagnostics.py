@@ -1,7 +1,7 @@
-"""What is wrong in the user's documents, and where.
+"""Problems in the user's documents, and where they are.
 
-A :class:`Diagnostic` is data: the reader, the desired state and the planner make them, the views of the
-command line show them. All of a revision are collected; none is raised.
+A :class:`Diagnostic` is data: the reader, the desired state and the planner create diagnostics, and the
+command line shows them. All diagnostics of a revision are collected; none is raised.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Related(msgspec.Struct, frozen=True):
 class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
     """One problem of one revision.
 
-    ``code`` is stable (``yaml/duplicate-key``); ``excerpt`` is the source line that ``location`` points
-    into; ``width`` is how many characters the caret underlines.
+    ``code`` is stable (``yaml/duplicate-key``). ``excerpt`` is the source line of ``location``, and ``width``
+    the number of characters that the caret underlines.
     """
 
     code: str
@@ -56,14 +56,17 @@ class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_error(self) -> bool:
-        """Whether this blocks something."""
+        """Return whether this blocks something."""
         return self.severity is Severity.ERROR
 
     def sort_key(self) -> tuple[str, int, int, str]:
-        """Order of a report: by place, then by code."""
+        """Return the key for the order of a report: by place, then by code."""
         if self.location is None:
             return ("", 0, 0, self.code)
         return (self.location.file, self.location.line, self.location.column, self.code)
+
+
+_EXCERPT_WIDTH = 100
 
 
 def render(diagnostic: Diagnostic) -> str:
@@ -71,29 +74,21 @@ def render(diagnostic: Diagnostic) -> str:
     message = diagnostic.message.replace("\n", "\n  ")
     lines = [f"{diagnostic.severity}[{diagnostic.code}]: {message}"]
     if diagnostic.location is not None:
-        lines += _frame(diagnostic.location, diagnostic.excerpt, diagnostic.width)
+        number = str(diagnostic.location.line)
+        gutter = " " * len(number)
+        lines.append(f"{gutter} --> {diagnostic.location}")
+        if diagnostic.excerpt is not None:
+            shown, column = _window(diagnostic.excerpt, diagnostic.location.column)
+            caret = " " * (column - 1) + "^" * max(1, min(diagnostic.width, len(shown) - column + 1))
+            lines += [f"{gutter} |", f"{number} | {shown}", f"{gutter} | {caret}"]
     lines += [f"  note: {note.label}: {note.location}" for note in diagnostic.related]
     if diagnostic.hint:
         lines.append(f"  help: {diagnostic.hint}")
     return "\n".join(lines)
 
 
-_EXCERPT_WIDTH = 100
-
-
-def _frame(location: Location, excerpt: str | None, width: int) -> list[str]:
-    number = str(location.line)
-    gutter = " " * len(number)
-    lines = [f"{gutter} --> {location}"]
-    if excerpt is not None:
-        shown, column = _window(excerpt, location.column)
-        caret = " " * (column - 1) + "^" * max(1, min(width, len(shown) - column + 1))
-        lines += [f"{gutter} |", f"{number} | {shown}", f"{gutter} | {caret}"]
-    return lines
-
-
 def _window(line: str, column: int) -> tuple[str, int]:
-    """Cut a long line around ``column``; tabs become one blank, so that the caret stands right."""
+    """Cut a long line around ``column``; a tab becomes one space, so that the caret is at the right place."""
     line = line.replace("\t", " ").rstrip("\r\n")
     if len(line) <= _EXCERPT_WIDTH:
         return line, column

@@ -1,7 +1,7 @@
-"""What can go wrong, named by what the user should do next.
+"""The expected errors, each with the exit code of the command line.
 
-Every error that a user can cause or meet derives from :class:`ReconcilerError` and carries the exit
-code of the command line. Anything else that reaches the top is a bug of ours (exit code 70).
+Every error that a user can cause or meet derives from :class:`ReconcilerError`. Any other exception that
+reaches the top is a bug in reconciler (exit code 70).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit code of every verb."""
+    """The exit code of every command."""
 
     OK = 0
-    NO = 1  # the answer is no: changes found, wait timed out, a flow ended Degraded
+    NO = 1  # not as asked for: changes found, wait timed out, a flow ended Degraded
     USAGE = 2  # the user's input: usage, or an invalid document in the revision
-    WORLD = 3  # git, host, scheduler or disk failed
-    REFUSED = 4  # a guard, a stale plan, or the lease is held
+    WORLD = 3  # git, a host, a scheduler or the disk failed
+    REFUSED = 4  # by a guard, because of a stale plan, or because the lease is held
     BUG = 70
     INTERRUPTED = 130
 
@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
 class ReconcilerError(Exception):
     """Base of all expected errors.
 
-    ``hint`` is one sentence that tells how to get out of the situation.
+    ``hint`` is one sentence that says what to do next.
     """
 
     exit_code = ExitCode.WORLD
@@ -42,21 +42,21 @@ class InputError(ReconcilerError):
 
 
 class WorldError(ReconcilerError):
-    """Something outside of this program failed: git, a host, a scheduler, the disk."""
+    """Something outside reconciler failed: git, a host, a scheduler, the disk."""
 
     exit_code = ExitCode.WORLD
 
 
 class TransientError(WorldError):
-    """It may work when tried again later; nothing has changed."""
+    """The operation may work later; nothing has changed."""
 
 
 class LostError(WorldError):
-    """git does not have an object (any more): asking again gives the same answer."""
+    """git does not have an object, or no longer has it: trying again does not help."""
 
 
 class UnfitError(InputError):
-    """The code of the repository has what cannot be sent to a worker: a symlink, a submodule."""
+    """The code of the repository cannot be sent to a worker because of a symlink or submodule in it."""
 
 
 class RefusedError(ReconcilerError):
@@ -66,4 +66,4 @@ class RefusedError(ReconcilerError):
 
 
 class ForeignStateError(RefusedError):
-    """The state belongs to another repository: whatever is committed to this one, it stays so."""
+    """The state belongs to another repository; no commit to this one can change that."""

@@ -22,14 +22,13 @@ from reconciler.actual.writer import Writer
 from reconciler.build.builder import (
     BuildFailedError,
     FlowBuilder,
+    SpareProcess,
     external_jobs,
     known_builds,
     previous_previews,
 )
-from reconciler.build.process import SpareProcess
-from reconciler.desired.source.attribution import Authors, Causes
 from reconciler.desired.source.git import Source
-from reconciler.desired.source.history import CommitInfo, History
+from reconciler.desired.source.history import Authors, Causes, CommitInfo, History
 from reconciler.desired.state import Loaded, flows_in_build_order, load_desired, parsed_blob
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, RefusedError

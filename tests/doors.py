@@ -12,7 +12,7 @@ ONE_DOOR: Doors = {
     "lmdb": ("reconciler.actual.db",),
     "git": ("reconciler.desired.source.mirror",),
     "ruamel": (
-        "reconciler.desired.yaml.nodes",
+        "reconciler.desired.yaml.splice",
         "reconciler.desired.yaml.reader",
         "reconciler.desired.yaml.writer",
     ),

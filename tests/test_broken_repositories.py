@@ -281,7 +281,8 @@ def test_no_project_file(campaign: Campaign) -> None:
     campaign.repository.commit()
     done = campaign.once()
     assert done.returncode == 4
-    assert "error: refused: there is no reconciler.yaml in main@" in done.stderr
+    head = campaign.repository.head[:7]
+    assert f"error: refused: main@{head} no longer has a reconciler.yaml" in done.stderr
     assert "  help: " in done.stderr
     assert campaign.states() == {"beside/job": "COMPLETED"}
     campaign.write_project()

@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from reconciler.desired.yaml.places import SourceText, diagnostic_with_file
+from reconciler.desired.yaml.source_text import SourceText, diagnostic_with_file
 from reconciler.diagnostics import (
     Diagnostic,
     Location,

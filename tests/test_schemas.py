@@ -10,8 +10,7 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from reconciler.desired.fast_check import compile_check
-from reconciler.desired.schemas import load_schema, resolve, schema_path
+from reconciler.desired.schemas import compile_check, load_schema, resolve, schema_path
 from reconciler.desired.yaml.reader import parse_file
 from reconciler.model.manifests import (
     ExecConfigSpec,

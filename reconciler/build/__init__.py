@@ -1,1 +1,1 @@
-"""Building flows: jobflow and the user's code run in a process of their own."""
+"""Builds flows: jobflow and the user's code run in a separate process."""

@@ -1,9 +1,14 @@
-"""Building flows in a process of their own, with a deadline each."""
+"""Builds flows in a separate process, with a deadline for each flow."""
 
 from __future__ import annotations
 
 import json
 import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,19 +16,124 @@ from typing import Any
 import msgspec
 
 from reconciler.actual.view import View
-from reconciler.build.process import BuildProcess, SpareProcess
 from reconciler.desired.flows import build_form
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import flows_in_build_order
 from reconciler.diagnostics import Diagnostic
-from reconciler.errors import WorldError
+from reconciler.errors import TransientError, WorldError
+from reconciler.execution.hosts.local import end_group, kill_group
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow, BuiltJob, build_key
 from reconciler.model.manifests import OnCodeChange
 from reconciler.model.records import FlowRecord
 
 _START_TIMEOUT = 60.0
-"""Seconds that a cold interpreter may take to import jobflow, before the deadline of a flow begins."""
+"""Seconds that a new interpreter may take to import jobflow, before the deadline of a flow begins."""
+
+
+class BuildProcess:
+    """A process of :mod:`reconciler.build.server`. It sends a line when it has imported everything.
+
+    The first line sent to it says where the user's code is, so it can be started before that is known.
+
+    Raises
+    ------
+    TransientError
+        The machine is out of resources for another process or its files.
+    """
+
+    def __init__(self) -> None:
+        self._pending = b""
+        try:
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "reconciler.build.server"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise TransientError(
+                f"the build process cannot be started: {error.strerror}",
+                hint="check the limits of this machine: memory, processes, open files, temporary files",
+            ) from error
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether it is still running."""
+        return self._process.poll() is None
+
+    def send(self, line: bytes) -> None:
+        """Send a line. Raises BrokenPipeError when it has ended."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line)
+        self._process.stdin.flush()
+
+    def read_line(self, limit: float) -> bytes | None:
+        """Return its next line, or None if it ended. Raises TimeoutError after ``limit`` seconds."""
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        deadline = time.monotonic() + limit
+        while b"\n" not in self._pending:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                raise TimeoutError
+            chunk = os.read(pipe, 1 << 20)
+            if not chunk:
+                return None
+            self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line
+
+    def last_words(self) -> tuple[int, str]:
+        """Wait for its end; return the exit code and the last line of its error output."""
+        code = self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return code, lines[-1] if lines else ""
+
+    def kill(self) -> None:
+        """Kill it and all that it started, without waiting."""
+        kill_group(self._process)
+
+    def close(self) -> None:
+        """End it and all that it started."""
+        end_group(self._process)
+        self._errors.close()
+
+
+class SpareProcess:
+    """One build process in reserve, which has already imported jobflow when a flow must be built."""
+
+    def __init__(self) -> None:
+        self._process: BuildProcess | None = None
+
+    def warm(self) -> None:
+        """Start a process unless there is one; it imports in the background."""
+        if self._process is not None and not self._process.is_alive:
+            self.close()
+        if self._process is None:
+            self._process = BuildProcess()
+
+    def take(self) -> BuildProcess:
+        """Return a process that belongs to the caller from now on."""
+        self.warm()
+        process, self._process = self._process, None
+        assert process is not None
+        return process
+
+    def kill(self) -> None:
+        """Kill the process in reserve, without waiting."""
+        if self._process is not None:
+            self._process.kill()
+
+    def close(self) -> None:
+        """End the process in reserve."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
 
 class BuildFailedError(Exception):
@@ -35,7 +145,7 @@ class BuildFailedError(Exception):
 
 
 class FlowBuilder:
-    """Builds flows of one revision, in a process that is started, or taken from ``spare``, for the first."""
+    """Builds the flows of one revision, in a process that starts, or comes from ``spare``, with the first."""
 
     def __init__(
         self, source: Source, desired: DesiredState, state_dir: Path, spare: SpareProcess | None = None
@@ -78,13 +188,13 @@ class FlowBuilder:
         )
 
     def close(self) -> None:
-        """End the build process and all that it started."""
+        """End the build process and all processes that it started."""
         if self._process is not None:
             self._process.close()
             self._process = None
 
     def kill(self) -> None:
-        """Kill the build process with all that it started; for another thread, of a program that ends now."""
+        """Kill the build process and all that it started; called by another thread when the program ends."""
         process = self._process
         if process is not None:
             process.kill()
@@ -105,7 +215,7 @@ class FlowBuilder:
         }
 
     def _materialise_files(self, flow: DesiredFlow) -> dict[str, tuple[str, str]]:
-        """Write the repository's files that the flow names; return {path: (place, blob id)}."""
+        """Write the files of the repository that the flow names; return {path: (place, blob id)}."""
         blobs = dict(flow.files)
         places = {path: self.files_dir / blob / Path(path).name for path, blob in blobs.items()}
         missing = {blobs[path]: place for path, place in places.items() if not place.exists()}
@@ -119,7 +229,7 @@ class FlowBuilder:
     # the process --------------------------------------------------------------------------------------
 
     def _start(self) -> BuildProcess:
-        """Return a process that knows where the code of the flows is."""
+        """Return a process that has been told where the code of the flows is."""
         trees = dict.fromkeys(tree for flow in self.desired.flows.values() for tree in flow.code)
         for tree in trees:
             self.source.extract(tree, self.code_dir / tree)
@@ -131,13 +241,15 @@ class FlowBuilder:
         try:
             if self._process is None:
                 self._process = self._start()
-                slow = f"the process that builds flows was not ready after {_START_TIMEOUT:g} s"
-                self._read_line(flow, _START_TIMEOUT, slow, "is the machine very busy? try again")
+                slow = f"the build process was not ready after {_START_TIMEOUT:g} s"
+                self._read_line(
+                    flow, _START_TIMEOUT, slow, "check whether the machine is very busy, and try again"
+                )
             self._process.send(request)
         except BrokenPipeError:
             raise self._died(flow) from None
         limit = self.desired.project.build_timeout
-        hint = "raise spec.build_timeout of the Project, or build less at once"
+        hint = "raise spec.build_timeout of the Project, or split the flow"
         line = self._read_line(flow, limit, f"building took longer than {limit:g} s", hint)
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -167,7 +279,7 @@ class FlowBuilder:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that it is there completely or not at all."""
+    """Write a file atomically: it exists completely or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,11 +290,11 @@ def write_file(path: Path, data: bytes) -> None:
         raise WorldError(f"cannot write {path}: {error.strerror}") from error
 
 
-# Which flows of a revision have been built before, and what their builds refer to.
+# Earlier builds, and the jobs that a build refers to.
 
 
 def known_builds(view: View, desired: DesiredState) -> dict[str, BuiltFlow]:
-    """Return the flows that were built before with exactly these inputs."""
+    """Return the flows that have been built before with exactly these inputs."""
     built: dict[str, BuiltFlow] = {}
     for flow in flows_in_build_order(desired.flows):
         externals = external_jobs(flow, built)
@@ -195,15 +307,16 @@ def known_builds(view: View, desired: DesiredState) -> dict[str, BuiltFlow]:
 def previous_previews(
     view: View, flows: Mapping[str, FlowRecord], built: Mapping[str, BuiltFlow]
 ) -> dict[str, dict[str, str]]:
-    """Return how the manifests of flows looked when they were last applied, for those to be rebuilt."""
+    """Return the previews of flows to be rebuilt, as their manifests were when last applied."""
     old = {name: view.build(flow.build_key) for name, flow in flows.items() if name not in built}
     return {name: found.preview for name, found in old.items() if found is not None}
 
 
 def external_jobs(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> dict[str, tuple[str, str]] | None:
-    """Return uuid and content of the jobs of other flows it refers to; None if one is not built yet."""
+    """Return {reference: (uuid, content)} of the jobs of other flows; None if one is not built yet."""
+    others = {reference.partition("/")[0] for reference in flow.externals}
+    exports = {other: built[other].exports for other in others if other in built}
     found = {}
-    exports = {other: built[other].exports for other in _others(flow) if other in built}
     for reference in flow.externals:
         other, _, job = reference.partition("/")
         exported = exports.get(other, {}).get(job)
@@ -211,7 +324,3 @@ def external_jobs(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> dict[str
             return None
         found[reference] = exported
     return found
-
-
-def _others(flow: DesiredFlow) -> set[str]:
-    return {reference.partition("/")[0] for reference in flow.externals}

@@ -19,7 +19,7 @@ from reconciler.diagnostics import did_you_mean
 
 
 class BuildError(Exception):
-    """The flow cannot be built; ``pointer`` is the value of the manifest that is to blame."""
+    """The flow cannot be built; ``pointer`` is the value of the manifest that causes it."""
 
     def __init__(self, message: str, pointer: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -31,8 +31,8 @@ class BuildError(Exception):
 class Construction:
     """Builds one flow.
 
-    ``externals`` maps ``flow/job`` to the uuid of that job, ``files`` the paths of the repository to where
-    the files lie now.
+    ``externals`` maps ``flow/job`` to the uuid of that job, ``files`` the paths of the repository to the
+    places of their copies.
     """
 
     def __init__(self, externals: Mapping[str, str], files: Mapping[str, str]) -> None:
@@ -42,12 +42,12 @@ class Construction:
         self.jobs: dict[str, Job] = {}
 
     def build(self, spec: Mapping[str, Any], name: str) -> Flow | Job | list[Job]:
-        """Return what the spec describes.
+        """Return the flow that the spec describes.
 
         Raises
         ------
         BuildError
-            Something cannot be imported, called, or is no flow.
+            Something cannot be imported or called, or is not a flow.
         """
         self.name = name
         if spec.get("jobs") is not None:
@@ -77,7 +77,7 @@ class Construction:
         if inspect.ismethod(function) and not decorated:
             raise BuildError(
                 f"'{entry['function']}' is a class method, which jobflow runs only with its decorator",
-                f"{pointer}/function", "put @job above @classmethod, or name a function or static method",
+                f"{pointer}/function", "add @job above @classmethod, or use a function or static method",
             )  # fmt: skip
         args = self.value(entry.get("args", []), f"{pointer}/args")
         kwargs = self.value(entry.get("kwargs", {}), f"{pointer}/kwargs")
@@ -108,13 +108,13 @@ class Construction:
             content = json.loads(Path(self.files[path]).read_bytes())
             made = MontyDecoder().process_decoded(content)
         except (ValueError, TypeError, AttributeError, ImportError) as error:
-            raise BuildError(f"{path} is no serialised Flow: {error}", "/spec/file") from error
+            raise BuildError(f"{path} is not a serialised Flow: {error}", "/spec/file") from error
         return checked(made, path, "/spec/file")
 
     # values -------------------------------------------------------------------------------------------
 
     def value(self, value: Any, pointer: str) -> Any:
-        """Return a value of args or kwargs with its directives carried out."""
+        """Return a value of args or kwargs with its directives evaluated."""
         if isinstance(value, list):
             return [self.value(inner, f"{pointer}/{number}") for number, inner in enumerate(value)]
         if not isinstance(value, dict):
@@ -140,7 +140,7 @@ class Construction:
             reference = self.jobs[job].output
         else:
             raise BuildError(
-                f"there is no job '{job}' here", pointer, "jobs of other flows are written flow/job"
+                f"this flow does not have a job '{job}'", pointer, "write a job of another flow as flow/job"
             )
         try:
             for kind, name in attributes:
@@ -181,19 +181,25 @@ def _configure(job: Job, given: Mapping[str, Any]) -> None:
 
 
 def checked(made: Any, what: str, pointer: str) -> Flow | Job | list[Job]:
-    """Return what a maker, factory or file gave, if it is a Flow, a Job or a list of these."""
+    """Return the result of a maker, factory or file if it is a Flow, a Job or a list of them."""
     several = isinstance(made, list | tuple) and made and all(isinstance(item, Flow | Job) for item in made)
     if isinstance(made, Flow | Job):
         return made
     if several:
         return list(made)
     raise BuildError(
-        f"'{what}' gave a {type(made).__name__}, not a Flow or a Job", pointer, "return a Flow or a Job"
+        f"'{what}' returned {_article(type(made).__name__)}, not a Flow or a Job",
+        pointer,
+        "return a Flow or a Job",
     )
 
 
+def _article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def call(function: Any, args: list[Any], kwargs: Mapping[str, Any], pointer: str) -> Any:
-    """Call the user's code; what it raises becomes a BuildError that shows the last line of its own file."""
+    """Call the user's code; an exception becomes a BuildError that names the innermost line of code."""
     try:
         return function(*args, **kwargs)
     except Exception as error:
@@ -220,7 +226,7 @@ def find_callable(path: str, pointer: str) -> Any:
     Raises
     ------
     BuildError
-        It cannot be imported; the message says which part, the hint the nearest name.
+        It cannot be imported; the message says which part, and the hint names the nearest name.
     """
     parts = path.split(".")
     module, error = None, None
@@ -243,16 +249,12 @@ def find_callable(path: str, pointer: str) -> Any:
             f"cannot import '{path}': {error}", pointer,
             "install the package, or add its folder to spec.python_path of the Project",
         )  # fmt: skip
-    return _attribute(module, parts[end:], path, pointer)
-
-
-def _attribute(module: Any, names: list[str], path: str, pointer: str) -> Any:
-    found = module
-    for name in names:
+    found: Any = module
+    for name in parts[end:]:
         if not hasattr(found, name):
             known = [known for known in vars(found) if not known.startswith("_")]
             where = getattr(found, "__name__", path)
-            raise BuildError(f"'{where}' has no '{name}'", pointer, did_you_mean(name, known))
+            raise BuildError(f"'{where}' does not have '{name}'", pointer, did_you_mean(name, known))
         found = getattr(found, name)
     if not callable(found):
         raise BuildError(f"'{path}' is not callable", pointer)

@@ -1,9 +1,9 @@
 """Content hashes and stable uuids of the jobs of a flow.
 
-jobflow gives every job a random uuid. Here each gets one that is made of what it computes: the sha256 of
+jobflow gives every job a random uuid. Here the uuid of a job is derived from what it computes: the sha256 of
 the canonical JSON of its function, its arguments (a reference counts as the content of the job it refers
 to plus the attribute path) and the parts of its JobConfig that change the result. So building twice gives
-the same uuids, and an edit changes exactly those of the jobs it touches and of their descendants.
+the same uuids, and an edit changes only the uuids of the jobs it affects and of their descendants.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RESULT_CONFIG = ("resolve_references", "on_missing_references", "expose_store")
 """The keys of JobConfig that change what a job returns."""
 
 Files = Mapping[str, tuple[str, str]]
-"""{path where a repository file lies now: (blob id, file name)}"""
+"""{path of the copy of a repository file: (blob id, file name)}"""
 
 
 class IdentifiedJob:
@@ -47,7 +47,7 @@ def identify(
     files: Files,
     code: list[str],
 ) -> list[IdentifiedJob]:
-    """Return the jobs of a flow in the order in which it lists them, with stable identities.
+    """Return the jobs of a flow in its own order, with stable identities.
 
     ``identity`` is the uuid of the flow, ``externals`` maps the uuids of jobs of other flows to their
     content, ``code`` are tree ids that count as content (``on_code_change: recompute``).
@@ -55,29 +55,35 @@ def identify(
     Raises
     ------
     ValueError
-        The jobs form a cycle, or refer to a job that is in no flow.
+        The jobs form a cycle, or refer to a job that is not in any flow.
     """
     flow = get_flow(made, allow_external_references=True)
     ordered = [IdentifiedJob(job, list(parents)) for job, parents in flow.iterflow()]
     contents = dict(externals)
     for item in ordered:
-        _check_references(item, contents)
+        for reference in item.job.input_uuids:
+            if reference not in contents:
+                raise ValueError(
+                    f"job '{item.job.name}' refers to a job ({reference}) that is not in any flow"
+                )
+            if reference not in item.parents:
+                item.parents.append(reference)
         item.content = _content(item.raw, contents, files, code)
         contents[item.job.uuid] = item.content
     position = {uuid: number for number, uuid in enumerate(flow.job_uuids)}
     ordered.sort(key=lambda item: position[item.job.uuid])
-    names = _flow_uuids(flow, identity) | _job_uuids(ordered, identity)
+    names = _flow_uuids(flow, identity)
+    used: Counter[str] = Counter()
     for item in ordered:
-        _finish(item, names, files)
+        item.uuid = job_uuid(identity, item.content, used[item.content])
+        used[item.content] += 1
+        names[item.job.uuid] = item.uuid
+    for item in ordered:
+        named_files: set[tuple[str, str]] = set()
+        item.payload = _renamed(item.raw, names, files, named_files)
+        item.parents = sorted(names.get(parent, parent) for parent in item.parents)
+        item.files = sorted(named_files)
     return ordered
-
-
-def _check_references(item: IdentifiedJob, contents: Mapping[str, str]) -> None:
-    for reference in item.job.input_uuids:
-        if reference not in contents:
-            raise ValueError(f"job '{item.job.name}' refers to a job ({reference}) that is in no flow")
-        if reference not in item.parents:
-            item.parents.append(reference)
 
 
 def _content(raw: dict[str, Any], contents: Mapping[str, str], files: Files, code: list[str]) -> str:
@@ -114,30 +120,13 @@ def _canonical(value: Any, contents: Mapping[str, str], files: Files) -> Any:
     return value
 
 
-def _job_uuids(items: list[IdentifiedJob], identity: str) -> dict[str, str]:
-    used: Counter[str] = Counter()
-    names = {}
-    for item in items:
-        item.uuid = job_uuid(identity, item.content, used[item.content])
-        used[item.content] += 1
-        names[item.job.uuid] = item.uuid
-    return names
-
-
 def _flow_uuids(flow: Flow, identity: str, path: str = "") -> dict[str, str]:
-    """Flows inside the flow get uuids made of their place in it."""
+    """Return the new uuids of the flow and of the flows in it, which are derived from their place."""
     names = {flow.uuid: identity if not path else str(uuidlib.uuid5(uuidlib.UUID(identity), path))}
     for number, inner in enumerate(flow.jobs):
         if isinstance(inner, Flow):
             names |= _flow_uuids(inner, identity, f"{path}/{number}")
     return names
-
-
-def _finish(item: IdentifiedJob, names: Mapping[str, str], files: Files) -> None:
-    used: set[tuple[str, str]] = set()
-    item.payload = _renamed(item.raw, names, files, used)
-    item.parents = sorted(names.get(parent, parent) for parent in item.parents)
-    item.files = sorted(used)
 
 
 def _renamed(value: Any, names: Mapping[str, str], files: Files, used: set[tuple[str, str]]) -> Any:

@@ -1,7 +1,7 @@
-"""The build process: reads one request a line, answers one line each. Runs the user's code.
+"""The build process: answers each line with a request by one line. Runs the user's code.
 
-Started by :mod:`reconciler.build.builder` as ``python -m reconciler.build.server``; a crash
-or an endless loop in here costs that process and nothing else.
+:mod:`reconciler.build.builder` starts it as ``python -m reconciler.build.server``. A crash or an endless loop
+in here affects this process and nothing else.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from reconciler.build.identity import IdentifiedJob, identify
 from reconciler.jobs.job_json import own_run_config
 from reconciler.model.flows import unique_keys
 
-_GLANCE = 1.0
-"""Seconds between two looks whether the program that asks is still there."""
+_PARENT_CHECK_INTERVAL = 1.0
+"""Seconds between two checks that the parent process is still running."""
 
 
 def main() -> None:
-    """Say that all is imported, hear where the user's code is, then answer requests until stdin ends."""
+    """Report that all is imported, read where the user's code is, then answer requests until stdin ends."""
     answers = _own_stdout()
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     warnings.simplefilter("ignore")
@@ -40,33 +40,33 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End, with all that this process started, when the one who asks has been killed.
+    """End this process and all that it started when its parent has been killed.
 
-    The user's code may never come back to where the end of stdin is noticed.
+    The user's code may never return to where the end of stdin is noticed.
     """
     while os.getppid() == parent:
-        time.sleep(_GLANCE)
+        time.sleep(_PARENT_CHECK_INTERVAL)
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
 def _own_stdout() -> TextIO:
-    """Keep stdout for answers; what the user's code prints goes to stderr."""
+    """Keep stdout for answers; the output of the user's code goes to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
 
 
 def _add_code(paths: list[str]) -> None:
-    """Let imports find the user's code, here and in what this process starts."""
+    """Make the user's code importable, here and in the processes that this one starts."""
     sys.path[1:1] = paths
     known = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *([known] if known else [])])
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Build one flow; an error of any kind becomes part of the answer."""
+    """Build one flow; any error becomes part of the answer."""
     try:
         return {"ok": True, "jobs": _build(request), "jobflow": importlib.metadata.version("jobflow")}
     except BuildError as error:

@@ -73,7 +73,7 @@ def command(context: Context, *, name: str, interval: float | None) -> None:
 
 def _repository(context: Context) -> str:
     """Return the repository as the daemon finds it from anywhere."""
-    from reconciler.desired.source.git import is_remote
+    from reconciler.desired.source.command import is_remote
 
     repository = context.options.repo
     if is_remote(repository):

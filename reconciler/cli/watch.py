@@ -55,7 +55,7 @@ def _run(
     context: Context, store: Store, signals: Signals, manager: ServiceManager, interval: float | None
 ) -> None:
     from reconciler.cli.views.log_reporter import LogReporter
-    from reconciler.desired.source.git import is_remote
+    from reconciler.desired.source.command import is_remote
     from reconciler.watch.daemon import Daemon
     from reconciler.watch.source_thread import SourceSettings
 

@@ -1,17 +1,17 @@
-"""All documents of a revision together: identities, duplicates, and last good versions of broken ones."""
+"""All documents of a revision together: identities, duplicates, and last good versions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from reconciler.desired.yaml.places import diagnostic_with_file
+from reconciler.desired.yaml.source_text import diagnostic_with_file
 from reconciler.diagnostics import Diagnostic, Location, Related, nearest
-from reconciler.model.manifests import Document, GoodManifest, Kind, Manifest, ParsedFile
+from reconciler.model.manifests import GoodManifest, Kind, Manifest, ParsedFile
 
 PROJECT_FILES = ("reconciler.yaml", "reconciler.yml")
-"""Where the Project stands; the first that exists is read."""
+"""Where the Project is; the first file that exists is read."""
 
 _KINDS: frozenset[str] = frozenset(Kind)
 
@@ -55,19 +55,29 @@ def collect(
 ) -> Collection:
     """Put the documents of all files together.
 
-    ``good`` says where the last good version of each manifest stands, ``parsed_blob`` reads it.
+    ``good`` says where the last good version of each manifest is, and ``parsed_blob`` reads it.
     """
     collection = Collection()
-    for file, (_, parsed) in files.items():
-        collection.diagnostics += [
-            diagnostic_with_file(diagnostic, file) for diagnostic in parsed.diagnostics
-        ]
     by_key: dict[str, list[_Found]] = {}
-    for found in _documents(files):
-        by_key.setdefault(f"{found.manifest.kind}/{found.manifest.name}", []).append(found)
-    broken: dict[str, str] = {}
+    for file in sorted(files):
+        blob, parsed = files[file]
+        collection.diagnostics += [diagnostic_with_file(problem, file) for problem in parsed.diagnostics]
+        for position, document in enumerate(parsed.documents):
+            found = _Found(Manifest(file, document), GoodManifest(file, blob, position))
+            by_key.setdefault(f"{document.kind}/{document.name}", []).append(found)
+    broken: dict[str, str] = {}  # key -> why its last good version is used
     for key, several in by_key.items():
-        _take(collection, key, several, good, broken)
+        first = several[0].manifest
+        if first.kind not in _KINDS or first.name is None:
+            collection.hold_reasons += _holds_for_anonymous(several, good)
+        elif len(several) > 1:
+            collection.diagnostics += [_duplicate(found, several) for found in several]
+            broken[key] = f"{len(several)} documents have this kind and name"
+        elif not first.document.valid:
+            broken[key] = f"its document is invalid: {first.location()}"
+        else:
+            collection.manifests[key] = first
+            collection.good[key] = several[0].pointer
     _check_projects(collection)
     _check_unclear(collection, files, good, broken)
     for key, reason in broken.items():
@@ -75,66 +85,36 @@ def collect(
     return collection
 
 
-def _documents(files: Files) -> Iterator[_Found]:
-    for file in sorted(files):
-        blob, parsed = files[file]
-        for position, document in enumerate(parsed.documents):
-            yield _Found(Manifest(file, document), GoodManifest(file, blob, position))
+def _holds_for_anonymous(several: list[_Found], good: Mapping[str, GoodManifest]) -> list[str]:
+    """Return a reason for each new document without readable kind and name that may be a rule or Project.
+
+    Such a document may concern every flow.
+    """
+    reasons = []
+    for document in (found.manifest.document for found in several):
+        spec = document.content.get("spec")
+        kind: str | None = Kind.OVERRIDE_RULE if isinstance(spec, dict) and "set" in spec else None
+        if document.kind is not None:
+            kind = nearest(document.kind, Kind)
+        if kind in (Kind.OVERRIDE_RULE, Kind.PROJECT) and f"{kind}/{document.name}" not in good:
+            reasons.append(f"one {kind} of this revision cannot be read")
+    return reasons
 
 
-def _take(
-    collection: Collection,
-    key: str,
-    several: list[_Found],
-    good: Mapping[str, GoodManifest],
-    broken: dict[str, str],
-) -> None:
-    """Use the one valid document of this identity; two of them are both refused."""
-    first = several[0].manifest
-    if first.kind not in _KINDS or first.name is None:
-        for found in several:
-            _hold_for(collection, found.manifest.document, good)
-        return
-    if len(several) > 1:
-        collection.diagnostics += list(_duplicates(several))
-        broken[key] = f"{len(several)} documents have this kind and name"
-    elif not first.document.valid:
-        broken[key] = f"its document is invalid: {first.location()}"
-    else:
-        collection.manifests[key] = first
-        collection.good[key] = several[0].pointer
-
-
-def _hold_for(collection: Collection, document: Document, good: Mapping[str, GoodManifest]) -> None:
-    """A rule or Project that is new and cannot be told by kind and name might touch every flow."""
-    kind = _likely_kind(document)
-    if kind in (Kind.OVERRIDE_RULE, Kind.PROJECT) and f"{kind}/{document.name}" not in good:
-        collection.hold_reasons.append(f"one {kind} of this revision cannot be read")
-
-
-def _likely_kind(document: Document) -> str | None:
-    """Return the kind that a document has or was meant to have, as far as one can tell."""
-    if document.kind is not None:
-        return nearest(document.kind, Kind)
-    spec = document.content.get("spec")
-    return Kind.OVERRIDE_RULE if isinstance(spec, dict) and "set" in spec else None
-
-
-def _duplicates(several: list[_Found]) -> Iterator[Diagnostic]:
-    for found in several:
-        manifest = found.manifest
-        others = [other.manifest for other in several if other is not found]
-        yield manifest.diagnostic(
-            "manifest/duplicate",
-            f"{manifest.kind} '{manifest.name}' is defined {len(several)} times",
-            "/metadata/name",
-            related=tuple(Related(other.location("/metadata/name"), "also here") for other in others),
-            hint="rename or remove one of them; until then none of them is used",
-        )
+def _duplicate(found: _Found, several: list[_Found]) -> Diagnostic:
+    manifest = found.manifest
+    others = [other.manifest for other in several if other is not found]
+    return manifest.diagnostic(
+        "manifest/duplicate",
+        f"{manifest.kind} '{manifest.name}' is defined {len(several)} times",
+        "/metadata/name",
+        related=tuple(Related(other.location("/metadata/name"), "also defined here") for other in others),
+        hint="rename or remove one of them; until then, reconciler uses neither",
+    )
 
 
 def _check_projects(collection: Collection) -> None:
-    """The first Project of ``reconciler.yaml`` counts, wherever others stand."""
+    """Keep only the first Project of ``reconciler.yaml``, wherever others are."""
     projects = sorted(
         collection.of(Kind.PROJECT), key=lambda found: (found.file not in PROJECT_FILES, found.file)
     )
@@ -142,56 +122,60 @@ def _check_projects(collection: Collection) -> None:
         collection.diagnostics.append(
             extra.diagnostic(
                 "manifest/second-project",
-                "a repository has one Project",
+                "a repository can have only one Project",
                 "/metadata/name",
-                related=(Related(projects[0].location("/metadata/name"), "the first one"),),
+                related=(Related(projects[0].location("/metadata/name"), "the first Project"),),
             )
         )
         del collection.manifests[f"{Kind.PROJECT}/{extra.name}"]
     if not projects:
-        collection.hold_reasons.append("there is no valid Project in this revision")
+        collection.hold_reasons.append("this revision does not have a valid Project")
 
 
 def _check_unclear(
     collection: Collection, files: Files, good: Mapping[str, GoodManifest], broken: dict[str, str]
 ) -> None:
-    """What a file gave before stays while one cannot tell what it means now: only a clear file removes.
+    """Keep manifests that only seem to be removed, because a file that may define them is unclear.
 
-    If a file may hold rules that were never read, new submissions wait.
+    A file is unclear if it is not readable YAML, or has an invalid document under a name that no valid
+    document ever had: that may be an old manifest with a mistyped name. Example: ``rules/a.yaml`` defined
+    the rules ``x`` and ``y``, and now only its beginning with ``x`` is readable. Then ``y`` stays in use. If
+    instead ``rules/a.yaml`` is gone and the new file ``rules/b.yaml`` is unreadable, both stay: the file may
+    have moved.
     """
-    unclear = {file for file, (_, parsed) in files.items() if _is_unclear(parsed, good)}
-    places = {pointer.file for pointer in good.values()}
-    anonymous = sorted(file for file in unclear - places if _is_anonymous(files[file][1]))
+    unclear = [
+        file
+        for file, (_, parsed) in sorted(files.items())
+        if not parsed.readable
+        or any(not doc.valid and f"{doc.kind}/{doc.name}" not in good for doc in parsed.documents)
+    ]
+    earlier: dict[str, list[str]] = {}  # file -> keys of the manifests that it had when they were last valid
     for key, pointer in good.items():
-        if key in collection.manifests or key in broken:
-            continue
-        if pointer.file in unclear:
-            broken[key] = f"{pointer.file} cannot be read"
-        elif anonymous and pointer.file not in files:
-            broken[key] = (
-                f"{pointer.file} is gone, but may have moved to {anonymous[0]}, which cannot be read"
-            )
-    for file in sorted(unclear):
-        kinds = _unread_kinds(file, files[file][1])
-        kinds -= {key.partition("/")[0] for key, pointer in good.items() if pointer.file == file}
+        earlier.setdefault(pointer.file, []).append(key)
+
+    reasons = {file: f"{file} cannot be read" for file in unclear if file in earlier}
+    for file in unclear:
+        _, parsed = files[file]
+        any_name = not parsed.readable or any(not doc.valid and doc.name is None for doc in parsed.documents)
+        if file not in earlier and any_name:
+            for missing in earlier.keys() - files.keys():
+                why = f"{missing} is gone, but may have moved to {file}, which cannot be read"
+                reasons.setdefault(missing, why)
+    for file, reason in reasons.items():
+        for key in earlier[file]:
+            if key not in collection.manifests:
+                broken.setdefault(key, reason)
+
+    # A rule or Project in the unreadable part of a file that was never read: new submissions wait.
+    for file in unclear:
+        kinds = _kinds_of_unreadable_part(file, files[file][1])
+        kinds -= {key.partition("/")[0] for key in earlier.get(file, ())}
         if kinds & {Kind.OVERRIDE_RULE, Kind.PROJECT}:
             collection.hold_reasons.append(f"{file} ({', '.join(sorted(kinds))}) cannot be read")
 
 
-def _is_unclear(parsed: ParsedFile, good: Mapping[str, GoodManifest]) -> bool:
-    """A file that is no YAML, or has an invalid document under a name that no valid one ever had."""
-    return not parsed.readable or any(
-        not document.valid and f"{document.kind}/{document.name}" not in good for document in parsed.documents
-    )
-
-
-def _is_anonymous(parsed: ParsedFile) -> bool:
-    """Whether it may have a manifest of any name."""
-    return not parsed.readable or any(not doc.valid and doc.name is None for doc in parsed.documents)
-
-
-def _unread_kinds(file: str, parsed: ParsedFile) -> set[str]:
-    """Return the kinds of what could not be read of a file; if nothing tells, its folder must do."""
+def _kinds_of_unreadable_part(file: str, parsed: ParsedFile) -> set[str]:
+    """Return the kinds that the text suggests; without any, a file outside ``flows`` counts as rule."""
     if parsed.readable:
         return set()
     nothing_known = not parsed.suspected_kinds and not parsed.documents
@@ -220,11 +204,11 @@ def _keep_last_good(
         collection.invalid_flows[name] = reason
 
 
-def no_plain_file(what: str) -> ParsedFile:
-    """Return the content of a symlink or submodule: none, since what it stands for is never followed."""
+def not_a_plain_file(what: str) -> ParsedFile:
+    """Return the content of a symlink or submodule: only a problem, since neither is ever followed."""
     problem = Diagnostic(
         code=f"source/{what}",
-        message=f"a manifest is a plain file, and this is a {what}",
+        message=f"a manifest must be a plain file, but this is a {what}",
         location=Location("", 1, 1),
         hint="commit the file itself",
     )

@@ -18,19 +18,21 @@ from reconciler.model.run_config import layer_of
 from reconciler.model.settings import Level, Origin
 
 BUILD_FORMAT = 1
-"""Raised when builds of an older version of this program must not be used again."""
+"""Increased when builds of an older version of this program must not be used again."""
 
 RUN_CONFIG_KEYS = ("worker", "exec_config", "resources", "qresources", "priority", "retries")
 
 _CALLABLE_KEYS = ("function", "class", "$call")
 
+_CONTENT = ("function", "args", "kwargs", "config")
+"""The keys of a job that decide what it computes."""
 
 _PROTECTION = {"disabled": True, "enabled": False}
-"""What the annotation ``reconciler/prune`` says of the protection of a flow."""
+"""Value of the annotation ``reconciler/prune`` -> whether the flow is protected."""
 
 
 class FlowReader:
-    """Reads the flows of one revision; collects diagnostics."""
+    """Reads the flows of one revision and collects their diagnostics."""
 
     def __init__(self, source: Source, state: DesiredState) -> None:
         self.source = source
@@ -46,7 +48,12 @@ class FlowReader:
         name = manifest.name or ""
         before = len(self.diagnostics)
         files = self._files(manifest, spec)
-        externals = self._externals(manifest)
+        references = [
+            parse_output_reference(value)[:2]
+            for _, directive, value in iter_directives(manifest.spec, "/spec")
+            if directive == "$output"
+        ]
+        externals = sorted({f"{other}/{job}" for other, job in references if other not in (None, name)})
         if len(self.diagnostics) > before:
             return None
         origin = Origin(Level.FLOW, Kind.FLOW, name, "")
@@ -77,7 +84,7 @@ class FlowReader:
         )
 
     def check_references_between(self, flows: dict[str, DesiredFlow]) -> None:
-        """Check ``$output: flow/job`` against the other flows; flows with a wrong one are dropped."""
+        """Check each ``$output: flow/job`` against the other flows; drop flows with a wrong reference."""
         for flow in list(flows.values()):
             problems = list(self._wrong_references(flow, flows))
             if problems:
@@ -91,7 +98,7 @@ class FlowReader:
                     "flow/cycle-of-flows",
                     f"flows refer to each other in a circle: {' -> '.join(cycle)}",
                     "/metadata/name",
-                    hint="break the circle: one of these references must go",
+                    hint="remove one of these references to break the circle",
                 )
             )
             self.state.invalid |= dict.fromkeys(cycle, "it is part of a circle of flows")
@@ -114,18 +121,9 @@ class FlowReader:
                 )  # fmt: skip
             elif flows[other].preview and job not in (keys := [p.key for p in flows[other].preview]):
                 yield flow.manifest.diagnostic(
-                    "reference/unknown-job", f"flow '{other}' has no job '{job}'",
+                    "reference/unknown-job", f"flow '{other}' does not have a job '{job}'",
                     f"{pointer}/$output", hint=did_you_mean(job, keys),
                 )  # fmt: skip
-
-    def _externals(self, manifest: Manifest) -> list[str]:
-        found = set()
-        for _, directive, value in iter_directives(manifest.spec, "/spec"):
-            if directive == "$output":
-                flow, job, _ = parse_output_reference(value)
-                if flow not in (None, manifest.name):
-                    found.add(f"{flow}/{job}")
-        return sorted(found)
 
     def _files(self, manifest: Manifest, spec: FlowSpec) -> list[tuple[str, str]]:
         """Return (path, blob id) of every file of the repository that the flow names."""
@@ -140,25 +138,24 @@ class FlowReader:
         for pointer, path in wanted:
             entry = self._all_files().get(path)
             if entry is None or not entry.is_file:
-                self.diagnostics.append(self._no_file(manifest, pointer, path))
+                self.diagnostics.append(
+                    manifest.diagnostic(
+                        "reference/unknown-file",
+                        f"{self.state.revision} does not have a file '{path}'",
+                        pointer,
+                        hint=did_you_mean(path, self._all_files())
+                        or "paths are relative to the folder of reconciler.yaml",
+                    )
+                )
             else:
                 found.append((path, entry.object_id))
         return sorted(set(found))
 
     def _all_files(self) -> dict[str, TreeEntry]:
-        """Every file of the revision, listed once and only when a flow names one."""
+        """Return every file of the revision by path, listed once and only when a flow names a file."""
         if self._listing is None:
             self._listing = {entry.path: entry for entry in self.source.files(self.commit, "")}
         return self._listing
-
-    def _no_file(self, manifest: Manifest, pointer: str, path: str) -> Diagnostic:
-        return manifest.diagnostic(
-            "reference/unknown-file",
-            f"there is no file '{path}' in {self.state.revision}",
-            pointer,
-            hint=did_you_mean(path, self._all_files())
-            or "paths are relative to the folder of reconciler.yaml",
-        )
 
     def _code_trees(self) -> dict[str, tuple[str, set[str]]]:
         """Return {directory: (tree id, top-level names)} of ``spec.python_path``."""
@@ -173,14 +170,14 @@ class FlowReader:
                 self.diagnostics.append(
                     project.diagnostic(
                         "reference/unknown-directory",
-                        f"there is no directory '{directory}' in {self.state.revision}",
+                        f"{self.state.revision} does not have a directory '{directory}'",
                         f"/spec/python_path/{number}",
                     )
                 )
         return found
 
     def _code_used(self, manifest: Manifest, spec: FlowSpec) -> list[str]:
-        """Return the code trees whose modules the flow names; a serialised flow may use any of them."""
+        """Return the code trees whose modules the flow names; a serialised flow may use all of them."""
         tops = {path.partition(".")[0] for path in _callables(manifest.spec)}
         return [
             tree
@@ -190,7 +187,7 @@ class FlowReader:
 
 
 def build_form(spec: FlowSpec) -> dict[str, Any]:
-    """Return what the build of a flow reads of its spec: everything but run config."""
+    """Return the part of a flow's spec that its build depends on: everything except run config."""
     jobs = spec.jobs
     if jobs is not None:
         jobs = [{key: value for key, value in job.items() if key not in RUN_CONFIG_KEYS} for job in jobs]
@@ -220,52 +217,43 @@ def _cycle(flows: Mapping[str, DesiredFlow]) -> list[str]:
     return []
 
 
-# The jobs that a manifest shows by itself, so that a plan can foresee them without running any code.
-
-
-_CONTENT = ("function", "args", "kwargs", "config")
-"""The keys of a job that decide what it computes."""
-
-
 def preview_jobs(
     flow: str, spec: FlowSpec, blobs: Mapping[str, str], code: Sequence[str]
 ) -> list[PreviewJob]:
-    """Return the jobs of the ``jobs:`` form; other forms are known only to their code.
+    """Return the jobs that a manifest shows, so that a plan can foresee them without running any code.
 
-    ``blobs`` maps the repository's files that the flow names to their blob ids; ``code`` are the trees
-    that count as content.
+    Only the ``jobs:`` form shows its jobs; those of other forms are known only to their code. ``blobs`` maps
+    the repository's files that the flow names to their blob ids; ``code`` are the trees that count as
+    content.
     """
-    return [_preview(flow, job, blobs, code) for job in spec.jobs or []]
-
-
-def _preview(flow: str, job: Mapping[str, Any], blobs: Mapping[str, str], code: Sequence[str]) -> PreviewJob:
     origin = Origin(Level.JOB, Kind.FLOW, flow, "")
-    return PreviewJob(
-        key=job["id"],
-        name=job.get("name", job["id"]),
-        function=job["function"],
-        own=layer_of(job, origin, f"{JOB_BY_ID}{job['id']}"),
-        digest=digest([{key: _named(job.get(key), blobs) for key in _CONTENT}, list(code)]),
-        needs=_needs(flow, job),
-    )
+    previews = []
+    for job in spec.jobs or []:
+        needs = set()
+        for _, directive, value in iter_directives({"args": job.get("args"), "kwargs": job.get("kwargs")}):
+            if directive == "$output":
+                other, name, _ = parse_output_reference(value)
+                needs.add(f"{other or flow}/{name}")
+        content = {key: _with_blobs(job.get(key), blobs) for key in _CONTENT}
+        previews.append(
+            PreviewJob(
+                key=job["id"],
+                name=job.get("name", job["id"]),
+                function=job["function"],
+                own=layer_of(job, origin, f"{JOB_BY_ID}{job['id']}"),
+                digest=digest([content, list(code)]),
+                needs=sorted(needs),
+            )
+        )
+    return previews
 
 
-def _named(value: Any, blobs: Mapping[str, str]) -> Any:
-    """A file counts by its content, not by its name."""
+def _with_blobs(value: Any, blobs: Mapping[str, str]) -> Any:
+    """Return a value in which each ``$path`` is a blob id: a file counts by its content, not its name."""
     if isinstance(value, dict):
         if "$path" in value:
             return {"$blob": blobs.get(value["$path"])}
-        return {key: _named(inner, blobs) for key, inner in value.items()}
+        return {key: _with_blobs(inner, blobs) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_named(inner, blobs) for inner in value]
+        return [_with_blobs(inner, blobs) for inner in value]
     return value
-
-
-def _needs(flow: str, job: Mapping[str, Any]) -> list[str]:
-    """Return ``flow/job`` of every job whose output this one takes."""
-    found = set()
-    for _, directive, value in iter_directives({"args": job.get("args"), "kwargs": job.get("kwargs")}):
-        if directive == "$output":
-            other, name, _ = parse_output_reference(value)
-            found.add(f"{other or flow}/{name}")
-    return sorted(found)

@@ -1,4 +1,4 @@
-"""What a JSON Schema validator finds, told in plain words with place and hint."""
+"""The errors of a JSON Schema validator in plain words, with place and hint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from reconciler.desired.schemas import resolve
-from reconciler.desired.yaml.places import escape, related
+from reconciler.desired.yaml.source_text import escape, related
 from reconciler.diagnostics import Diagnostic, did_you_mean, nearest
 from reconciler.model.manifests import Manifest
 
@@ -31,7 +31,10 @@ class SchemaError(Protocol):
 
 
 class _Case(NamedTuple):
-    """One error: ``instance`` at ``pointer`` breaks ``keyword: bound`` of ``schema``, a part of ``root``."""
+    """One error: ``instance`` at ``pointer`` breaks ``keyword: bound`` of ``schema``, a part of ``root``.
+
+    ``where`` is the pointer as users write it. ``is_key`` is set when the error is about the key itself.
+    """
 
     manifest: Manifest
     raws: Mapping[str, str]
@@ -54,39 +57,28 @@ def schema_diagnostics(
     manifest: Manifest, raws: Mapping[str, str], root: dict[str, Any], errors: Iterable[SchemaError]
 ) -> Iterator[Diagnostic]:
     """Yield the diagnostics of all errors. ``raws`` is the text of plain numbers and the like, by pointer."""
-    told: set[tuple[str, str]] = set()
+    reported: set[tuple[str, str]] = set()
     for error in errors:
-        case = _case(manifest, raws, root, error)
-        once = (case.pointer, error.validator)
-        if once not in told:  # a missing field is one error a field, told all at once
-            told.add(once)
-            yield from _TELLERS[error.validator](case)
-
-
-def _case(manifest: Manifest, raws: Mapping[str, str], root: dict[str, Any], error: SchemaError) -> _Case:
-    path = list(error.absolute_path)
-    is_key = "propertyNames" in error.absolute_schema_path
-    if is_key:
-        path.append(error.instance)
-    pointer = "".join(f"/{escape(str(step))}" for step in path)
-    return _Case(
-        manifest=manifest,
-        raws=raws,
-        root=root,
-        pointer=pointer,
-        where=_spoken(path),
-        instance=error.instance,
-        schema=error.schema,
-        keyword=error.validator,
-        bound=error.validator_value,
-        is_key=is_key,
-    )
-
-
-def _spoken(path: Sequence[str | int]) -> str:
-    """Return a path as users write it: ``spec.jobs[0].priority``."""
-    spoken = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return spoken.removeprefix(".") or "the document"
+        path = list(error.absolute_path)
+        is_key = "propertyNames" in error.absolute_schema_path
+        if is_key:
+            path.append(error.instance)
+        where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+        case = _Case(
+            manifest=manifest,
+            raws=raws,
+            root=root,
+            pointer="".join(f"/{escape(str(step))}" for step in path),
+            where=where.removeprefix(".") or "the document",  # spec.jobs[0].priority
+            instance=error.instance,
+            schema=error.schema,
+            keyword=error.validator,
+            bound=error.validator_value,
+            is_key=is_key,
+        )
+        if (case.pointer, case.keyword) not in reported:  # jsonschema has one error for each missing field
+            reported.add((case.pointer, case.keyword))
+            yield from _REPORTERS[case.keyword](case)
 
 
 def _unknown_fields(case: _Case) -> Iterator[Diagnostic]:
@@ -95,39 +87,30 @@ def _unknown_fields(case: _Case) -> Iterator[Diagnostic]:
         if key not in known:
             yield case.problem(
                 "schema/unknown-field",
-                f"{case.where} has no field '{key}'",
-                pointer=_below(case.pointer, key),
+                f"{case.where} does not have a field '{key}'",
+                pointer=f"{case.pointer}/{escape(key)}",
                 key=True,
                 hint=did_you_mean(key, known),
             )
 
 
 def _meant(case: _Case) -> set[str]:
-    """Return the fields that unknown ones stand for; to call those missing too would be noise."""
+    """Return the fields that unknown fields probably stand for: reporting those as missing would be noise."""
     known = case.schema.get("properties", {})
     return {guess for key in case.instance if key not in known and (guess := nearest(key, known))}
 
 
 def _missing_fields(case: _Case) -> Iterator[Diagnostic]:
     for name in case.bound:
-        told_before = name == "apiVersion" and not case.pointer
-        if told_before or name in case.instance or name in _meant(case):
+        reported_before = name == "apiVersion" and not case.pointer
+        if reported_before or name in case.instance or name in _meant(case):
             continue
-        yield case.problem(
-            "schema/missing-field",
-            f"{case.where} lacks the field '{name}'",
-            key=True,
-            hint=_example(case, name),
-        )
-
-
-def _example(case: _Case, name: str) -> str | None:
-    examples = resolve(case.root, case.schema["properties"][name]).get("examples")
-    if not examples:
-        return None
-    example = examples[0]
-    text = example if isinstance(example, str) else msgspec.json.encode(example).decode()
-    return f"for example '{name}: {text}'"
+        hint = None
+        for example in resolve(case.root, case.schema["properties"][name]).get("examples", [])[:1]:
+            text = example if isinstance(example, str) else msgspec.json.encode(example).decode()
+            hint = f"for example '{name}: {text}'"
+        message = f"{case.where} needs the field '{name}'"
+        yield case.problem("schema/missing-field", message, key=True, hint=hint)
 
 
 _TYPES = {
@@ -142,7 +125,7 @@ _TYPES = {
 
 def _wrong_type(case: _Case) -> Iterator[Diagnostic]:
     if "typeErrorMessage" in case.schema:
-        # What stands there may be a secret: neither it nor its line is told.
+        # The value may be a secret: show neither the value nor its line.
         found = case.problem("schema/type", f"{case.where}: {case.schema['typeErrorMessage']}")
         yield msgspec.structs.replace(found, excerpt=None)
         return
@@ -178,7 +161,7 @@ def _type_hint(case: _Case, types: Sequence[str]) -> str | None:
     if types == ["boolean"] and isinstance(value, str) and value.lower() in _SWITCHES:
         return f"write {_SWITCHES[value.lower()]}"
     if "array" in types and isinstance(value, str):
-        return f"a list of one is written [{_cut(value)}]"
+        return f"write a list with one entry as [{_cut(value)}]"
     if isinstance(value, str) and types[0] in ("integer", "number") and value.lstrip("+-").isdecimal():
         return "remove the quotes"
     return None
@@ -190,7 +173,7 @@ _SWITCHES |= {"true": "true without quotes", "false": "false without quotes"}
 
 def _wrong_choice(case: _Case) -> Iterator[Diagnostic]:
     if "type" in case.schema and not isinstance(case.instance, str):
-        return  # the type is told
+        return  # the type is reported
     choices = [choice if isinstance(choice, str) else str(choice).lower() for choice in case.bound]
     hint = None
     if isinstance(case.instance, str):
@@ -203,18 +186,18 @@ def _wrong_choice(case: _Case) -> Iterator[Diagnostic]:
 
 def _wrong_pattern(case: _Case) -> Iterator[Diagnostic]:
     if case.instance == "" and "minLength" in case.schema:
-        return  # told as empty
+        return  # reported as empty
     reason = case.schema["patternErrorMessage"]
     yield case.problem("schema/pattern", f"{case.where}: '{_cut(case.instance)}': {reason}")
 
 
 def _out_of_bounds(code: str, words: str) -> Callable[[_Case], Iterator[Diagnostic]]:
-    def tell(case: _Case) -> Iterator[Diagnostic]:
+    def report(case: _Case) -> Iterator[Diagnostic]:
         found = _found(case)
         message = f"{case.where}: expected a number {words} {case.bound}, got {found}"
         yield case.problem(code, message, hint=case.schema.get("description"))
 
-    return tell
+    return report
 
 
 def _empty(case: _Case) -> Iterator[Diagnostic]:
@@ -227,54 +210,48 @@ def _empty(case: _Case) -> Iterator[Diagnostic]:
 def _too_long(case: _Case) -> Iterator[Diagnostic]:
     length = len(case.instance)
     yield case.problem(
-        "schema/too-long", f"{case.where}: {length} characters; at most {case.bound} are allowed"
+        "schema/too-long", f"{case.where}: {length} characters exceed the limit of {case.bound}"
     )
 
 
 def _both_given(case: _Case) -> Iterator[Diagnostic]:
-    """A ``not: {required: [...]}``: keys that exclude each other."""
+    """Report a broken ``not: {required: [...]}``: keys that exclude each other."""
     if not isinstance(case.instance, dict):
-        return  # the type is told
+        return  # the type is reported
     yield _exclusive(case, "schema/both-given", list(case.bound["required"]), "give only one of them")
 
 
 def _one_of(case: _Case) -> Iterator[Diagnostic]:
-    """A ``oneOf`` of ``required``: exactly one of some keys."""
+    """Report a broken ``oneOf`` of ``required``: exactly one of some keys."""
     if not isinstance(case.instance, dict):
-        return  # the type is told
+        return  # the type is reported
     names = [choice["required"][0] for choice in case.bound]
     given = [name for name in case.instance if name in names]
     listed = f"{', '.join(names[:-1])} and {names[-1]}"
     if given:
         yield _exclusive(case, "schema/one-of", given, f"give exactly one of {listed}")
     elif not _meant(case) & set(names):
-        yield case.problem(
-            "schema/one-of", f"{case.where} needs exactly one of {listed}; none is given", key=True
-        )
+        yield case.problem("schema/one-of", f"{case.where} needs exactly one of {listed}", key=True)
 
 
 def _exclusive(case: _Case, code: str, names: list[str], hint: str) -> Diagnostic:
-    """Point at the last given of keys that exclude each other, and name the others."""
+    """Point at the last one of several keys that exclude each other, and name the others."""
     names = [name for name in case.instance if name in names]
-    *others, last = [_below(case.pointer, name) for name in names]
+    *others, last = [f"{case.pointer}/{escape(name)}" for name in names]
     notes = tuple(
         related(case.manifest, pointer, f"'{name}' is given here", key=True)
         for pointer, name in zip(others, names, strict=False)
     )
     quoted = " and ".join(f"'{name}'" for name in names)
-    message = f"{case.where} gives {quoted}, which exclude each other"
+    message = f"{case.where} has {quoted}, which exclude each other"
     return case.problem(code, message, pointer=last, key=True, hint=hint, related=notes)
-
-
-def _below(pointer: str, key: str) -> str:
-    return f"{pointer}/{escape(key)}"
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-_TELLERS: Mapping[str, Callable[[_Case], Iterator[Diagnostic]]] = {
+_REPORTERS: Mapping[str, Callable[[_Case], Iterator[Diagnostic]]] = {
     "additionalProperties": _unknown_fields,
     "required": _missing_fields,
     "type": _wrong_type,

@@ -1,17 +1,17 @@
-"""From one commit to the desired state: read, parse what is new, check across documents, resolve.
+"""From one commit to the desired state: read, parse new blobs, check across documents, resolve.
 
-Nothing here raises for a wrong document. An invalid Flow blocks only itself; an invalid Project, Worker,
-ExecConfig or OverrideRule keeps its last good version, and new submissions that it touches wait.
+Nothing here raises for an invalid document. An invalid Flow blocks only itself; an invalid Project, Worker,
+ExecConfig or OverrideRule keeps its last good version, and new submissions that it concerns wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
-from reconciler.desired.documents import PROJECT_FILES, Collection, collect, no_plain_file
+from reconciler.desired.documents import PROJECT_FILES, Collection, collect, not_a_plain_file
 from reconciler.desired.flows import FlowReader
 from reconciler.desired.source.git import Source, TreeEntry, gone
 from reconciler.errors import InputError
@@ -30,14 +30,14 @@ from reconciler.model.run_config import Rule, layer_of
 from reconciler.model.settings import Layer, Level, Origin
 
 _LOOK_BACK = 20
-"""How many earlier versions of an unreadable reconciler.yaml are looked at for the name of its Project."""
+"""How many earlier versions of an unreadable reconciler.yaml are searched for the name of its Project."""
 
 
 class ParseCache(Protocol):
-    """Where parsed blobs are remembered."""
+    """A store of parsed blobs."""
 
     def get(self, blob: str) -> ParsedFile | None:
-        """Return what the blob was parsed to, if known."""
+        """Return the parsed content of a blob, or None if it is not known."""
         ...
 
     def put(self, parsed: Mapping[str, ParsedFile]) -> None:
@@ -46,7 +46,7 @@ class ParseCache(Protocol):
 
 
 class Loaded(msgspec.Struct):
-    """A desired state, with what to remember of it and how many files had to be parsed."""
+    """A desired state, where its valid manifests are, and how many files had to be parsed."""
 
     state: DesiredState
     good: dict[str, GoodManifest]
@@ -61,20 +61,31 @@ def load_desired(
     Raises
     ------
     InputError
-        There is no ``reconciler.yaml`` at all.
+        There never was a ``reconciler.yaml``.
     RefusedError
-        There is none any more.
+        The ``reconciler.yaml`` was removed.
     """
     reader = _Reader(source, revision, cache)
     root = reader.project_file()
     project_files = reader.parse([root])
-    manifests = _manifest_directories(project_files, good, reader)
-    entries = _manifest_entries(source, revision, manifests)
+    # The first valid Project says where manifests are: that of this revision, else the last good one.
+    documents = [document for _, parsed in project_files.values() for document in parsed.documents]
+    for key, pointer in good.items():
+        if key.startswith(f"{Kind.PROJECT}/") and (parsed := reader.parsed_blob(pointer.parsed)) is not None:
+            documents.append(parsed.documents[pointer.position])
+    projects = [document for document in documents if document.kind == Kind.PROJECT and document.valid]
+    project = msgspec.convert(projects[0].content["spec"], ProjectSpec) if projects else ProjectSpec()
+    entries = [
+        entry
+        for entry in source.files_below(revision.commit, project.manifests)
+        if entry.path.endswith((".yaml", ".yml")) or not entry.is_file
+    ]
+    entries.sort(key=lambda entry: entry.path)
     files = project_files | reader.parse([entry for entry in entries if entry.is_file])
-    files |= {e.path: (e.object_id, no_plain_file(e.what)) for e in entries if not e.is_file}
+    files |= {e.path: (e.object_id, not_a_plain_file(e.what)) for e in entries if not e.is_file}
     collection = collect(files, good, reader.parsed_blob)
     state = _assemble(source, revision, collection)
-    for name in state.invalid:  # a flow whose references are wrong is not good either
+    for name in state.invalid:  # includes flows whose references are wrong
         key = f"{Kind.FLOW}/{name}"
         collection.good.pop(key, None)
         if key in good:
@@ -83,7 +94,7 @@ def load_desired(
 
 
 class _Reader:
-    """Reads the blobs of a revision, each parsed once ever."""
+    """Reads the blobs of a revision; a blob is parsed only once, ever."""
 
     def __init__(self, source: Source, revision: Revision, cache: ParseCache) -> None:
         self.source = source
@@ -100,10 +111,10 @@ class _Reader:
         for name in PROJECT_FILES if not any(found) else ():
             removed_by = self.source.removed_by(self.revision.commit, self.source.inside(name))
             if removed_by is not None:
-                raise gone(f"there is no {name} in {where} any more", removed_by)
+                raise gone(f"{where} no longer has a {name}", removed_by)
         raise InputError(
-            f"there is no reconciler.yaml in {where}",
-            hint="create it with `kind: Project` and commit it, or point --path at the folder that has it",
+            f"{where} does not have a reconciler.yaml",
+            hint="create it with `kind: Project` and commit it, or name the folder that has it with --path",
         )
 
     def parse(self, entries: Iterable[TreeEntry]) -> dict[str, tuple[str, ParsedFile]]:
@@ -122,12 +133,12 @@ class _Reader:
         return {entry.path: (entry.object_id, found[entry.path]) for entry in entries}
 
     def parsed_blob(self, blob: str) -> ParsedFile | None:
-        """Return an older blob that a last good version refers to."""
+        """Return the content of an older blob that a last good version refers to."""
         return parsed_blob(self.source, self.cache, blob)
 
 
 def parsed_blob(source: Source, cache: ParseCache, blob: str) -> ParsedFile | None:
-    """Return what a blob of any revision was parsed to; from the cache, else from git."""
+    """Return the parsed content of a blob of any revision, from the cache or else from git."""
     known = cache.get(blob)
     if known is not None:
         return known
@@ -141,33 +152,30 @@ def parsed_blob(source: Source, cache: ParseCache, blob: str) -> ParsedFile | No
 def project_name(source: Source, revision: Revision) -> str:
     """Return ``metadata.name`` of the Project, to find the default state directory.
 
-    While the Project of the revision cannot be read, that of the last commit in which it could counts.
+    If the Project of the revision cannot be read, the last commit with a readable one counts.
 
     Raises
     ------
     InputError
-        There is no ``reconciler.yaml``, or never was a readable Project document in it.
+        There is no ``reconciler.yaml``, or it never had a readable Project document.
     """
-    entry = _Reader(source, revision, _NoCache()).project_file()
-    found = _project_name_in(source, [entry.object_id])
-    if found is None:
-        found = _project_name_in(source, source.earlier_versions(revision.commit, entry.path, _LOOK_BACK))
-    if found is not None:
-        return found
-    raise InputError(
-        f"{entry.path} of {revision} has no readable `kind: Project` document with metadata.name",
-        hint="run `reconcile validate` to see what is wrong with it",
-    )
-
-
-def _project_name_in(source: Source, blobs: Iterable[str]) -> str | None:
     from reconciler.desired.yaml.reader import parse_file
 
-    for _, data in source.blobs(blobs):
-        for document in parse_file(data).documents:
-            if document.kind == Kind.PROJECT and document.name:
-                return document.name
-    return None
+    entry = _Reader(source, revision, _NoCache()).project_file()
+
+    def blobs() -> Iterator[str]:
+        yield entry.object_id
+        yield from source.earlier_versions(revision.commit, entry.path, _LOOK_BACK)
+
+    for blob in blobs():
+        for _, data in source.blobs([blob]):
+            for document in parse_file(data).documents:
+                if document.kind == Kind.PROJECT and document.name:
+                    return document.name
+    raise InputError(
+        f"{entry.path} of {revision} does not have a readable `kind: Project` document with metadata.name",
+        hint="run `reconcile validate` to see why",
+    )
 
 
 class _NoCache:
@@ -178,30 +186,15 @@ class _NoCache:
         return None
 
 
-def _manifest_directories(
-    files: Mapping[str, tuple[str, ParsedFile]], good: Mapping[str, GoodManifest], reader: _Reader
-) -> list[str]:
-    documents = [document for _, parsed in files.values() for document in parsed.documents]
-    for key, pointer in good.items():
-        if key.startswith(f"{Kind.PROJECT}/"):
-            parsed = reader.parsed_blob(pointer.parsed)
-            documents += [parsed.documents[pointer.position]] if parsed is not None else []
-    for document in documents:
-        if document.kind == Kind.PROJECT and document.valid:
-            return msgspec.convert(document.content["spec"], ProjectSpec).manifests
-    return ProjectSpec().manifests
-
-
-def _manifest_entries(source: Source, revision: Revision, directories: Iterable[str]) -> list[TreeEntry]:
-    found = {
-        entry.path: entry
-        for entry in source.files_below(revision.commit, directories)
-        if entry.path.endswith((".yaml", ".yml")) or not entry.is_file
-    }
-    return [found[path] for path in sorted(found)]
-
-
 def _assemble(source: Source, revision: Revision, collection: Collection) -> DesiredState:
+    def typed(kind: Kind, into: Callable[..., Any]) -> dict[str, Any]:
+        return {m.name: msgspec.convert(m.spec, into) for m in collection.of(kind) if m.name}
+
+    rules = []  # in their order: spec.order, then file, then position in the file
+    for manifest in collection.of(Kind.OVERRIDE_RULE):
+        spec = msgspec.convert(manifest.spec, RuleSpec)
+        rules.append((spec.order, manifest.file, manifest.document.first_line, make_rule(manifest, spec)))
+    rules.sort(key=lambda entry: entry[:3])
     project_manifest = collection.project
     project = (
         msgspec.convert(project_manifest.spec, ProjectSpec) if project_manifest is not None else ProjectSpec()
@@ -213,9 +206,9 @@ def _assemble(source: Source, revision: Revision, collection: Collection) -> Des
         project_name=name,
         project=project,
         project_layer=layer_of(project.defaults, origin, "/spec/defaults"),
-        workers=_typed(collection, Kind.WORKER, WorkerSpec),
-        exec_configs=_typed(collection, Kind.EXEC_CONFIG, ExecConfigSpec),
-        rules=_rules(collection),
+        workers=typed(Kind.WORKER, WorkerSpec),
+        exec_configs=typed(Kind.EXEC_CONFIG, ExecConfigSpec),
+        rules=[rule for *_, rule in rules],
         flows={},
         manifests=collection.manifests,
         invalid=dict(collection.invalid_flows),
@@ -223,22 +216,16 @@ def _assemble(source: Source, revision: Revision, collection: Collection) -> Des
         stale=set(collection.stale),
         diagnostics=collection.diagnostics,
     )
-    _read_flows(source, state, collection)
+    reader = FlowReader(source, state)
+    for manifest in collection.of(Kind.FLOW):
+        flow = reader.read(manifest, stale=f"{Kind.FLOW}/{manifest.name}" in collection.stale)
+        if flow is not None:
+            state.flows[flow.name] = flow
+        elif manifest.name:
+            state.invalid[manifest.name] = "it refers to something that does not exist"
+    reader.check_references_between(state.flows)
+    state.diagnostics += reader.diagnostics
     return state
-
-
-def _typed(collection: Collection, kind: Kind, into: Callable[..., Any]) -> dict[str, Any]:
-    return {m.name: msgspec.convert(m.spec, into) for m in collection.of(kind) if m.name}
-
-
-def _rules(collection: Collection) -> list[Rule]:
-    """Rules in their order: ``spec.order``, then file, then position in the file."""
-    manifests = collection.of(Kind.OVERRIDE_RULE)
-    keyed = []
-    for manifest in manifests:
-        spec = msgspec.convert(manifest.spec, RuleSpec)
-        keyed.append((spec.order, manifest.file, manifest.document.first_line, make_rule(manifest, spec)))
-    return [rule for *_, rule in sorted(keyed, key=lambda entry: entry[:3])]
 
 
 def make_rule(manifest: Manifest, spec: RuleSpec) -> Rule:
@@ -265,20 +252,8 @@ def _holds(collection: Collection) -> list[Hold]:
     return holds
 
 
-def _read_flows(source: Source, state: DesiredState, collection: Collection) -> None:
-    reader = FlowReader(source, state)
-    for manifest in collection.of(Kind.FLOW):
-        flow = reader.read(manifest, stale=f"{Kind.FLOW}/{manifest.name}" in collection.stale)
-        if flow is not None:
-            state.flows[flow.name] = flow
-        elif manifest.name:
-            state.invalid[manifest.name] = "it refers to something that does not exist"
-    reader.check_references_between(state.flows)
-    state.diagnostics += reader.diagnostics
-
-
 def flows_in_build_order(flows: Mapping[str, DesiredFlow]) -> list[DesiredFlow]:
-    """Return the flows so that each comes after those it refers to; cycles were refused before."""
+    """Return the flows so that each comes after the flows it refers to; cycles have been refused before."""
     import graphlib
 
     graph = {

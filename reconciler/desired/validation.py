@@ -1,4 +1,4 @@
-"""One document as it was read to a checked one: find its kind, check its schema, check the flow.
+"""From one document as it was read to a checked one: its kind, its schema, and what no schema can say.
 
 Only a document that breaks its schema makes this module import jsonschema.
 """
@@ -6,89 +6,47 @@ Only a document that breaks its schema makes this module import jsonschema.
 from __future__ import annotations
 
 import functools
+import graphlib
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.desired.fast_check import Check, compile_check, is_integer, is_number, schema_pattern
-from reconciler.desired.flow_checks import check_flow
 from reconciler.desired.schema_errors import SchemaError, schema_diagnostics
-from reconciler.desired.schemas import load_schema
+from reconciler.desired.schemas import (
+    Check,
+    compile_check,
+    is_integer,
+    is_number,
+    load_schema,
+    schema_pattern,
+)
+from reconciler.desired.values import check_arguments, iter_directives, parse_output_reference
 from reconciler.desired.yaml.builder import RawDocument
+from reconciler.desired.yaml.source_text import related
 from reconciler.diagnostics import Diagnostic, Related, did_you_mean, nearest
 from reconciler.model.manifests import API_VERSION, Document, Kind, Manifest
 
 MAX_PROBLEMS = 50
-"""How many problems of one document are told; a file that is no manifest at all could have thousands."""
+"""How many problems of one document are reported: a file that is not a manifest could have thousands."""
 
 _KINDS: frozenset[str] = frozenset(Kind)
-
-
 _KIND_LINE = re.compile(r"""(?:^|[{,])[ \t]*["']?kind["']?[ \t]*:[ \t]*["']?([A-Za-z]+)""", re.MULTILINE)
 
 
 def suspected_kinds(text: str) -> list[str]:
-    """Return the kinds that a text which is no readable YAML seems to have, in order."""
-    found = dict.fromkeys(_KIND_LINE.findall(text))
-    return [kind for kind in found if kind in _KINDS]
+    """Return the kinds that unreadable YAML seems to contain, in order."""
+    return [kind for kind in dict.fromkeys(_KIND_LINE.findall(text)) if kind in _KINDS]
 
 
 def checked_document(raw: RawDocument) -> tuple[Document, list[Diagnostic]]:
-    """Return the document, valid or not, and all its problems, those of the reader included."""
-    document = _document(raw)
-    manifest = Manifest("", document)
-    told = {problem.location for problem in raw.problems}
-    # what the reader already said of a place (a number out of range) is not said again by the schema
-    others = (problem for problem in _problems(raw, manifest) if problem.location not in told)
-    problems = _limited([*raw.problems], others)
-    valid = not any(problem.is_error for problem in problems)
-    return msgspec.structs.replace(document, valid=valid), [bounded(problem) for problem in problems]
-
-
-def _limited(first: list[Diagnostic], others: Iterable[Diagnostic]) -> list[Diagnostic]:
-    problems = list(itertools.islice(itertools.chain(first, others), MAX_PROBLEMS + 1))
-    if len(problems) > MAX_PROBLEMS:
-        message = f"this document has more than {MAX_PROBLEMS} problems; the others are not shown"
-        problems[-1] = msgspec.structs.replace(
-            problems[-1], code="manifest/more-problems", message=message, hint=None, related=()
-        )
-    return problems
-
-
-_LONGEST_TEXT = 400
-_LONGEST_EXCERPT = 4000
-
-
-def bounded(problem: Diagnostic) -> Diagnostic:
-    """Cut what quotes the user's text: one line of a file may be a megabyte, and diagnostics are stored."""
-    excerpt, hint = problem.excerpt, problem.hint
-    if (
-        len(problem.message) > _LONGEST_TEXT
-        or len(excerpt or "") > _LONGEST_EXCERPT
-        or len(hint or "") > _LONGEST_TEXT
-    ):
-        return msgspec.structs.replace(
-            problem,
-            message=_cut(problem.message),
-            hint=None if hint is None else _cut(hint),
-            excerpt=None if len(excerpt or "") > _LONGEST_EXCERPT else excerpt,
-            related=tuple(Related(note.location, _cut(note.label)) for note in problem.related),
-        )
-    return problem
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
-
-
-def _document(raw: RawDocument) -> Document:
+    """Return the document, valid or not, and all its problems, including those of the reader."""
     content: dict[str, Any] = raw.content if isinstance(raw.content, dict) else {}
     kind, metadata = content.get("kind"), content.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    return Document(
+    document = Document(
         kind=kind if isinstance(kind, str) else None,
         name=name if isinstance(name, str) else None,
         content=content,
@@ -97,73 +55,92 @@ def _document(raw: RawDocument) -> Document:
         first_line=raw.first_line,
         lines=raw.lines,
     )
+    # The schema does not repeat what the reader already reported at a place (a number out of range).
+    reported = {problem.location for problem in raw.problems}
+    others = (
+        problem for problem in _problems(raw, Manifest("", document)) if problem.location not in reported
+    )
+    problems = list(itertools.islice(itertools.chain(raw.problems, others), MAX_PROBLEMS + 1))
+    if len(problems) > MAX_PROBLEMS:
+        message = f"this document has more than {MAX_PROBLEMS} problems; the rest is not shown"
+        problems[-1] = msgspec.structs.replace(
+            problems[-1], code="manifest/more-problems", message=message, hint=None, related=()
+        )
+    valid = not any(problem.is_error for problem in problems)
+    return msgspec.structs.replace(document, valid=valid), [bounded(problem) for problem in problems]
+
+
+_LONGEST_TEXT = 400
+_LONGEST_EXCERPT = 4000
+
+
+def bounded(problem: Diagnostic) -> Diagnostic:
+    """Shorten what quotes the user's text: a line may be a megabyte long, and diagnostics are stored."""
+
+    def cut(text: str) -> str:
+        return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
+
+    excerpt = problem.excerpt
+    return msgspec.structs.replace(
+        problem,
+        message=cut(problem.message),
+        hint=None if problem.hint is None else cut(problem.hint),
+        excerpt=None if len(excerpt or "") > _LONGEST_EXCERPT else excerpt,
+        related=tuple(Related(note.location, cut(note.label)) for note in problem.related),
+    )
+
+
+_DATA_HINT = "every YAML file in the manifest directories must be a manifest: keep data elsewhere"
 
 
 def _problems(raw: RawDocument, manifest: Manifest) -> Iterator[Diagnostic]:
     if not isinstance(raw.content, dict):
-        yield _not_a_mapping(manifest, raw.content)
+        what = "a list" if isinstance(raw.content, list) else "a single value"
+        yield manifest.diagnostic(
+            "manifest/not-a-mapping",
+            f"a manifest is a mapping with apiVersion, kind, metadata and spec, but this document is {what}",
+            hint=_DATA_HINT,
+        )
         return
     yield from _head_problems(manifest)
     if manifest.kind not in _KINDS or raw.content.get("apiVersion", API_VERSION) != API_VERSION:
         return  # no schema can be chosen
     kind = Kind(manifest.kind)
-    yield from _schema_problems(kind, raw, manifest)
+    if not _fast_check(kind)(raw.content):
+        errors = _explainer(kind)(raw.content)
+        yield from schema_diagnostics(manifest, raw.raws, load_schema(kind), errors)
     if kind is Kind.FLOW:
         yield from check_flow(manifest)
 
 
-def _not_a_mapping(manifest: Manifest, content: Any) -> Diagnostic:
-    what = "a list" if isinstance(content, list) else "a single value"
-    return manifest.diagnostic(
-        "manifest/not-a-mapping",
-        f"a manifest is a mapping with apiVersion, kind, metadata and spec; this document is {what}",
-        hint="every YAML file in the manifest directories must be a manifest: keep data elsewhere",
-    )
-
-
 def _head_problems(manifest: Manifest) -> Iterator[Diagnostic]:
-    """Yield what is wrong with apiVersion and kind, which choose the schema."""
+    """Yield the problems of apiVersion and kind, which select the schema."""
     content = manifest.document.content
     if "kind" not in content and "apiVersion" not in content:
         yield manifest.diagnostic(
             "manifest/kind",
-            "this document is no manifest: it has neither apiVersion nor kind",
-            hint="every YAML file in the manifest directories must be a manifest: keep data elsewhere",
+            "this document is not a manifest: it has neither apiVersion nor kind",
+            hint=_DATA_HINT,
         )
         return
-    yield from _api_version_problems(manifest, content)
-    yield from _kind_problems(manifest, content)
-
-
-def _api_version_problems(manifest: Manifest, content: Mapping[str, Any]) -> Iterator[Diagnostic]:
     hint = f"write 'apiVersion: {API_VERSION}'"
     if "apiVersion" not in content:
         key = nearest("apiVersion", content)
-        hint = f"did you mean '{key}' to be 'apiVersion'?" if key else hint
-        yield manifest.diagnostic("manifest/api-version", "the document lacks 'apiVersion'", hint=hint)
+        hint = f"rename '{key}' to 'apiVersion'" if key else hint
+        yield manifest.diagnostic("manifest/api-version", "the document needs 'apiVersion'", hint=hint)
     elif content["apiVersion"] != API_VERSION:
         message = f"this version of reconciler reads apiVersion {API_VERSION}, not '{content['apiVersion']}'"
         yield manifest.diagnostic("manifest/api-version", message, "/apiVersion", hint=hint)
-
-
-def _kind_problems(manifest: Manifest, content: Mapping[str, Any]) -> Iterator[Diagnostic]:
     kind = content.get("kind")
     if "kind" not in content:
         key = nearest("kind", content)
-        hint = f"did you mean '{key}' to be 'kind'?" if key else f"one of {', '.join(Kind)}"
-        yield manifest.diagnostic("manifest/kind", "the document lacks 'kind'", hint=hint)
+        hint = f"rename '{key}' to 'kind'" if key else f"use one of {', '.join(Kind)}"
+        yield manifest.diagnostic("manifest/kind", "the document needs 'kind'", hint=hint)
     elif not isinstance(kind, str):
         yield manifest.diagnostic("manifest/kind", f"kind must be one of {', '.join(Kind)}", "/kind")
     elif kind not in _KINDS:
-        message = f"there is no kind '{kind[:60]}'"
+        message = f"'{kind[:60]}' is not a kind of manifest"
         yield manifest.diagnostic("manifest/kind", message, "/kind", hint=did_you_mean(kind, Kind))
-
-
-def _schema_problems(kind: Kind, raw: RawDocument, manifest: Manifest) -> Iterator[Diagnostic]:
-    if _fast_check(kind)(raw.content):
-        return
-    errors = _explainer(kind)(raw.content)
-    yield from schema_diagnostics(manifest, raw.raws, load_schema(kind), errors)
 
 
 @functools.cache
@@ -173,7 +150,7 @@ def _fast_check(kind: Kind) -> Check:
 
 @functools.cache
 def _explainer(kind: Kind) -> Callable[[Any], Iterator[SchemaError]]:
-    """Return a function that yields jsonschema's errors of a document of this kind."""
+    """Return a function that yields the errors that jsonschema finds in a document of this kind."""
     from jsonschema import Draft202012Validator, ValidationError, validators
 
     def pattern(validator: Any, text: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
@@ -186,3 +163,102 @@ def _explainer(kind: Kind) -> Callable[[Any], Iterator[SchemaError]]:
     explained = extend(Draft202012Validator, {"pattern": pattern}, type_checker=types)
     errors: Callable[[Any], Iterator[SchemaError]] = explained(load_schema(kind)).iter_errors
     return errors
+
+
+# What no schema can say of a flow: ids are unique, and references lead somewhere and never in a circle.
+
+_MAX_CYCLES = 10
+
+
+class _Reference(NamedTuple):
+    """``user`` (None for a maker or factory) uses the output of ``job``; written at ``pointer``."""
+
+    user: str | None
+    job: str
+    pointer: str
+
+
+def check_flow(manifest: Manifest) -> Iterator[Diagnostic]:
+    """Yield the problems of a flow beyond its schema. Accepts documents that break the schema too."""
+    spec = manifest.spec
+    if not isinstance(spec, Mapping):
+        return
+    listed = spec.get("jobs")
+    jobs = [
+        (f"/spec/jobs/{index}", job)
+        for index, job in enumerate(listed if isinstance(listed, list) else [])
+        if isinstance(job, Mapping)
+    ]
+    ids: dict[str, str] = {}  # id -> pointer of the first job that has it
+    for pointer, job in jobs:
+        name, at = job.get("id"), f"{pointer}/id"
+        if isinstance(name, str) and ids.setdefault(name, at) != at:
+            yield manifest.diagnostic(
+                "flow/duplicate-job-id",
+                f"two jobs of this flow have the id '{name}'",
+                at,
+                hint="give each job an id of its own; jobs can share a 'name'",
+                related=(related(manifest, ids[name], f"'{name}' is first used here"),),
+            )
+    holders: list[tuple[str, Any]] = list(jobs)  # everything that may have args and kwargs
+    makes = [form for form in ("maker", "factory") if isinstance(spec.get(form), Mapping)]
+    holders += [(f"/spec/{form}", spec[form]) for form in makes]
+    if "maker" in makes:
+        holders.append(("/spec/maker/make", spec["maker"].get("make")))
+    for pointer, holder in holders:
+        yield from check_arguments(manifest, holder, pointer)
+    references = [found for pointer, holder in holders for found in _references(manifest, pointer, holder)]
+    for reference in references:
+        if reference.job not in ids:
+            hint = did_you_mean(reference.job, ids)
+            message = f"this flow does not have a job with the id '{reference.job}'"
+            if not ids:
+                message = f"'{reference.job}' is not a job: this flow does not list jobs with ids"
+                hint = "write a job of another flow as 'flow/job'"
+            yield manifest.diagnostic("flow/unknown-job", message, reference.pointer, hint=hint)
+    yield from _cycles(manifest, references)
+
+
+def _references(manifest: Manifest, pointer: str, holder: Any) -> Iterator[_Reference]:
+    """Yield the references of ``holder`` to jobs of its own flow; check_arguments reports unreadable ones."""
+    if not isinstance(holder, Mapping):
+        return
+    is_job = pointer.startswith("/spec/jobs/")
+    user = holder.get("id") if is_job else None
+    for name in ("args", "kwargs"):
+        for at, directive, value in iter_directives(holder.get(name), f"{pointer}/{name}"):
+            if directive != "$output" or not isinstance(value, str):
+                continue
+            try:
+                flow, job, _ = parse_output_reference(value)
+            except ValueError:
+                continue
+            if flow in (None, manifest.name):
+                yield _Reference(user if isinstance(user, str) else None, job, f"{at}/$output")
+
+
+def _cycles(manifest: Manifest, references: list[_Reference]) -> Iterator[Diagnostic]:
+    """Yield one diagnostic for each cycle; a cycle that is found is cut open to find the next one."""
+    needs: dict[str, dict[str, str]] = {}
+    for reference in references:
+        if reference.user is not None:
+            needs.setdefault(reference.user, {}).setdefault(reference.job, reference.pointer)
+    for _ in range(_MAX_CYCLES):
+        try:
+            graphlib.TopologicalSorter({user: list(jobs) for user, jobs in needs.items()}).prepare()
+            return
+        except graphlib.CycleError as error:
+            chain: list[str] = error.args[1][::-1]  # each job needs the next one; the first comes again last
+        # Begin with the smallest name, so that the same cycle always reads the same.
+        first = chain.index(min(chain))
+        chain = [*chain[first:-1], *chain[: first + 1]] if first else chain
+        steps = list(itertools.pairwise(chain))
+        shown = chain if len(chain) <= 9 else [*chain[:4], "...", *chain[-4:]]
+        message = f"these jobs wait for each other: {' -> '.join(shown)} (each needs the output of the next)"
+        if len(steps) == 1:
+            message = f"the job '{chain[0]}' needs its own output"
+        notes = tuple(
+            related(manifest, needs[user][job], f"'{user}' needs '{job}' here") for user, job in steps[1:9]
+        )
+        yield manifest.diagnostic("flow/cycle", message, needs[chain[0]][chain[1]], related=notes)
+        del needs[chain[0]][chain[1]]

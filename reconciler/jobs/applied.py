@@ -9,8 +9,7 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
-from reconciler.desired.source.attribution import Causes
-from reconciler.desired.source.history import CommitInfo
+from reconciler.desired.source.history import Causes, CommitInfo
 from reconciler.diagnostics import Diagnostic
 from reconciler.jobs.flow_health import health_of
 from reconciler.model.actions import Action, ActionType, Plan, Subject

@@ -18,7 +18,7 @@ from reconciler.actual.compaction import compact
 from reconciler.actual.daemon_requests import Answer, Request, Requests
 from reconciler.actual.state_dir import is_on_network
 from reconciler.actual.store import Store
-from reconciler.build.process import SpareProcess
+from reconciler.build.builder import SpareProcess
 from reconciler.desired.source.git import Source
 from reconciler.errors import ExitCode, ForeignStateError, ReconcilerError, RefusedError
 from reconciler.execution.hosts.choice import Hosts

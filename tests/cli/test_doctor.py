@@ -151,7 +151,7 @@ def test_no_repository(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "✗ repository: " in done.stdout
     assert "is not inside a git repository" in done.stdout
-    assert "fix: run `git init` and commit your manifests, or give --repo" in done.stdout
+    assert "fix: run `git init` and commit your manifests, or name a repository with --repo" in done.stdout
     assert "✔ git: " in done.stdout
 
 
@@ -250,7 +250,7 @@ class TestState:
         done = reconcile("--state-dir", str(state_dir), "doctor", "-o", "json")
         assert done.returncode == 2
         found = as_data(done)
-        assert "there is no reconciler.yaml" in found["repository", "manifests"]["message"]
+        assert "no longer has a reconciler.yaml" in found["repository", "manifests"]["message"]
         assert found["worker/w1", "work_dir"]["status"] == "ok"
 
     def test_state_of_another_repository(self, applied: Repository, state_dir: Path, tmp_path: Path) -> None:

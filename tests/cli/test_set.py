@@ -311,7 +311,7 @@ class TestNothingIsWritten:
             ("priority|other/|1", ["a part of it is empty"]),
             ("priority|other|1|--label|metal", ["is no label"]),
             ("priority|other|1|-m| ", ["message of the commit is empty"]),
-            ("priority|other|1|--push", ["has no upstream"]),
+            ("priority|other|1|--push", ["does not have an upstream"]),
             ("suspend|eos-all|on", ["there is no flow 'eos-all'", "did you mean 'eos-al'?"]),
             ("suspend|eos-al|off|--reason|x", ["--reason goes with `on`"]),
             ("suspend|eos-al|maybe", ["'maybe' is not one of"]),
@@ -358,7 +358,7 @@ class TestNothingIsWritten:
         for more in ([], ["--dry-run"]):
             done = reconcile("set", "priority", "other", "2", *more)
             assert (done.code, done.out) == (4, "")
-            assert "rules/set.yaml has changes that are not committed" in done.err
+            assert "rules/set.yaml has uncommitted changes" in done.err
         assert repository.head == before
         assert file.read_text().endswith("# mine\n")
 

@@ -69,7 +69,7 @@ class TestWhere:
         ready.commit()
         done = reconcile("plan", "--path", "empty")
         assert done.returncode == 2
-        assert "there is no reconciler.yaml in 'empty' of main@" in done.stderr
+        assert f"'empty' of main@{ready.head[:7]} does not have a reconciler.yaml" in done.stderr
         assert "--path" in done.stderr
 
     def test_blanks_and_umlauts(self, tmp_path: Path, reconcile: Reconcile) -> None:
@@ -113,7 +113,7 @@ class TestWhere:
     def test_no_commit(self, repository: Repository, reconcile: Reconcile) -> None:
         done = reconcile("plan")
         assert done.returncode == 2
-        assert "has no commit yet\n  help: git add and git commit first" in done.stderr
+        assert "does not have a commit yet\n  help: run `git add` and `git commit` first" in done.stderr
 
     def test_variables_of_a_git_hook_do_not_mislead(
         self, ready: Repository, planned: Planned, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -197,7 +197,7 @@ class TestRemote:
         done = reconcile(*call, "--once", cwd=tmp_path)
         assert done.returncode == 3
         assert f"error: cannot fetch {url}: " in done.stderr
-        assert "nothing has changed" in done.stderr
+        assert "nothing was changed" in done.stderr
         for verb in (["get", "jobs"], ["describe", "job", "one/value"], ["output", "one/value"]):
             found = reconcile(*call, *verb, cwd=tmp_path)
             assert (found.returncode, found.stderr) == (0, ""), verb

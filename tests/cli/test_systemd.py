@@ -153,7 +153,7 @@ def test_systemd_finds_nothing_wrong(odd: Repository, tmp_path: Path) -> None:
     ("arguments", "error"),
     [
         (["--name", "a/b"], "error: 'a/b' is no name of a unit"),
-        (["--path", "nowhere"], "error: HEAD has no directory 'nowhere'"),
+        (["--path", "nowhere"], "error: HEAD does not have a directory 'nowhere'"),
         (["--repo", "/nowhere"], "error: "),
     ],
 )

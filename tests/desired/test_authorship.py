@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from reconciler.desired.source.attribution import Authors, Causes
 from reconciler.desired.source.git import Source
-from reconciler.desired.source.history import CommitInfo
+from reconciler.desired.source.history import Authors, Causes, CommitInfo
 from reconciler.desired.yaml.reader import parse_file
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Manifest, ParsedFile

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from reconciler.desired.documents import Collection, collect, no_plain_file
+from reconciler.desired.documents import Collection, collect, not_a_plain_file
 from reconciler.desired.yaml.reader import parse_file
 from reconciler.model.manifests import GoodManifest, Manifest, ParsedFile
 
@@ -107,7 +107,7 @@ class TestSecondProject:
     def test_none_holds_everything(self, revisions: Revisions) -> None:
         found = revisions.commit({"reconciler.yaml": "# nothing\n", "flows/a.yaml": flow("a")})
         assert found.project is None
-        assert found.hold_reasons == ["there is no valid Project in this revision"]
+        assert found.hold_reasons == ["this revision does not have a valid Project"]
 
 
 INVALID_FLOWS = {
@@ -136,7 +136,7 @@ def test_flow_keeps_its_last_good_version(revisions: Revisions, text: str | byte
 @pytest.mark.parametrize("what", ["symlink", "submodule"])
 def test_flow_whose_file_is_no_file_any_more(revisions: Revisions, what: str) -> None:
     revisions.commit({"flows/a.yaml": flow("a")})
-    found = revisions.commit({"flows/a.yaml": no_plain_file(what)})
+    found = revisions.commit({"flows/a.yaml": not_a_plain_file(what)})
     assert found.stale == {"Flow/a"}
     assert codes(found) == [f"source/{what}"]
     assert str(found.diagnostics[0].location) == "flows/a.yaml:1:1"
@@ -177,7 +177,7 @@ INVALID_RULES = {
     "no kind": rule("r").replace("kind: OverrideRule\n", ""),
     "encoding": rule("r").encode("utf-16"),
     "duplicate": rule("r") + "---\n" + rule("r"),
-    "symlink": no_plain_file("symlink"),
+    "symlink": not_a_plain_file("symlink"),
 }
 
 

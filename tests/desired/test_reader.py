@@ -16,10 +16,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from reconciler.desired.yaml.limits import INVISIBLE, MAX_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES
-from reconciler.desired.yaml.places import diagnostic_with_file, escape
+from reconciler.desired.yaml.builder import resolve_plain
 from reconciler.desired.yaml.reader import ReadResult, parse_file, read_documents
-from reconciler.desired.yaml.scalars import resolve_plain
+from reconciler.desired.yaml.source_text import (
+    INVISIBLE,
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_DOCUMENTS,
+    MAX_NODES,
+    diagnostic_with_file,
+    escape,
+)
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.manifests import Mark, ParsedFile
 
@@ -142,7 +149,7 @@ def test_a_tab_says_what_to_do() -> None:
     failure = read_documents(b"spec:\n\tjobs: 1\n").failure
     assert failure is not None
     assert failure.hint is not None
-    assert "blanks" in failure.hint
+    assert "spaces" in failure.hint
 
 
 def test_an_at_key_says_why() -> None:
@@ -314,7 +321,7 @@ def test_without_the_c_parser_every_answer_is_the_same(tmp_path: Path) -> None:
         "import sys, msgspec\n"
         "sys.modules['_ruamel_yaml'] = None\n"
         "sys.modules['_ruamel_yaml_clibz'] = None\n"
-        "from reconciler.desired import yaml_reader\n"
+        "from reconciler.desired.yaml import reader as yaml_reader\n"
         "assert yaml_reader.CParser is None\n"
         "texts = msgspec.json.decode(open(sys.argv[1], 'rb').read())\n"
         "parsed = [yaml_reader.parse_file(text.encode()) for text in texts]\n"
@@ -330,7 +337,7 @@ def test_without_the_c_parser_every_answer_is_the_same(tmp_path: Path) -> None:
 def test_only_parsing_imports_the_parser_and_only_errors_import_jsonschema() -> None:
     script = (
         "import sys\n"
-        "from reconciler.desired import places, schemas, values\n"
+        "from reconciler.desired import schemas, values\nfrom reconciler.desired.yaml import source_text\n"
         "assert not {'ruamel', 'ruamel.yaml', 'jsonschema'} & sys.modules.keys()\n"
         "from reconciler.desired.yaml.reader import parse_file\n"
         "valid = b'{apiVersion: reconciler/v1, kind: ExecConfig, metadata: {name: a}, spec: {}}'\n"

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.desired.fast_check import compile_check
-from reconciler.desired.schemas import load_schema
+from reconciler.desired.schemas import compile_check, load_schema
 from reconciler.desired.validation import MAX_PROBLEMS, _explainer, _fast_check
 from reconciler.desired.values import iter_directives, parse_output_reference
 from reconciler.desired.yaml.reader import parse_file
@@ -47,11 +46,11 @@ JOB = "jobs:\n  - id: a\n    function: m.f\n"
 BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
     "unknown field": (
         "Worker", WORKER + "max_job: 3", "schema/unknown-field", 8, 3,
-        "spec has no field 'max_job'", "'max_jobs'",
+        "spec does not have a field 'max_job'", "'max_jobs'",
     ),
     "unknown field of a job": (
         "Flow", JOB + "    kwarg: {}", "schema/unknown-field", 8, 7,
-        "spec.jobs[0] has no field 'kwarg'", "'kwargs'",
+        "spec.jobs[0] does not have a field 'kwarg'", "'kwargs'",
     ),
     "misspelt field that is needed": (
         "Flow", "jobs:\n  - id: a\n    functoin: m.f", "schema/unknown-field", 7, 7,
@@ -60,11 +59,11 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
     "misspelt form of a flow": ("Flow", "job:\n  - id: a", "schema/unknown-field", 5, 3, "'job'", "'jobs'"),
     "missing field": (
         "Worker", "type: local\nscheduler_type: shell", "schema/missing-field", 4, 1,
-        "lacks the field 'work_dir'", "work_dir: ~/campaign/work",
+        "needs the field 'work_dir'", "work_dir: ~/campaign/work",
     ),
     "missing field of a job": (
         "Flow", "jobs:\n  - id: a", "schema/missing-field", 6, 7,
-        "spec.jobs[0] lacks the field 'function'", "function: reconciler.examples.add",
+        "spec.jobs[0] needs the field 'function'", "function: reconciler.examples.add",
     ),
     "number for a string": (
         "ExecConfig", "export:\n  V: 1.10", "schema/type", 6, 8,
@@ -141,7 +140,10 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
     "empty worker": ("Flow", JOB + "worker: ''", "schema/empty", 8, 11, "the text is empty", None),
     "empty set": ("OverrideRule", "set: {}", "schema/empty", 5, 8, "the mapping is empty", None),
     "no jobs": ("Flow", "jobs: []", "schema/empty", 5, 9, "the list is empty", None),
-    "no form of a flow": ("Flow", "priority: 1", "schema/one-of", 4, 1, "none is given", None),
+    "no form of a flow": (
+        "Flow", "priority: 1", "schema/one-of", 4, 1,
+        "spec needs exactly one of jobs, maker, factory and file", None,
+    ),
     "two forms of a flow": (
         "Flow", "file: x.json\nmaker: {class: m.M}", "schema/one-of", 6, 3,
         "'file' and 'maker'", "exactly one of jobs,",
@@ -152,11 +154,11 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
     ),
     "resources twice in a rule": (
         "OverrideRule", "set: {resources: {}, qresources: {}}", "schema/both-given", 5, 24,
-        "spec.set gives", "only one",
+        "spec.set has", "only one",
     ),
     "unknown directive": (
         "Flow", JOB + "    args: [{$otput: a}]", "value/unknown-directive", 8, 15,
-        "'$otput' is no directive", "'$output'",
+        "'$otput' is not a directive", "'$output'",
     ),
     "directive in the place of a name": (
         "Flow", JOB + "    kwargs: {$path: x}", "value/misplaced-directive", 8, 16,
@@ -168,7 +170,7 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
     ),
     "key beside a directive": (
         "Flow", JOB + "    args: [[{$path: x, y: 1}]]", "value/extra-key", 8, 26,
-        "'y' cannot stand beside '$path'", "alone",
+        "'y' is not allowed beside '$path'", "alone",
     ),
     "misspelt key beside $call": (
         "Flow", JOB + "    args: [{$call: m.f, arg: []}]", "value/extra-key", 8, 27, "'arg'", "'args'"
@@ -178,7 +180,7 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
     ),
     "call of no dotted path": (
         "Flow", JOB + "    args: [{$call: open}]", "value/dotted-path", 8, 22,
-        "'open' is no dotted path", "package.",
+        "'open' is not a dotted path", "package.",
     ),
     "nested directive": (
         "Flow", JOB + "    args: [{$call: m.f, args: [{$path: ../x}]}]", "value/path", 8, 42,
@@ -189,7 +191,7 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
     ),
     "maker without class": (
         "Flow", "maker: {class: m.M, kwargs: {x: {$maker: {kwargs: {}}}}}", "value/missing-key", 5, 36,
-        "no 'class'", None,
+        "needs a 'class'", None,
     ),
     "unknown key of a maker": (
         "Flow", "maker: {class: m.M, kwargs: {x: {$maker: {class: m.M, kwrgs: {}}}}}",
@@ -210,7 +212,7 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
         "Flow",
         JOB + "  - {id: relax, function: m.f}\n  - {id: b, function: m.f, args: [{$output: relx.energy}]}",
         "flow/unknown-job", 9, 47,
-        "no job with the id 'relx'", "'relax'",
+        "does not have a job with the id 'relx'", "'relax'",
     ),
     "own job of a factory": (
         "Flow", "factory: {function: m.f, args: [{$output: a}]}", "flow/unknown-job", 5, 45,

@@ -175,7 +175,7 @@ class TestFailure:
     def test_a_folder_that_cannot_be_written(self, repository: Repository) -> None:
         repository.write("new", "a file where a folder should be")
         repository.commit("in the way")
-        with pytest.raises(WorldError, match="cannot make"):
+        with pytest.raises(WorldError, match="cannot create"):
             commit(repository, FRESH)
 
 
@@ -193,29 +193,29 @@ class TestRefusals:
         repository.write("rules/r.yaml", "a: 3\n")
         if staged:
             repository.run("add", "rules")
-        self.refused(repository, "changes that are not committed")
+        self.refused(repository, "has uncommitted changes")
 
     def test_a_deleted_file(self, repository: Repository) -> None:
         (repository.path / "rules/r.yaml").unlink()
-        self.refused(repository, "changes that are not committed")
+        self.refused(repository, "has uncommitted changes")
 
     def test_a_new_file_that_git_does_not_know(self, repository: Repository) -> None:
         repository.write("rules/set.yaml", "a: 3\n")
-        self.refused(repository, "not under git", "rules/set.yaml")
+        self.refused(repository, "git does not track it", "rules/set.yaml")
         repository.run("add", "rules")
-        self.refused(repository, "changes that are not committed", "rules/set.yaml")
+        self.refused(repository, "has uncommitted changes", "rules/set.yaml")
 
     def test_symlinks(self, repository: Repository, tmp_path: Path) -> None:
         (repository.path / "link.yaml").symlink_to("rules/r.yaml")
         (repository.path / "folder").symlink_to(tmp_path)
         repository.commit("links")
-        self.refused(repository, "no plain file", "link.yaml")
+        self.refused(repository, "not a plain file", "link.yaml")
         self.refused(repository, "behind a symlink", "folder/s.yaml")
 
     def test_a_file_that_is_left_out_of_the_checkout(self, repository: Repository) -> None:
         repository.run("update-index", "--skip-worktree", "rules/r.yaml")
         (repository.path / "rules/r.yaml").unlink()
-        self.refused(repository, "no plain file here")
+        self.refused(repository, "not a plain file here")
 
     def test_a_detached_head(self, repository: Repository) -> None:
         repository.run("checkout", "-q", "--detach")
@@ -227,7 +227,7 @@ class TestRefusals:
         repository.commit("side")
         repository.run("checkout", "-q", "main")
         repository.run("merge", "-q", "--no-ff", "--no-commit", "side")
-        self.refused(repository, "a merge is going on")
+        self.refused(repository, "a merge is in progress")
 
     @pytest.mark.parametrize("command", [["rebase", "side"], ["cherry-pick", "side"], ["revert", "side~1"]])
     def test_a_conflict_that_waits(self, repository: Repository, command: list[str]) -> None:
@@ -241,7 +241,7 @@ class TestRefusals:
         with pytest.raises(RuntimeError):
             repository.run(*command)
         before = state(repository)
-        with pytest.raises(RefusedError, match=rf"a {command[0]} is going on|HEAD is detached"):
+        with pytest.raises(RefusedError, match=rf"a {command[0]} is in progress|HEAD is detached"):
             WorkTree(source(repository))
         assert state(repository) == before
 
@@ -259,7 +259,7 @@ class TestRefusals:
 
     def test_a_lock(self, repository: Repository) -> None:
         repository.write(".git/index.lock", "")
-        with pytest.raises(RefusedError, match="another git command is at work"):
+        with pytest.raises(RefusedError, match="another git command is running"):
             commit(repository)
         assert (repository.path / "rules/r.yaml").read_bytes() == OLD
 
@@ -267,10 +267,10 @@ class TestRefusals:
         opened = source(repository)
         tree, revision = WorkTree(opened), opened.revision()
         repository.commit("meanwhile")
-        with pytest.raises(RefusedError, match="has changed meanwhile"):
+        with pytest.raises(RefusedError, match="has changed in the meantime"):
             tree.commit(revision, EDIT, "late")
         repository.write("rules/r.yaml", "a: 5\n")
-        with pytest.raises(RefusedError, match="not committed"):
+        with pytest.raises(RefusedError, match="uncommitted changes"):
             tree.commit(opened.revision(), EDIT, "late")
         assert (repository.path / "rules/r.yaml").read_bytes() == b"a: 5\n"
 
@@ -346,6 +346,6 @@ class TestPush:
         assert repository.head == made
 
     def test_no_upstream(self, repository: Repository) -> None:
-        with pytest.raises(InputError, match="has no upstream") as caught:
+        with pytest.raises(InputError, match="does not have an upstream") as caught:
             WorkTree(source(repository)).upstream()
         assert "git push --set-upstream origin main" in str(caught.value.hint)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import click
 
-from reconciler.desired.yaml.scalars import OutOfRangeError, resolve_plain
+from reconciler.desired.yaml.builder import OutOfRangeError, resolve_plain
 from reconciler.errors import InputError
 
 _INTEGER = re.compile(r"[-+]?\d+")

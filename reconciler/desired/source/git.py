@@ -1,7 +1,7 @@
 """The source: a git repository, read from its object database and never from a checkout.
 
-What every reconcile needs of git goes through the ``git`` command (2 ms a call). GitPython, whose import
-costs more than all of that, keeps the mirrors of remote sources; see :mod:`reconciler.desired.source.mirror`.
+Every reconcile reads through the ``git`` command (2 ms for each call). GitPython, whose import takes longer
+than all of these calls, keeps the mirrors of remote sources; see :mod:`reconciler.desired.source.mirror`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 
+from reconciler.desired.source.command import first_line, is_remote, run_git
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import (
     InputError,
     LostError,
-    ReconcilerError,
     RefusedError,
     TransientError,
     UnfitError,
@@ -26,7 +26,6 @@ from reconciler.errors import (
 )
 from reconciler.model.desired import Revision
 
-_COMMAND_TIMEOUT = 60.0
 _SYMLINK, _SUBMODULE = "120000", "160000"
 _OBJECT_TYPES = frozenset(("commit", "tree", "blob", "tag"))
 
@@ -40,17 +39,17 @@ class TreeEntry(msgspec.Struct, frozen=True):
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a plain file, neither symlink nor submodule."""
+        """Return whether it is a plain file, neither symlink nor submodule."""
         return self.mode not in (_SYMLINK, _SUBMODULE)
 
     @property
     def what(self) -> str:
-        """What it is, for a message."""
+        """The kind of entry, for a message."""
         return {_SYMLINK: "symlink", _SUBMODULE: "submodule"}.get(self.mode, "file")
 
 
 class Source:
-    """A repository, a branch and a subdirectory of it."""
+    """A repository, a branch and a subdirectory."""
 
     def __init__(self, git_dir: Path, work_tree: Path | None, branch: str | None, path: str) -> None:
         self.git_dir = git_dir
@@ -66,21 +65,27 @@ class Source:
         InputError
             The branch or the subdirectory does not exist.
         RefusedError
-            The subdirectory was there once; that it is gone does not mean that all its flows are to go.
+            The subdirectory existed once. Its removal does not mean that all its flows should end.
         """
         wanted = commit or self.branch or "HEAD"
         if "\n" in wanted or "\n" in self.path:
-            raise InputError("the name of a branch or folder has no line break")
+            raise InputError("the name of a branch or folder cannot contain a line break")
         found, tree = self._objects(f"{wanted}^{{commit}}", f"{wanted}^{{commit}}:{self.path}")
         if found is None:
             raise self._no_such_revision(wanted)
         if tree is None or tree[1] != "tree":
-            raise self._no_such_directory(wanted, None if tree else self.removed_by(found[0], self.path))
+            removed_by = None if tree else self.removed_by(found[0], self.path)
+            if removed_by is not None:
+                raise gone(f"{wanted} no longer has the directory '{self.path}'", removed_by)
+            raise InputError(
+                f"{wanted} does not have a directory '{self.path}'",
+                hint="check --path; it is relative to --repo",
+            )
         branch = self._checked_out() if commit else self.branch_name()
         return Revision(branch, found[0], self.path, tree[0])
 
     def _objects(self, *names: str) -> list[tuple[str, str] | None]:
-        """Return (object id, type) of each name, None where there is none; one command for all."""
+        """Return (object id, type) of each name, or None if it does not exist; one command for all."""
         raw = self.run(
             "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin="\n".join(names).encode()
         )
@@ -91,7 +96,8 @@ class Source:
     def _no_such_revision(self, wanted: str) -> InputError:
         if wanted == "HEAD":
             return InputError(
-                f"the repository {self.git_dir} has no commit yet", hint="git add and git commit first"
+                f"the repository {self.git_dir} does not have a commit yet",
+                hint="run `git add` and `git commit` first",
             )
         raw = self.run(
             "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes"
@@ -100,23 +106,16 @@ class Source:
         hint = did_you_mean(wanted, known) or "list the branches with `git branch`"
         return InputError(f"there is no branch or commit '{wanted}'", hint=hint)
 
-    def _no_such_directory(self, wanted: str, removed_by: str | None) -> ReconcilerError:
-        if removed_by is not None:
-            return gone(f"{wanted} has no directory '{self.path}' any more", removed_by)
-        return InputError(
-            f"{wanted} has no directory '{self.path}'", hint="check --path; it is relative to --repo"
-        )
-
     def removed_by(self, commit: str, path: str) -> str | None:
-        """Return the commit (shortened) that took away a path which a revision does not have.
+        """Return the commit (shortened) that removed a path; None if it never existed.
 
-        ``path`` counts from the root of the repository. None if it was never there.
+        ``path`` is relative to the root of the repository.
         """
         raw = self.run("log", "-1", "--format=%h", commit, "--", f":(literal){path}").stdout
         return raw.decode().strip() or None
 
     def branch_name(self) -> str:
-        """Return the branch that is read, the one that is checked out by default; ``HEAD`` if it is none."""
+        """Return the branch that is read, by default the checked-out one; ``HEAD`` if that is detached."""
         return self.branch or self._checked_out()
 
     def _checked_out(self) -> str:
@@ -124,11 +123,11 @@ class Source:
         return result.stdout.decode().strip() or "HEAD"
 
     def reads_head(self) -> bool:
-        """Whether what is read is what the work tree was checked out from."""
+        """Return whether the source reads the branch of the work tree."""
         return self.branch is None or self.branch in ("HEAD", self._checked_out())
 
     def tree_id(self, commit: str, directory: str) -> str | None:
-        """Return the tree id of a directory (relative to ``path``), or None if there is none."""
+        """Return the tree id of a directory (relative to ``path``), or None if it does not exist."""
         (found,) = self._objects(f"{commit}:{self.inside(directory)}")
         return found[0] if found is not None and found[1] == "tree" else None
 
@@ -139,7 +138,7 @@ class Source:
         return TreeEntry(path, entries[0].mode, entries[0].object_id) if entries else None
 
     def files(self, commit: str, directory: str) -> list[TreeEntry]:
-        """Return everything below a directory; empty if there is none. Paths are relative to ``path``."""
+        """Return all files below a directory; none if it does not exist. Paths are relative to ``path``."""
         tree = self.tree_id(commit, directory)
         if tree is None:
             return []
@@ -147,7 +146,7 @@ class Source:
         return list(_parse_listing(raw, f"{directory.strip('/')}/" if directory.strip("/") else ""))
 
     def files_below(self, commit: str, directories: Iterable[str]) -> list[TreeEntry]:
-        """Return everything below some directories, with one command; see :meth:`files`."""
+        """Return all files below several directories, with one command; see :meth:`files`."""
         names = {directory.strip("/") for directory in directories}
         if "" in names:
             return self.files(commit, "")
@@ -159,7 +158,7 @@ class Source:
         return [entry for entry in found if entry.path.startswith(below)]
 
     def earlier_versions(self, commit: str, path: str, limit: int) -> Iterator[str]:
-        """Yield the blob ids that a file had before, the newest first; at most ``limit`` of them."""
+        """Yield at most ``limit`` blob ids that a file had before, the newest first."""
         place = f":(literal){self.inside(path)}"
         raw = self.run(
             "log", "--raw", "--no-abbrev", "--format=", f"--max-count={limit}", commit, "--", place
@@ -180,7 +179,7 @@ class Source:
         Raises
         ------
         LostError
-            The repository does not have one.
+            The repository does not have one of them.
         """
         wanted = list(object_ids)
         if not wanted:
@@ -213,7 +212,7 @@ class Source:
                     continue
                 content = archive.extractfile(member) if member.isfile() else None
                 if content is None or ".." in Path(member.name).parts:
-                    raise UnfitError(f"'{member.name}' in the code of this repository is no plain file")
+                    raise UnfitError(f"'{member.name}' in the code of this repository is not a plain file")
                 yield member.name, bool(member.mode & 0o100), content.read()
 
     def _archived(self, tree: str) -> bytes:
@@ -227,24 +226,26 @@ class Source:
             raise
 
     def _lacks(self, tree: str) -> bool:
-        """Whether this repository answers, and does not have all of a tree."""
+        """Return whether this repository answers, but does not have all objects of a tree."""
         if self._objects(tree) == [None]:
             return True
         listed = self.run("rev-list", "--objects", "--missing=print", tree).stdout
         return any(line.startswith(b"?") for line in listed.splitlines())
 
     def _lost(self, what: str) -> WorldError:
-        """Return why there is no such object: for good, or until the remote of a partial clone answers."""
+        """Return the error for a missing object: lost, or not yet fetched by a partial clone."""
         if self.run("config", "--get-regexp", r"^remote\..*\.promisor$", check=False).stdout:
-            return TransientError(f"git cannot fetch {what}", hint="this clone is partial: check its remote")
+            return TransientError(
+                f"git cannot fetch {what}", hint="this clone is partial: check that its remote answers"
+            )
         shallow = (self.git_dir / "shallow").exists()
         fetch = "git fetch --unshallow" if shallow else "git fetch"
         return LostError(
-            f"git has lost {what}", hint=f"bring it back with `{fetch}`, or look with `git fsck`"
+            f"git has lost {what}", hint=f"restore it with `{fetch}`, or check the repository with `git fsck`"
         )
 
     def extract(self, tree: str, target: Path) -> None:
-        """Write the files of a tree below ``target``, completely or not at all.
+        """Write the files of a tree to ``target``, completely or not at all.
 
         Raises
         ------
@@ -260,24 +261,21 @@ class Source:
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            self._write_tree(tree, partial)
+            partial.mkdir(parents=True)
+            for path, executable, data in self.code(tree):
+                file = partial / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(data)
+                file.chmod(0o755 if executable else 0o644)
             partial.rename(target)
         except OSError as error:
-            if not target.exists():  # else somebody else was faster: the content is the same
+            if not target.exists():  # else another process was faster: the content is the same
                 raise WorldError(f"cannot write {target}: {error.strerror}") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _write_tree(self, tree: str, place: Path) -> None:
-        place.mkdir(parents=True)
-        for path, executable, data in self.code(tree):
-            file = place / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
-            file.chmod(0o755 if executable else 0o644)
-
     def common_dir(self) -> Path:
-        """Return the directory that has the branches: of a linked work tree, that of the main one."""
+        """Return the directory that holds the branches; for a linked work tree, that of the main one."""
         raw = self.run("rev-parse", "--git-common-dir").stdout
         return (self.git_dir / raw.decode(errors="surrogateescape").rstrip("\n")).resolve()
 
@@ -290,25 +288,25 @@ class Source:
         return roots[-1] if roots else ""
 
     def follows(self, commit: str, earlier: str) -> bool:
-        """Whether an earlier commit is part of the history of a commit; one that is gone is not.
+        """Return whether ``earlier`` is part of the history of ``commit``; a commit that is gone is not.
 
-        A shallow clone does not know: there it is taken to be so.
+        A shallow clone cannot tell, so the answer is True.
         """
         result = self.run("merge-base", "--is-ancestor", earlier, commit, check=False)
         return result.returncode == 0 or (self.git_dir / "shallow").exists()
 
     def knows(self, commit: str) -> bool:
-        """Whether this repository has a commit."""
+        """Return whether this repository has a commit."""
         (found,) = self._objects(f"{commit}^{{commit}}")
         return found is not None
 
     def missing_commits(self, commit: str, branch: str) -> int:
-        """Return how many commits of ``branch`` are no part of the history of ``commit``."""
+        """Return how many commits of ``branch`` are not part of the history of ``commit``."""
         raw = self.run("rev-list", "--count", branch, f"^{commit}", "--").stdout
         return int(raw)
 
     def uncommitted(self, directories: Iterable[str]) -> list[str]:
-        """Return the files in these places whose changes are not part of any commit."""
+        """Return the files in these directories that have uncommitted changes."""
         if self.work_tree is None:
             return []
         places = [f":(literal){self.inside(directory)}" for directory in directories]
@@ -319,13 +317,13 @@ class Source:
         return [field[3:] for field in fields if len(field) > 3 and field[2] == " "]
 
     def inside(self, directory: str) -> str:
-        """Return a path below ``path`` as git counts it, from the root of the repository."""
+        """Return a path relative to ``path`` as git has it, relative to the root of the repository."""
         return "/".join(part for part in (self.path, directory.strip("/")) if part)
 
     def run(
         self, *arguments: str, stdin: bytes | None = None, check: bool = True, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run git on this repository; its answer as bytes.
+        """Run git on this repository; see :func:`run_git`.
 
         Raises
         ------
@@ -335,18 +333,18 @@ class Source:
             git gave no answer in time, or cannot be started now.
         """
         where = ["-C", str(cwd)] if cwd is not None else [f"--git-dir={self.git_dir}"]
-        return _git([*where, *arguments], stdin=stdin, check=check)
+        return run_git([*where, *arguments], stdin=stdin, check=check)
 
 
 def open_source(location: str, branch: str | None, path: str, mirrors: Path, *, fetch: bool = True) -> Source:
-    """Open a local repository, or the mirror of a remote one after fetching it.
+    """Open a local repository, or the mirror of a remote one after a fetch.
 
-    Without ``fetch`` a mirror that exists is used as it is, for those who only want to know which it was.
+    Without ``fetch`` an existing mirror is used as it is, for callers that only need to identify it.
 
     Raises
     ------
     InputError
-        ``location`` is no repository.
+        ``location`` is not a repository.
     TransientError
         The remote cannot be reached in time; a mirror that exists is left as it was.
     """
@@ -356,84 +354,31 @@ def open_source(location: str, branch: str | None, path: str, mirrors: Path, *, 
         return Source(mirror_of(location, mirrors, fetch=fetch), None, branch, path)
     directory = Path(location).expanduser()
     if not directory.is_dir():
-        raise InputError(f"there is no directory {location}", hint="--repo takes a git repository or a URL")
+        raise InputError(
+            f"the directory {location} does not exist", hint="--repo expects a git repository or a URL"
+        )
     questions = ("--absolute-git-dir", "--is-bare-repository", "--show-cdup", "--show-prefix")
-    result = _git(["-C", str(directory), "rev-parse", *questions], check=False)
+    result = run_git(["-C", str(directory), "rev-parse", *questions], check=False)
     if result.returncode != 0:
-        raise _not_a_repository(directory, result)
+        raise InputError(
+            f"{directory.resolve()} is not inside a git repository: {first_line(result.stderr)}",
+            hint="run `git init` and commit your manifests, or name a repository with --repo",
+        )
     git_dir, bare, *tree = result.stdout.decode(errors="surrogateescape").splitlines()
-    up, prefix = tree if len(tree) == 2 else (None, "")  # none of both inside of the .git directory
+    up, prefix = tree if len(tree) == 2 else (None, "")  # neither of them inside the .git directory
     inside = "/".join(part.strip("/") for part in (prefix, path) if part.strip("/"))
     work_tree = None if bare == "true" or up is None else (directory / up).resolve()
     return Source(Path(git_dir), work_tree, branch, inside)
 
 
 def gone(what: str, removed_by: str) -> RefusedError:
-    """Return the refusal to take what is not there for a wish that all its flows end."""
+    """Return the refusal to treat a missing ``reconciler.yaml`` as the wish that all its flows end."""
     return RefusedError(
-        f"refused: {what}: commit {removed_by} took it away; taken for empty, it would cancel all of its "
-        "flows, so nothing was changed",
-        hint="restore it, or give the place where it is now with --path; if all its flows are to go, commit "
-        "a reconciler.yaml without flows there, and add --allow-prune",
+        f"refused: {what}: commit {removed_by} removed it. Treating it as empty would cancel all its flows, "
+        "so nothing was changed",
+        hint="restore it, or name its new place with --path. To end all its flows, commit a reconciler.yaml "
+        "without flows there, and add --allow-prune",
     )
-
-
-def _not_a_repository(directory: Path, result: subprocess.CompletedProcess[bytes]) -> InputError:
-    return InputError(
-        f"{directory.resolve()} is not inside a git repository: {first_line(result.stderr)}",
-        hint="run `git init` and commit your manifests, or give --repo",
-    )
-
-
-def is_remote(location: str) -> bool:
-    """Whether a location is a URL, or ``host:path``, rather than a directory of this machine."""
-    return "://" in location or (":" in location.split("/")[0] and not Path(location).exists())
-
-
-UNWANTED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
-"""Variables that lead git to another repository than the one that was asked for."""
-
-
-def _git(
-    arguments: list[str], *, stdin: bytes | None = None, check: bool = True
-) -> subprocess.CompletedProcess[bytes]:
-    # Inside a git hook these variables name another repository than the one that the user gave.
-    environment = {key: value for key, value in os.environ.items() if key not in UNWANTED}
-    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    try:
-        result = subprocess.run(
-            ["git", *arguments],
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            env=environment,
-            timeout=_COMMAND_TIMEOUT,
-            check=False,
-        )
-    except OSError as error:
-        raise not_started(error) from error
-    except subprocess.TimeoutExpired as error:
-        raise TransientError(f"git {arguments[1]} gave no answer in {_COMMAND_TIMEOUT:.0f} s") from error
-    if check and result.returncode != 0:
-        command = " ".join(arguments[1:3])
-        raise WorldError(f"git {command} failed: {first_line(result.stderr)}")
-    return result
-
-
-def not_started(error: OSError) -> WorldError:
-    """Return why git cannot be run: it is not there, or the machine has no room for another process."""
-    if isinstance(error, FileNotFoundError):
-        return WorldError("the command `git` is not installed", hint="install git")
-    return TransientError(
-        f"git cannot be started: {error.strerror}",
-        hint="check the limits of this machine: memory, processes, open files",
-    )
-
-
-def first_line(text: bytes) -> str:
-    """Return the first line of what git says on stderr."""
-    lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
-    return lines[0].strip().removeprefix("stderr: ").strip("'") if lines else ""
 
 
 def _parse_listing(raw: bytes, prefix: str) -> Iterator[TreeEntry]:

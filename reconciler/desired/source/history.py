@@ -1,16 +1,29 @@
-"""The history of a source: who wrote which line, what a commit replaced, who touched a file last."""
+"""The history of a source: the author of a value, and the commit that changed a run config.
+
+``git blame`` names the last author of a line, who may only have moved the file, reordered rules or changed
+the indentation. Here such a commit is skipped: if the same document had the same value before, wherever it
+was, the search continues there.
+
+Where a stronger rule was removed, or rules were reordered, the value is old and the change is new:
+:class:`Causes` finds the commit of the change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import msgspec
 
 from reconciler.desired.source.git import Source, TreeEntry
+from reconciler.model.desired import DesiredState
+from reconciler.model.manifests import Manifest, ParsedFile
+from reconciler.model.settings import Origin
 
 
 class CommitInfo(msgspec.Struct, frozen=True):
-    """One commit: who made it, when (seconds since the epoch), and what it says of itself."""
+    """One commit: its author, time (seconds since the epoch) and subject."""
 
     commit: str
     parents: tuple[str, ...]
@@ -23,14 +36,14 @@ _FORMAT = "--format=%H%x00%P%x00%aN <%aE>%x00%at%x00%s"
 
 
 class History:
-    """Questions to the history of one repository. A commit never changes, so answers are kept."""
+    """Queries to the history of one repository. A commit never changes, so answers are cached."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self._known: dict[str, CommitInfo | None] = {}
 
     def info(self, commit: str) -> CommitInfo | None:
-        """Return a commit, or None if the repository does not have it (any more)."""
+        """Return a commit, or None if the repository does not have it, or no longer has it."""
         if commit not in self._known:
             self._known[commit] = self._last("--max-count=1", commit, "--")
         return self._known[commit]
@@ -44,16 +57,16 @@ class History:
         return CommitInfo(commit, tuple(parents.split()), author, float(time), summary)
 
     def last_touching(self, after: str, commit: str, files: Sequence[str]) -> CommitInfo | None:
-        """Return the newest commit that ``commit`` has and ``after`` has not, and that touched ``files``."""
+        """Return the newest commit of ``commit``, but not of ``after``, that touched ``files``."""
         places = [f":(literal){self.source.inside(file)}" for file in files]
         return self._last("--max-count=1", commit, f"^{after}", "--", *places)
 
     def is_part_of(self, commit: str, later: str) -> bool:
-        """Whether ``commit`` is ``later`` or one of its ancestors."""
+        """Return whether ``commit`` is ``later`` or one of its ancestors."""
         return self.source.run("merge-base", "--is-ancestor", commit, later, check=False).returncode == 0
 
     def line_commits(self, commit: str, file: str, first: int, last: int) -> list[str]:
-        """Return the commits that wrote these lines of a file as of ``commit``; empty if there are none."""
+        """Return the commits that wrote these lines of a file as of ``commit``; none if they do not exist."""
         raw = self.source.run(
             "blame",
             "--porcelain",
@@ -68,7 +81,7 @@ class History:
         return sorted({words[0] for words in headers if len(words[0]) >= 40 and len(words) >= 3})
 
     def last_with(self, commit: str, file: str, blob: str) -> str | None:
-        """Return the newest commit, down from ``commit``, in which a file has this content."""
+        """Return the newest commit, from ``commit`` backwards, in which a file has this content."""
         if self._has(commit, file, blob):
             return commit
         place = f":(literal){self.source.inside(file)}"
@@ -81,7 +94,7 @@ class History:
         return entry is not None and entry.object_id == blob
 
     def newest(self, commits: Sequence[str]) -> str:
-        """Return the one that is no ancestor of another; clocks may be wrong, descent is not."""
+        """Return the commit that is not an ancestor of another; clocks may be wrong, ancestry is not."""
         if len(commits) == 1:
             return commits[0]
         raw = self.source.run("rev-list", "--topo-order", "--max-count=1", *commits).stdout
@@ -104,17 +117,111 @@ class History:
         ).stdout.decode(errors="surrogateescape")
         fields = raw.split("\0")
         pairs = zip(fields[::2], fields[1::2], strict=False)
-        return [TreeEntry(self._below(path), *_old(facts)) for facts, path in pairs if _is_yaml(path)]
-
-    def _below(self, path: str) -> str:
-        return path.removeprefix(f"{self.source.path}/") if self.source.path else path
-
-
-def _old(facts: str) -> tuple[str, str]:
-    """``:100644 100755 <old blob> <new blob> M`` is how git says it."""
-    mode, _, blob = facts.lstrip(":").split(" ")[:3]
-    return mode, blob
+        replaced = []
+        for facts, path in pairs:
+            if path.endswith((".yaml", ".yml")):
+                mode, _, blob = facts.lstrip(":").split(" ")[:3]  # :100644 100755 OLD_BLOB NEW_BLOB M
+                below = path.removeprefix(f"{self.source.path}/") if self.source.path else path
+                replaced.append(TreeEntry(below, mode, blob))
+        return replaced
 
 
-def _is_yaml(path: str) -> bool:
-    return path.endswith((".yaml", ".yml"))
+class Authors:
+    """Finds the commits that set the values of a revision. ``parsed_blob`` gives the documents of a blob."""
+
+    def __init__(self, source: Source, parsed_blob: Callable[[str], ParsedFile | None]) -> None:
+        self.history = History(source)
+        self._parsed_blob = parsed_blob
+        self._known: dict[tuple[str, str | None, str | None, str], CommitInfo | None] = {}
+
+    def of(self, commit: str, manifest: Manifest, pointer: str) -> CommitInfo | None:
+        """Return the commit that set the value at ``pointer`` of a manifest as it is in ``commit``.
+
+        None if the file of the manifest is not in this commit.
+        """
+        key = (commit, manifest.kind, manifest.name, pointer)
+        if key not in self._known:
+            self._known[key] = self._search(commit, manifest, pointer)
+        return self._known[key]
+
+    def _search(self, commit: str, manifest: Manifest, pointer: str) -> CommitInfo | None:
+        value = manifest.value(pointer)
+        while True:
+            writers = self.history.line_commits(commit, manifest.file, *manifest.lines(pointer))
+            if not writers:
+                return None
+            newest = self.history.info(self.history.newest(writers))
+            before = self._before(newest, manifest, pointer, value) if newest is not None else None
+            if before is None:
+                return newest
+            commit, manifest = before
+
+    def _before(
+        self, commit: CommitInfo, manifest: Manifest, pointer: str, value: Any
+    ) -> tuple[str, Manifest] | None:
+        """Return the parent and the document in it that had the same value before ``commit``."""
+        for parent in commit.parents:
+            for entry in self.history.replaced(parent, commit.commit):
+                older = self._document(entry.path, entry.object_id, manifest)
+                if older is not None and older.value(pointer) == value:
+                    return parent, older
+        return None
+
+    def _document(self, file: str, blob: str, wanted: Manifest) -> Manifest | None:
+        parsed = self._parsed_blob(blob)
+        for document in parsed.documents if parsed is not None else []:
+            if (document.kind, document.name) == (wanted.kind, wanted.name):
+                return Manifest(file, document)
+        return None
+
+
+class Causes:
+    """Finds the commits that changed a run config since the revision that was applied last (``base``).
+
+    ``files`` maps each manifest (``Kind/name``) to its file at ``base``.
+    """
+
+    def __init__(self, authors: Authors, desired: DesiredState, base: str, files: Mapping[str, str]) -> None:
+        self.authors = authors
+        self.history = authors.history
+        self.desired = desired
+        self.base = base
+        self.head = desired.revision.commit
+        self.files = files
+        self._known: dict[tuple[Origin | None, Origin | None], CommitInfo | None] = {}
+
+    def of(self, old: Origin | None, new: Origin | None) -> CommitInfo | None:
+        """Return the commit that replaced a value from ``old`` by one from ``new``."""
+        if (old, new) not in self._known:
+            self._known[old, new] = self._only or self._writer(new) or self._remover(old, new) or self._newest
+        return self._known[old, new]
+
+    @cached_property
+    def _newest(self) -> CommitInfo | None:
+        return self.history.info(self.head)
+
+    @cached_property
+    def _only(self) -> CommitInfo | None:
+        """The commit after ``base`` if it is the only one, so that no search is needed."""
+        newest = self._newest
+        return newest if newest is not None and newest.parents == (self.base,) else None
+
+    def _writer(self, new: Origin | None) -> CommitInfo | None:
+        """Return the commit that wrote the new value, if it is newer than ``base``."""
+        key = _key(new)
+        manifest = self.desired.manifests.get(key)
+        if new is None or manifest is None or key in self.desired.stale:
+            return None
+        found = self.authors.of(self.head, manifest, new.pointer)
+        return None if found is None or self.history.is_part_of(found.commit, self.base) else found
+
+    def _remover(self, old: Origin | None, new: Origin | None) -> CommitInfo | None:
+        """Return the last commit since ``base`` that touched the documents of both values."""
+        now = (self.desired.manifests.get(_key(origin)) for origin in (old, new))
+        files = {manifest.file for manifest in now if manifest is not None}
+        files |= {self.files[key] for origin in (old, new) if (key := _key(origin)) in self.files}
+        return self.history.last_touching(self.base, self.head, sorted(files)) if files else None
+
+
+def _key(origin: Origin | None) -> str:
+    return f"{origin.kind}/{origin.name}" if origin is not None else ""

@@ -1,4 +1,4 @@
-"""Mirrors of remote sources, kept in the cache of the user. The only door to GitPython."""
+"""Mirrors of remote sources, kept in the cache of the user. The only module that uses GitPython."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import git
 
-from reconciler.desired.source.git import first_line
+from reconciler.desired.source.command import first_line
 from reconciler.errors import TransientError, WorldError
 
 FETCH_TIMEOUT = 120.0
@@ -20,12 +20,12 @@ _MIRRORED = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 
 
 def mirror_of(url: str, mirrors: Path, *, fetch: bool) -> Path:
-    """Return the bare mirror of a remote: cloned once, later only what is new is fetched.
+    """Return the bare mirror of a remote: it is cloned once, and later only updated.
 
     Raises
     ------
     TransientError
-        The remote gave no answer in time, or a wrong one; a mirror that exists is left as it was.
+        The remote did not answer in time, or answered with an error; an existing mirror stays as it was.
     WorldError
         The mirror cannot be written.
     """
@@ -35,7 +35,7 @@ def mirror_of(url: str, mirrors: Path, *, fetch: bool) -> Path:
     try:
         mirrors.mkdir(mode=0o700, parents=True, exist_ok=True)
         with target.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two fetches at once would trip over each other's refs
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two fetches at once would get in the way of each other's refs
             _update_mirror(url, target)
     except OSError as error:
         raise WorldError(f"cannot write the mirror {target}: {error.strerror}") from error
@@ -49,22 +49,18 @@ def _update_mirror(url: str, target: Path) -> None:
         if target.exists():
             runner.fetch("--prune", "--quiet", "origin", *_MIRRORED, kill_after_timeout=FETCH_TIMEOUT)
         else:
-            _clone_mirror(runner, url, target)
+            partial = target.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            runner.clone("--mirror", "--quiet", "--", url, str(partial), kill_after_timeout=FETCH_TIMEOUT)
+            partial.rename(target)
     except git.exc.GitCommandError as error:
-        reason = first_line(str(error.stderr).encode()) or "no answer in time"
+        reason = first_line(str(error.stderr).encode()) or "it did not answer in time"
         raise TransientError(
             _without_password(f"cannot fetch {url}: {reason.strip()}"),
-            hint="check the URL, the network and your credentials; nothing has changed",
+            hint="check the URL, the network and your credentials; nothing was changed",
         ) from error
 
 
-def _clone_mirror(runner: git.Git, url: str, target: Path) -> None:
-    partial = target.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    runner.clone("--mirror", "--quiet", "--", url, str(partial), kill_after_timeout=FETCH_TIMEOUT)
-    partial.rename(target)
-
-
 def _without_password(text: str) -> str:
-    """Hide what stands before the host of a URL; git itself repeats it in its messages."""
+    """Hide the credentials before the host of a URL; git itself repeats them in its messages."""
     return re.sub(r"://[^/@\s]+@", "://***@", text)

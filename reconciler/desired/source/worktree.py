@@ -1,6 +1,6 @@
-"""The writing side of git: one changed file of a checked-out branch, tried without a trace, then committed.
+"""The writing side of git: one changed file of a checked-out branch, first simulated, then committed.
 
-A trial makes a commit object that no branch knows: the index, the work tree and all refs stay as they are.
+A simulation creates a commit object that no branch contains: index, work tree and refs stay as they are.
 The commit itself is the user's ``git commit`` of this one file, with their identity, hooks and signing.
 """
 
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.desired.source.git import UNWANTED, Source, TreeEntry, first_line, not_started
+from reconciler.desired.source.command import first_line, git_environment, not_started
+from reconciler.desired.source.git import Source, TreeEntry
 from reconciler.errors import InputError, RefusedError, WorldError
 from reconciler.model.desired import Revision
 
@@ -27,19 +28,19 @@ _IN_PROGRESS = {
     "rebase-merge": "rebase",
     "rebase-apply": "rebase",
 }
-_NOBODY = {
+_SIMULATION_IDENTITY = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "reconcile"), ("EMAIL", "trial@localhost"))
 }
 _TAIL = 15
-"""Lines of what git or a hook says that an error repeats."""
+"""Lines of the output of git or of a hook that an error repeats."""
 
 
 class FileEdit(msgspec.Struct, frozen=True):
     """New content of one file; ``before`` is None for a file that does not exist yet.
 
-    ``file`` counts from the folder of ``reconciler.yaml``.
+    ``file`` is relative to the folder of ``reconciler.yaml``.
     """
 
     file: str
@@ -48,7 +49,7 @@ class FileEdit(msgspec.Struct, frozen=True):
 
 
 class Upstream(msgspec.Struct, frozen=True):
-    """Where a branch is pushed to: a remote and a ref of it."""
+    """The target of a push: a remote and one of its refs."""
 
     remote: str
     ref: str
@@ -58,21 +59,21 @@ class Upstream(msgspec.Struct, frozen=True):
 
 
 class WorkTree:
-    """The checked-out branch of a local repository, fit to be committed to.
+    """The checked-out branch of a local repository, ready for a commit.
 
     Raises
     ------
     InputError
-        There is no checkout (a bare or remote repository), or another branch than its own was asked for.
+        There is no checkout (a bare or remote repository), or ``--branch`` names another branch.
     RefusedError
-        HEAD is detached, or a merge, rebase, cherry-pick or revert is going on.
+        HEAD is detached, or a merge, rebase, cherry-pick or revert is in progress.
     """
 
     def __init__(self, source: Source) -> None:
         if source.work_tree is None:
             raise InputError(
-                "this verb commits, and needs a checkout: the source is a bare or remote repository",
-                hint="clone it, and run the verb there with --push",
+                "this command commits, so it needs a checkout; the source is a bare or remote repository",
+                hint="clone the repository and run the command there with --push",
             )
         self.source = source
         self.root = source.work_tree
@@ -80,8 +81,8 @@ class WorkTree:
         for marker, what in _IN_PROGRESS.items():
             if (source.git_dir / marker).exists():
                 raise RefusedError(
-                    f"a {what} is going on in {self.root}",
-                    hint=f"finish it, or give it up with `git {what} --abort`",
+                    f"a {what} is in progress in {self.root}",
+                    hint=f"finish it, or abort it with `git {what} --abort`",
                 )
 
     def _branch(self) -> str:
@@ -89,12 +90,12 @@ class WorkTree:
         branch = result.stdout.decode(errors="surrogateescape").strip()
         if not self.source.reads_head():
             raise InputError(
-                f"'{self.source.branch}' is not checked out, so nothing can be committed to it",
-                hint=f"leave --branch out, or run `git switch {self.source.branch}` first",
+                f"branch '{self.source.branch}' is not checked out, so reconciler cannot commit to it",
+                hint=f"omit --branch, or run `git switch {self.source.branch}` first",
             )
         if not branch:
             raise RefusedError(
-                "HEAD is detached: a commit would belong to no branch",
+                "HEAD is detached: a commit would not belong to any branch",
                 hint="switch to a branch first: `git switch BRANCH`",
             )
         return branch
@@ -102,19 +103,19 @@ class WorkTree:
     # reading ------------------------------------------------------------------------------------------
 
     def read(self, revision: Revision, file: str) -> bytes | None:
-        """Return the content of a file that is as HEAD has it; None if neither HEAD nor the disk has it.
+        """Return the content of a file without local changes; None if neither HEAD nor the disk has it.
 
         Raises
         ------
         RefusedError
-            The file has changes that are not committed, is not under git, or is no plain file.
+            The file has uncommitted changes, is untracked, or is not a plain file.
         """
         full, path = self.source.inside(file), self._path(file)
         entry = self.source.entry(revision.commit, file)
         if self._has_changes(full):
             raise RefusedError(
-                f"{file} has changes that are not committed",
-                hint=f"look at `git diff HEAD -- {full}`; commit them, or give them up with "
+                f"{file} has uncommitted changes",
+                hint=f"see `git diff HEAD -- {full}`; commit the changes, or discard them with "
                 f"`git restore --staged --worktree -- {full}`",
             )
         self._check_kind(file, path, entry)
@@ -127,15 +128,15 @@ class WorkTree:
 
     def _check_kind(self, file: str, path: Path, entry: TreeEntry | None) -> None:
         if any((self.root / parent).is_symlink() for parent in path.relative_to(self.root).parents):
-            raise RefusedError(f"{file} lies behind a symlink", hint="put a real folder in its place")
+            raise RefusedError(f"{file} is behind a symlink", hint="replace the symlink by a real folder")
         exists = os.path.lexists(path)
         if entry is None and exists:
             raise RefusedError(
-                f"{file} exists, but is not under git",
+                f"{file} exists, but git does not track it",
                 hint="commit it, or move it away",
             )
         if entry is not None and (not entry.is_file or not path.is_file() or path.is_symlink()):
-            raise RefusedError(f"{file} is no plain file here", hint=f"see `git status -- {file}`")
+            raise RefusedError(f"{file} is not a plain file here", hint=f"see `git status -- {file}`")
 
     def _path(self, file: str) -> Path:
         return self.root / self.source.inside(file)
@@ -143,7 +144,7 @@ class WorkTree:
     # trying -------------------------------------------------------------------------------------------
 
     def simulate(self, revision: Revision, edit: FileEdit) -> str:
-        """Return the id of a commit that is ``revision`` with the edit, and that no branch knows."""
+        """Return the id of a new commit, ``revision`` with the edit, that no branch contains."""
         full = self.source.inside(edit.file)
         with tempfile.TemporaryDirectory(prefix="reconcile-trial-") as scratch:
             aside = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
@@ -153,7 +154,7 @@ class WorkTree:
             mode = entry.mode if entry is not None else "100644"
             self._run("update-index", "--add", "--cacheinfo", f"{mode},{blob},{full}", env=aside)
             tree = self._run("write-tree", env=aside)
-        return self._run("commit-tree", tree, "-p", revision.commit, "-m", "trial", env=_NOBODY)
+        return self._run("commit-tree", tree, "-p", revision.commit, "-m", "trial", env=_SIMULATION_IDENTITY)
 
     def diff(self, base: str, commit: str, file: str) -> bytes:
         """Return the unified diff of a file between two commits."""
@@ -165,23 +166,23 @@ class WorkTree:
     # committing ---------------------------------------------------------------------------------------
 
     def commit(self, revision: Revision, edit: FileEdit, message: str) -> str:
-        """Write the file and commit it, and nothing else; return the commit's id.
+        """Write the file and commit only this file; return the id of the commit.
 
         Raises
         ------
         RefusedError
-            The branch or the file has changed since it was read, or another git command is at work.
+            The branch or the file has changed since it was read, or another git command is running.
         WorldError
-            git or a hook refused; the file is as it was.
+            git or a hook refused; the file is restored.
         """
         if (self.source.git_dir / "index.lock").exists():
             raise RefusedError(
-                f"another git command is at work in {self.root}",
-                hint=f"wait for it; if there is none, remove {self.source.git_dir / 'index.lock'}",
+                f"another git command is running in {self.root}",
+                hint=f"wait for it to end; if none is running, remove {self.source.git_dir / 'index.lock'}",
             )
         if self.head() != revision.commit or self.read(revision, edit.file) != edit.before:
             raise RefusedError(
-                f"{self.branch} or {edit.file} has changed meanwhile", hint="run the command again"
+                f"{self.branch} or {edit.file} has changed in the meantime", hint="run the command again"
             )
         made = _make_folders(self._path(edit.file).parent)
         try:
@@ -194,7 +195,7 @@ class WorkTree:
         return self.head()
 
     def head(self) -> str:
-        """Return the commit that HEAD is."""
+        """Return the id of the commit that is checked out."""
         return self.source.revision("HEAD").commit
 
     def blob(self, commit: str, file: str) -> str | None:
@@ -203,7 +204,7 @@ class WorkTree:
         return entry.object_id if entry is not None else None
 
     def _write(self, file: str, content: bytes) -> None:
-        """Write a file so that it has, at any instant, its old or its new content."""
+        """Write a file atomically: at any instant it has its old or its new content."""
         path = self._path(file)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
@@ -229,21 +230,21 @@ class WorkTree:
             self._write(edit.file, edit.before)
             return
         self._path(edit.file).unlink(missing_ok=True)
-        with suppress(WorldError):  # what went wrong before is what the user must know
+        with suppress(WorldError):  # the user must see the first error, not this one
             self._run("update-index", "--force-remove", "--", self.source.inside(edit.file))
         for folder in reversed(made):
-            with suppress(OSError):  # somebody else put something there
+            with suppress(OSError):  # another process put something there
                 folder.rmdir()
 
     # pushing ------------------------------------------------------------------------------------------
 
     def upstream(self) -> Upstream:
-        """Return where the branch is pushed to.
+        """Return the target to which the branch is pushed.
 
         Raises
         ------
         InputError
-            It has no upstream.
+            It does not have an upstream.
         """
         keys = (f"branch.{self.branch}.remote", f"branch.{self.branch}.merge")
         remote, ref = (
@@ -251,7 +252,7 @@ class WorkTree:
         )
         if not remote or not ref:
             raise InputError(
-                f"branch '{self.branch}' has no upstream, so --push does not know where to",
+                f"branch '{self.branch}' does not have an upstream, so --push has no target",
                 hint=f"run `git push --set-upstream origin {self.branch}` once; nothing was changed",
             )
         return Upstream(remote, ref)
@@ -262,19 +263,18 @@ class WorkTree:
         Raises
         ------
         WorldError
-            git or the remote refused; the commit stays.
+            git or the remote refused; the local commit stays.
         """
         self._run("push", "--quiet", upstream.remote, f"HEAD:{upstream.ref}")
 
     def _run(self, *arguments: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> str:
-        """Run git as the user would, for as long as hooks and remotes take; return what it prints."""
-        environment = {key: value for key, value in os.environ.items() if key not in UNWANTED}
+        """Run git as the user would, without a timeout because of hooks and remotes; return its output."""
         try:
             done = subprocess.run(
                 ["git", "-C", str(self.root), *arguments],
                 input=stdin,
                 capture_output=True,
-                env={**environment, **(env or {})},
+                env={**git_environment(), **(env or {})},
                 check=False,
             )
         except OSError as error:
@@ -285,17 +285,17 @@ class WorkTree:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder with those above it; return the ones that are new, the topmost first."""
+    """Create a folder and its parents; return the new ones, the topmost first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WorldError(f"cannot make {folder}: {error.strerror}") from error
+        raise WorldError(f"cannot create {folder}: {error.strerror}") from error
     return missing[::-1]
 
 
 def _failure(what: str, done: subprocess.CompletedProcess[bytes]) -> WorldError:
-    """Return the error with what git and the hooks said; of a long report the end."""
+    """Return an error with the output of git and the hooks; of long output, the end."""
     text = (done.stdout + done.stderr).decode(errors="replace")
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     if len(lines) <= 1:

@@ -1,26 +1,78 @@
-"""Events of a YAML parser to plain values with the place of each.
+"""From the events of a YAML parser to plain values with the place of each.
 
-No constructor of a library runs, so no tag, alias or merge key can do anything.
+No constructor of a library runs, so tags, aliases and merge keys have no effect. Plain scalars follow the
+core schema of YAML 1.2 and nothing else: ``8:00:00``, ``on``, ``yes``, ``1_000`` and ``2024-01-01`` are
+strings, and ``010`` is ten.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
-from reconciler.desired.yaml.limits import NO_CHARACTER, Guard
-from reconciler.desired.yaml.places import SourceText, escape
-from reconciler.desired.yaml.scalars import OutOfRangeError, Scalar, resolve_plain
+from reconciler.desired.yaml.source_text import NO_CHARACTER, Guard, SourceText, escape
 from reconciler.desired.yaml.syntax_errors import at_key_diagnostic, shown
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.manifests import Mark
+
+Scalar = None | bool | int | float | str
+
+_INT_RANGE = range(-(2**63), 2**63)
+_LONGEST_INT = 64  # digits; far above 64 bits, far below where int() gives up
+
+
+class OutOfRangeError(ValueError):
+    """The text is a number that cannot be kept without changing it."""
+
+
+def resolve_plain(text: str) -> Scalar:
+    """Return the value of an unquoted scalar.
+
+    Raises OutOfRangeError for an integer beyond 64 bits and for a float that would become infinite.
+    """
+    if text and text[0] not in _FIRST:
+        return text
+    for pattern, convert in _TABLE:
+        if pattern.fullmatch(text):
+            return convert(text)
+    return text
+
+
+def _integer(text: str, base: int = 10) -> int:
+    value = int(text, base) if len(text) <= _LONGEST_INT else _INT_RANGE.stop
+    if value not in _INT_RANGE:
+        raise OutOfRangeError("does not fit into 64 bits")
+    return value
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise OutOfRangeError("is too large for a floating-point number")
+    return value
+
+
+_FIRST = frozenset("nN~tTfF+-.0123456789")
+_TABLE: tuple[tuple[re.Pattern[str], Callable[[str], Scalar]], ...] = (
+    (re.compile(r"|~|null|Null|NULL"), lambda text: None),
+    (re.compile(r"true|True|TRUE|false|False|FALSE"), lambda text: text[0] in "tT"),
+    (re.compile(r"[-+]?[0-9]+"), _integer),
+    (re.compile(r"0o[0-7]+"), lambda text: _integer(text[2:], 8)),
+    (re.compile(r"0x[0-9a-fA-F]+"), lambda text: _integer(text[2:], 16)),
+    (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), _float),
+    (re.compile(r"\+?\.(inf|Inf|INF)"), lambda text: math.inf),
+    (re.compile(r"-\.(inf|Inf|INF)"), lambda text: -math.inf),
+    (re.compile(r"\.(nan|NaN|NAN)"), lambda text: math.nan),
+)
 
 
 class RawDocument:
     """One YAML document as plain values, not yet checked against a schema.
 
     ``marks`` has the place of every value by JSON pointer, ``raws`` the text of those plain scalars that
-    are no strings (``1.10``), ``problems`` what is wrong although the document could be read.
+    are not strings (``1.10``), ``problems`` what is wrong although the document could be read.
     """
 
     def __init__(self) -> None:
@@ -35,8 +87,9 @@ class RawDocument:
 class _Open:
     """A list or mapping that is not closed yet.
 
-    ``pointer`` is None for what is read but not kept; ``entry`` is the key (its name, or None if the
-    value is not kept, line, column) that waits for its value; ``is_key`` marks a collection used as a key.
+    ``pointer`` is None for a collection that is read but not kept. ``entry`` is the key that waits for its
+    value: (name, or None if the value is not kept, line, column). ``is_key`` marks a collection that is used
+    as a key.
     """
 
     __slots__ = ("container", "entry", "is_key", "key_places", "pointer")
@@ -54,7 +107,7 @@ class _Open:
 
 
 class DocumentBuilder:
-    """Takes the events of a file one by one and makes its documents."""
+    """Makes documents from the events of a file, one event at a time."""
 
     def __init__(self, source: SourceText) -> None:
         self._source = source
@@ -65,14 +118,31 @@ class DocumentBuilder:
         self.documents: list[RawDocument] = []
 
     def feed(self, event: Any) -> None:
-        """Take the next event. Raises RefusedTextError when a bound is passed."""
-        handler = _HANDLERS.get(type(event).__name__)
-        if handler is not None:
-            handler(self, event)
+        """Process the next event. Raises RefusedTextError when a bound is exceeded."""
+        # The name of the event's class is all that this module must know of the parser.
+        match type(event).__name__:
+            case "ScalarEvent":
+                self._scalar(event)
+            case "MappingStartEvent":
+                self._start_collection(event, {})
+            case "SequenceStartEvent":
+                self._start_collection(event, [])
+            case "MappingEndEvent" | "SequenceEndEvent":
+                self._guard.leave()
+                if self._open.pop().is_key:
+                    self._open[-1].entry = (None, *_place(event))
+            case "AliasEvent":
+                self._alias(event)
+            case "DocumentStartEvent":
+                self._start_document(event)
+            case "DocumentEndEvent":
+                self._end_document(event)
 
     def rest(self) -> str:
-        """Return the text behind the last complete document."""
+        """Return the text after the last complete document."""
         return "\n".join(self._source.lines[self._read_lines :])
+
+    # documents ----------------------------------------------------------------------------------------
 
     def _start_document(self, event: Any) -> None:
         line, column = _place(event)
@@ -80,15 +150,10 @@ class DocumentBuilder:
         self._current = RawDocument()
         if event.version is not None and tuple(event.version) != (1, 2):
             version = ".".join(str(part) for part in event.version)
-            message = f"the document says that it is YAML {version}; manifests are YAML 1.2"
-            line = self._directive_line(line)
+            while line > 1 and not self._source.lines[line - 1].startswith("%YAML"):
+                line -= 1  # the two parsers give different starts of a document
+            message = f"the document declares YAML {version}, but manifests are YAML 1.2"
             self._problem("yaml/version", message, line, 1, hint="remove the %YAML line")
-
-    def _directive_line(self, line: int) -> int:
-        """Return the %YAML line before a document; the two parsers give different starts."""
-        while line > 1 and not self._source.lines[line - 1].startswith("%YAML"):
-            line -= 1
-        return line
 
     def _end_document(self, event: Any) -> None:
         end = min(event.start_mark.line, len(self._source.lines))
@@ -103,39 +168,33 @@ class DocumentBuilder:
         if document.content is not None or document.problems:
             self.documents.append(document)
 
-    def _start_mapping(self, event: Any) -> None:
-        self._start_collection(event, {})
-
-    def _start_sequence(self, event: Any) -> None:
-        self._start_collection(event, [])
+    # values -------------------------------------------------------------------------------------------
 
     def _start_collection(self, event: Any, container: Any) -> None:
         line, column = _place(event)
         self._guard.enter(line, column)
         self._check_node(event, line, column)
-        if self._open and self._open[-1].wants_key:
-            self._collection_as_key(container, line, column)
-        else:
+        if not (self._open and self._open[-1].wants_key):
             self._open.append(_Open(container, self._attach(container, line, column), is_key=False))
-
-    def _collection_as_key(self, container: Any, line: int, column: int) -> None:
+            return
         what, hint = "a list", None
         if isinstance(container, dict):
-            what, hint = "a mapping", "a template such as {{ name }} must be written in quotes"
+            what, hint = "a mapping", "write a template such as {{ name }} in quotes"
         if self._open[-1].pointer is not None:
             self._problem("yaml/key-type", f"a key must be a string, not {what}", line, column, hint=hint)
         self._open.append(_Open(container, None, is_key=True))
-
-    def _end_collection(self, event: Any) -> None:
-        self._guard.leave()
-        if self._open.pop().is_key:
-            self._open[-1].entry = (None, *_place(event))
 
     def _scalar(self, event: Any) -> None:
         line, column = _place(event)
         self._check_node(event, line, column)
         plain = not event.style
-        text = event.value if plain else self._without_bad_escapes(event.value, line, column)
+        text = event.value
+        if not plain and NO_CHARACTER.search(text):
+            message = (
+                "an escape in this string gives NUL or half of a surrogate pair, which is not a character"
+            )
+            self._problem("yaml/control-character", message, line, column)
+            text = NO_CHARACTER.sub("\ufffd", text)
         if self._open and self._open[-1].wants_key:
             self._key(text, plain, line, column)
             return
@@ -147,9 +206,9 @@ class DocumentBuilder:
             self._current.raws[pointer] = text
 
     def _place_of_nothing(self, line: int, column: int) -> tuple[int, int]:
-        """Return the place of a value that is not written: its key's, or its list's.
+        """Return the place of a value that is not written: that of its key, or of its list.
 
-        The parsers place it differently, before and behind the comments and line breaks that follow.
+        The parsers disagree: one places it before, the other after the comments and line breaks that follow.
         """
         if not self._open:
             return line, column
@@ -167,49 +226,36 @@ class DocumentBuilder:
             self._problem("yaml/number-range", f"the number {shown(text)} {error}", line, column, hint=hint)
             return text
 
-    def _without_bad_escapes(self, text: str, line: int, column: int) -> str:
-        """Refuse what only an escape can bring in and what no program or store can take."""
-        if NO_CHARACTER.search(text) is None:
-            return text
-        message = "an escape in this text gives NUL or half of a surrogate pair, which is no character"
-        self._problem("yaml/control-character", message, line, column)
-        return NO_CHARACTER.sub("\ufffd", text)
-
     def _key(self, text: str, plain: bool, line: int, column: int) -> None:
         top = self._open[-1]
-        name: str | None = text
         if plain and text == "<<":
-            hint = "write the keys out; manifests have neither anchors nor merge keys"
-            self._problem("yaml/merge-key", "'<<' would merge another mapping in", line, column, hint=hint)
-            name = None
-        elif text in top.key_places:
-            self._duplicate(text, top.key_places[text], line, column)
-            name = None
-        else:
-            self._check_key(text, plain, line, column)
-            top.key_places[text] = (line, column)
-        top.entry = (name, line, column)
-
-    def _check_key(self, text: str, plain: bool, line: int, column: int) -> None:
+            hint = "write the keys out; manifests do not support anchors and merge keys"
+            message = "the merge key '<<' is not allowed"
+            self._problem("yaml/merge-key", message, line, column, hint=hint)
+            top.entry = (None, line, column)
+            return
+        if text in top.key_places:
+            first = (*top.key_places[text], "first given here")
+            message = f"the key {shown(text)} appears twice in this mapping"
+            self._problem("yaml/duplicate-key", message, line, column, related=(first,))
+            top.entry = (None, line, column)
+            return
         if plain and not isinstance(self._value(text, line, column), str):
-            what = "nothing" if text == "" else text
-            hint = f'write it in quotes: "{text}"'
-            self._problem("yaml/key-type", f"a key must be a string, not {what}", line, column, hint=hint)
+            what = text or "nothing"
+            message = f"a key must be a string, not {what}"
+            self._problem("yaml/key-type", message, line, column, hint=f'write it in quotes: "{text}"')
         if text.startswith("@"):
             self._current.problems.append(at_key_diagnostic(self._source, text, line, column))
-
-    def _duplicate(self, text: str, first: tuple[int, int], line: int, column: int) -> None:
-        message = f"the key {shown(text)} is given twice in this mapping"
-        related = ((*first, "given here before"),)
-        self._problem("yaml/duplicate-key", message, line, column, related=related)
+        top.key_places[text] = (line, column)
+        top.entry = (text, line, column)
 
     def _alias(self, event: Any) -> None:
         line, column = _place(event)
         self._guard.node(line, column)
-        message = f"the alias *{shown(event.anchor, quote='')} repeats another value: aliases are not allowed"
-        hint = "write the value out, or let a rule or the project's defaults give it to many jobs"
+        message = f"the alias *{shown(event.anchor, quote='')} is not allowed"
+        hint = "write the value out, or set it for many jobs with a rule or the project's defaults"
         if event.anchor[:1].isdigit():
-            hint = f"if it is a factor, put it in quotes: '*{event.anchor}'"
+            hint = f"if it is a factor, write it in quotes: '*{event.anchor}'"
         self._problem("yaml/alias", message, line, column, hint=hint)
         if self._open and self._open[-1].wants_key:
             self._open[-1].entry = (None, line, column)
@@ -219,11 +265,12 @@ class DocumentBuilder:
     def _check_node(self, event: Any, line: int, column: int) -> None:
         self._guard.node(line, column)
         if event.anchor is not None:
-            message = f"the anchor &{shown(event.anchor, quote='')} is not allowed: manifests have no aliases"
-            self._problem("yaml/anchor", message, line, column, hint="remove it and write values out")
+            message = f"the anchor &{shown(event.anchor, quote='')} is not allowed"
+            hint = "remove it and write the values out; manifests do not support aliases"
+            self._problem("yaml/anchor", message, line, column, hint=hint)
         if event.tag is not None:
-            hint = "remove it; to make an object when the flow is built, use $call or $maker"
             message = f"the tag {shown(str(event.tag), quote='')} is not allowed: values are plain data"
+            hint = "remove it; to create an object when the flow is built, use $call or $maker"
             self._problem("yaml/tag", message, line, column, hint=hint)
 
     def _attach(self, value: Any, line: int, column: int) -> str | None:
@@ -251,19 +298,6 @@ class DocumentBuilder:
 
     def _problem(self, code: str, message: str, line: int, column: int, **rest: Any) -> None:
         self._current.problems.append(self._source.diagnostic(code, message, line, column, **rest))
-
-
-_HANDLERS: dict[str, Callable[[DocumentBuilder, Any], None]] = {
-    "DocumentStartEvent": DocumentBuilder._start_document,
-    "DocumentEndEvent": DocumentBuilder._end_document,
-    "MappingStartEvent": DocumentBuilder._start_mapping,
-    "MappingEndEvent": DocumentBuilder._end_collection,
-    "SequenceStartEvent": DocumentBuilder._start_sequence,
-    "SequenceEndEvent": DocumentBuilder._end_collection,
-    "ScalarEvent": DocumentBuilder._scalar,
-    "AliasEvent": DocumentBuilder._alias,
-}
-"""By the name of the event's class: it is all that this module must know of the parser."""
 
 
 def _place(event: Any) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """Edits of YAML text that leave every other byte as it is: comments, order, quoting, line breaks.
 
-A round trip through a YAML library rewrites indentation, long lines and blanks. Here the places of the
+A round trip through a YAML library rewrites indentation, long lines and spaces. Here the places of the
 values are looked up, the text between two of them is exchanged, and old and new text are read and compared:
-the data must be that of before with just the wanted change, or nothing is returned.
+unless the data is the old data with exactly the wanted change, an edit raises :class:`EditError`.
 """
 
 from __future__ import annotations
@@ -12,32 +12,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.desired.yaml.builder import RawDocument
-from reconciler.desired.yaml.nodes import LINE_BREAK, Node, line_break, root_at
 from reconciler.desired.yaml.reader import read_documents
-from reconciler.desired.yaml.splice import added, removed, replaced
+from reconciler.desired.yaml.splice import LINE_BREAK, Node, added, line_break, removed, replaced, root_at
 from reconciler.desired.yaml.writer import block_lines
 
 _BOM = "\ufeff"
 
 
 class EditError(Exception):
-    """The text cannot be changed in this way without touching more than the change."""
+    """The text cannot be changed in this way without touching anything else."""
 
 
 def set_value(text: str, document: int, path: Sequence[str], value: Any) -> str:
     """Return the text with ``value`` at a path of keys; the last key may be new.
 
-    ``document`` is the number of the document among those that are not empty, as readers count them. A
-    mapping that replaces a mapping is set key by key, so that the comments inside stay.
+    ``document`` is the index of the document among those that are not empty, as the reader counts them. A
+    mapping that replaces a mapping is set key by key, so that the comments inside it stay.
 
     Raises
     ------
     EditError
-        The text is no readable YAML, the document uses anchors, aliases, tags or merge keys, or there is no
-        mapping to hold the last key.
+        The text is not readable YAML, the document uses anchors, aliases, tags or merge keys, or there is no
+        mapping that could hold the last key.
     """
-    bom, text = _split_bom(text)
-    old = _content(text, document)
+    bom, text = (_BOM, text[1:]) if text.startswith(_BOM) else ("", text)
+    old = _document(text, document).content
     before = _at(old, path[:-1])
     if path[-1] in before:
         now = before[path[-1]]
@@ -45,12 +44,14 @@ def set_value(text: str, document: int, path: Sequence[str], value: Any) -> str:
             return bom + text
         if now and value and isinstance(now, dict) and isinstance(value, Mapping):
             return bom + _set_keys(text, document, path, now, value)
-    new = _with_value(text, document, path, value)
+    mapping = _node(text, document, path[:-1])
+    entry = mapping.entry(path[-1])
+    new = added(text, mapping, path[-1], value) if entry is None else replaced(text, entry, value)
     return bom + _checked(text, new, document, _changed(old, path, value))
 
 
 def remove_value(text: str, document: int, path: Sequence[str]) -> str:
-    """Return the text without the entry at a path of keys, its lines and the comment behind it.
+    """Return the text without the entry at a path of keys, without its lines and the comment after it.
 
     A mapping that would become empty is written ``{}``.
 
@@ -59,8 +60,8 @@ def remove_value(text: str, document: int, path: Sequence[str]) -> str:
     EditError
         As for :func:`set_value`, or there is no such entry.
     """
-    bom, text = _split_bom(text)
-    old = _content(text, document)
+    bom, text = (_BOM, text[1:]) if text.startswith(_BOM) else ("", text)
+    old = _document(text, document).content
     mapping = _node(text, document, path[:-1])
     entry = mapping.entry(path[-1])
     if entry is None:
@@ -69,7 +70,7 @@ def remove_value(text: str, document: int, path: Sequence[str]) -> str:
         return bom + set_value(text, document, path[:-1], {})
     new = removed(text, mapping, entry)
     if new is None:
-        raise EditError(f"'{path[-1]}' does not stand on a line of its own")
+        raise EditError(f"'{path[-1]}' is not on a line of its own")
     return bom + _checked(text, new, document, _without(old, path))
 
 
@@ -79,9 +80,9 @@ def append_document(text: str, content: Mapping[str, Any]) -> str:
     Raises
     ------
     EditError
-        The text is no readable YAML, or cannot be continued.
+        The text is not readable YAML, or nothing can be appended to it.
     """
-    bom, text = _split_bom(text)
+    bom, text = (_BOM, text[1:]) if text.startswith(_BOM) else ("", text)
     documents = _documents(text)
     separator = line_break(text)
     new = text if not text or LINE_BREAK.fullmatch(text[-1]) else text + separator
@@ -92,7 +93,7 @@ def append_document(text: str, content: Mapping[str, Any]) -> str:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are equal and of the same type all the way down: ``1`` is not ``1.0``."""
+    """Return whether two values are equal and of the same type at every level: ``1`` is not ``1.0``."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
@@ -103,12 +104,8 @@ def same(one: Any, other: Any) -> bool:
 # finding ----------------------------------------------------------------------------------------------
 
 
-def _split_bom(text: str) -> tuple[str, str]:
-    return (_BOM, text[1:]) if text.startswith(_BOM) else ("", text)
-
-
 def _has_marker(text: str) -> bool:
-    """Whether there is a document, though empty, so that a new one must be set apart from it."""
+    """Return whether there is a document, even an empty one, that a new one must be separated from."""
     return any(line.startswith(("---", "%")) for line in LINE_BREAK.split(text))
 
 
@@ -123,15 +120,11 @@ def _documents(text: str) -> list[RawDocument]:
 def _document(text: str, document: int) -> RawDocument:
     documents = _documents(text)
     if not 0 <= document < len(documents):
-        raise EditError(f"it has no document number {document + 1}")
+        raise EditError(f"it does not have a document {document + 1}")
     found = documents[document]
     if found.problems:
         raise EditError(found.problems[0].message)
     return found
-
-
-def _content(text: str, document: int) -> Any:
-    return _document(text, document).content
 
 
 def _node(text: str, document: int, path: Sequence[str]) -> Node:
@@ -157,16 +150,10 @@ def _at(content: Any, path: Sequence[str]) -> dict[str, Any]:
 # changing ---------------------------------------------------------------------------------------------
 
 
-def _with_value(text: str, document: int, path: Sequence[str], value: Any) -> str:
-    mapping = _node(text, document, path[:-1])
-    entry = mapping.entry(path[-1])
-    return added(text, mapping, path[-1], value) if entry is None else replaced(text, entry, value)
-
-
 def _set_keys(
     text: str, document: int, path: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> str:
-    """New keys come before old ones go, so that the mapping is never empty meanwhile."""
+    """Add new keys before old ones are removed, so that the mapping is never empty in between."""
     for key, value in new.items():
         text = set_value(text, document, [*path, key], value)
     for key in old:
@@ -197,7 +184,7 @@ def _checked(old: str, new: str, document: int, expected: Any) -> str:
 
 
 def _compared(old: str, new: str, expected: list[Any]) -> str:
-    """Return the new text if it gives exactly these documents and no problem that the old one had not."""
+    """Return the new text if it gives exactly these documents and no new problem."""
     before, after = _documents(old), _documents(new)
     contents = [found.content for found in after]
     known = {problem.message for found in before for problem in found.problems}
@@ -205,5 +192,5 @@ def _compared(old: str, new: str, expected: list[Any]) -> str:
         if problem.message not in known:
             raise EditError(problem.message)
     if len(contents) != len(expected) or not all(map(same, contents, expected)):
-        raise EditError("its text is laid out so that the change would touch other values")
+        raise EditError("its layout does not allow this change without touching other values")
     return new

@@ -1,7 +1,7 @@
-"""Bytes to checked documents: the only door to ruamel.yaml.
+"""From bytes to checked documents: where ruamel.yaml reads.
 
-The parser gives events only. Its C version reads when it is there. Whatever that one stumbles over is read
-once more by the parser in Python, so that messages and places are the same on every machine.
+The parser gives events only. Its C version reads where it is installed. Whatever that version stumbles over
+is read once more by the parser in Python, so that messages and places are the same on every machine.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from ruamel.yaml import YAML
 
 from reconciler.desired.validation import bounded, checked_document, suspected_kinds
 from reconciler.desired.yaml.builder import DocumentBuilder, RawDocument
-from reconciler.desired.yaml.limits import BOUNDS, RefusedTextError, checked_source
-from reconciler.desired.yaml.places import SourceText
+from reconciler.desired.yaml.source_text import BOUNDS, RefusedTextError, SourceText, checked_source
 from reconciler.desired.yaml.syntax_errors import syntax_diagnostic
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.manifests import Document, ParsedFile
@@ -28,8 +27,8 @@ except ImportError:  # the extension is not built for every platform
 def parse_file(data: bytes) -> ParsedFile:
     """Return all documents and all problems of a blob. Never raises, whatever the bytes are.
 
-    The locations have no file name: see :func:`reconciler.desired.yaml.places.diagnostic_with_file`.
-    A document is ``valid`` when it can be used; the others are there for their kind, name and marks.
+    The locations have no file name: see :func:`reconciler.desired.yaml.source_text.diagnostic_with_file`.
+    A document is ``valid`` when it can be used; the others are kept for their kind, name and marks.
     ``readable`` is False when the YAML of the file, or of its end, cannot be read.
     """
     result = read_documents(data)
@@ -47,7 +46,7 @@ def parse_file(data: bytes) -> ParsedFile:
 
 
 class ReadResult:
-    """What could be read of a blob. ``failure`` stopped it; ``rest`` is the text that was not read."""
+    """The readable documents of a blob. ``failure`` stopped the reading; ``rest`` is the text after it."""
 
     def __init__(
         self, documents: list[RawDocument], failure: Diagnostic | None = None, rest: str = ""
@@ -67,13 +66,15 @@ def read_documents(data: bytes) -> ReadResult:
         result = _read(source, _c_events(source.text))
         if _is_final(result, source):
             return result
-    return _read(source, _python_events(source.text))
+    events: Iterator[Any] = YAML(typ="safe", pure=True).parse(source.text)
+    return _read(source, events)
 
 
 def _is_final(result: ReadResult, source: SourceText) -> bool:
-    """Whether the parser in Python would give the same: no problem, and none of the tabs that C lets pass.
+    """Return whether the parser in Python would give the same result as the one in C.
 
-    A bound that was passed is final too, since the other parser is slow where the bounds are needed.
+    It would if there is no problem and no tab, which C accepts in more places. An exceeded bound is final
+    too, since the parser in Python is slow where the bounds are needed.
     """
     if result.failure is not None:
         return result.failure.code in BOUNDS
@@ -86,11 +87,6 @@ def _c_events(text: str) -> Iterator[Any]:
         yield parser.get_event()
 
 
-def _python_events(text: str) -> Iterator[Any]:
-    events: Iterator[Any] = YAML(typ="safe", pure=True).parse(text)
-    return events
-
-
 def _read(source: SourceText, events: Iterator[Any]) -> ReadResult:
     builder = DocumentBuilder(source)
     try:
@@ -99,7 +95,7 @@ def _read(source: SourceText, events: Iterator[Any]) -> ReadResult:
     except RefusedTextError as refused:
         return ReadResult(builder.documents, refused.diagnostic, builder.rest())
     except Exception as error:
-        # Not only YAMLError: both parsers have raised others (ValueError for an escape that is no
+        # Not only YAMLError: both parsers have raised others (ValueError for an escape that is not a
         # character), and one file of a user must never end a reconcile.
         return ReadResult(builder.documents, syntax_diagnostic(source, error), builder.rest())
     return ReadResult(builder.documents)

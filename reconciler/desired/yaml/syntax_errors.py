@@ -1,17 +1,20 @@
-"""What the YAML parser says, in the user's words."""
+"""The errors of the YAML parser, reworded for users."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from reconciler.desired.yaml.places import SourceText
+from reconciler.desired.yaml.source_text import SourceText
 from reconciler.diagnostics import Diagnostic
 
 
 class _Wording(NamedTuple):
-    """How one error of the parser is told. ``begin`` labels the place where it began, if that helps."""
+    """How one error of the parser is reported.
+
+    ``begin`` labels the place where the faulty construct begins, if that helps; with ``at_begin`` the error
+    is reported there.
+    """
 
     pattern: str
     message: str
@@ -23,34 +26,34 @@ class _Wording(NamedTuple):
 _WORDINGS = (
     _Wording(
         r"mapping values are not allowed",
-        "a ': ' does not fit here: this line already is a value, or its indentation is wrong",
-        "write a text that has ': ' in it in quotes; check the indentation of this line and the one above",
+        "a ': ' is not allowed here: this line is already a value, or its indentation is wrong",
+        "write text that contains ': ' in quotes; check the indentation of this line and the one above",
     ),
     _Wording(
         r"expected ',' or '\]'",
-        "this list is not closed: a ',' or ']' is missing before this place",
+        "this list is not closed: a ',' or ']' is missing before this point",
         begin="the list begins here",
     ),
     _Wording(
         r"expected ',' or '\}'",
-        "this mapping is not closed: a ',' or '}' is missing before this place",
+        "this mapping is not closed: a ',' or '}' is missing before this point",
         begin="the mapping begins here",
     ),
     _Wording(
         r"found unexpected (end of stream|document separator)",
-        "the quoted text that begins here is not closed",
+        "the quoted string that begins here is not closed",
         at_begin=True,
     ),
     _Wording(
         r"expected <block end>",
-        "this line does not fit into the block above it",
-        "entries of one list or mapping begin in the same column",
+        "this line does not fit the block above it",
+        "all entries of a list or mapping must start in the same column",
         begin="the block begins here",
     ),
     _Wording(
         r"could not find expected ':'",
-        "this line is no 'key: value'",
-        "a ': ' is missing here, or the line belongs to the text above and is not indented",
+        "this line is not a 'key: value' pair",
+        "add the missing ': ', or indent the line if it continues the text above",
         at_begin=True,
     ),
     _Wording(
@@ -60,13 +63,13 @@ _WORDINGS = (
     ),
     _Wording(
         r"(block sequence|sequence) entries are not allowed",
-        "a list entry '- ' cannot stand here",
-        "begin the list on a line of its own, below its key",
+        "a list entry '- ' is not allowed here",
+        "start the list on its own line, below its key",
     ),
     _Wording(
         r"unknown escape|did not find expected hex|expected escape sequence|invalid Unicode|chr\(\) arg",
-        "the text in double quotes has a backslash that begins no known escape",
-        "write the text in single quotes, or write the backslash twice",
+        "the double-quoted string contains an unknown escape",
+        "use single quotes, or double the backslash",
     ),
     _Wording(
         r"expected the node content",
@@ -86,33 +89,34 @@ _WORDINGS = (
     ),
     _Wording(
         r"expected chomping or indentation",
-        "behind '|' or '>' the line must end: the text begins on the next one",
-        "write the value in quotes if '|' or '>' belongs to it",
+        "the line must end after '|' or '>': the text starts on the next line",
+        "if '|' or '>' is part of the value, write the value in quotes",
     ),
     _Wording(
-        r"expected '<document start>'", "the document ends before this place and no new one begins here"
+        r"expected '<document start>'", "the document ends before this point, and no new document starts here"
     ),
 )
+_TAB_INDENTATION = re.compile(r" *\t")
 _AT_KEY = re.compile(r"(@\w*)\s*:(\s|$)")
-_OTHER = "this is not readable as YAML"
 
 
 def syntax_diagnostic(source: SourceText, error: Exception) -> Diagnostic:
-    """Return the diagnostic of what stopped the parser."""
+    """Return the diagnostic of the error that stopped the parser."""
     mark = getattr(error, "problem_mark", None)
     begin = getattr(error, "context_mark", None)
     problem = str(getattr(error, "problem", None) or error)
     line, column = _place(source, mark or begin)
-    tab = _tab_indentation(source, line)
+    tab = _TAB_INDENTATION.match(source.line(line) or "")
     if tab is not None:
-        return tab
+        message = "a tab cannot indent a line of YAML"
+        return source.diagnostic("yaml/tab", message, line, tab.end(), hint="use spaces, two per level")
     at_key = _AT_KEY.match(source.line(line) or "", column - 1)
     if at_key is not None:
         return at_key_diagnostic(source, at_key.group(1), line, column)
     wording = next((known for known in _WORDINGS if re.search(known.pattern, problem)), None)
     if wording is None:
         first_line = problem.split("\n", 1)[0][:120]
-        return source.diagnostic("yaml/syntax", f"{_OTHER}: {first_line}", line, column)
+        return source.diagnostic("yaml/syntax", f"this is not valid YAML: {first_line}", line, column)
     if wording.at_begin and begin is not None:
         line, column = _place(source, begin)
     related = ((*_place(source, begin), wording.begin),) if wording.begin and begin is not None else ()
@@ -126,17 +130,17 @@ def at_key_diagnostic(source: SourceText, key: str, line: int, column: int) -> D
         f"the key {shown(key)} begins with '@': monty would import and call whatever it names",
         line,
         column,
-        hint="use $call or $maker for an object that is made when the flow is built, maker for a whole flow",
+        hint="use $call or $maker to create an object when the flow is built, and maker for a whole flow",
     )
 
 
 def shown(text: str, *, quote: str = "'") -> str:
-    """Return a text of the user for a message, cut when it is long."""
+    """Return text of the user for a message, shortened if it is long."""
     return f"{quote}{text if len(text) <= 60 else text[:57] + '...'}{quote}"
 
 
 def _place(source: SourceText, mark: Any) -> tuple[int, int]:
-    """Return the place of a mark; one at the end of the text becomes the end of its last line with text."""
+    """Return the place of a mark; the end of the text becomes the end of its last line that is not blank."""
     if mark is None:
         return 1, 1
     line, column = mark.line + 1, mark.column + 1
@@ -145,19 +149,3 @@ def _place(source: SourceText, mark: Any) -> tuple[int, int]:
     filled = [number for number, text in enumerate(source.lines, 1) if text.strip()]
     last = filled[-1] if filled else 1
     return last, len(source.lines[last - 1].rstrip()) + 1
-
-
-_INDENTATION: Callable[[str], re.Match[str] | None] = re.compile(r" *\t").match
-
-
-def _tab_indentation(source: SourceText, line: int) -> Diagnostic | None:
-    found = _INDENTATION(source.line(line) or "")
-    if found is None:
-        return None
-    return source.diagnostic(
-        "yaml/tab",
-        "a tab cannot indent a line of YAML",
-        line,
-        found.end(),
-        hint="use blanks: two for each level",
-    )

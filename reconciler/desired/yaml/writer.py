@@ -9,9 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler.desired.yaml.scalars import OutOfRangeError, resolve_plain
-
-# YAML output.
+from reconciler.desired.yaml.builder import OutOfRangeError, resolve_plain
 
 
 def dump(value: Any) -> str:
@@ -26,14 +24,13 @@ def dump(value: Any) -> str:
     return stream.getvalue()
 
 
-# Plain data to YAML text that reads back as the same data, in the style that manifests are written in.
-
+# The style of manifests, in which edits are written.
 
 WIDTH = 100
-"""Columns that a collection on one line may take; a longer one in a block mapping gets lines of its own."""
+"""Columns of a collection on one line; in a block mapping, a longer one gets lines of its own."""
 
 _BLOCK_LEVELS = 3
-"""A new document is written line by line down to ``spec.set``; what is below that goes on one line."""
+"""A new document is written line by line down to ``spec.set``; everything below goes on one line."""
 
 _PLAIN = re.compile(r"[\w./+-]([\w./+@%=~ -]*[\w./+@%=~-])?")
 _NUMBER_LIKE = re.compile(r"[-+.\d][-+.\d_:,eExXoOa-fA-F]*|[-.]+")
@@ -51,7 +48,7 @@ def flow_text(value: Any) -> str:
 
 
 def block_lines(value: Mapping[str, Any], indent: int, levels: int = _BLOCK_LEVELS) -> list[str]:
-    """Return a mapping line by line, indented by ``indent`` blanks, ``levels`` mappings deep at most."""
+    """Return a mapping line by line, indented by ``indent`` spaces, at most ``levels`` mappings deep."""
     lines: list[str] = []
     for key, inner in value.items():
         lines += entry_lines(key, inner, indent, levels - 1)
@@ -59,7 +56,7 @@ def block_lines(value: Mapping[str, Any], indent: int, levels: int = _BLOCK_LEVE
 
 
 def entry_lines(key: str, value: Any, indent: int, levels: int = 0) -> list[str]:
-    """Return one entry of a block mapping: on one line, unless it is too long or there are levels left."""
+    """Return one entry of a block mapping: on one line unless it is too long or ``levels`` remain."""
     head = f"{' ' * indent}{flow_text(key)}:"
     line = f"{head} {flow_text(value)}"
     if isinstance(value, Mapping) and value and (levels > 0 or len(line) > WIDTH):
@@ -80,7 +77,7 @@ def _scalar(value: Any) -> str:
 
 
 def _reads_as_itself(text: str) -> bool:
-    """Whether the text needs no quotes: neither here nor for the many readers of YAML 1.1."""
+    """Return whether the text needs no quotes, neither here nor for readers of YAML 1.1."""
     if not _PLAIN.fullmatch(text) or not text.isprintable() or _DASH.match(text):
         return False
     if _NUMBER_LIKE.fullmatch(text) or text.lower() in _OLD_WORDS:
@@ -92,11 +89,11 @@ def _reads_as_itself(text: str) -> bool:
 
 
 def _quoted(text: str) -> str:
-    """Return the text in double quotes; JSON's escapes are all known to YAML, visible text stays."""
+    """Return the text in double quotes. YAML knows all escapes of JSON; visible text stays as it is."""
+
+    def escaped(character: str) -> str:
+        code = ord(character)
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
     quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(character if character.isprintable() else _escape(character) for character in quoted)
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return "".join(character if character.isprintable() else escaped(character) for character in quoted)
