@@ -1,5 +1,5 @@
-"""Doctor: what must be right for jobs to run, here, in the repository and on each worker.
+"""Doctor: checks of everything that jobs need, on this machine, in the repository and on each worker.
 
-Checks are rows of tables: ``MACHINE`` in :mod:`here`, ``REPOSITORY`` in :mod:`repository`, ``WORKER`` in
-:mod:`worker`. Nothing is changed but for a probe file that is removed again.
+Each subject has a module with a table of its checks. Nothing is changed, except for a probe file that is
+removed again.
 """

@@ -1,4 +1,4 @@
-"""What a check is, and what it found."""
+"""Checks and their findings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 
 LEAST_SPACE = 2**30
-"""Bytes; less free space than this is worth a warning."""
+"""Bytes; less free space than this gives a warning."""
 
 
 class Status(StrEnum):
@@ -24,7 +24,7 @@ class Status(StrEnum):
 class Finding(msgspec.Struct, frozen=True):
     """What a check found, in one line, and what to do about it; ``fix`` is empty if nothing is wrong.
 
-    ``by_user`` tells that a document or an option is wrong, not the world.
+    ``by_user`` marks a mistake in a document or an option, not a problem of a machine.
     """
 
     status: Status
@@ -34,7 +34,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """A named finding, and what was looked at: ``machine``, ``repository``, ``worker/NAME``."""
+    """A named finding. ``subject`` is ``machine``, ``repository`` or ``worker/NAME``."""
 
     name: str
     subject: str
@@ -52,7 +52,7 @@ class Group(msgspec.Struct, frozen=True):
 
 
 def ok(message: str) -> Finding:
-    """Return the finding that all is well."""
+    """Return the finding that everything is right."""
     return Finding(Status.OK, message)
 
 
@@ -67,23 +67,23 @@ def failed(message: str, fix: str, *, by_user: bool = False) -> Finding:
 
 
 def skipped(message: str) -> Finding:
-    """Return that there was no point in looking."""
+    """Return that the check was not made, and why."""
     return Finding(Status.SKIPPED, message)
 
 
 def named(name: str, subject: str, finding: Finding) -> Check:
-    """Return a finding as a check, with what others said put on one line."""
+    """Return a finding as a check, with its message on one line."""
     message = "; ".join(line.strip() for line in finding.message.splitlines() if line.strip())
     return Check(name, subject, finding.status, message, finding.fix, finding.by_user)
 
 
 def any_failed(checks: Iterable[Check]) -> bool:
-    """Whether one of these checks failed."""
+    """Return whether one of these checks failed."""
     return any(check.status is Status.FAILED for check in checks)
 
 
 def space_text(free: int) -> str:
-    """Return a number of bytes as people say it: ``12.3 GiB``."""
+    """Return a number of bytes for people: ``12.3 GiB``."""
     size, unit = float(free), "bytes"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if size < 1024:
@@ -93,12 +93,12 @@ def space_text(free: int) -> str:
 
 
 def space_finding(free: int, place: str, fix: str) -> Finding:
-    """Return what is to be said of ``free`` bytes."""
+    """Return the finding for ``free`` bytes."""
     text = f"{space_text(free)} in {place}"
     return ok(text) if free >= LEAST_SPACE else warning(f"only {text}", fix)
 
 
 def first_line(text: str) -> str:
-    """Return the first line that says anything, without what bash puts before it: ``bash: line 7: ``."""
+    """Return the first line with content, without what bash puts before it: ``bash: line 7: ``."""
     lines = (line.strip() for line in text.splitlines())
     return re.sub(r"^\S+: line \d+: ", "", next((line for line in lines if line), ""))

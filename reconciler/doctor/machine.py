@@ -16,16 +16,7 @@ from reconciler import __version__
 from reconciler.actual.migrations import SCHEMA_VERSION
 from reconciler.actual.state_dir import Lease, require_local
 from reconciler.actual.store import Store
-from reconciler.doctor.check import (
-    Check,
-    Finding,
-    failed,
-    named,
-    ok,
-    skipped,
-    space_finding,
-    warning,
-)
+from reconciler.doctor.check import Check, Finding, failed, named, ok, skipped, space_finding, warning
 from reconciler.errors import ReconcilerError
 
 _GIT_TIMEOUT = 20.0
@@ -33,7 +24,7 @@ _OTHER_DIR = "choose another directory with --state-dir or RECONCILER_STATE_DIR"
 
 
 class Here(msgspec.Struct, frozen=True):
-    """This machine. ``state_dir`` is None if nothing tells where the state is: ``problem`` says why."""
+    """This machine. ``state_dir`` is None if it cannot be determined; ``problem`` is why."""
 
     state_dir: Path | None
     problem: str = ""
@@ -41,14 +32,20 @@ class Here(msgspec.Struct, frozen=True):
 
 def check_machine(here: Here) -> list[Check]:
     """Run all checks of this machine."""
-    return [named(name, "machine", look(here)) for name, look in MACHINE]
+    findings = [(name, look()) for name, look in (("python", _python), ("git", _git))]
+    for name, look in STATE_DIR_CHECKS:
+        if here.state_dir is None:
+            findings.append((name, skipped(f"the state directory is not known: {here.problem}")))
+        else:
+            findings.append((name, look(here.state_dir)))
+    return [named(name, "machine", finding) for name, finding in findings]
 
 
-def _python(here: Here) -> Finding:
+def _python() -> Finding:
     return ok(f"{platform.python_version()}, {sys.executable}, with reconciler {__version__}")
 
 
-def _git(here: Here) -> Finding:
+def _git() -> Finding:
     try:
         done = subprocess.run(
             ["git", "--version"],
@@ -59,22 +56,10 @@ def _git(here: Here) -> Finding:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return failed(f"cannot be run: {error}", "install git, and see that it is on the PATH")
+        return failed(f"cannot be run: {error}", "install git, and put it on the PATH")
     if done.returncode != 0:
         return failed(f"does not work: {done.stderr.strip()}", "repair or reinstall git")
     return ok(done.stdout.strip().removeprefix("git version "))
-
-
-Look = Callable[[Path], Finding]
-
-
-def _of_state_dir(look: Look) -> Callable[[Here], Finding]:
-    def looked(here: Here) -> Finding:
-        if here.state_dir is None:
-            return skipped(f"it is not known where the state is: {here.problem}")
-        return look(here.state_dir)
-
-    return looked
 
 
 def _state_dir(path: Path) -> Finding:
@@ -89,9 +74,9 @@ def _state_dir(path: Path) -> Finding:
         with tempfile.NamedTemporaryFile(dir=place, prefix=".doctor-"):
             pass
     except OSError as error:
-        return failed(f"cannot write to {place}: {error.strerror}", f"check who owns it, or {_OTHER_DIR}")
+        return failed(f"cannot write to {place}: {error.strerror}", f"check its owner, or {_OTHER_DIR}")
     if place != path:
-        return ok(f"{path}: not there yet, the first `reconcile --once` makes it")
+        return ok(f"{path}: does not exist yet, the first `reconcile --once` makes it")
     return ok(f"{path}: on a local disk, writable")
 
 
@@ -105,7 +90,7 @@ def _permissions(path: Path) -> Finding:
         return skipped("no state yet")
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
-        return warning(f"mode {mode:04o}: others may look into the state", f"chmod 700 {path}")
+        return warning(f"mode {mode:04o}: other users can read the state", f"chmod 700 {path}")
     return ok(f"mode {mode:04o}")
 
 
@@ -113,10 +98,9 @@ def _space(path: Path) -> Finding:
     try:
         free = shutil.disk_usage(_nearest(path)).free
     except OSError as error:
-        return failed(f"cannot be told: {error.strerror}", _OTHER_DIR)
-    return space_finding(
-        free, str(_nearest(path)), "free some space there: a full disk stops every reconcile"
-    )
+        return failed(f"cannot be determined: {error.strerror}", _OTHER_DIR)
+    fix = "free some space there: a full disk stops every reconcile"
+    return space_finding(free, str(_nearest(path)), fix)
 
 
 def _store(path: Path) -> Finding:
@@ -133,22 +117,20 @@ def _store(path: Path) -> Finding:
         return failed(error.message, error.hint or "move the state directory away and start anew")
     finally:
         store.close()
-    applied = f"last applied {config.revision}" if config is not None else "nothing was applied yet"
+    applied = f"last applied {config.revision}" if config is not None else "no revision was applied yet"
     return ok(f"opens, schema {SCHEMA_VERSION}; {applied}")
 
 
 def _lease(path: Path) -> Finding:
     holder = Lease(path).holder()
-    return ok("free" if holder is None else f"held by {holder}: a reconcile is at work")
+    return ok("free" if holder is None else f"held by {holder}, which is reconciling")
 
 
-MACHINE: tuple[tuple[str, Callable[[Here], Finding]], ...] = (
-    ("python", _python),
-    ("git", _git),
-    ("state directory", _of_state_dir(_state_dir)),
-    ("permissions", _of_state_dir(_permissions)),
-    ("free space", _of_state_dir(_space)),
-    ("store", _of_state_dir(_store)),
-    ("lease", _of_state_dir(_lease)),
+STATE_DIR_CHECKS: tuple[tuple[str, Callable[[Path], Finding]], ...] = (
+    ("state directory", _state_dir),
+    ("permissions", _permissions),
+    ("free space", _space),
+    ("store", _store),
+    ("lease", _lease),
 )
-"""Every check of this machine, in order."""
+"""The checks of the state directory, in order."""

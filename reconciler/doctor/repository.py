@@ -1,4 +1,4 @@
-"""Checks of the repository: that it can be read, what is read of it, and whether its manifests are valid."""
+"""Checks of the repository: whether it can be read, what is read, and whether its manifests are valid."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.desired.source.git import Source
-from reconciler.desired.state import Loaded, ParseCache, load_desired
+from reconciler.desired.state import ParseCache, load_desired
 from reconciler.doctor.check import Check, Finding, failed, named, ok, skipped, warning
 from reconciler.errors import InputError, ReconcilerError, RefusedError
 from reconciler.model.desired import DesiredState, Revision
@@ -21,7 +21,7 @@ OpenSource = Callable[[bool], Source]
 
 
 class Known(msgspec.Struct, kw_only=True):
-    """What the checks of the repository found out, each what those before it left; ``view`` is the state."""
+    """What is known of the repository: each check adds to it. ``view`` is the state."""
 
     open_source: OpenSource
     cache: ParseCache
@@ -32,7 +32,7 @@ class Known(msgspec.Struct, kw_only=True):
 
 
 def check_repository(known: Known) -> list[Check]:
-    """Run all checks of the repository; ``known`` has then what was read."""
+    """Run all checks of the repository; afterwards ``known`` holds what was read."""
     return [named(name, "repository", look(known)) for name, look in REPOSITORY]
 
 
@@ -44,12 +44,12 @@ def _readable(known: Known) -> Finding:
         problem = error
         fetched = False
         try:
-            known.source = known.open_source(False)  # the mirror of a remote one, as it was fetched last
+            known.source = known.open_source(False)  # the mirror of a remote, as of the last fetch
         except ReconcilerError:
             return _as_finding(problem, "give --repo the path of a git repository, or its URL")
     place = known.source.work_tree or known.source.git_dir
     if not fetched:
-        return failed(f"{problem.message}; what follows is of {place}", problem.hint or "check the network")
+        return failed(f"{problem.message}; the next checks read {place}", problem.hint or "check the network")
     return ok(str(place))
 
 
@@ -70,7 +70,7 @@ def _branch(known: Known) -> Finding:
 def _committed(known: Known) -> Finding:
     source = known.source
     if source is None or known.revision is None or source.work_tree is None or not source.reads_head():
-        return skipped("what is read is no checkout")
+        return skipped("the revision is not that of a checkout")
     try:
         changed = [path for path in source.uncommitted([""]) if path.endswith((".yaml", ".yml"))]
     except ReconcilerError as error:
@@ -85,23 +85,18 @@ def _manifests(known: Known) -> Finding:
     if known.source is None or known.revision is None:
         return skipped("there is no revision")
     try:
-        loaded = _loaded(known, known.source, known.revision)
+        good = known.view.good_manifests() if known.view is not None else {}
+        known.desired = load_desired(known.source, known.revision, known.cache, good).state
     except ReconcilerError as error:
         return _as_finding(error, "see `reconcile validate`")
-    known.desired = loaded.state
-    diagnostics = make_plan(loaded.state, ActualState()).diagnostics
+    diagnostics = make_plan(known.desired, ActualState()).diagnostics
     errors = sum(1 for diagnostic in diagnostics if diagnostic.is_error)
     warnings = len(diagnostics) - errors
     if errors:
         return failed(_many(errors, "error"), "`reconcile validate` shows them", by_user=True)
     if warnings:
         return warning(f"valid, with {_many(warnings, 'warning')}", "`reconcile validate` shows them")
-    return ok(f"{len(loaded.state.manifests)} valid, {API_VERSION}")
-
-
-def _loaded(known: Known, source: Source, revision: Revision) -> Loaded:
-    good = known.view.good_manifests() if known.view is not None else {}
-    return load_desired(source, revision, known.cache, good)
+    return ok(f"{len(known.desired.manifests)} valid, {API_VERSION}")
 
 
 def _many(number: int, what: str) -> str:
@@ -109,7 +104,7 @@ def _many(number: int, what: str) -> str:
 
 
 def _lineage(known: Known) -> Finding:
-    """Whether the state is that of this repository; the first reconcile writes it down, so it may be open."""
+    """Check that the state belongs to this repository; the first reconcile records that."""
     lineage = known.view.lineage() if known.view is not None else None
     if lineage is None:
         return skipped("no state yet")
@@ -132,20 +127,20 @@ REPOSITORY: tuple[tuple[str, Callable[[Known], Finding]], ...] = (
     ("manifests", _manifests),
     ("state", _lineage),
 )
-"""Every check of the repository, in order; a later one uses what the earlier ones found."""
+"""Every check of the repository, in order; later ones use what earlier ones found."""
 
 
 class MemoryCache:
-    """Parsed blobs: as the state remembers them (``known``), new ones in memory only."""
+    """Parsed blobs: those that the state knows (``known``), and new ones in memory only."""
 
     def __init__(self, known: Callable[[str], ParsedFile | None]) -> None:
         self._known = known
         self._fresh: dict[str, ParsedFile] = {}
 
     def get(self, blob: str) -> ParsedFile | None:
-        """Return what the blob was parsed to, if known."""
+        """Return the parsed content of a blob, if known."""
         return self._fresh.get(blob) or self._known(blob)
 
     def put(self, parsed: Mapping[str, ParsedFile]) -> None:
-        """Remember parsed blobs for this run."""
+        """Keep parsed blobs for this run."""
         self._fresh.update(parsed)

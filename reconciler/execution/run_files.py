@@ -173,9 +173,10 @@ def _claim(scheduler_type: str) -> list[str]:
     A scheduler may start its own script again, but not one that has ended, which it may have forgotten in a
     crash. If the queue id cannot be written, since the disk is full, nothing runs.
     """
-    queue_id = f'"{queue_of(scheduler_type).id_variable}"'
+    queue = queue_of(scheduler_type)
+    queue_id = f'"{queue.id_variable}"'
     same = f'[ "$(cat {CLAIM}/queue_id 2>/dev/null)" = {queue_id} ] && [ ! -e {CLAIM}/exit_code ]'
-    again = "" if scheduler_type == "shell" else f" || {{ {same}; }}"
+    again = f" || {{ {same}; }}" if queue.scheduler.is_batch else ""
     return [f"mkdir {CLAIM} 2>/dev/null{again} || exit 0", f"echo {queue_id} > {CLAIM}/queue_id || exit 1"]
 
 

@@ -13,6 +13,7 @@ from reconciler.model.connections import CONNECTION_FIELDS, Connection
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import Kind, Manifest, WorkerSpec
 from reconciler.model.run_config import RunConfig
+from reconciler.model.schedulers import SCHEDULERS
 from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
 from reconciler.plan.resources import at_origin, check_resources, check_words
 from reconciler.plan.retries import check_policy, check_retries
@@ -125,11 +126,12 @@ def check_worker(desired: DesiredState, name: str, spec: WorkerSpec) -> Iterator
             hint="add 'host: login.example.org', or use type: local",
         )
     yield from _masters_on_the_way(manifest, spec)
-    odd = sorted(set("%\\") & set(spec.work_dir))
-    if odd and spec.scheduler_type == "slurm":
+    scheduler = SCHEDULERS[spec.scheduler_type]
+    odd = sorted(set(scheduler.unsafe_in_paths) & set(spec.work_dir))
+    if odd:
         yield manifest.diagnostic(
             "worker/work-dir",
-            f"Slurm reads '{odd[0]}' in the directory of a job as the beginning of a pattern",
+            f"{scheduler.title} reads '{odd[0]}' in the directory of a job as the beginning of a pattern",
             "/spec/work_dir",
             hint=f"use a work_dir without '{odd[0]}'",
         )

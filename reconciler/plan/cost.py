@@ -16,10 +16,11 @@ from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import JobRecord
 from reconciler.model.run_config import RunConfig
+from reconciler.model.schedulers import SCHEDULERS
+from reconciler.model.schedulers.requests import UNKNOWN, ResourceRequest
 from reconciler.model.states import PENDING, JobState
 from reconciler.plan.checks import worker_defaults
 from reconciler.plan.configs import FlowConfigs
-from reconciler.plan.core_hours import UNKNOWN, ResourceRequest, request_of
 
 Workers = Mapping[str, WorkerSpec]
 
@@ -170,7 +171,9 @@ def _change(
 
 def _request(config: RunConfig, workers: Workers) -> ResourceRequest:
     worker = workers.get(config.worker_name)
-    return request_of(worker.scheduler_type, config.resources_value) if worker is not None else UNKNOWN
+    if worker is None:
+        return UNKNOWN
+    return SCHEDULERS[worker.scheduler_type].request_of(config.resources_value)
 
 
 def _groups(configs: Iterable[RunConfig], workers: Workers) -> list[CostGroup]:

@@ -2,51 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from reconciler.diagnostics import Diagnostic, Related, did_you_mean
 from reconciler.model.desired import DesiredState
-from reconciler.model.generic import impossible
-from reconciler.model.schedulers import (
-    KEYWORDS,
-    QRESOURCES_FIELDS,
-    RESERVED,
-    misfits,
-    unsafe_values,
-)
+from reconciler.model.schedulers import ANY_KEYWORD, SCHEDULERS, Scheduler
+from reconciler.model.schedulers.base import RESERVED, unsafe_values
+from reconciler.model.schedulers.generic import QRESOURCES_FIELDS, own_keywords_of
 from reconciler.model.settings import Origin, Resources, Setting
-
-ANY_KEYWORD = (frozenset[str]().union(*KEYWORDS.values()), "scheduler keyword")
 
 
 def check_resources(
-    desired: DesiredState, scheduler: str, setting: Setting, worker: Setting | None
+    desired: DesiredState, scheduler_type: str, setting: Setting, worker: Setting | None
 ) -> Iterator[Diagnostic]:
     """Check resources against what the scheduler of the worker understands.
 
     ``worker`` is the setting that chose the worker, so that a conflict can name both lines.
     """
+    scheduler = SCHEDULERS[scheduler_type]
+    if not scheduler.is_batch:
+        yield from check_words(desired, setting)
+        yield from _shell_conflict(desired, setting, scheduler, worker)
+        return
     resources = setting.value
     assert isinstance(resources, Resources)
     yield from _check_values(desired, setting, resources)
-    if scheduler == "shell":
-        yield from _check_shell(desired, setting, resources, worker)
-    elif resources.generic:
-        yield from _check_generic(desired, scheduler, setting, resources.values)
-    else:
-        what = f"{scheduler} keyword"
-        yield from _unknown(desired, setting, resources.values, KEYWORDS[scheduler], what)
-        yield from _misfits(desired, scheduler, setting, resources.values)
+    what = f"{scheduler.title} keyword"
+    if not resources.generic:
+        yield from _unknown(desired, setting, resources.values, scheduler.keywords, what)
+        yield from _keyword_problems(desired, scheduler, setting, resources.values)
+        return
+    yield from _unknown(desired, setting, resources.values, QRESOURCES_FIELDS, "QResources field")
+    for problem in scheduler.generic_problems(resources.values):
+        origin = setting.origin if problem.key is None else inside(setting, f"/{problem.key}")
+        # A field that this scheduler does not have is underlined itself, otherwise its value is.
+        at_key = problem.code == "resources/unsupported-field"
+        yield at_origin(desired, origin, problem.code, problem.message, key=at_key, hint=problem.hint or None)
+    own_keywords = own_keywords_of(resources.values)
+    yield from _unknown(desired, setting, own_keywords, scheduler.keywords, what, "/scheduler_kwargs")
+    # The number of slots is added to the bare name of a parallel environment, so its value is not complete.
+    complete = {key: value for key, value in own_keywords.items() if key != "model"}
+    yield from _keyword_problems(desired, scheduler, setting, complete, "/scheduler_kwargs")
 
 
 def check_words(desired: DesiredState, setting: Setting) -> Iterator[Diagnostic]:
-    """Check resources by themselves, whatever their worker will be: words that no scheduler knows."""
+    """Check resources whose worker is not known yet: values, and words that no scheduler knows."""
     resources = setting.value
     assert isinstance(resources, Resources)
     yield from _check_values(desired, setting, resources)
-    known, what = (QRESOURCES_FIELDS, "QResources field") if resources.generic else ANY_KEYWORD
-    yield from _unknown(desired, setting, resources.values, known, what)
+    yield from _unknown(desired, setting, resources.values, *known_words(resources.generic))
+
+
+def known_words(generic: bool) -> tuple[frozenset[str], str]:
+    """Return the words that some scheduler understands, and what they are called."""
+    return (QRESOURCES_FIELDS, "QResources field") if generic else (ANY_KEYWORD, "scheduler keyword")
 
 
 def at_origin(
@@ -60,9 +70,14 @@ def at_origin(
 
 
 def inside(setting: Setting, pointer: str) -> Origin:
-    """Return the origin of a value inside of the value of a setting."""
+    """Return the origin of a part of the value of a setting."""
     origin = setting.origin
     return Origin(origin.level, origin.kind, origin.name, origin.pointer + pointer)
+
+
+def hint_for(word: str, known: frozenset[str]) -> str:
+    """Return the word that was probably meant, or else all known words."""
+    return did_you_mean(word, known) or "known: " + ", ".join(sorted(known))
 
 
 def _check_values(desired: DesiredState, setting: Setting, resources: Resources) -> Iterator[Diagnostic]:
@@ -71,34 +86,25 @@ def _check_values(desired: DesiredState, setting: Setting, resources: Resources)
             desired, inside(setting, pointer), "resources/unsafe-value",
             f"the value of '{pointer[1:]}' {reason}", hint="give one plain value on one line",
         )  # fmt: skip
-    for prefix, values in (("", resources.values), ("/scheduler_kwargs", _kwargs(resources))):
+    own_keywords = own_keywords_of(resources.values) if resources.generic else {}
+    for prefix, values in (("", resources.values), ("/scheduler_kwargs", own_keywords)):
         for key in sorted(RESERVED & values.keys()):
             yield at_origin(
                 desired, inside(setting, f"{prefix}/{key}"), "resources/reserved",
-                f"'{key}' is set by reconciler for every job: it finds a job again by its name and its files",
+                f"reconciler sets '{key}' for every job: it finds a job again by its name and its files",
                 key=True, hint=f"remove '{key}'",
             )  # fmt: skip
 
 
-def _kwargs(resources: Resources) -> dict[str, Any]:
-    """Generic resources may carry keywords of the scheduler itself."""
-    found = resources.values.get("scheduler_kwargs") if resources.generic else None
-    return found if isinstance(found, dict) else {}
-
-
-def _check_shell(
-    desired: DesiredState, setting: Setting, resources: Resources, worker: Setting | None
-) -> Iterator[Diagnostic]:
-    known, what = (QRESOURCES_FIELDS, "QResources field") if resources.generic else ANY_KEYWORD
-    yield from _unknown(desired, setting, resources.values, known, what)
-    asked = [key for key in resources.values if key in known - KEYWORDS["shell"] - RESERVED]
-    if asked:
-        yield _shell_conflict(desired, setting, asked, worker)
-
-
 def _shell_conflict(
-    desired: DesiredState, setting: Setting, asked: list[str], worker: Setting | None
-) -> Diagnostic:
+    desired: DesiredState, setting: Setting, scheduler: Scheduler, worker: Setting | None
+) -> Iterator[Diagnostic]:
+    resources = setting.value
+    assert isinstance(resources, Resources)
+    known, _ = known_words(resources.generic)
+    wanted = [key for key in resources.values if key in known - scheduler.keywords - RESERVED]
+    if not wanted:
+        return
     related: tuple[Related, ...] = ()
     name = setting.origin.name
     if worker is not None:
@@ -106,42 +112,23 @@ def _shell_conflict(
         chosen = desired.locate(worker.origin)
         if chosen is not None:
             related = (Related(chosen, f"the shell worker '{name}' is chosen here"),)
-    return at_origin(
+    yield at_origin(
         desired,
         setting.origin,
         "resources/shell-worker",
-        f"worker '{name}' runs jobs in a plain shell, which cannot give {', '.join(sorted(asked))}",
+        f"worker '{name}' runs jobs in a plain shell, which cannot give {', '.join(sorted(wanted))}",
         related=related,
         hint="set `resources: {}` for these jobs, or give them a worker with a scheduler",
     )
 
 
-def _check_generic(
-    desired: DesiredState, scheduler: str, setting: Setting, values: dict[str, Any]
+def _keyword_problems(
+    desired: DesiredState, scheduler: Scheduler, setting: Setting, values: Mapping[str, Any], below: str = ""
 ) -> Iterator[Diagnostic]:
-    yield from _unknown(desired, setting, values, QRESOURCES_FIELDS, "QResources field")
-    for found in impossible(scheduler, values):
-        origin = setting.origin if found.key is None else inside(setting, f"/{found.key}")
-        # Of a wrong value the value is underlined, of a field that is not there for this scheduler its key.
-        at_key = found.code == "resources/unsupported-field"
-        yield at_origin(desired, origin, found.code, found.message, key=at_key, hint=found.hint or None)
-    own_words = _kwargs(Resources(values, generic=True))
-    what = f"{scheduler} keyword"
-    yield from _unknown(desired, setting, own_words, KEYWORDS[scheduler], what, "/scheduler_kwargs")
-    # To a bare name of a parallel environment the number of slots is added.
-    complete = {key: value for key, value in own_words.items() if key != "model"}
-    yield from _misfits(desired, scheduler, setting, complete, "/scheduler_kwargs")
-
-
-def _misfits(
-    desired: DesiredState, scheduler: str, setting: Setting, values: dict[str, Any], below: str = ""
-) -> Iterator[Diagnostic]:
-    known = {key: value for key, value in values.items() if key in KEYWORDS[scheduler] - RESERVED}
-    for found in misfits(scheduler, known):
-        yield at_origin(
-            desired, inside(setting, f"{below}/{found.key}"), "resources/impossible-value",
-            found.message, hint=found.hint,
-        )  # fmt: skip
+    known = {key: value for key, value in values.items() if key in scheduler.keywords - RESERVED}
+    for problem in scheduler.keyword_problems(known):
+        origin = inside(setting, f"{below}/{problem.key}")
+        yield at_origin(desired, origin, problem.code, problem.message, hint=problem.hint)
 
 
 def _unknown(
@@ -156,11 +143,6 @@ def _unknown(
         if key not in known:
             yield at_origin(
                 desired, inside(setting, f"{below}/{key}"), "resources/unknown-keyword",
-                f"'{key}' is no {what}", key=True,
+                f"'{key}' is not a {what}", key=True,
                 hint=hint_for(key, known - RESERVED),
             )  # fmt: skip
-
-
-def hint_for(word: str, known: frozenset[str]) -> str:
-    """Return the word that was meant, or else all that there are."""
-    return did_you_mean(word, known) or "known: " + ", ".join(sorted(known))

@@ -11,9 +11,10 @@ from reconciler.model.desired import DesiredState
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.retries import Retries, form_of, policy_of
 from reconciler.model.run_config import RunConfig
-from reconciler.model.schedulers import KEYWORDS, QRESOURCES_FIELDS, QRESOURCES_SUPPORTED, RESERVED
+from reconciler.model.schedulers import SCHEDULERS, Scheduler
+from reconciler.model.schedulers.base import RESERVED
 from reconciler.model.settings import Resources, Setting
-from reconciler.plan.resources import ANY_KEYWORD, at_origin, hint_for, inside
+from reconciler.plan.resources import at_origin, hint_for, inside, known_words
 
 # deciding ---------------------------------------------------------------------------------------------
 
@@ -65,12 +66,12 @@ def check_policy(desired: DesiredState, setting: Setting) -> Iterator[Diagnostic
         yield at_origin(desired, setting.origin, "retries/invalid", f"no retries: {error}", hint=hint)
         return
     for form, factors in policy.escalate.items() if policy is not None else ():
-        known, what = (QRESOURCES_FIELDS, "QResources field") if form == "qresources" else ANY_KEYWORD
+        known, what = known_words(form == "qresources")
         for key in sorted(factors.keys() - (known - RESERVED)):
             yield _unknown(desired, setting, form, key, known, what)
 
 
-def check_retries(desired: DesiredState, scheduler: str, config: RunConfig) -> Iterator[Diagnostic]:
+def check_retries(desired: DesiredState, scheduler_type: str, config: RunConfig) -> Iterator[Diagnostic]:
     """Check that what retries escalate exists for the scheduler of the worker, and can be multiplied.
 
     A plain shell gives no resources: there is nothing to escalate.
@@ -81,20 +82,23 @@ def check_retries(desired: DesiredState, scheduler: str, config: RunConfig) -> I
     if policy is None:  # of Python code, which no schema has checked
         yield from check_policy(desired, setting)
         return
-    if config.resources is None or scheduler == "shell":
+    scheduler = SCHEDULERS[scheduler_type]
+    if config.resources is None or not scheduler.is_batch:
         return
     yield from _unknown_to_scheduler(desired, scheduler, setting, config)
     yield from _not_multiplied(desired, setting, policy, config.resources)
 
 
 def _unknown_to_scheduler(
-    desired: DesiredState, scheduler: str, setting: Setting, config: RunConfig
+    desired: DesiredState, scheduler: Scheduler, setting: Setting, config: RunConfig
 ) -> Iterator[Diagnostic]:
     resources, policy = config.resources_value, config.policy
     if resources is None or policy is None:
         return
-    known = (QRESOURCES_SUPPORTED if resources.generic else KEYWORDS)[scheduler]
-    what = f"field of qresources for {scheduler}" if resources.generic else f"{scheduler} keyword"
+    if resources.generic:
+        known, what = scheduler.generic_fields, f"field of qresources for {scheduler.title}"
+    else:
+        known, what = scheduler.keywords, f"{scheduler.title} keyword"
     chosen = desired.locate(config.worker.origin) if config.worker is not None else None
     label = f"worker '{config.worker_name}' is chosen here"
     related = (Related(chosen, label),) if chosen is not None else ()
@@ -113,7 +117,7 @@ def _unknown(
 ) -> Diagnostic:
     return at_origin(
         desired, inside(setting, f"/escalate/{form}/{key}"), "retries/unknown-keyword",
-        f"'{key}' cannot be escalated: it is no {what}", key=True, related=related,
+        f"'{key}' cannot be escalated: it is not a {what}", key=True, related=related,
         hint=hint_for(key, known - RESERVED),
     )  # fmt: skip
 

@@ -66,7 +66,7 @@ def test_all_is_well(ready: Repository, reconcile: Reconcile, state_dir: Path, t
     assert titles[:-1] == [
         "this machine", "repository", "worker w1 (this machine, shell)", "worker w2 (this machine, shell)",
     ]  # fmt: skip
-    assert f"  ✔ work_dir: {tmp_path}/work/w1: not there yet, can be made in {tmp_path}" in lines
+    assert f"  ✔ work_dir: {tmp_path}/work/w1: does not exist yet, can be made in {tmp_path}" in lines
     assert re.fullmatch(r"\d+ ok, 2 skipped", titles[-1])
     assert sorted(tmp_path.rglob("*")) == before, "nothing is made"
 
@@ -94,7 +94,9 @@ def test_failure_has_its_fix_below_it(
     done = reconcile("--state-dir", str(state_dir), "doctor", "w1")
     assert done.returncode == 3
     lines = done.stdout.splitlines()
-    at = lines.index(f"  ✗ work_dir: {tmp_path}/work/x cannot be a directory: {tmp_path}/work is none")
+    at = lines.index(
+        f"  ✗ work_dir: {tmp_path}/work/x cannot be a directory: {tmp_path}/work is not a directory"
+    )
     assert lines[at + 1] == "      fix: move that file away, or change `work_dir`"
     assert "1 failed" in lines[-1]
 

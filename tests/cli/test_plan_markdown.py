@@ -27,8 +27,8 @@ from reconciler.loop import Session
 from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import Change
+from reconciler.model.schedulers.requests import UNKNOWN, ResourceRequest
 from reconciler.model.states import JobState
-from reconciler.plan.core_hours import UNKNOWN, ResourceRequest
 from reconciler.plan.cost import Cost, CostGroup
 from tests.cli.test_json import validate
 from tests.loop.worlds import Silent

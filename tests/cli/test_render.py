@@ -259,7 +259,8 @@ def test_resources_that_the_scheduler_does_not_know(world: Rendering) -> None:
     setting = msgspec.structs.replace(config.resources, value=Resources({"ntask": 1}))
     config = msgspec.structs.replace(config, resources=setting)
     assert problem(lambda: world.render("flow/empty", "hpc", config=config)) == (
-        "flow/empty cannot run on worker 'hpc' (slurm): 'ntask' is no slurm keyword / did you mean 'ntasks'?"
+        "flow/empty cannot run on worker 'hpc' (slurm): 'ntask' is not a Slurm keyword"
+        " / did you mean 'ntasks'?"
     )
 
 

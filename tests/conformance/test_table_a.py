@@ -280,13 +280,13 @@ def test_a15_the_other_flows_run(shell: Table, repository: Repository, reconcile
 def test_a16_an_unknown_scheduler_keyword(table: Table, keyword: str, hint: str) -> None:
     file = table.rule("name_filter: add", f"resources: {{nodes: 1, {keyword}: 4}}")
     assert places(table.problems()) == [("resources/unknown-keyword", f"{file}:7:27", hint)]
-    assert table.problems()[0].message == f"'{keyword}' is no slurm keyword"
+    assert table.problems()[0].message == f"'{keyword}' is not a Slurm keyword"
 
 
 def test_a16_the_flow_waits_and_others_proceed(shell: Table) -> None:
     shell.flow("", name="other")
     shell.rule("flows: [arithmetic]", "resources: {ntask: 4}")
-    assert shell.waits() == "waits: 'ntask' is no scheduler keyword"
+    assert shell.waits() == "waits: 'ntask' is not a scheduler keyword"
     assert shell.waits("other") is None
 
 

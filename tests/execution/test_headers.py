@@ -16,11 +16,12 @@ from reconciler.execution.run_files import WorkerPaths, next_attempt, submission
 from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
 from reconciler.model.records import JobRecord
 from reconciler.model.run_config import RunConfig
-from reconciler.model.schedulers import KEYWORDS, RESERVED
+from reconciler.model.schedulers import SCHEDULERS as DESCRIPTORS
+from reconciler.model.schedulers.base import RESERVED
 from reconciler.model.settings import Level, Origin, Resources, Setting
 from reconciler.model.states import JobState
 
-SCHEDULERS = sorted(KEYWORDS)
+SCHEDULERS = sorted(DESCRIPTORS)
 GENERIC = True
 
 OWN = {
@@ -138,10 +139,10 @@ def test_verbatim_lines_are_all_that_a_shell_takes() -> None:
 @pytest.mark.parametrize(
     ("scheduler", "values", "message", "hint"),
     [
-        ("slurm", {"ntask": 4}, "'ntask' is no slurm keyword", "did you mean 'ntasks'?"),
-        ("pbs", {"zz": 1}, "'zz' is no pbs keyword", "known: account"),
+        ("slurm", {"ntask": 4}, "'ntask' is not a Slurm keyword", "did you mean 'ntasks'?"),
+        ("pbs", {"zz": 1}, "'zz' is not a PBS keyword", "known: account"),
         ("shell", {"nodes": 1}, "a plain shell cannot give 'nodes'", "resources: {}"),
-        ("sge", {"job_name": "mine"}, "'job_name' is set by reconciler", "remove 'job_name'"),
+        ("sge", {"job_name": "mine"}, "reconciler sets 'job_name'", "remove 'job_name'"),
         ("slurm", {"nodes": True}, "'nodes' cannot be true", "give a text or a number"),
         ("slurm", {"requeue": "1"}, "'requeue' cannot be '1'", "give true or false"),
         ("slurm", {"account": "a\n#SBATCH --qos=b"}, "'account' has a line break", "one line"),
@@ -221,21 +222,21 @@ def test_placement_is_given_by_its_name(placement: str) -> None:
 @pytest.mark.parametrize(
     ("scheduler", "values", "message"),
     [
-        ("slurm", {"proceses": 4}, "'proceses' is no QResources field"),
-        ("slurm", {"processes": 1, "rerunnable": False}, "'rerunnable' cannot be asked for with slurm"),
-        ("shell", {"processes": 1}, "'processes' cannot be asked for with shell"),
+        ("slurm", {"proceses": 4}, "'proceses' is not a QResources field"),
+        ("slurm", {"processes": 1, "rerunnable": False}, "Slurm jobs cannot ask for 'rerunnable'"),
+        ("shell", {"processes": 1}, "shell jobs cannot ask for 'processes'"),
         ("slurm", {"processes": -1}, "'processes' is -1"),
         ("slurm", {"processes": 0}, "'processes' is 0"),
         ("pbs", {"processes": "4"}, "'processes' is '4'"),
         ("slurm", {"njobs": 3, "processes": 1}, "'njobs'"),
         ("slurm", {"queue_name": "debug"}, "qresources need `processes` or `nodes` together"),
         ("slurm", {"processes": 1, "process_placement": "SCATERED"}, "no process_placement 'SCATERED'"),
-        ("slurm", {"processes": 1, "scheduler_kwargs": {"ntask": 1}}, "'ntask' is no slurm keyword"),
-        ("slurm", {"processes": 1, "scheduler_kwargs": {"job_name": "x"}}, "'job_name' is set by reconciler"),
-        ("pbs", {"processes": 1, "gpus_per_job": 1}, "'gpus_per_job' cannot be asked for with pbs"),
-        ("sge", {"processes": 1, "gpus_per_job": 1}, "'gpus_per_job' cannot be asked for with sge"),
-        ("pbs", {"processes": 1, "qos": "high"}, "'qos' cannot be asked for with pbs"),
-        ("sge", {"processes": 1, "account": "a"}, "'account' cannot be asked for with sge"),
+        ("slurm", {"processes": 1, "scheduler_kwargs": {"ntask": 1}}, "'ntask' is not a Slurm keyword"),
+        ("slurm", {"processes": 1, "scheduler_kwargs": {"job_name": "x"}}, "reconciler sets 'job_name'"),
+        ("pbs", {"processes": 1, "gpus_per_job": 1}, "PBS jobs cannot ask for 'gpus_per_job'"),
+        ("sge", {"processes": 1, "gpus_per_job": 1}, "Grid Engine jobs cannot ask for 'gpus_per_job'"),
+        ("pbs", {"processes": 1, "qos": "high"}, "PBS jobs cannot ask for 'qos'"),
+        ("sge", {"processes": 1, "account": "a"}, "Grid Engine jobs cannot ask for 'account'"),
         ("sge", {"processes": 4}, "4 slots only in a parallel environment"),
         ("pbs", {"processes": 1, "project": "a\n#PBS -W x"}, "'project' has a line break"),
     ],
@@ -248,7 +249,9 @@ def test_what_generic_resources_cannot_ask_for(scheduler: str, values: dict[str,
 
 # never a line of somebody else ------------------------------------------------------------------------
 
-_PLAIN = {name: sorted(words - RESERVED - {"qverbatim", "rerunnable"}) for name, words in KEYWORDS.items()}
+_PLAIN = {
+    name: sorted(one.keywords - RESERVED - {"qverbatim", "rerunnable"}) for name, one in DESCRIPTORS.items()
+}
 
 
 @pytest.mark.parametrize("scheduler", ["slurm", "pbs", "sge"])

@@ -13,7 +13,6 @@ sys.setswitchinterval(1e-6)
 calls = [
     lambda: qtk.standard_state("shell", "R"),
     lambda: qtk.scheduler_io("slurm"),
-    lambda: qtk.converted("slurm", {"processes": 1}),
     lambda: qtk.scheduler_io("shell"),
 ]
 begin = threading.Barrier(len(calls))

@@ -69,7 +69,8 @@ def test_each_scheduler_takes_its_own_keywords(scheduler: str, values: dict[str,
 def test_an_unknown_keyword_has_a_hint(scheduler: str, key: str, hint: str) -> None:
     (found,) = complaints(scheduler, {key: 1})
     assert (found.code, found.hint) == ("resources/unknown-keyword", hint)
-    assert found.message == f"'{key}' is no {scheduler} keyword"
+    title = {"slurm": "Slurm", "pbs": "PBS", "sge": "Grid Engine"}[scheduler]
+    assert found.message == f"'{key}' is not a {title} keyword"
 
 
 def test_an_unlike_keyword_names_those_that_may_be_set() -> None:
@@ -176,7 +177,7 @@ class TestRevision:
         workers = {"w1": worker(scheduler_type="slurm")}
         state = desired(flow(), rules=[rule("r", {"resources": {"ntask": 1}})], workers=workers)
         found = [one for one in make_plan(state, ActualState()).diagnostics if "keyword" in one.code]
-        assert [one.message for one in found] == ["'ntask' is no slurm keyword"]
+        assert [one.message for one in found] == ["'ntask' is not a Slurm keyword"]
 
     def test_default_resources_of_a_worker(self) -> None:
         workers = {"w1": worker(resources={"nodes": 1}), "w2": worker(resources={})}

@@ -15,10 +15,12 @@ from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState, JobRecord
 from reconciler.model.run_config import RunConfig
+from reconciler.model.schedulers import SCHEDULERS
+from reconciler.model.schedulers.requests import UNKNOWN, ResourceRequest, clock_seconds
+from reconciler.model.schedulers.slurm import slurm_seconds
 from reconciler.model.settings import Resources
 from reconciler.model.states import PENDING, JobState
 from reconciler.plan.configs import FlowConfigs
-from reconciler.plan.core_hours import UNKNOWN, ResourceRequest, clock_seconds, request_of, slurm_seconds
 from reconciler.plan.cost import Cost, plan_cost
 from tests.plan.plan_support import built_job, desired, flow, record, worker
 
@@ -26,7 +28,7 @@ NEW = Reason(ReasonCode.NEW_JOB)
 
 
 def asked(scheduler: str, generic: bool = False, **values: Any) -> ResourceRequest:
-    return request_of(scheduler, Resources(values, generic))
+    return SCHEDULERS[scheduler].request_of(Resources(values, generic))
 
 
 def cores(scheduler: str, **values: Any) -> int | None:
@@ -209,7 +211,7 @@ def test_generic_resources_cost_what_qtoolkit_makes_of_them(
 
 def test_a_plain_shell_and_no_resources_are_unknown() -> None:
     assert asked("shell", ntasks=4, time=30) == UNKNOWN
-    assert request_of("slurm", None) == UNKNOWN
+    assert SCHEDULERS["slurm"].request_of(None) == UNKNOWN
 
 
 # of plans -------------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_what_fits(retries: Any, resources: dict[str, Any], scheduler: str, form
 def test_a_keyword_of_another_scheduler() -> None:
     (found,) = complaints(escalate("resources", walltime="*2"), {"time": "1:00:00"})
     assert found.code == "retries/unknown-keyword"
-    assert found.message == "'walltime' cannot be escalated: it is no slurm keyword"
+    assert found.message == "'walltime' cannot be escalated: it is not a Slurm keyword"
     assert found.related[0].label == "worker 'w1' is chosen here"
 
 
@@ -140,7 +140,7 @@ def test_a_keyword_that_nobody_knows_is_told_without_any_job(form: str) -> None:
 def test_a_field_that_this_scheduler_does_not_have() -> None:
     retries = escalate("qresources", gpus_per_job="*2")
     (found,) = complaints(retries, {"processes": 1}, scheduler="pbs", form="qresources")
-    assert "it is no field of qresources for pbs" in found.message
+    assert "it is not a field of qresources for PBS" in found.message
 
 
 def test_what_cannot_be_multiplied() -> None:
@@ -208,7 +208,7 @@ def test_every_problem_has_its_place(repository: Repository, reconcile: Reconcil
     )
     repository.commit()
     text = reconcile("plan").stderr + reconcile("plan").stdout
-    assert "'tiem' cannot be escalated: it is no slurm keyword\n  --> rules/r.yaml:9:21\n" in text
+    assert "'tiem' cannot be escalated: it is not a Slurm keyword\n  --> rules/r.yaml:9:21\n" in text
     assert "did you mean 'time'?" in text
     assert "'gres' cannot be escalated: 'gpu:a100:2' cannot be multiplied" in text
     assert "  --> rules/r.yaml:9:33\n" in text

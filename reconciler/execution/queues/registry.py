@@ -1,9 +1,19 @@
-"""Which queue a worker has."""
+"""The queue of each scheduler."""
 
 from __future__ import annotations
 
-from reconciler.errors import InputError
+from collections.abc import Callable, Mapping
+
 from reconciler.execution.queues.base import Queue
+from reconciler.execution.queues.pbs import PBSQueue
+from reconciler.execution.queues.sge import SGEQueue
+from reconciler.execution.queues.shell import ShellQueue
+from reconciler.execution.queues.slurm import SlurmQueue
+from reconciler.model.schedulers import scheduler_of
+
+_QUEUES: Mapping[str, Callable[[str | None], Queue]] = {
+    queue.scheduler.name: queue for queue in (ShellQueue, SlurmQueue, PBSQueue, SGEQueue)
+}
 
 
 def queue_of(scheduler_type: str, username: str | None = None) -> Queue:
@@ -14,21 +24,4 @@ def queue_of(scheduler_type: str, username: str | None = None) -> Queue:
     InputError
         There is no such scheduler.
     """
-    match scheduler_type:
-        case "shell":
-            from reconciler.execution.queues.shell import ShellQueue
-
-            return ShellQueue()
-        case "slurm":
-            from reconciler.execution.queues.slurm import SlurmQueue
-
-            return SlurmQueue(username)
-        case "pbs":
-            from reconciler.execution.queues.pbs import PBSQueue
-
-            return PBSQueue(username)
-        case "sge":
-            from reconciler.execution.queues.sge import SGEQueue
-
-            return SGEQueue(username)
-    raise InputError(f"there is no scheduler '{scheduler_type}'")
+    return _QUEUES[scheduler_of(scheduler_type).name](username)

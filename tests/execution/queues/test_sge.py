@@ -90,7 +90,7 @@ def jobs(sge_env: GridEngine, tmp_path: Path) -> Jobs:
 
 def test_it_is_a_queue() -> None:
     queue: Queue = QUEUE
-    assert (queue.scheduler_type, queue.id_variable, queue.lost_after) == ("sge", "$JOB_ID", 10.0)
+    assert (queue.scheduler.name, queue.id_variable, queue.lost_after) == ("sge", "$JOB_ID", 10.0)
 
 
 # a real cell --------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_held_jobs_and_jobs_in_the_error_state(jobs: Jobs) -> None:
     held = jobs.submit("exit 0\n", qverbatim="#$ -h")
     wrong = jobs.submit("exit 0\n", qverbatim="#$ -o /nonexistent/x")
     jobs.wait(held, QueueState.HELD)
-    assert eventually(lambda: f"`qstat -j {wrong}` tells why" in jobs.never(wrong))
+    assert eventually(lambda: f"`qstat -j {wrong}` shows why" in jobs.never(wrong))
     assert jobs.cancel(held, wrong) == {}
     jobs.wait(wrong, None)
 

@@ -43,7 +43,7 @@ def test_a_sound_worker(place: Place, hosts: Hosts) -> None:
     wrong = {name: check.message for name, check in found.items() if check.status is not Status.OK}
     without_accounting = {"accounting"} if place.slurm is not None else set()
     assert set(wrong) == without_accounting, wrong
-    assert found["work_dir"].message.startswith(f"{place.work_dir}: not there yet")
+    assert found["work_dir"].message.startswith(f"{place.work_dir}: does not exist yet")
     assert found["scheduler"].message == "answers"
     assert sys.version.split()[0] in found["python"].message
     assert not place.work_dir.exists()
@@ -87,7 +87,10 @@ def test_accept_new_is_a_warning(sshd: Sshd, tmp_path: Path, hosts: Hosts) -> No
 
 def test_home_of_the_host_counts(sshd: Sshd, hosts: Hosts) -> None:
     check = checks(hosts, over_ssh(sshd))["work_dir"]
-    assert check.message == f"{sshd.login.home}/doctor work: not there yet, can be made in {sshd.login.home}"
+    assert (
+        check.message
+        == f"{sshd.login.home}/doctor work: does not exist yet, can be made in {sshd.login.home}"
+    )
 
 
 def test_transfer_host_sees_the_same_files(sshd: Sshd, gateway: Sshd, hosts: Hosts) -> None:

@@ -11,10 +11,11 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from reconciler.doctor import questions, verdicts
+from reconciler.doctor import worker_checks
 from reconciler.doctor.check import Check, Status
-from reconciler.doctor.worker import WORKER, check_worker
-from reconciler.doctor.worker_under_test import WorkerUnderTest
+from reconciler.doctor.evidence import WorkerUnderTest
+from reconciler.doctor.worker import check_worker
+from reconciler.doctor.worker_checks import WORKER_CHECKS
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult, Host
 from reconciler.execution.hosts.local import LocalHost, expand
@@ -30,7 +31,7 @@ Data = Iterable[bytes] | None
 Sink = BinaryIO | None
 
 
-def patient(
+def worker(
     work_dir: Path | str, transfer: Host | None = None, on: Host | None = None, **spec: Any
 ) -> WorkerUnderTest:
     """Return a worker to examine; its Python is none, as that takes a second, unless one is given."""
@@ -64,9 +65,11 @@ def script(path: Path, text: str) -> Path:
 def test_all_is_well(tmp_path: Path) -> None:
     work_dir = tmp_path / "wörk dir's"
     work_dir.mkdir()
-    found = checks(patient(work_dir, python=None))
+    found = checks(worker(work_dir, python=None))
     assert {name: check.status for name, check in found.items() if check.status is not Status.OK} == {}
-    assert list(found) == [row.name for row in WORKER if row.name in found], "in the order of the table"
+    assert list(found) == [row.name for row in WORKER_CHECKS if row.name in found], (
+        "in the order of the table"
+    )
     assert found["work_dir"].message == f"{work_dir}: writable"
     assert "this machine; a command takes" in found["connection"].message
     assert found["clock"].status is Status.OK
@@ -75,33 +78,36 @@ def test_all_is_well(tmp_path: Path) -> None:
 
 def test_few_commands(tmp_path: Path) -> None:
     host = LocalHost()
-    check_worker(patient(tmp_path, on=host))
+    check_worker(worker(tmp_path, on=host))
     assert host.commands == 3
 
 
 def test_work_dir_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:
-    found = checks(patient(tmp_path / "a" / "b"))
-    assert found["work_dir"].message == f"{tmp_path}/a/b: not there yet, can be made in {tmp_path}"
+    found = checks(worker(tmp_path / "a" / "b"))
+    assert found["work_dir"].message == f"{tmp_path}/a/b: does not exist yet, can be made in {tmp_path}"
     assert found["free space"].status is Status.OK
     assert list(tmp_path.iterdir()) == [tmp_path / "home"]
 
 
 def test_file_in_place_of_work_dir(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    found = checks(patient(tmp_path / "file" / "work"))
+    found = checks(worker(tmp_path / "file" / "work"))
     assert found["work_dir"].status is Status.FAILED
-    assert f"{tmp_path}/file/work cannot be a directory: {tmp_path}/file is none" in found["work_dir"].message
+    assert (
+        f"{tmp_path}/file/work cannot be a directory: {tmp_path}/file is not a directory"
+        in found["work_dir"].message
+    )
     assert found["free space"].status is Status.SKIPPED
 
 
 def test_dangling_link_in_place_of_work_dir(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "gone")
-    assert checks(patient(tmp_path / "link"))["work_dir"].status is Status.FAILED
+    assert checks(worker(tmp_path / "link"))["work_dir"].status is Status.FAILED
 
 
 def test_unwritable_work_dir() -> None:
     """Nobody may make files there, root neither."""
-    check = checks(patient("/proc/self"))["work_dir"]
+    check = checks(worker("/proc/self"))["work_dir"]
     assert check.status is Status.FAILED
     assert check.message.startswith("cannot write to /proc/self: ")
     assert "permissions and quota" in check.fix
@@ -111,13 +117,13 @@ class TestPython:
     """The Python of the jobs."""
 
     def test_is_ours_by_default(self, tmp_path: Path) -> None:
-        found = checks(patient(tmp_path, python=None))
+        found = checks(worker(tmp_path, python=None))
         assert sys.executable in found["python"].message
         version = importlib.metadata.version("jobflow")
         assert found["jobflow"].message == f"{version} there, {version} here"
 
     def test_is_not_there(self, tmp_path: Path) -> None:
-        found = checks(patient(tmp_path, python=f"{tmp_path}/no python"))
+        found = checks(worker(tmp_path, python=f"{tmp_path}/no python"))
         assert found["python"].status is Status.FAILED
         assert f"{tmp_path}/no python does not run" in found["python"].message
         assert "No such file or directory" in found["python"].message
@@ -126,20 +132,20 @@ class TestPython:
 
     def test_may_come_from_pre_run_which_is_not_run(self, tmp_path: Path) -> None:
         trace = tmp_path / "trace"
-        found = checks(patient(tmp_path, python="no-such-python", pre_run=f"touch {trace}"))
+        found = checks(worker(tmp_path, python="no-such-python", pre_run=f"touch {trace}"))
         assert found["python"].status is Status.WARNING
         assert "`pre_run`, which is not run here, may provide it" in found["python"].message
         assert not trace.exists()
 
     def test_is_too_old(self, tmp_path: Path) -> None:
         old = script(tmp_path / "python", "cat >/dev/null; echo; echo doctor-says python 2.7.18")
-        found = checks(patient(tmp_path, python=str(old)))
+        found = checks(worker(tmp_path, python=str(old)))
         assert found["python"].status is Status.FAILED
-        assert "2.7.18" in found["python"].message and "from 3.9 on" in found["python"].fix
+        assert "2.7.18" in found["python"].message and "Python 3.9 or newer" in found["python"].fix
 
     def test_has_no_jobflow(self, tmp_path: Path) -> None:
         bare = script(tmp_path / "python", f'exec {sys.executable} -S -E "$@"')
-        found = checks(patient(tmp_path, python=str(bare)))
+        found = checks(worker(tmp_path, python=str(bare)))
         assert found["python"].status is Status.OK
         assert found["jobflow"].status is Status.FAILED
         assert (
@@ -151,7 +157,7 @@ class TestPython:
         (tmp_path / "lib").mkdir()
         (tmp_path / "lib" / "jobflow.py").write_text("print('noise')\nimport no_such_package\n")
         broken = script(tmp_path / "python", f'PYTHONPATH={tmp_path}/lib exec {sys.executable} "$@"')
-        check = checks(patient(tmp_path, python=str(broken)))["jobflow"]
+        check = checks(worker(tmp_path, python=str(broken)))["jobflow"]
         assert check.status is Status.FAILED
         assert "No module named 'no_such_package'" in check.message
 
@@ -160,14 +166,14 @@ class TestPython:
     ) -> None:
         (tmp_path / "jobflow.py").write_text("raise ImportError('the wrong one')\n")
         monkeypatch.chdir(tmp_path)
-        assert checks(patient(tmp_path / "work", python=None))["jobflow"].status is Status.OK
+        assert checks(worker(tmp_path / "work", python=None))["jobflow"].status is Status.OK
 
     @pytest.mark.parametrize(
         ("there", "status"), [("0.4.9", Status.OK), ("0.5.0", Status.WARNING), ("1.4.0", Status.WARNING)]
     )
     def test_skew(self, tmp_path: Path, there: str, status: Status) -> None:
         answer = CommandResult(0, f"\ndoctor-says python 3.12.1\n\ndoctor-says jobflow {there}\n", "")
-        found = verdicts.jobflow(patient(tmp_path), answer, "0.4.0")
+        found = worker_checks.jobflow(worker(tmp_path), answer, "0.4.0")
         assert (found.status, "0.4.0 here" in found.message, there in found.message) == (status, True, True)
 
 
@@ -184,14 +190,14 @@ class TestScheduler:
     def test_pbs_is_not_installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tools = tmp_path / "bin"
         tools.mkdir()
-        for name in (*questions.TOOLS, "bash", "dirname", "df", "head"):
+        for name in (*worker_checks.TOOLS, "bash", "dirname", "df", "head"):
             if (real := Path("/bin") / name).exists():
                 (tools / name).symlink_to(real)
         monkeypatch.setenv("PATH", str(tools))
-        found = checks(patient(tmp_path, scheduler_type="pbs"))
+        found = checks(worker(tmp_path, scheduler_type="pbs"))
         assert found["scheduler commands"].status is Status.FAILED
         assert found["scheduler commands"].message == "not found: qsub, qstat, qdel"
-        assert "put those of pbs on the PATH" in found["scheduler commands"].fix
+        assert "put those of PBS on the PATH" in found["scheduler commands"].fix
         assert found["scheduler"].status is Status.FAILED
 
     def test_controller_is_down(self, tmp_path: Path, bin_dir: Path) -> None:
@@ -202,7 +208,7 @@ class TestScheduler:
         )
         script(bin_dir / "squeue", down)
         script(bin_dir / "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
-        found = checks(patient(tmp_path, scheduler_type="slurm"))
+        found = checks(worker(tmp_path, scheduler_type="slurm"))
         assert found["scheduler commands"].status is Status.OK
         assert found["scheduler"].status is Status.FAILED
         assert "Unable to contact slurm controller" in found["scheduler"].message
@@ -211,16 +217,16 @@ class TestScheduler:
         assert "Slurm accounting storage is disabled" in found["accounting"].message
 
     def test_a_command_that_hangs_costs_only_its_own_answer(self, tmp_path: Path, bin_dir: Path) -> None:
-        script(bin_dir / "sacct", "sleep 60")
-        found = checks(patient(tmp_path, scheduler_type="slurm", timeout_execute=2))
-        assert found["accounting"].status is Status.FAILED
-        assert found["accounting"].message == "no end: localhost did not answer within 2 s"
-        assert found["scheduler"].status is Status.SKIPPED
+        script(bin_dir / "squeue", '[ "$1" = --version ] || sleep 60')
+        found = checks(worker(tmp_path, scheduler_type="slurm", timeout_execute=2))
+        assert found["scheduler"].status is Status.FAILED
+        assert found["scheduler"].message == "it does not end: localhost did not answer within 2 s"
+        assert found["accounting"].status is Status.SKIPPED
         assert found["work_dir"].status is Status.OK
         assert found["scheduler commands"].status is Status.OK
 
     def test_missing_tool(self, tmp_path: Path) -> None:
-        found = verdicts.tools(patient(tmp_path), CommandResult(0, "tar\nps\n", ""))
+        found = worker_checks.tools(worker(tmp_path), CommandResult(0, "tar\nps\n", ""))
         assert (found.status, found.message) == (Status.FAILED, "not found: tar, ps")
 
 
@@ -229,12 +235,12 @@ class TestDefaultResources:
 
     def test_shown(self, tmp_path: Path) -> None:
         spec = {"scheduler_type": "slurm", "resources": {"partition": "debug", "time": "1:00:00"}}
-        row = next(row for row in WORKER if row.name == "default resources")
-        found = row.look(patient(tmp_path, **spec), None)  # type: ignore[arg-type]
+        row = next(row for row in WORKER_CHECKS if row.name == "default resources")
+        found = row.find(worker(tmp_path, **spec), None)  # type: ignore[arg-type]
         assert found.message == "--partition=debug; --time=1:00:00"
 
     def test_wrong(self, tmp_path: Path) -> None:
-        check = checks(patient(tmp_path, resources={"partition": "debug"}))["default resources"]
+        check = checks(worker(tmp_path, resources={"partition": "debug"}))["default resources"]
         assert (check.status, check.by_user) == (Status.FAILED, True)
         assert "a plain shell cannot give 'partition'" in check.message
         assert "`resources: {}`" in check.fix
@@ -260,7 +266,7 @@ class Unreachable(LocalHost):
 
 def test_without_a_connection_the_rest_is_skipped() -> None:
     host = Unreachable()
-    found = checks(patient("~/work", on=host, type="remote", host_key_policy=HostKeyPolicy.ACCEPT_NEW))
+    found = checks(worker("~/work", on=host, type="remote", host_key_policy=HostKeyPolicy.ACCEPT_NEW))
     assert (found["connection"].status, found["connection"].fix) == (Status.FAILED, "check `port`")
     rest = [check for check in found.values() if check.name not in ("connection", "default resources")]
     assert {(check.status, check.message) for check in rest} == {(Status.SKIPPED, "there is no connection")}
@@ -271,7 +277,7 @@ class TestHostKey:
     """How keys of unknown hosts are treated, on the whole way to a worker."""
 
     def look(self, **spec: Any) -> Check | None:
-        return checks(patient("~/work", type="remote", host="far.example.org", **spec)).get("host key")
+        return checks(worker("~/work", type="remote", host="far.example.org", **spec)).get("host key")
 
     def test_strict(self) -> None:
         check = self.look()
@@ -323,7 +329,7 @@ class TestTransfer:
 
     def examine(self, here: Path, there: Path) -> Check:
         return checks(
-            patient("~/work", Moved(there), Moved(here), type="remote", host_key_policy=HostKeyPolicy.STRICT)
+            worker("~/work", Moved(there), Moved(here), type="remote", host_key_policy=HostKeyPolicy.STRICT)
         )["transfer"]
 
     def test_shared(self, homes: tuple[Path, Path]) -> None:
@@ -334,12 +340,12 @@ class TestTransfer:
     def test_not_shared(self, homes: tuple[Path, Path]) -> None:
         check = self.examine(*homes)
         assert check.status is Status.FAILED
-        assert check.message == "a file in work_dir is not seen by transfer.example.org"
+        assert check.message == "transfer.example.org does not see a file in work_dir"
         assert "drop `transfer`" in check.fix
         assert [list((home / "work").iterdir()) for home in homes] == [[], []]
 
     def test_unreachable(self, homes: tuple[Path, Path]) -> None:
-        examined = patient("~/work", Unreachable(), Moved(homes[0]), type="remote")
+        examined = worker("~/work", Unreachable(), Moved(homes[0]), type="remote")
         check = checks(examined)["transfer"]
         assert (check.status, check.fix) == (Status.FAILED, "check `port`")
         assert list((homes[0] / "work").iterdir()) == []
@@ -373,15 +379,15 @@ class Clock(LocalHost):
     ],
 )
 def test_clock(tmp_path: Path, seconds: int, status: Status, text: str) -> None:
-    check = checks(patient(tmp_path, on=Clock(seconds)))["clock"]
+    check = checks(worker(tmp_path, on=Clock(seconds)))["clock"]
     assert check.status is status
     assert check.message.endswith(text)
 
 
 def test_clocks_that_agree(tmp_path: Path) -> None:
     """A machine that stops for a second between two looks sees one."""
-    examined = patient(tmp_path, on=Clock(0))
-    assert eventually(lambda: checks(examined)["clock"].message == "like here")
+    examined = worker(tmp_path, on=Clock(0))
+    assert eventually(lambda: checks(examined)["clock"].message == "in sync")
 
 
 class TestLogin:
@@ -392,25 +398,27 @@ class TestLogin:
         def run(profile: str) -> CommandResult:
             (tmp_path / "home" / ".bash_profile").write_text(profile)
             monkeypatch.setenv("HOME", str(tmp_path / "home"))
-            return LocalHost().run(questions.login(patient(tmp_path)), 20)
+            return LocalHost().run(worker_checks.login_script(worker(tmp_path)), 20)
 
         return run
 
     def test_banner(self, tmp_path: Path, run: Callable[[str], CommandResult]) -> None:
-        found = verdicts.login(patient(tmp_path), run("echo 'Welcome to the cluster!'; echo more\n"))
+        found = worker_checks.login(worker(tmp_path), run("echo 'Welcome to the cluster!'; echo more\n"))
         assert found.status is Status.OK
         assert "print `Welcome to the cluster!`: harmless" in found.message
 
     def test_silent(self, tmp_path: Path, run: Callable[[str], CommandResult]) -> None:
-        assert verdicts.login(patient(tmp_path), run("")).message.startswith("login files are silent; ")
+        assert worker_checks.login(worker(tmp_path), run("")).message.startswith("login files are silent; ")
 
     def test_slow(self, tmp_path: Path) -> None:
-        found = verdicts.login(patient(tmp_path), CommandResult(0, "", "\n3.512\n"))
+        found = worker_checks.login(worker(tmp_path), CommandResult(0, "", "\n3.512\n"))
         assert found.status is Status.WARNING
         assert found.message.startswith("login files take 3.5 s")
 
     def test_comma_of_another_language(self, tmp_path: Path) -> None:
-        assert verdicts.login(patient(tmp_path), CommandResult(0, "", "0,004\n")).message.endswith("; 4 ms")
+        assert worker_checks.login(worker(tmp_path), CommandResult(0, "", "0,004\n")).message.endswith(
+            "; 4 ms"
+        )
 
 
 @pytest.mark.parametrize(
@@ -423,14 +431,17 @@ class TestLogin:
     ],
 )
 def test_free_space(tmp_path: Path, line: str, status: Status) -> None:
-    assert verdicts.space(patient(tmp_path), CommandResult(0, f"{line}\n", "")).status is status
+    assert worker_checks.space(worker(tmp_path), CommandResult(0, f"{line}\n", "")).status is status
 
 
 def test_old_bash_is_a_warning(tmp_path: Path) -> None:
     assert (
-        verdicts.bash(patient(tmp_path), CommandResult(0, "3.2.57(1)-release\n", "")).status is Status.WARNING
+        worker_checks.bash(worker(tmp_path), CommandResult(0, "3.2.57(1)-release\n", "")).status
+        is Status.WARNING
     )
 
 
-def test_every_row_that_needs_a_section_has_one() -> None:
-    assert {row.section for row in WORKER if row.section} == set(questions.SECTIONS)
+def test_every_section_has_one_script() -> None:
+    needed = {check.section for check in WORKER_CHECKS if check.section}
+    scripts = [check.section for check in WORKER_CHECKS if check.script is not None]
+    assert len(scripts) == len(set(scripts)) and set(scripts) == needed

@@ -12,7 +12,7 @@ import reconciler.actual.state_dir as state_dir_module
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
 from reconciler.doctor.check import Check, Status, first_line, space_finding, space_text
-from reconciler.doctor.machine import MACHINE, Here, check_machine
+from reconciler.doctor.machine import STATE_DIR_CHECKS, Here, check_machine
 
 
 def checks(state_dir: Path | None, problem: str = "") -> dict[str, Check]:
@@ -25,9 +25,13 @@ def listing(directory: Path) -> list[tuple[str, int]]:
 
 def test_nothing_is_there_yet_and_nothing_is_made(tmp_path: Path) -> None:
     found = checks(tmp_path / "deep" / "state")
-    assert [check.name for check in found.values()] == [name for name, _ in MACHINE]
+    assert [check.name for check in found.values()] == [
+        "python",
+        "git",
+        *(name for name, _ in STATE_DIR_CHECKS),
+    ]
     assert {check.status for check in found.values()} == {Status.OK, Status.SKIPPED}
-    assert "not there yet" in found["state directory"].message
+    assert "does not exist yet" in found["state directory"].message
     assert found["store"].message == "no state yet"
     assert found["lease"].message == "free"
     assert list(tmp_path.iterdir()) == [tmp_path / "home"]
@@ -38,7 +42,7 @@ def test_unknown_state_directory_is_no_failure_of_its_own() -> None:
     assert found["python"].status is Status.OK
     skipped = [check for check in found.values() if check.status is Status.SKIPPED]
     assert {check.message for check in skipped} == {
-        "it is not known where the state is: there is no repository"
+        "the state directory is not known: there is no repository"
     }
     assert "store" in {check.name for check in skipped}
 
@@ -49,7 +53,7 @@ def test_a_good_state_is_left_as_it_is(state_dir: Path) -> None:
     before = (state_dir / "lmdb" / "data.mdb").read_bytes()
     found = checks(state_dir)
     assert {check.status for check in found.values()} == {Status.OK}
-    assert "opens, schema 2; nothing was applied yet" in found["store"].message
+    assert "opens, schema 2; no revision was applied yet" in found["store"].message
     assert (state_dir / "lmdb" / "data.mdb").read_bytes() == before
     assert [path.name for path in state_dir.iterdir()] == ["lmdb"], "no probe file stays"
 
@@ -94,7 +98,7 @@ def test_damaged_store(state_dir: Path) -> None:
 def test_git_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     check = checks(tmp_path / "state")["git"]
-    assert (check.status, check.fix) == (Status.FAILED, "install git, and see that it is on the PATH")
+    assert (check.status, check.fix) == (Status.FAILED, "install git, and put it on the PATH")
 
 
 def test_git_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
