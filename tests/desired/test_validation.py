@@ -111,9 +111,9 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
         "Flow", JOB + "    config: {resolve_references: bth}", "schema/enum", 8, 36,
         "true, false, both", "'both'",
     ),
-    "max_jobs 0": ("Worker", WORKER + "max_jobs: 0", "schema/minimum", 8, 13, "at least 1", "Leave it out"),
+    "max_jobs 0": ("Worker", WORKER + "max_jobs: 0", "schema/minimum", 8, 13, "at least 1", "Omit it"),
     "max_prune": ("Project", "max_prune: 30", "schema/maximum", 5, 14, "at most 1", "share"),
-    "build_timeout": ("Project", "build_timeout: 0", "schema/minimum", 5, 18, "above 0", "Seconds"),
+    "build_timeout": ("Project", "build_timeout: 0", "schema/minimum", 5, 18, "above 0", "in seconds"),
     "work_dir": (
         "Worker", "type: local\nscheduler_type: shell\nwork_dir: work", "schema/pattern", 7, 13,
         "absolute path", None,
@@ -124,14 +124,14 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
     "function without a module": (
         "Flow", "jobs:\n  - id: a\n    function: f", "schema/pattern", 7, 17, "at least a module", None
     ),
-    "path out of the repository": ("Flow", "file: a/../../x.json", "schema/pattern", 5, 9, "no '..'", None),
+    "path out of the repository": ("Flow", "file: a/../../x.json", "schema/pattern", 5, 9, "without a leading '/', '..'", None),
     "absolute path": ("Project", "python_path: [/opt/lib]", "schema/pattern", 5, 17, "relative", None),
-    "shell in a module": ("ExecConfig", "modules: ['a; rm']", "schema/pattern", 5, 13, "a shell would", None),
+    "shell in a module": ("ExecConfig", "modules: ['a; rm']", "schema/pattern", 5, 13, "characters that a shell interprets", None),
     "line break behind a module": (
-        "ExecConfig", 'modules: ["a\\n"]', "schema/pattern", 5, 13, "a shell would", None
+        "ExecConfig", 'modules: ["a\\n"]', "schema/pattern", 5, 13, "characters that a shell interprets", None
     ),
     "name of a variable": (
-        "ExecConfig", "export: {A-B: x}", "schema/pattern", 5, 12, "digits and '_' only", None
+        "ExecConfig", "export: {A-B: x}", "schema/pattern", 5, 12, "only letters, digits and '_'", None
     ),
     "empty name_filter": (
         "OverrideRule", "name_filter: ''\nset: {priority: 1}", "schema/empty", 5, 16,
