@@ -51,6 +51,10 @@ class TransientError(WorldError):
     """The operation may work later; nothing has changed."""
 
 
+class BugError(TransientError):
+    """An unexpected error, already logged with its traceback. Trying again may work."""
+
+
 class LostError(WorldError):
     """git does not have an object, or no longer has it: trying again does not help."""
 

@@ -1,7 +1,7 @@
-"""The loop: source, desired state, builds, plan, apply, advance. Reads top to bottom.
+"""The loop: read the source, build, plan, apply, advance the jobs. Reads top to bottom.
 
-``reconcile_once`` is one pass; ``wait_until_idle`` repeats its last step until nothing moves any more.
-Together with the command line the only place that reads the clock.
+:func:`reconcile_once` is one pass; :func:`wait_until_idle` repeats its last step until no job can run.
+Together with the command line this is the only place that reads the clock.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from reconciler.build.builder import (
     previous_previews,
 )
 from reconciler.desired.source.git import Source
-from reconciler.desired.source.history import Authors, Causes, CommitInfo, History
+from reconciler.desired.source.history import Authors, Causes, History
 from reconciler.desired.state import Loaded, flows_in_build_order, load_desired, parsed_blob
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, RefusedError
@@ -58,27 +58,39 @@ from reconciler.plan.planner import make_plan
 
 
 class Reporter(Protocol):
-    """Is told what happens; the command line shows it."""
+    """Shows what happens; the command line and the daemon each have one."""
 
     def say(self, line: str) -> None:
-        """Take a line of narration."""
+        """Show a line of narration."""
         ...
 
     def planned(self, plan: Plan) -> None:
-        """Take the plan that is about to be applied."""
+        """Show the plan that is about to be applied."""
         ...
 
     def progress(self, done: int, total: int, running: int) -> None:
-        """Take how far the jobs are."""
+        """Show how many jobs are done and how many are running."""
         ...
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """A plan that was applied.
+
+    ``overtaken``: jobs changed between planning and applying, so that another plan may find more to do, such
+    as the children of a replaced job. ``change_counter`` is that of the store right after applying.
+    """
+
+    plan: Plan
+    overtaken: bool
+    change_counter: int
 
 
 class Session:
     """One revision of one source, and the store that it is compared with.
 
-    ``hosts`` are the connections of the workers, opened when first used; they may outlive the session.
-    ``spare`` is a build process in reserve. ``overtaken`` tells, after a reconcile, that jobs have moved
-    between its plan and its write: then another plan may find more, like children of a replaced job.
+    ``hosts`` are the connections to the workers, opened when first used; they may outlive the session.
+    ``spare`` is a build process that was started in advance. ``parsed_files`` counts the files that were not
+    in the store's cache.
     """
 
     def __init__(
@@ -94,15 +106,13 @@ class Session:
         self.hosts = hosts or Hosts()
         self.revision = revision or source.revision()
         self.parsed_files = 0
-        self.overtaken = False
-        self._planned_at = self._applied_at = -1
         self._builder: FlowBuilder | None = None
         self._spare = spare
 
     # desired state and plan ---------------------------------------------------------------------------
 
     def load(self) -> Loaded:
-        """Read the desired state; every blob is parsed once, ever."""
+        """Read the desired state. A blob is parsed only once, however often it is read."""
         with self.store.read() as view:
             good = view.good_manifests()
         loaded = load_desired(self.source, self.revision, StoreCache(self.store), good)
@@ -110,18 +120,18 @@ class Session:
         return loaded
 
     def plan(self, loaded: Loaded, *, allow_prune: bool = False) -> Plan:
-        """Compare with the store; imports no user code, so flows that are new are planned as a whole."""
+        """Compare with the store. Runs no user code, so the jobs of new flows are not all known."""
         return make_plan(loaded.state, self.actual(loaded.state), allow_prune=allow_prune)
 
     def actual(self, desired: DesiredState, built: dict[str, BuiltFlow] | None = None) -> ActualState:
-        """Return the store as the planner sees it; ``built`` are the known builds, if read before."""
+        """Return the actual state for the planner; ``built`` are the known builds, if already read."""
         with self.store.read() as view:
             built = known_builds(view, desired) if built is None else built
             flows = {flow.name: flow for flow in view.flows()}
             jobs = {name: view.jobs_of(name) for name in flows}
             previous = previous_previews(view, flows, built)
             config = view.config()
-            self._planned_at = view.change_counter()
+            change_counter = view.change_counter()
         last, now = config.commit if config is not None else "", self.revision.commit
         return ActualState(
             base=config.revision if config is not None else None,
@@ -130,45 +140,54 @@ class Session:
             built=built,
             previous=previous,
             rewritten=bool(last) and last != now and not self.source.follows(now, last),
+            change_counter=change_counter,
         )
 
     # reconciling --------------------------------------------------------------------------------------
 
-    def reconcile(self, watcher: Reporter, *, allow_prune: bool = False) -> Plan:
-        """Build what is new, plan, show the plan, and apply it. The caller holds the lease.
+    def reconcile(self, reporter: Reporter, *, allow_prune: bool = False) -> Applied:
+        """Build new flows, plan, show the plan, and apply it. The caller holds the lease.
 
         Raises
         ------
         RefusedError
-            A guard forbids the plan; nothing was changed.
+            A guard refuses the plan; nothing was changed.
         """
         loaded = self.load()
         if loaded.state.project_known:
             self.store.check_lineage(loaded.state.project_name, self.source.root_commit())
-        built, failures = self._build_missing(loaded.state, watcher)
+        built, failures = self._build_missing(loaded.state, reporter)
         actual = self.actual(loaded.state, built)
         plan = _without_unbuilt(make_plan(loaded.state, actual, allow_prune=allow_prune), failures)
-        watcher.planned(plan)
+        reporter.planned(plan)
         if plan.refusals:
             raise RefusedError(
                 "refused: " + "; ".join(plan.refusals),
-                hint="look at `reconcile plan`; if this is meant, add --allow-prune",
+                hint="review `reconcile plan`; to apply it all the same, add --allow-prune",
             )
         plan = self._attributed(plan, loaded.state)
         now = time.time()
         commit = History(self.source).info(self.revision.commit)
-        self.store.write(lambda writer: self._apply(writer, loaded, actual.built, plan, commit, now))
+
+        def apply(writer: Writer) -> bool:
+            overtaken = writer.change_counter() != actual.change_counter
+            PlanApplication(writer, plan, loaded.state.project_name, actual.built, now).carry_out()
+            writer.put_config(applied_config(writer, loaded.state, plan))
+            remember_good(writer, loaded.good)
+            note_revision(writer, self.revision, commit, plan, now)
+            return overtaken
+
+        overtaken = self.store.write(apply)
         with self.store.read() as view:
-            self._applied_at = view.change_counter()
-        return plan
+            return Applied(plan, overtaken, view.change_counter())
 
     def authors(self) -> Authors:
-        """Return who answers which commit set a value."""
+        """Return the look-up of the commit that set a value."""
         cache = StoreCache(self.store)
         return Authors(self.source, lambda blob: parsed_blob(self.source, cache, blob))
 
     def _attributed(self, plan: Plan, desired: DesiredState) -> Plan:
-        """Write down who made each change to jobs that exist."""
+        """Add the author to each change of an existing job."""
         if not any(map(has_cause, plan.actions)):
             return plan
         with self.store.read() as view:
@@ -178,9 +197,9 @@ class Session:
         return attributed(plan, Causes(self.authors(), desired, base, files))
 
     def _build_missing(
-        self, desired: DesiredState, watcher: Reporter
+        self, desired: DesiredState, reporter: Reporter
     ) -> tuple[dict[str, BuiltFlow], list[Diagnostic]]:
-        """Build flows in the order of their references; one that fails blocks itself and what needs it."""
+        """Build flows in the order of their references. A failure blocks the flow and those that need it."""
         failures: list[Diagnostic] = []
         with self.store.read() as view:
             built = known_builds(view, desired)
@@ -190,7 +209,7 @@ class Session:
                 externals = external_jobs(flow, built)
                 if flow.name in built or externals is None:
                     continue
-                watcher.say(f"building {flow.name}")
+                reporter.say(f"building {flow.name}")
                 try:
                     built[flow.name] = fresh = builder.build(flow, externals)
                 except BuildFailedError as error:
@@ -202,25 +221,9 @@ class Session:
         return built, failures
 
     def interrupt(self) -> None:
-        """Kill the build process, if there is one; for another thread, of a program that ends now."""
+        """Kill the build process, if any. For another thread, when the program is about to end."""
         if self._builder is not None:
             self._builder.kill()
-
-    def _apply(
-        self,
-        writer: Writer,
-        loaded: Loaded,
-        built: Mapping[str, BuiltFlow],
-        plan: Plan,
-        commit: CommitInfo | None,
-        now: float,
-    ) -> None:
-        desired = loaded.state
-        self.overtaken = writer.change_counter() != self._planned_at
-        PlanApplication(writer, plan, desired.project_name, built, now).carry_out()
-        writer.put_config(applied_config(writer, desired, plan))
-        remember_good(writer, loaded.good)
-        note_revision(writer, self.revision, commit, plan, now)
 
     # executing ----------------------------------------------------------------------------------------
 
@@ -229,7 +232,7 @@ class Session:
         with self.store.read() as view:
             config = view.config()
         if config is None:
-            raise InputError("nothing was applied yet", hint="run `reconcile --once`")
+            raise InputError("no revision has been applied yet", hint="run `reconcile --once`")
         outputs = open_outputs(self.store, config)
         accesses = Accesses(config.workers, repository_of(self.source), self.hosts, RemoteCaches())
         return Executor(
@@ -239,25 +242,27 @@ class Session:
 
     # the outcome --------------------------------------------------------------------------------------
 
-    def record_outcome(self, plan: Plan | None) -> Outcome:
-        """Write down how things stand, so that the next reconcile may find that nothing has changed.
+    def record_outcome(self, applied: Applied | None) -> Outcome:
+        """Record the outcome, so that the next reconcile can tell that nothing has changed.
 
-        A warning may stop to be true when jobs move on: then the next one plans again.
+        A warning can become obsolete when jobs change state, so then the next reconcile plans again.
         """
         with self.store.read() as view:
-            if plan is not None:
-                warnings, clean = plan.diagnostics, not (plan.has_errors or plan.refusals)
+            change_counter = -1
+            if applied is not None:
+                warnings, change_counter = applied.plan.diagnostics, applied.change_counter
+                clean = not (applied.plan.has_errors or applied.plan.refusals)
             else:
                 old = view.outcome()
                 warnings, clean = (tuple(old.warnings), True) if old is not None else ((), True)
-            clean = clean and (not warnings or view.change_counter() == self._applied_at)
+            clean = clean and (not warnings or view.change_counter() == change_counter)
             outcome = summarise(view, reconcile_key(self.revision), str(self.revision), warnings, clean=clean)
         self.store.write(lambda writer: writer.put_outcome(outcome))
         return outcome
 
 
 class StoreCache:
-    """Parsed blobs, kept in the store. The key holds what else the result depends on."""
+    """The parsed blobs in the store. Keys include everything else that the result of parsing depends on."""
 
     def __init__(self, store: Store) -> None:
         from reconciler.desired.schemas import reader_version
@@ -266,12 +271,12 @@ class StoreCache:
         self.suffix = f":{__version__}:{reader_version()}"
 
     def get(self, blob: str) -> ParsedFile | None:
-        """Return what the blob was parsed to, if known."""
+        """Return the parsed blob, if the store has it."""
         with self.store.read() as view:
             return view.parsed(blob + self.suffix)
 
     def put(self, parsed: Mapping[str, ParsedFile]) -> None:
-        """Remember parsed blobs, all in one transaction; a store that is only read remembers nothing."""
+        """Store parsed blobs in one transaction, unless the store is read-only."""
 
         def write(writer: Writer) -> None:
             for blob, content in parsed.items():
@@ -282,7 +287,7 @@ class StoreCache:
 
 
 class Pass(msgspec.Struct, frozen=True):
-    """What one reconcile did. ``plan`` is None when the revision had not changed since the last one."""
+    """What one reconcile did. ``plan`` is None if nothing had changed since the last one."""
 
     outcome: Outcome
     plan: Plan | None
@@ -291,21 +296,21 @@ class Pass(msgspec.Struct, frozen=True):
 
 def reconcile_once(
     session: Session,
-    watcher: Reporter,
+    reporter: Reporter,
     *,
     allow_prune: bool = False,
     wait: float | None = None,
     check: Callable[[], None] | None = None,
 ) -> Pass:
-    """Make one pass: plan, apply, and advance everything that can advance now.
+    """Make one pass: plan, apply, and advance every job that can advance now.
 
-    With ``wait`` (seconds; ``inf`` for ever) go on until nothing is running. ``check`` is called while the
-    lease is held and nothing was written yet; what it raises ends the pass.
+    With ``wait`` (seconds; ``inf`` for no limit), continue until no job runs or can run. ``check`` is called
+    under the lease, before anything is written; an error that it raises ends the pass.
 
     Raises
     ------
     RefusedError
-        A guard forbids the plan, or another process is at work on this state.
+        A guard refuses the plan, or another process holds the lease.
     """
     outcome = unchanged_outcome(session.store, session.revision, time.time())
     if check is None and outcome is not None and is_settled(outcome, wait=wait is not None):
@@ -314,27 +319,27 @@ def reconcile_once(
         lease.acquire(time.time())
         if check is not None:
             check()
-        plan = session.reconcile(watcher, allow_prune=allow_prune) if outcome is None else None
+        applied = session.reconcile(reporter, allow_prune=allow_prune) if outcome is None else None
         executor = session.executor()
         while executor.advance(time.time()):
             pass
         if wait is None:
-            _tell_news(executor, watcher)
-        settled = wait is None or wait_until_idle(session.store, executor, time.monotonic() + wait, watcher)
+            _tell_news(executor, reporter)
+        settled = wait is None or wait_until_idle(session.store, executor, time.monotonic() + wait, reporter)
         executor.tidy_up()
         compact(session.store, time.time())
-        return Pass(session.record_outcome(plan), plan, timed_out=not settled)
+        plan = applied.plan if applied is not None else None
+        return Pass(session.record_outcome(applied), plan, timed_out=not settled)
 
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.05
 _PROGRESS_INTERVAL = 0.2
 
 
-def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: Reporter) -> bool:
-    """Advance until no job runs, could run or waits for a retry; False if the deadline came first.
+def wait_until_idle(store: Store, executor: Executor, deadline: float, reporter: Reporter) -> bool:
+    """Advance until no job runs, can run or waits for a retry; return False if the deadline comes first.
 
-    ``deadline`` is of the monotonic clock.
-    The pause between two looks grows while nothing happens and is short again after something did.
+    ``deadline`` is a time of the monotonic clock. The pause between two passes grows while nothing changes.
     """
     pause, shown, told = _SHORTEST_PAUSE, 0.0, set[str]()
     while True:
@@ -342,9 +347,9 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: 
         idle = _is_idle(store)
         if idle or now - shown >= _PROGRESS_INTERVAL:
             shown = now
-            watcher.progress(*_count(store))
-            told |= _tell_news(executor, watcher, told)
-            told |= _tell_retries(store, watcher, told, time.time())
+            reporter.progress(*_count(store))
+            told |= _tell_news(executor, reporter, told)
+            told |= _tell_retries(store, reporter, told, time.time())
         if idle:
             return True
         if now > deadline:
@@ -356,24 +361,24 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, watcher: 
             pause = min(_LONGEST_PAUSE, pause * 1.5)
 
 
-def _tell_news(executor: Executor, watcher: Reporter, told: Collection[str] = ()) -> set[str]:
-    """Say once why a worker cannot be used, its jobs wait until it can; and what else is odd about one."""
+def _tell_news(executor: Executor, reporter: Reporter, told: Collection[str] = ()) -> set[str]:
+    """Show warnings, and each outage once; return the outages."""
     for warning in executor.warnings():
-        watcher.say(warning)
+        reporter.say(warning)
     outages = {f"worker {name}: {reason}" for name, reason in executor.outages().items()}
     for line in sorted(outages.difference(told)):
-        watcher.say(f"{line}; it is tried again, its jobs stay as they are")
+        reporter.say(f"{line}; its jobs keep their state until it answers again")
     return outages
 
 
-def _tell_retries(store: Store, watcher: Reporter, told: Collection[str], now: float) -> set[str]:
-    """Say once of every attempt that died when the next one is made."""
+def _tell_retries(store: Store, reporter: Reporter, told: Collection[str], now: float) -> set[str]:
+    """Show once for each failed attempt when its retry is due; return the attempts."""
     with store.read() as view:
         waiting = {f"{job.id}.{job.attempt}": job for job in view.waiting_for_retry()}
     for attempt, job in waiting.items():
         if attempt not in told and job.retry_at is not None:
             seconds = max(0.0, job.retry_at - now)
-            watcher.say(f"{job.path} failed ({job.cause}); it is tried again in {seconds:.0f} s")
+            reporter.say(f"{job.path} failed ({job.cause}); it is retried in {seconds:.0f} s")
     return set(waiting)
 
 
@@ -392,17 +397,17 @@ def _count(store: Store) -> tuple[int, int, int]:
 
 
 def repository_of(source: Source) -> Repository:
-    """Return what workers need of a source."""
+    """Return the code and files that workers need."""
     return Repository(source.code, source.blobs)
 
 
 def worker_runner(name: str, store: Store, outputs: Outputs, accesses: Accesses) -> WorkerRunner:
-    """Return the lane of one worker; its host is opened when it is first used."""
+    """Return the runner of one worker; it connects to its host on first use."""
     return WorkerRunner(store, outputs, name, lambda: accesses(name))
 
 
 def open_outputs(store: Store, config: AppliedConfig) -> Outputs:
-    """Return where job outputs are kept: in the store itself, or where ``spec.jobstore`` says."""
+    """Return the place of job outputs: the store itself, or the JobStore in ``spec.jobstore``."""
     if config.jobstore is None:
         return EmbeddedOutputs(store)
     from reconciler.jobs.jobstore import ForeignOutputs
@@ -411,7 +416,7 @@ def open_outputs(store: Store, config: AppliedConfig) -> Outputs:
 
 
 def _without_unbuilt(plan: Plan, failures: Sequence[Diagnostic]) -> Plan:
-    """Turn flows that could not be built into flows that wait, so that the others proceed."""
+    """Make flows that could not be built wait, so that the others proceed."""
     actions = tuple(
         Action(
             type=ActionType.KEEP,

@@ -321,8 +321,9 @@ class ActualState(msgspec.Struct, kw_only=True):
     ``base`` is the revision that was applied last. ``built`` has, by flow name, the built form of each
     desired flow that has been built with exactly these inputs; a flow that is missing must be built first.
     For such a flow ``previous`` has the digests of its jobs as their manifest was when it was applied last.
-    ``unseen`` are flows that ``built`` has only for show, while nobody knows their jobs. ``rewritten`` tells
-    that the revision does not follow from ``base``: somebody has rewritten history.
+    ``unseen`` are flows that ``built`` has only for show, while their jobs are unknown. ``rewritten``: the
+    revision does not descend from ``base``, because history was rewritten. ``change_counter`` is that of the
+    store when this was read.
     """
 
     base: str | None = None
@@ -332,3 +333,4 @@ class ActualState(msgspec.Struct, kw_only=True):
     previous: dict[str, dict[str, str]] = {}
     unseen: set[str] = set()
     rewritten: bool = False
+    change_counter: int = 0

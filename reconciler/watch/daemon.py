@@ -1,10 +1,7 @@
-"""The daemon: one thread for the source, one for each worker, and this one, which does nothing that can hang.
+"""The daemon: a thread for the source, a thread for each worker, and the main thread, which never blocks.
 
-Whoever holds it before may put another store there (``restore``, a migration): one that was opened earlier
-would be that of yesterday.
-
-It starts and ends the others, hears signals, and tells what has happened. Nothing is lost if it dies at any
-line: all that matters is in the store, and the next one goes on from there.
+The main thread starts and ends the others, handles signals, and logs what happened. The daemon can die at any
+line without loss: everything that matters is in the store, and the next daemon carries on from there.
 """
 
 from __future__ import annotations
@@ -35,67 +32,67 @@ from reconciler.model.states import ACTIVE, JobState
 from reconciler.watch.file_notices import FileNotices
 from reconciler.watch.log import log_bug, log_event
 from reconciler.watch.signals import Signals
-from reconciler.watch.source_thread import REQUESTED, DaemonReporter, SourceSettings, SourceThread
+from reconciler.watch.source_pass import DaemonReporter
+from reconciler.watch.source_thread import REQUESTED, SourceSettings, SourceThread
 from reconciler.watch.systemd import ServiceManager
 from reconciler.watch.worker_pool import WorkerPool
 from reconciler.watch.worker_thread import WorkerThread
 
-# Whose turn it is to write: the daemon takes the lease before it opens the state.
+_LEASE_INTERVAL = 0.5
+"""Seconds between two tries to acquire the lease."""
 
+_TICK = 1.0
+"""Seconds between two rounds of the main thread when nothing wakes it."""
 
-_AGAIN = 0.5
-"""Seconds between two looks whether the lease is free."""
+_SHORT_TICK = 0.05
+"""Seconds between them while the thread of a changed worker ends its last step."""
+
+_STATUS_INTERVAL = 5.0
+"""Seconds between two status reports to the service manager."""
+
+_GRACE = 8.0
+"""Seconds that the threads get to end their current step."""
+
+_EVENTS_AT_ONCE = 500
 
 
 def acquire_lease(lease: Lease, signals: Signals, manager: ServiceManager, *, standby: bool) -> bool:
-    """Take the lease; return False if a signal came while it was waited for.
+    """Acquire the lease; return False if a signal came first.
+
+    The caller opens the store only afterwards: the holder before may have replaced it (``restore``, a
+    migration).
 
     Raises
     ------
     RefusedError
-        Another process holds it, and this one is not to wait.
+        Another process holds the lease, and ``standby`` is False.
     """
-    told = ""
+    logged = ""
     while not signals.number:
         try:
             lease.acquire(time.time(), role="watch")
         except RefusedError as error:
             if not standby:
                 raise
-            if error.message != told:
-                told = error.message
-                log_event("standby", f"waiting: {told}")
-                manager.status(f"waiting: {told}")
-            manager.tell("WATCHDOG=1")
-            signals.wake.wait(_AGAIN)
+            if error.message != logged:
+                logged = error.message
+                log_event("standby", f"waiting: {logged}")
+                manager.status(f"waiting: {logged}")
+            manager.send("WATCHDOG=1")
+            signals.wake.wait(_LEASE_INTERVAL)
         else:
             return True
     return False
 
 
-_TICK = 1.0
-"""Seconds between two looks of the main thread when nothing happens."""
-
-_HURRIED_TICK = 0.05
-"""Seconds between them while a worker that was changed still ends its last step."""
-
-_REPORT = 5.0
-"""Seconds between two reports of how it goes to the one who started this process."""
-
-_LAST_STEP = 8.0
-"""Seconds that the threads have to end their present step."""
-
-_TOLD_AT_ONCE = 500
-
-
 class Daemon:
-    """Reconciles until a signal ends it. Whoever starts it holds the lease."""
+    """Reconciles until a signal ends it. The caller holds the lease."""
 
     def __init__(
         self,
         settings: SourceSettings,
         store: Store,
-        teller: DaemonReporter,
+        reporter: DaemonReporter,
         signals: Signals,
         manager: ServiceManager,
         *,
@@ -106,24 +103,24 @@ class Daemon:
         self._manager = manager
         self._clock = clock
         self._hosts = Hosts()
-        self._shelves = RemoteCaches()
+        self._caches = RemoteCaches()
         self._notices = FileNotices()
-        self._news = signals.wake
+        self._wake = signals.wake
         self._requests = Requests(store.path)
-        self._crew = WorkerPool(store, self._hosts, self._hire)
+        self._workers = WorkerPool(store, self._hosts, self._new_thread)
         self._source = SourceThread(
-            settings, store, self._hosts, teller, clock, self._notices, self._news.call
+            settings, store, self._hosts, reporter, clock, self._notices, self._wake.call
         )
-        self._event = 0
-        self._report_at = 0.0
-        self._complete = False
-        self._troubles: dict[str, str] = {}
-        self._heard: set[str] = set()
+        self._last_event = 0
+        self._next_status = 0.0
+        self._pool_is_complete = False
+        self._errors: dict[str, str] = {}
+        self._known_requests: set[str] = set()
 
     def run(self) -> None:
         """Reconcile until SIGTERM or SIGINT.
 
-        If a thread hangs then, the process ends here instead, with the exit code that it would have had.
+        If a thread hangs then, the process ends here, with the exit code that it would have had.
 
         Raises
         ------
@@ -132,7 +129,7 @@ class Daemon:
         """
         self._signals.leave = lambda code: leave_now(code, self._source)
         self._signals.hang_up = lambda: self._source.wake.call(REQUESTED)
-        threading.excepthook = self._hear_of_a_death
+        threading.excepthook = self._on_thread_death
         self._begin()
         while not self._signals.number and self._source.foreign is None:
             self._tend()
@@ -143,91 +140,88 @@ class Daemon:
     # beginning ----------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._refuse_old_requests()
-        with self._store.read() as view:
-            self._event = view.last_event()
-        self._source.start()
-        log_event("begun", f"watching; the state is in {self._store.path}")
-        self._manager.tell("READY=1")
-
-    def _refuse_old_requests(self) -> None:
-        """What was asked of a daemon that died is not done unasked hours later, least of all a prune."""
+        # Requests to a daemon that died are refused, not carried out hours later: one may ask for a prune.
         began = self._clock()
         self._requests.open()
         old = [request for request in self._requests.pending() if request.time < began]
         again = Answer(code=ExitCode.WORLD, error="the daemon died before it answered", hint="ask again")
         self._requests.answer(old, again)
 
-    def _hire(self, name: str, config: AppliedConfig) -> WorkerThread:
-        accesses = Accesses(config.workers, self._source.repository, self._hosts, self._shelves)
-        # By its own thread, when it needs them: another machine may have to be asked for them.
-        outputs = OpenedLater(lambda: open_outputs(self._store, config))
-        lane = worker_runner(name, self._store, outputs, accesses)
-        return WorkerThread(lane, self._clock, self._notices, lambda: self._moved(lane))
+        with self._store.read() as view:
+            self._last_event = view.last_event()
+        self._source.start()
+        log_event("begun", f"watching; the state is in {self._store.path}")
+        self._manager.send("READY=1")
 
-    def _moved(self, lane: WorkerRunner) -> None:
-        """A job has moved: others may be ready now, on any worker."""
-        self._crew.call(but=lane.name)
-        self._news.call()
+    def _new_thread(self, name: str, config: AppliedConfig) -> WorkerThread:
+        accesses = Accesses(config.workers, self._source.repository, self._hosts, self._caches)
+        # Opened by the worker's own thread on first use, because it may have to ask another machine.
+        outputs = OpenedLater(lambda: open_outputs(self._store, config))
+        runner = worker_runner(name, self._store, outputs, accesses)
+        return WorkerThread(runner, self._clock, self._notices, lambda: self._on_moved(runner))
+
+    def _on_moved(self, runner: WorkerRunner) -> None:
+        """A job has changed state: others may be ready now, on any worker."""
+        self._workers.call(but=runner.name)
+        self._wake.call()
 
     # at work ------------------------------------------------------------------------------------------
 
     def _tend(self) -> None:
-        """Do each duty, whatever becomes of the others; then wait."""
-        self._manager.tell("WATCHDOG=1")
-        self._keep_source()
-        duties = [self._adjust_crew, self._begin_retries, self._hear_requests]
-        for duty in [*duties, self._tell_events, self._report]:
+        """Carry out each duty, even if others fail; then wait."""
+        self._manager.send("WATCHDOG=1")
+        if not self._source.is_alive() and self._source.foreign is None:
+            raise RuntimeError("the thread of the source has died")  # nothing would ever bring it back
+        duties = [self._adjust_workers, self._begin_retries, self._forward_requests]
+        for duty in [*duties, self._log_events, self._send_status]:
             self._try(duty)
-        self._news.wait(_TICK if self._complete else _HURRIED_TICK)
+        self._wake.wait(_TICK if self._pool_is_complete else _SHORT_TICK)
 
     def _try(self, duty: Callable[[], None]) -> None:
-        """Do something that needs the store, which may fail, as on a full disk; say so once."""
-        name, trouble = duty.__name__, ""
+        """Carry out a duty that needs the store and can fail, for example on a full disk; log that once."""
+        name, message = duty.__name__, ""
         try:
             duty()
         except ReconcilerError as error:
-            trouble = error.message
-            if trouble != self._troubles.get(name):
-                log_event("store-failed", trouble, level=logging.ERROR, hint=error.hint)
-        self._troubles[name] = trouble
+            message = error.message
+            if message != self._errors.get(name):
+                log_event("store-failed", message, level=logging.ERROR, hint=error.hint)
+        self._errors[name] = message
 
-    def _adjust_crew(self) -> None:
-        self._complete = True  # if it fails there is no hurry
-        self._complete = self._crew.adjust()
+    def _adjust_workers(self) -> None:
+        self._pool_is_complete = True  # in case adjusting fails: then there is no hurry
+        self._pool_is_complete = self._workers.adjust()
 
     def _begin_retries(self) -> None:
         if begin_due(self._store, self._clock()):
-            self._crew.call()
+            self._workers.call()
 
-    def _hear_requests(self) -> None:
-        """Whoever asks must not depend on notices of the file system, of which there may be none."""
+    def _forward_requests(self) -> None:
+        """Wake the source for new requests, because file notices may be unavailable.
+
+        Once for each request: one that cannot be answered, as on a full disk, is tried again with a back-off.
+        """
         waiting = self._requests.names()
-        if waiting - self._heard:  # once each: one that cannot be answered, on a full disk, has its back-off
+        if waiting - self._known_requests:
             self._source.wake.call()
-        self._heard = waiting
+        self._known_requests = waiting
 
-    def _keep_source(self) -> None:
-        """A thread that ended although nobody told it to would never come back: then the process must."""
-        if not self._source.is_alive() and self._source.foreign is None:
-            raise RuntimeError("the thread of the source has died")
-
-    def _tell_events(self) -> None:
-        """Log what has happened to jobs and flows since the last time; also what other programs did."""
+    def _log_events(self) -> None:
+        """Log the events since the last time, including those that other programs caused."""
         with self._store.read() as view:
-            events = view.events_after(self._event, _TOLD_AT_ONCE)
+            events = view.events_after(self._last_event, _EVENTS_AT_ONCE)
         for number, event in events:
-            self._event = number
+            self._last_event = number
             log_event(event.type, f"{event.about}: {event.message}", level=_level(event), **_fields(event))
-        if len(events) == _TOLD_AT_ONCE:
-            self._news.call()
-        elif events:  # a verb of another program may have made jobs ready
-            self._crew.call()
+        if len(events) == _EVENTS_AT_ONCE:
+            self._wake.call()
+        elif events:  # an operation of another program may have made jobs ready
+            self._workers.call()
 
-    def _report(self) -> None:
-        if not self._manager.listens or time.monotonic() < self._report_at:
+    def _send_status(self) -> None:
+        if not self._manager.listens or time.monotonic() < self._next_status:
             return
-        self._report_at = time.monotonic() + _REPORT  # it counts jobs, which costs more the more there are
+        self._next_status = time.monotonic() + _STATUS_INTERVAL  # counting costs more the more jobs there are
         with self._store.read() as view:
             config = view.config()
             active = sum(view.count_in_state(state) for state in ACTIVE)
@@ -237,20 +231,23 @@ class Daemon:
 
     # ending -------------------------------------------------------------------------------------------
 
-    def _hear_of_a_death(self, death: threading.ExceptHookArgs) -> None:
-        """Log why a thread died. Those of workers are started anew; that of the notices cannot be."""
+    def _on_thread_death(self, death: threading.ExceptHookArgs) -> None:
+        """Log why a thread died. Workers get a new thread; the thread of the file notices is not replaced."""
         self._notices.give_up()
         name = death.thread.name if death.thread is not None else "?"
         log_bug("thread-bug", death.exc_value or death.exc_type(), thread=name)
-        self._news.call()
+        self._wake.call()
 
     def _end(self) -> None:
-        """Let every thread finish its step; jobs run on. One that hangs is left behind."""
-        self._manager.tell("STOPPING=1")
-        log_event("ending", "ending: jobs run on, the next start takes them in; once more to end at once")
-        deadline = time.monotonic() + _LAST_STEP
+        """Let every thread finish its step. Jobs keep running; a thread that hangs is left behind."""
+        self._manager.send("STOPPING=1")
+        log_event(
+            "ending",
+            "stopping; jobs keep running and are picked up at the next start. Ctrl-C again to stop now",
+        )
+        deadline = time.monotonic() + _GRACE
         self._source.end()
-        hung = [f"worker {name}" for name in self._crew.end(_LAST_STEP)]
+        hung = [f"worker {name}" for name in self._workers.end(_GRACE)]
         self._source.join(max(0.1, deadline - time.monotonic()))
         if self._source.is_alive():
             hung.append("source")
@@ -260,11 +257,11 @@ class Daemon:
             leave_now(ExitCode.INTERRUPTED if interrupted else ExitCode.OK, self._source)
         self._notices.close()
         self._hosts.close()
-        log_event("ended", "ended")
+        log_event("ended", "stopped")
 
 
 def leave_now(code: int, source: SourceThread) -> None:
-    """End this process with all commands that it runs; threads that hang cannot be ended in any other way."""
+    """End this process and all commands that it runs; there is no other way to end threads that hang."""
     source.kill()
     kill_running()
     logging.shutdown()
@@ -272,12 +269,12 @@ def leave_now(code: int, source: SourceThread) -> None:
     os._exit(code)
 
 
-_TOLD = ("-> COMPLETED", "-> FAILED", "-> REMOTE_ERROR")
+_ENDINGS = ("-> COMPLETED", "-> FAILED", "-> REMOTE_ERROR")
 
 
 def _level(event: Event) -> int:
-    """Ends are told to everybody; the rest of ten thousand jobs only to who wants all."""
-    is_end = event.type == "State" and any(end in event.message for end in _TOLD)
+    """Return INFO for the end of a job, DEBUG for the other events of perhaps ten thousand jobs."""
+    is_end = event.type == "State" and any(end in event.message for end in _ENDINGS)
     return logging.INFO if is_end or event.type in ("Stuck", "Unstuck") else logging.DEBUG
 
 

@@ -1,7 +1,7 @@
-"""FileNotices of the file system: a call when something in a directory changes. The only door to watchdog.
+"""Notices of file changes: a call when something in a directory changes. The only module that uses watchdog.
 
-They are a convenience, never a promise: network file systems give none, and the number of watched branch_directories is
-limited. So whoever asks for notices looks by itself as well, less often.
+Notices are a convenience without guarantee: network file systems give none, and the number of watched
+directories is limited. So their users also check on their own, less often.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from watchdog.observers.api import BaseObserver, ObservedWatch
 from reconciler.desired.source.git import Source
 
 _CHANGES = frozenset(["created", "modified", "moved", "deleted", "closed"])
-"""That a file was opened or read is no change; our own looks would call us for ever."""
+"""Opening and reading a file does not count: our own checks would wake us endlessly."""
 
 
 class FileNotices:
-    """Watches directories of this machine. Its calls come from a thread of its own, and must be quick.
+    """Watches local directories. Its calls come from a thread of its own and must be quick.
 
-    Directories below a watched one are not watched: watchdog 7.1 loses its only reading thread, and with it
-    all notices, when one of several nested directories is renamed at the wrong moment.
+    Subdirectories are not watched: watchdog 7.1 loses its only reading thread, and with it all notices, when
+    one of several nested directories is renamed at the wrong moment.
     """
 
     def __init__(self) -> None:
-        # Without a handler of their own, Python prints its complaints on stderr.
+        # Without a handler, Python prints the warnings of watchdog on stderr.
         logging.getLogger("watchdog").addHandler(logging.NullHandler())
         self._observer: BaseObserver = Observer()
         self._watches: dict[str, _Watched] = {}
@@ -42,8 +42,8 @@ class FileNotices:
     def watch(self, directory: Path, call: Callable[[], None]) -> bool:
         """Call when something in a directory changes; return whether there will be notices.
 
-        May be repeated, to find out: a directory that was replaced meanwhile is watched anew. Several may
-        watch one directory.
+        You can repeat the call to find out whether notices still come; a replaced directory is watched anew.
+        Several calls can watch one directory.
         """
         with self._lock:
             try:
@@ -52,7 +52,7 @@ class FileNotices:
                 return False
 
     def forget(self, call: Callable[[], None]) -> None:
-        """Call somebody no more."""
+        """Stop calling ``call``."""
         with self._lock:
             for key, watched in list(self._watches.items()):
                 watched.handler.calls.pop(call, None)
@@ -60,11 +60,11 @@ class FileNotices:
                     self._drop(key)
 
     def give_up(self) -> None:
-        """Promise nothing any more: a thread has died, perhaps the one that reads the notices."""
+        """Report from now on that there are no notices: the thread that reads them may have died."""
         self._given_up = True
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         with self._lock:
             self._given_up = True
             if self._started:
@@ -72,7 +72,9 @@ class FileNotices:
                 self._observer.join(2)
 
     def _is_watched(self, directory: Path, call: Callable[[], None]) -> bool:
-        self._drop_those_gone()
+        # Let go of removed directories: a new one may have the same name and even the same inode.
+        for gone in [key for key, watched in self._watches.items() if watched.handler.is_gone]:
+            self._drop(gone)
         key, inode = str(directory), directory.stat().st_ino
         calls = {call: None}
         if key in self._watches:
@@ -90,20 +92,15 @@ class FileNotices:
         self._watches[key] = _Watched(inode, watch, handler)
         return True
 
-    def _drop_those_gone(self) -> None:
-        """Let go of directories that were removed: a new one may have the same name and even inode."""
-        for key in [key for key, watched in self._watches.items() if watched.handler.is_gone]:
-            self._drop(key)
-
     def _drop(self, key: str) -> None:
         with contextlib.suppress(OSError, KeyError):
             self._observer.unschedule(self._watches.pop(key).watch)
 
 
 class _Handler(FileSystemEventHandler):
-    """Calls at every change in a directory; ``is_gone``: it was removed itself.
+    """Calls at every change in a directory; ``is_gone`` when the directory itself was removed.
 
-    ``calls`` is a dict for its order, and since it may change while another thread makes a list of it.
+    ``calls`` is a dict because it keeps the order and may change while another thread lists it.
     """
 
     def __init__(self, directory: str, calls: dict[Callable[[], None], None]) -> None:
@@ -125,18 +122,15 @@ class _Watched(msgspec.Struct, frozen=True):
     handler: _Handler
 
 
-# Where a commit shows in a local repository: the directories whose changes may mean a new revision.
-
-
 _KINDS = ("", "refs", "refs/tags", "refs/heads", "refs/remotes")
-"""Where git looks for a name, see gitrevisions(7)."""
+"""Where git looks up a name, see gitrevisions(7)."""
 
 
 def branch_directories(source: Source) -> Iterator[Path]:
-    """Yield the directories of a repository in which its branch can change.
+    """Yield the directories of a local repository whose changes can mean a new revision of its branch.
 
-    A linked work tree has its own ``HEAD``, and shares branches and packed branches with the main one. The
-    branch ``topic/new`` may be a file in a directory of its own, which comes and goes with it.
+    A linked work tree has a ``HEAD`` of its own and shares branches and packed branches with the main one.
+    The branch ``topic/new`` can be a file in a directory that exists only as long as the branch.
     """
     common = source.common_dir()
     yield common  # HEAD, packed-refs

@@ -1,4 +1,4 @@
-"""Signals to the daemon: to end, to end at once, to look now."""
+"""Waking threads, and the signals that the daemon handles: stop, stop now, check the source."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import FrameType
 
-# What a thread waits for: that somebody calls it, or that a time has come.
-
 
 class WakeUp:
-    """A bell for one thread. A call that comes while the thread is at work is heard at its next wait."""
+    """Wakes one thread. A call that comes while the thread works takes effect at its next wait."""
 
     def __init__(self) -> None:
-        # Its put is the one way to wake a thread that a signal handler may use in the very thread that waits.
+        # SimpleQueue.put is the only wake-up that a signal handler may use in the very thread that waits.
         self._calls: SimpleQueue[str] = SimpleQueue()
 
     def call(self, reason: str = "") -> None:
-        """Ring; may be called by any thread, and by a signal handler."""
-        if reason or self._calls.empty():  # else it rings already
+        """Wake the thread. Any thread and any signal handler may call this."""
+        if reason or self._calls.empty():  # one call without a reason is enough
             self._calls.put(reason)
 
     def wait(self, seconds: float | None) -> frozenset[str]:
-        """Wait for a call, at most so long (None: for ever); return the reasons of all that came."""
+        """Wait for a call, for at most ``seconds`` (None: no limit); return the reasons of all calls."""
         reasons = set()
         try:
             reasons.add(self._calls.get(timeout=None if seconds is None else max(0.0, seconds)))
@@ -35,10 +33,10 @@ class WakeUp:
 
 
 class Signals:
-    """What signals have asked for so far. ``wake`` rings at each of them.
+    """The signals received. ``wake`` is called at each of them.
 
-    SIGTERM and SIGINT ask this process to end; ``number`` is the first that came, 0 until then. A second one
-    calls ``leave`` with an exit code. SIGHUP calls ``hang_up``.
+    SIGTERM and SIGINT ask this process to stop: ``number`` is the first one, 0 until then. A second one calls
+    ``leave`` with an exit code. SIGHUP calls ``hang_up``.
     """
 
     def __init__(self) -> None:
@@ -48,11 +46,11 @@ class Signals:
         self.hang_up: Callable[[], None] = lambda: None
 
     def listen(self) -> None:
-        """Hear signals from now on; to be called by the main thread."""
+        """Handle signals from now on. The main thread must call this."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._hear)
+            signal.signal(number, self._handle)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self.hang_up()
             return

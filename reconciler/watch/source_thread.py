@@ -1,7 +1,7 @@
-"""The thread of the source: it notices revisions, plans and applies them, and answers requests.
+"""The thread of the source: it notices new revisions and decides when a pass is due.
 
-It plans when the commit is another one, when it is asked to, and when what it did last left more to do; not
-when jobs move, which is the business of the workers' threads.
+A pass is due when the commit has changed, when another process requests one, and when the last one left more
+to do; not when jobs change state, which is the business of the workers' threads.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -20,45 +19,37 @@ from reconciler.actual.state_dir import is_on_network
 from reconciler.actual.store import Store
 from reconciler.build.builder import SpareProcess
 from reconciler.desired.source.git import Source
-from reconciler.errors import ExitCode, ForeignStateError, ReconcilerError, RefusedError
+from reconciler.errors import ForeignStateError, ReconcilerError
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.upload import Repository
-from reconciler.loop import Reporter, Session
-from reconciler.model.actions import Plan
+from reconciler.loop import Session
 from reconciler.model.desired import Revision
 from reconciler.model.manifests import Prune
 from reconciler.model.records import Attempt, AttemptResult, FlowRecord
 from reconciler.model.states import ACTIVE
 from reconciler.watch.file_notices import FileNotices, branch_directories
-from reconciler.watch.log import log_bug, log_context, log_event
+from reconciler.watch.log import bugs_logged, log_context, log_event
 from reconciler.watch.signals import WakeUp
+from reconciler.watch.source_pass import DaemonReporter, PassResult, make_pass, refusal
 
 Clock = Callable[[], float]
 
 _REMOTE, _WATCHED, _UNWATCHED = 60.0, 10.0, 1.0
-"""Seconds between two looks: at a remote, and at a local repository with or without notices of changes."""
+"""Seconds between two checks: of a remote, and of a local repository with or without file notices."""
 
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 5.0, 300.0
 _SETTLING = 10.0
-"""Seconds between two looks whether a removed flow can be deleted, or after a plan that was overtaken."""
+"""Seconds between two checks whether the records of a removed flow can be deleted."""
 
-REQUESTED = "asked"
-"""The reason of a call after which a plan is made even if nothing seems to have changed."""
-
-
-class DaemonReporter(Reporter, Protocol):
-    """Is told what happens, and says plans in words; the command line has one."""
-
-    def describe(self, plan: Plan) -> list[str]:
-        """Return a plan as people read it."""
-        ...
+REQUESTED = "requested"
+"""The reason of a wake-up after which a pass is made even if nothing seems to have changed."""
 
 
 class SourceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the source is, and how often it is looked at.
+    """Where the source is, and how often to check it.
 
-    ``open_source`` takes whether to fetch what is new at a remote. ``interval`` is the seconds between two
-    looks; None: as fits the kind of source.
+    ``open_source`` takes whether to fetch from a remote. ``interval`` is in seconds; None means the default
+    for the kind of source.
     """
 
     open_source: Callable[[bool], Source]
@@ -67,200 +58,175 @@ class SourceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceThread(threading.Thread):
-    """Looks at the source: when called, and in intervals. ``news`` is called when others may have work."""
+    """Checks the source at intervals and when woken. Calls ``news`` when other threads may have work."""
 
     def __init__(
         self,
         settings: SourceSettings,
         store: Store,
         hosts: Hosts,
-        teller: DaemonReporter,
+        reporter: DaemonReporter,
         clock: Clock,
         notices: FileNotices,
         news: Callable[[], None],
     ) -> None:
         super().__init__(name="source", daemon=True)
         self.wake = WakeUp()
-        self._session: Session | None = None
+        self.foreign: ForeignStateError | None = None
+        """Set when the state turns out to belong to another repository; the thread then ends."""
         self._settings = settings
         self._store = store
         self._hosts = hosts
-        self._teller = teller
+        self._reporter = reporter
         self._clock = clock
         self._notices = notices
         self._news = news
         self._requests = Requests(store.path)
         self._spare = SpareProcess()
         self._source: Source | None = None
-        self._planned: tuple[str, str, str] | None = None
-        self._watched = False
+        self._session: Session | None = None
+        self._planned: Revision | None = None
+        self._has_notices = False
         self._deleting = False
         self._attempt: Attempt | None = None
         self._ending = False
-        self.foreign: ForeignStateError | None = None
-        """Set once the state has turned out to be that of another repository: nothing is to be done here."""
 
     @property
     def repository(self) -> Repository:
-        """What workers need of the source: as it is when they need it, however it was moved."""
+        """The code and files that workers need, read from the source when they need them."""
         return Repository(lambda tree: self._opened().code(tree), lambda ids: self._opened().blobs(ids))
 
     def _opened(self) -> Source:
-        if self._source is None:  # jobs of the last revision are carried on before this one was read
+        if self._source is None:  # workers carry on with the last revision before the first check
             self._source = self._settings.open_source(False)
         return self._source
 
+    # for other threads --------------------------------------------------------------------------------
+
     def kill(self) -> None:
-        """Kill the build processes; for another thread, when the program ends although this one hangs."""
+        """Kill the build processes, because the program ends although this thread hangs."""
         if self._session is not None:
             self._session.interrupt()
         self._spare.kill()
 
     def end(self) -> None:
-        """Let the thread end after its present step."""
+        """End the thread after its current step."""
         self._ending = True
         self.wake.call()
 
+    # the loop -----------------------------------------------------------------------------------------
+
     def run(self) -> None:
-        """Look until told to end."""
+        """Check the source until told to end."""
         reasons = frozenset[str]()
         while not self._ending:
-            self._turn(reasons)
+            self.step(reasons)
             if not self._ending:
                 reasons = self.wake.wait(self.pause())
         self._spare.close()
 
-    def _turn(self, reasons: frozenset[str]) -> None:
-        """Look, and be ready for the next time. Whatever goes wrong, this thread goes on."""
+    def step(self, reasons: frozenset[str]) -> None:
+        """Check the source once and prepare for the next time. No error ends this thread."""
         try:
-            self._notices.watch(self._requests.directory, self._poked)
-            self.look(reasons)
-            if not self._ending:
-                self._tidy_up()
+            with bugs_logged("source-bug"):
+                self._notices.watch(self._requests.directory, self._on_request)
+                self._check(reasons)
+                if not self._ending:
+                    self._prepare()
         except ReconcilerError as error:
-            self._note("", AttemptResult.FAILED, error)
-        except Exception as error:
-            log_bug("source-bug", error)
-            self._note("", AttemptResult.FAILED, _as_ours(error))
+            self._record_error("", error)
 
-    def _tidy_up(self) -> None:
-        """Do what can wait while nobody waits for it."""
+    def pause(self) -> float:
+        """Return the seconds until the next check, unless something wakes this thread earlier."""
+        if self._attempt is not None and self._attempt.failures:
+            return max(0.1, _time_left(self._attempt, self._clock()))
+        default = _REMOTE if self._settings.is_remote else _WATCHED if self._has_notices else _UNWATCHED
+        jittered = (self._settings.interval or default) * random.uniform(0.9, 1.1)
+        return min(jittered, _SETTLING) if self._deleting else jittered
+
+    def _on_request(self) -> None:
+        """Another program has requested something, or has changed jobs."""
+        self.wake.call()
+        self._news()
+
+    def _check(self, reasons: frozenset[str]) -> None:
+        """Read the source, and make a pass if one is due. Every request gets an answer."""
+        requests = self._requests.pending()
+        try:
+            with bugs_logged("source-bug"):
+                self._source = source = self._settings.open_source(True)
+                self._watch(source)  # before reading, so that a commit in between wakes this thread
+                revision = source.revision()
+        except ReconcilerError as error:
+            self._record_error("", error)
+            self._answer(requests, refusal(error))
+            return
+        if requests or REQUESTED in reasons or self._is_due(revision):
+            with log_context():
+                self._pass(source, revision, requests)
+
+    def _watch(self, source: Source) -> None:
+        """Ask for notices of commits; a network file system gives none of changes by other machines."""
+        if not self._settings.is_remote:
+            watched = [self._notices.watch(place, self.wake.call) for place in branch_directories(source)]
+            self._has_notices = all(watched) and not is_on_network(source.git_dir)
+
+    def _prepare(self) -> None:
+        """Do what can wait: warm up a build process, compact the store."""
         try:
             self._spare.warm()
             compact(self._store, self._clock())
         except (ReconcilerError, OSError) as error:
             log_event("tidying-failed", str(error), level=logging.WARNING)
 
-    def _poked(self) -> None:
-        """Another program has asked for something, or has changed jobs."""
-        self.wake.call()
-        self._news()
-
-    def look(self, reasons: frozenset[str]) -> None:
-        """Read the source, and make a pass if there is a reason. What goes wrong is told, and tried again."""
-        requests = self._requests.pending()
-        try:
-            self._source = source = self._settings.open_source(True)
-            self._watch(source)  # before it is read: what comes in between is a call
-            revision = source.revision()
-        except ReconcilerError as error:
-            self._note("", AttemptResult.FAILED, error)
-            self._answer(requests, _refusal(error))
-            return
-        except Exception as error:
-            log_bug("source-bug", error)
-            self._note("", AttemptResult.FAILED, _as_ours(error))
-            self._answer(requests, _refusal(_as_ours(error)))
-            return
-        if requests or REQUESTED in reasons or self._is_due(revision):
-            self._pass(source, revision, requests)
-
-    def pause(self) -> float:
-        """Return for how many seconds there is nothing to do unless somebody calls."""
-        if self._attempt is not None and self._attempt.failures:
-            return max(0.1, _rest(self._attempt, self._clock()))
-        jittered = (self._settings.interval or self._interval()) * random.uniform(0.9, 1.1)
-        return min(jittered, _SETTLING) if self._deleting else jittered
-
-    def _interval(self) -> float:
-        if self._settings.is_remote:
-            return _REMOTE
-        return _WATCHED if self._watched else _UNWATCHED
-
-    def _watch(self, source: Source) -> None:
-        """Ask for notices of commits. A network file system has none of what another machine does."""
-        if self._settings.is_remote:
-            return
-        found = [self._notices.watch(place, self.wake.call) for place in branch_directories(source)]
-        self._watched = all(found) and not is_on_network(source.git_dir)
-
-    # when to plan -------------------------------------------------------------------------------------
+    # passes -------------------------------------------------------------------------------------------
 
     def _is_due(self, revision: Revision) -> bool:
-        if self._planned != _key(revision):
+        if self._planned is None or not _same_place(self._planned, revision):
             return True
         if self._attempt is not None and self._attempt.failures:
-            return not _rest(self._attempt, self._clock())
+            return not _time_left(self._attempt, self._clock())
         return self._deleting and self._can_delete()
 
     def _can_delete(self) -> bool:
-        """Whether the jobs of a flow have ended whose records are to go then: only a plan lets them go."""
+        """Return whether all jobs of a flow have ended whose records the next plan deletes."""
         with self._store.read() as view:
-            names = [flow.name for flow in view.flows() if _is_to_go(flow)]
+            names = [flow.name for flow in view.flows() if _is_to_delete(flow)]
             return any(all(job.state not in ACTIVE for job in view.glances_of(name)) for name in names)
 
-    # a pass -------------------------------------------------------------------------------------------
-
     def _pass(self, source: Source, revision: Revision, requests: Sequence[Request]) -> None:
-        with log_context():
-            self._make_pass(source, revision, requests)
-
-    def _make_pass(self, source: Source, revision: Revision, requests: Sequence[Request]) -> None:
-        log_event("reconcile-begun", f"reconciling {revision}", level=logging.DEBUG)
-        self._session = session = Session(source, self._store, revision, self._hosts, self._spare)
-        try:
-            plan = session.reconcile(self._teller, allow_prune=any(r.allow_prune for r in requests))
-            session.record_outcome(plan)
-        except ForeignStateError as error:
-            self.foreign, self._ending = error, True
-            self._answer(requests, _refusal(error, str(revision)))
+        """Make a pass over a revision, and record, log and answer what came of it."""
+        self._session = Session(source, self._store, revision, self._hosts, self._spare)
+        allow_prune = any(request.allow_prune for request in requests)
+        done = make_pass(self._session, self._reporter, allow_prune=allow_prune)
+        self._session = None
+        if isinstance(done.error, ForeignStateError):
+            self.foreign, self._ending = done.error, True
             self._news()
-        except RefusedError as error:
-            self._planned = _key(revision)  # the same plan would be refused again
-            self._note(str(revision), AttemptResult.REFUSED, error)
-            self._answer(requests, _refusal(error, str(revision)))
-        except ReconcilerError as error:
-            self._note(str(revision), AttemptResult.FAILED, error)
-            self._answer(requests, _refusal(error, str(revision)))
-        except Exception as error:
-            log_bug("reconcile-bug", error)
-            self._note(str(revision), AttemptResult.FAILED, _as_ours(error))
-            self._answer(requests, _refusal(_as_ours(error), str(revision)))
+        elif done.error is not None:
+            if done.result is AttemptResult.REFUSED:
+                self._planned = revision  # the same plan would be refused again
+            self._record_error(str(revision), done.error, done.result)
         else:
-            self._done(session, plan, requests)
-        finally:
-            self._session = None
+            self._record_success(revision, done)
+        self._answer(requests, done.answer)
 
-    def _done(self, session: Session, plan: Plan, requests: Sequence[Request]) -> None:
-        revision = session.revision
-        self._planned = None if session.overtaken else _key(revision)
+    def _record_success(self, revision: Revision, done: PassResult) -> None:
+        self._planned = None if done.overtaken else revision
         with self._store.read() as view:
-            self._deleting = any(map(_is_to_go, view.flows()))
-        errors = [diagnostic for diagnostic in plan.diagnostics if diagnostic.is_error]
-        result = AttemptResult.INVALID if errors else AttemptResult.APPLIED
-        message = f"{errors[0].message} ({errors[0].location})" if errors else ""
-        self._put(Attempt(time=self._clock(), result=result, revision=str(revision), message=message))
-        log_event("reconciled", self._teller.describe(plan)[-1], result=str(result))
+            self._deleting = any(map(_is_to_delete, view.flows()))
+        self._put(
+            Attempt(time=self._clock(), result=done.result, revision=str(revision), message=done.problem)
+        )
+        log_event("reconciled", done.answer.lines[-1], result=str(done.result))
         self._news()
-        code = ExitCode.USAGE if errors else ExitCode.OK
-        self._answer(requests, Answer(code=code, revision=str(revision), lines=self._teller.describe(plan)))
-        if session.overtaken:
+        if done.overtaken:
             self.wake.call()
 
-    # what came of it ----------------------------------------------------------------------------------
-
-    def _note(self, revision: str, result: AttemptResult, error: ReconcilerError) -> None:
-        """Tell an error once, and write down when it is tried again."""
+    def _record_error(
+        self, revision: str, error: ReconcilerError, result: AttemptResult = AttemptResult.FAILED
+    ) -> None:
+        """Log an error once, and record when the next try is."""
         before = self._attempt.failures if self._attempt is not None else 0
         failures = before + 1 if result is AttemptResult.FAILED else 0
         wait = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2.0 ** min(16, failures - 1)) if failures else 0.0
@@ -289,23 +255,15 @@ class SourceThread(threading.Thread):
             log_event("request-failed", error.message, level=logging.ERROR, hint=error.hint)
 
 
-def _rest(attempt: Attempt, now: float) -> float:
-    """Return for how many seconds it is too early for the next try; a clock that was set back adds none."""
+def _time_left(attempt: Attempt, now: float) -> float:
+    """Return the seconds until the next try; a clock that was set back adds none."""
     left = attempt.next_try - now
     return left if 0 < left <= attempt.next_try - attempt.time else 0.0
 
 
-def _is_to_go(flow: FlowRecord) -> bool:
+def _is_to_delete(flow: FlowRecord) -> bool:
     return flow.removed and not flow.orphaned and flow.prune is Prune.DELETE
 
 
-def _key(revision: Revision) -> tuple[str, str, str]:
-    return revision.branch, revision.commit, revision.path
-
-
-def _refusal(error: ReconcilerError, revision: str = "") -> Answer:
-    return Answer(code=error.exit_code, revision=revision, error=error.message, hint=error.hint or "")
-
-
-def _as_ours(error: Exception) -> ReconcilerError:
-    return ReconcilerError(f"a bug in reconciler: {type(error).__name__}: {error}", hint="see the log")
+def _same_place(one: Revision, other: Revision) -> bool:
+    return (one.branch, one.commit, one.path) == (other.branch, other.commit, other.path)

@@ -1,4 +1,4 @@
-"""What systemd wants to hear of a service of ``Type=notify``; see sd_notify(3). Without systemd, nothing."""
+"""Messages to systemd from a service of ``Type=notify``, see sd_notify(3). Without it they go nowhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 
 class ServiceManager:
-    """The one that started this process, if it wants to be told."""
+    """The service manager that started this process, if it wants messages."""
 
     def __init__(self, address: str | None) -> None:
         self._address = address
@@ -16,16 +16,16 @@ class ServiceManager:
 
     @classmethod
     def of_this_process(cls) -> ServiceManager:
-        """Return the one of this process. Its children must not speak to it: the variable is taken away."""
+        """Return the manager of this process, and hide its address from child processes."""
         return cls(os.environ.pop("NOTIFY_SOCKET", None))
 
     @property
     def listens(self) -> bool:
-        """Whether anybody wants to be told."""
+        """Return whether messages go anywhere."""
         return bool(self._address)
 
-    def tell(self, *facts: str) -> None:
-        """Send facts like ``READY=1``. One that does not listen is no reason to stop."""
+    def send(self, *facts: str) -> None:
+        """Send facts such as ``READY=1``. Errors are ignored: the daemon works without a listener."""
         if not self._address:
             return
         # An address that begins with @ is in the abstract name space.
@@ -34,7 +34,7 @@ class ServiceManager:
             talk.sendto("\n".join(facts).encode(), address)
 
     def status(self, text: str) -> None:
-        """Say in a line how it goes, if that is news."""
+        """Send a line of status, if it has changed."""
         if text != self._status:
             self._status = text
-            self.tell(f"STATUS={text}")
+            self.send(f"STATUS={text}")

@@ -1,4 +1,4 @@
-"""One worker's thread. Whatever hangs or fails there hurts no other worker."""
+"""The thread of one worker. Whatever hangs or fails in it affects no other worker."""
 
 from __future__ import annotations
 
@@ -8,83 +8,77 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from reconciler.errors import ReconcilerError, TransientError
+from reconciler.errors import BugError, ReconcilerError
 from reconciler.execution.executor import WorkerRunner
 from reconciler.watch.file_notices import FileNotices
-from reconciler.watch.log import log_bug, log_event
+from reconciler.watch.log import bugs_logged, log_event
 from reconciler.watch.signals import WakeUp
 
 Clock = Callable[[], float]
 
 _LONGEST_PAUSE = 30.0
-"""Seconds. A pass that finds nothing costs two look-ups; so no lost call and no jump of the clock matters."""
+"""Seconds. A pass without work costs two look-ups, so neither a lost wake-up nor a clock jump matters."""
 
 _UNWATCHED_PAUSE = 0.2
-"""Seconds between two looks at an outbox of this machine whose file system gives no notices."""
+"""Seconds between two checks of a local outbox whose file system gives no notices."""
 
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 1.0, 300.0
 
 
 class WorkerThread(threading.Thread):
-    """Makes passes over the jobs of one worker: when called, and when the worker itself is to be looked at.
+    """Advances the jobs of one worker: when woken, and when the worker is due for a poll.
 
-    ``moved`` is called after each pass that moved a job: it may have made jobs of other workers ready.
+    It calls ``moved`` after each pass that changed a job, because jobs of other workers may be ready now.
     """
 
     def __init__(
-        self, lane: WorkerRunner, clock: Clock, notices: FileNotices, moved: Callable[[], None]
+        self, runner: WorkerRunner, clock: Clock, notices: FileNotices, moved: Callable[[], None]
     ) -> None:
-        super().__init__(name=f"worker {lane.name}", daemon=True)
-        self.lane = lane
+        super().__init__(name=f"worker {runner.name}", daemon=True)
+        self.runner = runner
         self.wake = WakeUp()
         self._clock = clock
         self._notices = notices
         self._moved = moved
         self._ending = False
         self._failures = 0
-        self._rest_ends = 0.0
+        self._back_off_ends = 0.0
         self._outage: str | None = None
 
     def end(self) -> None:
-        """Let the thread end after its present step."""
+        """End the thread after its current step."""
         self._ending = True
         self.wake.call()
 
     def run(self) -> None:
         """Make passes until told to end."""
         while not self._ending:
-            if self._rests() or not self.step():
+            if self._backs_off() or not self.step():
                 self.wake.wait(self.pause())
         self._notices.forget(self.wake.call)
         if not self._failures:
-            self.lane.tidy_up()
+            self.runner.tidy_up()
 
     def step(self) -> bool:
-        """Make one pass; return whether any job has moved. What goes wrong is told, and tried again later."""
+        """Make one pass; return whether any job has changed. Errors are logged, and tried again later."""
         try:
-            moved = self.lane.advance(self._clock())
-            self._failures = 0
+            with bugs_logged("worker-bug", worker=self.runner.name):
+                moved = self.runner.advance(self._clock())
         except ReconcilerError as error:
-            self._failed()
-            log_event(
-                "worker-failed", error.message, level=logging.ERROR, worker=self.lane.name, hint=error.hint
-            )
+            self._record_failure(error)
             return False
-        except Exception as error:
-            self._failed()
-            self._bug(error)
-            return False
-        self._tell_news()
+        self._failures = 0
+        self._log_news()
         if moved:
             self._moved()
         return moved
 
     def pause(self) -> float:
-        """Return for how many seconds there is nothing to do unless somebody calls."""
-        if self._rests():
-            return self._rest_ends - time.monotonic()
+        """Return the seconds until the next pass, unless something wakes this thread earlier."""
+        if self._backs_off():
+            return self._back_off_ends - time.monotonic()
         try:
-            due = self.lane.due(self._clock())
+            due = self.runner.due(self._clock())
         except ReconcilerError:  # the store cannot be read: the next step says so
             return _FIRST_BACK_OFF
         if due is None:
@@ -92,42 +86,41 @@ class WorkerThread(threading.Thread):
         longest = _LONGEST_PAUSE if self._is_watched() else _UNWATCHED_PAUSE
         return min(longest, max(0.0, due - self._clock()))
 
-    def _rests(self) -> bool:
-        return bool(self._failures) and time.monotonic() < self._rest_ends
+    def _backs_off(self) -> bool:
+        return bool(self._failures) and time.monotonic() < self._back_off_ends
 
-    def _failed(self) -> None:
+    def _record_failure(self, error: ReconcilerError) -> None:
+        """Back off. A bug also counts as an outage, so that listings of the worker show it."""
         self._failures = min(self._failures + 1, 16)
         back_off = _FIRST_BACK_OFF * 2.0 ** (self._failures - 1)
-        self._rest_ends = time.monotonic() + min(_LONGEST_BACK_OFF, back_off)
-
-    def _bug(self, error: Exception) -> None:
-        """Say what is wrong, also to who looks at the worker."""
-        log_bug("worker-bug", error, worker=self.lane.name)
-        why = TransientError(f"a bug in reconciler: {type(error).__name__}: {error}", hint="see the log")
-        try:
-            self.lane.health.failed(why, self._clock())
-        except ReconcilerError as worse:
-            log_event("worker-failed", worse.message, level=logging.ERROR, worker=self.lane.name)
+        self._back_off_ends = time.monotonic() + min(_LONGEST_BACK_OFF, back_off)
+        if isinstance(error, BugError):
+            try:
+                self.runner.health.failed(error, self._clock())
+                return
+            except ReconcilerError as worse:
+                error = worse
+        log_event(
+            "worker-failed", error.message, level=logging.ERROR, worker=self.runner.name, hint=error.hint
+        )
 
     def _is_watched(self) -> bool:
-        """Whether a marker that a local job drops is a call; on another host there is nothing to watch."""
-        access = self.lane.access
+        """Return whether file notices tell of ended jobs; a remote outbox is polled when it is due."""
+        access = self.runner.access
         if not access.host.is_local:
             return True
         return self._notices.watch(Path(access.paths.outbox), self.wake.call)
 
-    def _tell_news(self) -> None:
-        for warning in self.lane.warnings():
-            log_event("worker-warning", warning, level=logging.WARNING, worker=self.lane.name)
-        outage = self.lane.health.outage
-        if outage != self._outage:
-            self._outage = outage
-            if outage is None:
-                log_event("worker-reachable", f"worker {self.lane.name} answers again", worker=self.lane.name)
-            else:
-                log_event(
-                    "worker-unreachable",
-                    f"worker {self.lane.name}: {outage}; its jobs stay as they are",
-                    level=logging.WARNING,
-                    worker=self.lane.name,
-                )
+    def _log_news(self) -> None:
+        name = self.runner.name
+        for warning in self.runner.warnings():
+            log_event("worker-warning", warning, level=logging.WARNING, worker=name)
+        outage = self.runner.health.outage
+        if outage == self._outage:
+            return
+        self._outage = outage
+        if outage is None:
+            log_event("worker-reachable", f"worker {name} answers again", worker=name)
+        else:
+            text = f"worker {name}: {outage}; its jobs keep their state"
+            log_event("worker-unreachable", text, level=logging.WARNING, worker=name)

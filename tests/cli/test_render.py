@@ -82,7 +82,7 @@ class Rendering(World):
         """Commit and apply."""
         self.repository.commit()
         session = Session(self.source, self.store)
-        plan = session.reconcile(Listener())
+        plan = session.reconcile(Listener()).plan
         assert not plan.diagnostics
         self.executor = session.executor()
 

@@ -54,7 +54,7 @@ class Cluster(World):
         self.repository.commit()
         listener = Listener()
         session = Session(self.source, self.store, hosts=self.hosts)
-        plan = session.reconcile(listener)
+        plan = session.reconcile(listener).plan
         assert not plan.has_errors, plan.diagnostics
         self.executor = session.executor()
         return listener.said

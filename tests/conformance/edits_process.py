@@ -23,7 +23,7 @@ def main(repository: str, state: str, commits: list[str]) -> dict[str, Any]:
     source = Source(Path(repository) / ".git", Path(repository), None, "")
     plans = []
     for commit in commits:
-        plan = Session(source, store, source.revision(commit)).reconcile(Silent())
+        plan = Session(source, store, source.revision(commit)).reconcile(Silent()).plan
         with store.read() as view:
             jobs = {
                 job.path: [job.state, job.config.worker_name, job.wanted is not None] for job in view.jobs()

@@ -143,7 +143,7 @@ class EditWorld:
 
     def apply(self, watcher: Reporter | None = None) -> Plan:
         """Reconcile with the last commit; nothing may be wrong with it."""
-        plan = self.session().reconcile(watcher or Silent())
+        plan = self.session().reconcile(watcher or Silent()).plan
         assert not plan.has_errors, [diagnostic.message for diagnostic in plan.diagnostics]
         return plan
 

@@ -138,7 +138,7 @@ def test_a_worker_is_renamed_that_a_generated_job_named_itself(make_world: MakeW
     find(world.files, "Worker", "w2")["metadata"]["name"] = "renamed"
     spec_of(world.files, "Flow", "other")["priority"] = 1
     world.commit()
-    plan = world.session().reconcile(Silent())
+    plan = world.session().reconcile(Silent()).plan
     assert [action.key for action in plan.actions if action.type is ActionType.KEEP] == ["other"]
     assert plan.has_errors
     world.place("other/kid", JobState.COMPLETED)

@@ -118,7 +118,7 @@ class World:
         self.repository.commit()
         listener = Listener()
         session = Session(self.source, self.store, hosts=self.hosts)
-        plan = session.reconcile(listener, allow_prune=allow_prune)
+        plan = session.reconcile(listener, allow_prune=allow_prune).plan
         # A rule for jobs that are yet to be generated matches nothing so far.
         wrong = [found.message for found in plan.diagnostics if found.code != "rule/matches-nothing"]
         assert not wrong, wrong

@@ -128,9 +128,7 @@ def test_wait_waits_for_retries_even_if_nothing_runs(world: World) -> None:
     listener = Listener()
     assert reconcile_once(Session(world.source, world.store), listener, wait=120).plan is None
     assert world.state("f/j") == "COMPLETED"
-    assert [line.partition("; it is tried again in ")[0] for line in listener.said] == [
-        "f/j failed (exception)"
-    ]
+    assert [line.partition("; it is retried in ")[0] for line in listener.said] == ["f/j failed (exception)"]
 
 
 def test_retries_that_python_code_gives(world: World) -> None:

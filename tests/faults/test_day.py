@@ -41,15 +41,15 @@ class Day:
         self.moves = 0
         self.notices = FileNotices()
         settings = SourceSettings(open_source=lambda fetch: site.source, is_remote=False)
-        teller = LogReporter(Context(Options()))
+        reporter = LogReporter(Context(Options()))
         self.source = SourceThread(
-            settings, site.store, site.hosts, teller, lambda: self.now, self.notices, lambda: None
+            settings, site.store, site.hosts, reporter, lambda: self.now, self.notices, lambda: None
         )
         self.worker: WorkerThread | None = None
 
     def look(self) -> None:
         """Let the thread of the source look, and tidy up."""
-        self.source._turn(frozenset())
+        self.source.step(frozenset())
         assert self.source.pause() > 0
 
     def step(self) -> None:
@@ -72,7 +72,7 @@ class Day:
     def close(self) -> None:
         """End what a daemon ends at its end."""
         assert self.worker is not None
-        self.worker.lane.tidy_up()
+        self.worker.runner.tidy_up()
         self.source._spare.close()
         self.notices.close()
 

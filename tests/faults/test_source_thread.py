@@ -19,7 +19,7 @@ from reconciler.errors import WorldError
 from reconciler.model.actions import Plan
 from reconciler.model.desired import Revision
 from reconciler.model.records import Attempt, AttemptResult
-from reconciler.watch import source_thread
+from reconciler.watch import log, source_thread
 from reconciler.watch.file_notices import FileNotices
 from reconciler.watch.source_thread import SourceSettings, SourceThread
 from tests.execution.support import eventually
@@ -45,8 +45,8 @@ def start(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], 
 
     def make() -> SourceThread:
         settings = SourceSettings(open_source=lambda fetch: site.source, is_remote=False)
-        teller = LogReporter(Context(Options()))
-        thread = SourceThread(settings, site.store, site.hosts, teller, time.time, notices, lambda: None)
+        reporter = LogReporter(Context(Options()))
+        thread = SourceThread(settings, site.store, site.hosts, reporter, time.time, notices, lambda: None)
         thread.start()
         started.append(thread)
         return thread
@@ -116,7 +116,7 @@ def test_who_asks_is_answered_whatever_is_wrong_with_the_source(
         raise wrong[-1]
 
     monkeypatch.setattr(Source, "revision", breaks)
-    monkeypatch.setattr(source_thread, "tell_bug", lambda *_arguments, **_fields: None)
+    monkeypatch.setattr(log, "log_bug", lambda *_arguments, **_fields: None)
     requests, thread = Requests(site.store.path), start()
     expected = [
         Answer(code=3, error="a bug in reconciler: RuntimeError: oops", hint="see the log"),
@@ -135,7 +135,7 @@ def test_a_bug_of_ours(
 ) -> None:
     """It is told, and does not end the thread, wherever in it it is."""
     errors, told = [RuntimeError("one"), RuntimeError("two")], []
-    monkeypatch.setattr(source_thread, "tell_bug", lambda event, error, **fields: told.append(str(error)))
+    monkeypatch.setattr(log, "log_bug", lambda event, error, **fields: told.append(str(error)))
     describe = LogReporter.describe
 
     def breaks(self: LogReporter, plan: Plan) -> list[str]:

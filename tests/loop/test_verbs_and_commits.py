@@ -53,7 +53,7 @@ class Campaign:
         if spec is not None:
             self.commit(spec, flow)
         self.world.build()
-        plan = self.world.session().reconcile(Silent(), allow_prune=True)
+        plan = self.world.session().reconcile(Silent(), allow_prune=True).plan
         assert self.world.plan().effective == ()
         return list(plan.effective)
 

@@ -61,7 +61,7 @@ def test_a_log_file_that_was_moved_away_is_begun_anew(watched: WatchWorld) -> No
     eventually(lambda: log.exists() and f"{revision}:" in log.read_text(), "a new log", watch)
     assert old.read_text() == before
     assert watch.end() == 0
-    assert log.read_text().splitlines()[-1].endswith("  ended")
+    assert log.read_text().splitlines()[-1].endswith("  stopped")
     assert not watch.log.read_text(), "nothing goes to stderr"
 
 

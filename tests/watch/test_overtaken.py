@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from reconciler.loop import Session
+from reconciler.loop import Applied, Session
 from reconciler.model.actions import Plan
 from tests.execution.support import Listener, World
 
@@ -22,11 +22,11 @@ class Busy(Listener):
         self.meanwhile()
 
 
-def reconcile(world: World, meanwhile: Callable[[], None]) -> tuple[Session, Plan]:
-    """Commit, plan, let something happen, and write."""
+def reconcile(world: World, meanwhile: Callable[[], None]) -> Applied:
+    """Commit, plan, do something meanwhile, and apply."""
     world.repository.commit()
     session = Session(world.source, world.store, hosts=world.hosts)
-    return session, session.reconcile(Busy(meanwhile))
+    return session.reconcile(Busy(meanwhile))
 
 
 def test_children_that_are_born_meanwhile_follow_the_new_rule(tmp_path: Path, warm: None) -> None:
@@ -34,13 +34,13 @@ def test_children_that_are_born_meanwhile_follow_the_new_rule(tmp_path: Path, wa
     world.factory("flow", "inherit_flows.family", "old", "addition")
     world.reconcile()
     world.put("OverrideRule", "urgent", {"name_filter": "child", "dynamic": True, "set": {"priority": 7}})
-    session, _ = reconcile(world, world.run)
-    assert session.overtaken
+    applied = reconcile(world, world.run)
+    assert applied.overtaken
     child = world.job("flow/child")
     assert child.config.priority_value == 0, "it was born by the old rules"
-    again, plan = reconcile(world, lambda: None)
+    again = reconcile(world, lambda: None)
     assert not again.overtaken
-    assert [action.key for action in plan.effective] == ["flow/child"]
+    assert [action.key for action in again.plan.effective] == ["flow/child"]
     assert world.job("flow/child").config.priority_value == 7
     world.close()
 
@@ -50,8 +50,8 @@ def test_children_of_a_job_that_is_replaced_meanwhile_leave_with_it(tmp_path: Pa
     world.factory("flow", "inherit_flows.family", "old", "addition")
     world.reconcile()
     world.factory("flow", "inherit_flows.family", "new", "addition")
-    session, _ = reconcile(world, world.run)
-    assert session.overtaken
+    applied = reconcile(world, world.run)
+    assert applied.overtaken
     first = world.job("flow/child")
     reconcile(world, lambda: None)
     left = world.view(lambda view: view.job(first.id))
@@ -64,6 +64,6 @@ def test_children_of_a_job_that_is_replaced_meanwhile_leave_with_it(tmp_path: Pa
 def test_a_quiet_pass_is_not_overtaken(tmp_path: Path, warm: None) -> None:
     world = World(tmp_path)
     world.flow("flow", {"id": "j", "function": "log_line", "args": ["/dev/null", "x"]})
-    session, _ = reconcile(world, lambda: None)
-    assert not session.overtaken
+    applied = reconcile(world, lambda: None)
+    assert not applied.overtaken
     world.close()
