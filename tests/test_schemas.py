@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from reconciler.desired.schemas import compile_check, load_schema, resolve, schema_path
 from reconciler.desired.yaml.reader import parse_file
+from reconciler.execution.queues.registry import queue_of
 from reconciler.model.manifests import (
     ExecConfigSpec,
     FlowSpec,
@@ -24,6 +25,7 @@ from reconciler.model.manifests import (
     WorkerSpec,
 )
 from reconciler.model.retries import FORMS, HIGHEST_LIMIT, Cause, Retries
+from reconciler.model.schedulers import SCHEDULERS
 
 SPECS: dict[Kind, type[msgspec.Struct]] = {
     Kind.PROJECT: ProjectSpec,
@@ -146,6 +148,12 @@ def test_defaults_are_those_of_the_spec(kind: Kind) -> None:
         if default not in (msgspec.NODEFAULT, msgspec.UNSET, None):
             expected[field.name] = default
     assert found == expected
+
+
+def test_schedulers_are_those_that_have_a_descriptor_and_a_queue() -> None:
+    names = spec_of(Kind.WORKER)["properties"]["scheduler_type"]["enum"]
+    assert names == list(SCHEDULERS)
+    assert [queue_of(name).scheduler.name for name in names] == names
 
 
 def test_choices_are_those_of_the_code() -> None:
