@@ -255,6 +255,7 @@ class TestCaches:
         assert problems(store) == []
 
 
+@pytest.mark.slow
 def test_the_file_stays_as_large_as_it_is(tmp_path: Path) -> None:
     """20,000 writes in two years, fifty a transaction: events, revisions, flows that change, parsed blobs."""
     store, dice = Store(tmp_path / "state"), Random(20240229)

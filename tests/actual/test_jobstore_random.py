@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from maggma.stores import MemoryStore
@@ -74,6 +75,7 @@ PROJECTIONS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(
     docs=st.lists(DOCUMENTS, max_size=8),
     queries=st.lists(QUERIES, min_size=1, max_size=6),

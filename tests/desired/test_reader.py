@@ -115,7 +115,13 @@ def test_a_problem_of_a_readable_document_is_at_its_place(
     assert first.excerpt == text.split("\n")[line - 1]
 
 
-@pytest.mark.parametrize(("text", "code", "line", "column"), UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize(
+    ("text", "code", "line", "column"),
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] if name == "too many values" else [])
+        for name, case in UNREADABLE.items()
+    ],
+)
 def test_what_stops_the_reader_is_at_its_place(text: str, code: str, line: int, column: int) -> None:
     failure = read_documents(text.encode()).failure
     assert failure is not None

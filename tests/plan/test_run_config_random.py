@@ -6,6 +6,7 @@ import fnmatch
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +84,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 @settings(max_examples=400, deadline=None)
+@pytest.mark.slow
 @given(
     job=jobs,
     child=jobs,
