@@ -1,1 +1,1 @@
-"""The command line: one file a verb, and views that show the same data as text or JSON."""
+"""The command line: commands, and views that show the same data as text or JSON."""

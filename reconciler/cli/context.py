@@ -1,7 +1,8 @@
-"""What every verb starts from: the global options, the source, the state directory."""
+"""What every command starts from: the global options, the source, the state directory, the user."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 import time
@@ -13,21 +14,16 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from reconciler.errors import InputError
+from reconciler.errors import InputError, ReconcilerError
 
-if TYPE_CHECKING:  # the shell asks for completions at every key: source and store are imported when used
+if TYPE_CHECKING:  # imported when used: shell completion runs this module at each press of the tab key
     from reconciler.actual.store import Store
     from reconciler.desired.source.git import Source
     from reconciler.model.desired import Revision
-import getpass
-
-from reconciler.errors import ReconcilerError
-
-FORMATS = ("table", "wide", "json", "yaml", "name", "markdown", "mermaid", "dot", "png")
 
 
 class Options(msgspec.Struct):
-    """The global options; they may stand before or after the verb."""
+    """The global options."""
 
     repo: str = "."
     branch: str | None = None
@@ -40,46 +36,41 @@ class Options(msgspec.Struct):
 
 
 class Context:
-    """The options of one run, and the terminal manners that follow from them."""
+    """The options of one call, and what follows from them: colors, verbosity, source and store."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
 
-    # terminal -----------------------------------------------------------------------------------------
-
     def colored(self, stream: Any = None) -> bool:
-        """Whether to colour what goes to ``stream`` (default stdout)."""
+        """Return whether to color what goes to ``stream`` (default stdout)."""
         if self.options.color != "auto":
             return self.options.color == "always"
         stream = stream or sys.stdout
         return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def style(self, text: str, **styles: Any) -> str:
-        """Return the text coloured for stdout, or as it is."""
+        """Return the text colored for stdout, if stdout is colored."""
         return click.style(text, **styles) if self.colored() else text
 
     def say(self, line: str) -> None:
-        """Narrate on stderr, unless --quiet."""
+        """Print a message on stderr, unless --quiet."""
         if not self.options.quiet:
             click.echo(line, err=True)
 
     def detail(self, line: str) -> None:
-        """Narrate on stderr with --verbose only."""
-        if self.options.verbose and not self.options.quiet:
-            click.echo(line, err=True)
-
-    # source and store ---------------------------------------------------------------------------------
+        """Print a message on stderr, only with --verbose."""
+        if self.options.verbose:
+            self.say(line)
 
     def source(self, *, fetch: bool = True) -> Source:
-        """Open the repository that --repo, --branch and --path name; a remote one as it is now."""
+        """Open the repository of --repo, --branch and --path; ``fetch`` updates the mirror of a remote."""
         from reconciler.desired.source.git import open_source
 
         options = self.options
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reconciler"
-        return open_source(options.repo, options.branch, options.path, cache / "mirrors", fetch=fetch)
+        return open_source(options.repo, options.branch, options.path, _cache_dir() / "mirrors", fetch=fetch)
 
     def notice_uncommitted(self, source: Source) -> None:
-        """Say on stderr which manifests are not committed, so not part of the revision."""
+        """Name on stderr the manifests that are not committed and thus not part of the revision."""
         if self.options.quiet or not source.reads_head():
             return
         changed = [path for path in source.uncommitted([""]) if path.endswith((".yaml", ".yml"))]
@@ -88,7 +79,7 @@ class Context:
             self.say(f"note: not committed, so not part of this revision: {', '.join(changed[:3])}{more}")
 
     def state_dir(self, source: Source | None = None, revision: Revision | None = None) -> Path:
-        """Return the state directory: as given, else by the name of the project."""
+        """Return the state directory: --state-dir, else the variable, else by the project's name."""
         from reconciler.actual.state_dir import default_state_dir
 
         if self.options.state_dir:
@@ -100,14 +91,14 @@ class Context:
 
     @contextmanager
     def store(self, *, must_exist: bool = False, read_only: bool = False) -> Iterator[Store]:
-        """Open the store; with ``must_exist`` refuse to make an empty one.
+        """Open the store; with ``must_exist`` refuse to create an empty one.
 
-        ``read_only``: it never waits for one that writes, and cannot write itself.
+        With ``read_only`` the store never waits for a writer, and cannot be written.
 
         Raises
         ------
         InputError
-            Nothing was ever applied there.
+            Nothing was applied to this state directory yet.
         """
         from reconciler.actual.store import Store
 
@@ -122,7 +113,7 @@ class Context:
 
 
 def mute_stdout() -> None:
-    """Let what is printed from now on go nowhere, since nobody reads it any more."""
+    """Discard all further output: its reader has closed the pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -134,22 +125,26 @@ def opened(
     read_only: bool = False,
     leased: bool = False,
 ) -> Iterator[Store]:
-    """Open a store and give it back. Nobody else may look into its directory.
+    """Open the store of a state directory, which is created with mode 0700 if it does not exist.
 
-    With ``migrating``, which is told what happens, one of an older schema is migrated first;
-    ``leased``: under the lease that this process has.
+    Parameters
+    ----------
+    migrating
+        Receives the messages of a migration. Without it, a store of an older schema is not migrated.
+    leased
+        Whether this process holds the lease already, so that a migration must not take it.
 
     Raises
     ------
     InputError
         The schema is too new, or older and not to be migrated.
     RefusedError
-        It must be migrated, but another process has the lease.
+        The store must be migrated, but another process holds the lease.
     """
     from reconciler.actual.migrations import OutdatedError, migrate_leased, migrate_state
     from reconciler.actual.store import Store
 
-    with suppress(OSError):  # the store says what is wrong with it
+    with suppress(OSError):  # Store reports what is wrong with the directory
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         store = Store(state_dir, read_only=read_only)
@@ -165,51 +160,45 @@ def opened(
         store.close()
 
 
+def user_identity(context: Context) -> str:
+    """Return who runs this command, for the record: ``login (Name <mail>)``, or just the login.
+
+    Name and mail are those that git would put into a commit here; git must not guess them.
+    """
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in many containers
+        login = f"uid {os.getuid()}"
+    try:
+        source = context.source(fetch=False)
+        done = source.run("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT", check=False)
+    except ReconcilerError:
+        return login
+    text = done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
+    identity = text[: text.rfind(">") + 1]  # without the time that follows
+    return f"{login} ({identity})" if identity else login
+
+
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reconciler"
+
+
 def _project_name(source: Source, revision: Revision) -> str:
-    """Return the project's name; remembered by blob id, so that nothing is parsed twice."""
+    """Return the project's name, cached by the blob id of the project file so that it is parsed once."""
     from reconciler.desired.documents import PROJECT_FILES
     from reconciler.desired.state import project_name
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reconciler" / "projects"
     for name in PROJECT_FILES:
         entry = source.entry(revision.commit, name)
         if entry is None:
             continue
-        known = cache / entry.object_id
+        known = _cache_dir() / "projects" / entry.object_id
         if known.exists():
             return known.read_text()
         found = project_name(source, revision)
-        cache.mkdir(parents=True, exist_ok=True)
+        known.parent.mkdir(parents=True, exist_ok=True)
         partial = known.with_name(f".{known.name}.{os.getpid()}")
         partial.write_text(found)
         partial.replace(known)
         return found
     return project_name(source, revision)
-
-
-# Who is at the command line: for the record of what people asked for.
-
-
-def user_identity(context: Context) -> str:
-    """Return ``login (Name <mail>)``; without an identity in git just the login."""
-    login, identity = _login(), _identity(context)
-    return f"{login} ({identity})" if identity else login
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in many containers
-        return f"uid {os.getuid()}"
-
-
-def _identity(context: Context) -> str:
-    """Return the identity that a commit here would have; git must not guess one."""
-    try:
-        done = context.source(fetch=False).run(
-            "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT", check=False
-        )
-    except ReconcilerError:
-        return ""
-    text = done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
-    return text[: text.rfind(">") + 1]

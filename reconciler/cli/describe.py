@@ -11,18 +11,12 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
+from reconciler.cli.formats import emit
 from reconciler.cli.job_selectors import find_jobs, require_worker
 from reconciler.cli.options import global_options
 from reconciler.cli.views.conditions import condition_lines, counted_attempt, say_attempt
-from reconciler.cli.views.data import (
-    event_data,
-    flow_data,
-    flows_data,
-    job_data,
-    job_keys,
-    worker_facts,
-)
-from reconciler.cli.views.listing import cell_text, cut, echo_data, terminal_width
+from reconciler.cli.views.data import event_data, flow_data, flows_data, job_data, job_keys, worker_facts
+from reconciler.cli.views.listing import cell_text, cut, terminal_width
 from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
 from reconciler.cli.views.words import escalation_text, readable_worker, retry_line, time_text
 from reconciler.diagnostics import did_you_mean
@@ -38,7 +32,7 @@ _EVENTS = 12
 @click.group(name="describe", no_args_is_help=False, help="Show everything about one flow, job or worker.")
 @global_options
 def command(context: Context) -> None:
-    """Take the global options also between `describe` and the kind."""
+    """Accept the global options also between `describe` and the kind."""
 
 
 @command.command(name="flow", help="Show one flow: sync, health, jobs, events.")
@@ -51,36 +45,30 @@ def flow(context: Context, name: str) -> None:
         jobs = view.jobs_of(name)
         events = view.events(f"flow/{name}", limit=_EVENTS)
         say_attempt(context, counted_attempt(view))
-    if context.options.output in ("json", "yaml"):
+
+    def data() -> dict[str, Any]:
         keys = job_keys(jobs)
-        facts |= {"members": [job_data(job, keys) for job in jobs if job.current]}
-        echo_data(context, facts | {"events": [event_data(event) for event in events]})
-        return
-    for field in ("name", "sync", "health", "reason", "fix", "revision", "labels"):
-        if field == "fix" and not facts[field]:
-            continue
-        click.echo(f"{field + ':':<10} {cell_text(facts[field] or None)}")
-    _echo_conditions(facts)
-    if jobs:
-        click.echo("jobs:")
-    for job in jobs:
-        if job.current:
-            line = f"  {job.key:<24} {job.state:<13} {job.config.worker_name}{_remark(job)}"
-            click.echo(cut(line, terminal_width() or len(line)))
-    _echo_events(events)
+        members = [job_data(job, keys) for job in jobs if job.current]
+        return facts | {"members": members, "events": [event_data(event) for event in events]}
 
+    def text() -> None:
+        for field in ("name", "sync", "health", "reason", "fix", "revision", "labels"):
+            if field != "fix" or facts[field]:
+                click.echo(f"{field + ':':<10} {cell_text(facts[field] or None)}")
+        _echo_conditions(facts)
+        if jobs:
+            click.echo("jobs:")
+        for job in jobs:
+            if job.current:
+                line = f"  {job.key:<24} {job.state:<13} {job.config.worker_name}{_remark(job)}"
+                click.echo(cut(line, terminal_width() or len(line)))
+        _echo_events(events)
 
-def _remark(job: JobRecord) -> str:
-    """Return what is special about a job of a flow: a change that waits, and why it failed."""
-    waits = {change.field: change.new for change in job.wanted_changes}
-    deferred = f"  ! deferred: {cell_text(waits)}" if waits else ""
-    stuck = f"  stuck: {job.stuck}" if job.stuck else ""
-    retry = f"  to be retried after {job.cause}:" if job.retry_at is not None else ""
-    return deferred + stuck + retry + (f"  {job.error.strip().splitlines()[-1]}" if job.error else "")
+    emit(context, data, text)
 
 
 def _flow_facts(view: View, name: str) -> dict[str, Any]:
-    """Return a flow; also one that was never submitted, since something is in its way."""
+    """Return the data of a flow, also of one that was never submitted because something prevents it."""
     record = view.flow(name)
     if record is not None:
         return flow_data(view, record, view.config(), counted_attempt(view))
@@ -88,6 +76,15 @@ def _flow_facts(view: View, name: str) -> dict[str, Any]:
     if name not in flows:
         raise InputError(f"there is no flow '{name}'", hint=did_you_mean(name, flows))
     return flows[name]
+
+
+def _remark(job: JobRecord) -> str:
+    """Return what is special about a job: a deferred patch, a coming retry, an error."""
+    waits = {change.field: change.new for change in job.wanted_changes}
+    deferred = f"  ! deferred: {cell_text(waits)}" if waits else ""
+    stuck = f"  stuck: {job.stuck}" if job.stuck else ""
+    retry = f"  to be retried after {job.cause}:" if job.retry_at is not None else ""
+    return deferred + stuck + retry + (f"  {job.error.strip().splitlines()[-1]}" if job.error else "")
 
 
 @command.command(name="job", help="Show one job: state, run config with its provenance, error, events.")
@@ -98,21 +95,22 @@ def job(context: Context, key: str) -> None:
     with context.store(must_exist=True, read_only=True) as store:
         with store.read() as view:
             records = find_jobs(view, key)
-        origins = Provenance(context, store)
+        provenance = Provenance(context, store)
         with store.read() as view:
-            found = [_facts(view, record, origins) for record in records]
-    if context.options.output in ("json", "yaml"):
-        echo_data(context, found[0] if len(found) == 1 else found)
-        return
-    for number, facts in enumerate(found):
-        click.echo("" if number == 0 else "\n", nl=False)
-        _echo_job(facts)
+            found = [_job_facts(view, record, provenance) for record in records]
+
+    def text() -> None:
+        for number, facts in enumerate(found):
+            click.echo("" if number == 0 else "\n", nl=False)
+            _echo_job(facts)
+
+    emit(context, lambda: found[0] if len(found) == 1 else found, text)
 
 
-def _facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, Any]:
+def _job_facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, Any]:
     members = view.jobs_of(record.flow)
     keys = job_keys(members)
-    for parent in record.parents:
+    for parent in record.parents:  # a parent may belong to another flow
         if parent not in keys and (found := view.generations(parent)):
             keys[parent] = found[-1].path
     facts = job_data(record, keys)
@@ -129,24 +127,14 @@ def _facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, Any]
     block = blocks(view)(record) if waits else None
     facts["blocked"] = str(block) if block is not None else None
     facts["fix"] = block.fix if block is not None else ""
-    facts["events"] = [event_data(e) for e in view.events(f"job/{record.path}", limit=_EVENTS)]
+    facts["events"] = [event_data(event) for event in view.events(f"job/{record.path}", limit=_EVENTS)]
     return facts
 
 
 def _echo_job(facts: dict[str, Any]) -> None:
     for field in (
-        "key",
-        "state",
-        "function",
-        "uuid",
-        "index",
-        "attempt",
-        "run_worker",
-        "queue_id",
-        "run_dir",
-        "generated_by",
-        "stuck",
-        "cause",
+        *("key", "state", "function", "uuid", "index", "attempt", "run_worker", "queue_id", "run_dir"),
+        *("generated_by", "stuck", "cause"),
     ):
         if facts[field] is not None:
             click.echo(f"{field + ':':<13} {facts[field]}")
@@ -172,7 +160,29 @@ def _echo_job(facts: dict[str, Any]) -> None:
     _echo_events([msgspec.convert(event, Event) for event in facts["events"]])
 
 
-@command.command(name="worker", help="Show one worker: how it is, its jobs by state, events.")
+def _config_lines(provenance: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield for each field of the run config its value and origin, and the values that it overrides."""
+
+    def origin(found: dict[str, Any]) -> str:
+        return ", ".join(filter(None, (level_text(found), place_text(found), person_text(found))))
+
+    for field in FIELDS:
+        found = provenance.get(field)
+        if found is None:
+            yield f"  {field + ':':<12} (none)"
+            continue
+        escalated = found["escalated"]
+        if escalated is not None:
+            why = f"escalated: {escalation_text(escalated)}, {origin(escalated['by'])}"
+            yield f"  {field + ':':<12} {value_text(escalated['value'])}   # {why}"
+            yield f"  {'':<12}   from {value_text(found['value'])}   # {origin(found)}"
+        else:
+            yield f"  {field + ':':<12} {value_text(found['value'])}   # {origin(found)}"
+        for beaten in found["beats"]:
+            yield f"  {'':<12}   beats {value_text(beaten['value'])}   # {origin(beaten)}"
+
+
+@command.command(name="worker", help="Show one worker: status, jobs by state, events.")
 @click.argument("name")
 @global_options
 def worker(context: Context, name: str) -> None:
@@ -182,39 +192,19 @@ def worker(context: Context, name: str) -> None:
         config = view.config()
         known = config.workers if config is not None else {}
         facts = worker_facts(view, name, known[name], _EVENTS)
-    if context.options.output in ("json", "yaml"):
-        echo_data(context, facts)
-        return
-    readable = readable_worker(facts, time.time())
-    for field in (
-        *("name", "type", "host", "scheduler_type", "work_dir", "max_jobs", "python", "jobflow"),
-        *("status", "last_seen", "reason", "fix", "failures", "next_try", "jobs"),
-    ):
-        if readable[field] not in (None, "", {}, 0):
-            click.echo(f"{field.replace('_', ' ') + ':':<16} {cell_text(readable[field])}")
-    _echo_conditions(facts)
-    _echo_events([msgspec.convert(event, Event) for event in facts["events"]])
 
+    def text() -> None:
+        readable = readable_worker(facts, time.time())
+        for field in (
+            *("name", "type", "host", "scheduler_type", "work_dir", "max_jobs", "python", "jobflow"),
+            *("status", "last_seen", "reason", "fix", "failures", "next_try", "jobs"),
+        ):
+            if readable[field] not in (None, "", {}, 0):
+                click.echo(f"{field.replace('_', ' ') + ':':<16} {cell_text(readable[field])}")
+        _echo_conditions(facts)
+        _echo_events([msgspec.convert(event, Event) for event in facts["events"]])
 
-def _config_lines(provenance: dict[str, dict[str, Any]]) -> Iterator[str]:
-    for field in FIELDS:
-        found = provenance.get(field)
-        if found is None:
-            yield f"  {field + ':':<12} (none)"
-            continue
-        grown = found["escalated"]
-        if grown is not None:
-            who = f"escalated: {escalation_text(grown)}, {_who(grown['by'])}"
-            yield f"  {field + ':':<12} {value_text(grown['value'])}   # {who}"
-            yield f"  {'':<12}   from {value_text(found['value'])}   # {_who(found)}"
-        else:
-            yield f"  {field + ':':<12} {value_text(found['value'])}   # {_who(found)}"
-        for beaten in found["beats"]:
-            yield f"  {'':<12}   beats {value_text(beaten['value'])}   # {_who(beaten)}"
-
-
-def _who(found: dict[str, Any]) -> str:
-    return ", ".join(filter(None, (level_text(found), place_text(found), person_text(found))))
+    emit(context, lambda: facts, text)
 
 
 def _echo_conditions(facts: dict[str, Any]) -> None:

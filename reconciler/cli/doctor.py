@@ -1,4 +1,4 @@
-"""``reconcile doctor``: is everything there that jobs need? Here, in the repository, on each worker."""
+"""``reconcile doctor``: check this machine, the repository and each worker."""
 
 from __future__ import annotations
 
@@ -14,24 +14,21 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli.context import Context
+from reconciler.cli.formats import emit
 from reconciler.cli.options import global_options
 from reconciler.cli.views.checks_text import DoctorText, doctor_data
-from reconciler.cli.views.listing import echo_data
 from reconciler.diagnostics import did_you_mean
 from reconciler.doctor.check import Check, Group, Status
 from reconciler.errors import ExitCode, InputError, ReconcilerError
 
 if TYPE_CHECKING:
     from reconciler.actual.store import Store
-    from reconciler.actual.view import View
-    from reconciler.doctor.machine import Here
-    from reconciler.doctor.repository import Known
-    from reconciler.model.manifests import ParsedFile, WorkerSpec
+    from reconciler.model.manifests import WorkerSpec
 
 _AT_ONCE = 8
-"""Workers that are examined at the same time: a host that does not answer takes its time."""
+"""How many workers are examined at the same time: a host that does not answer takes long."""
 
-_GLANCE = 0.2
+_WAIT = 0.2
 """Seconds."""
 
 
@@ -39,61 +36,60 @@ _GLANCE = 0.2
 @click.argument("workers", nargs=-1, metavar="[WORKER]...")
 @global_options
 def command(context: Context, *, workers: tuple[str, ...]) -> None:
-    """Run every check, print what each found, and the fix for what is wrong."""
+    """Run every check, and print its result and the fix for what fails."""
     text = DoctorText(context) if context.options.output not in ("json", "yaml") else None
     checks: list[Check] = []
     try:
-        for group in _examined(context, workers, text):
+        for group in _examine(context, workers, text):
             checks += group.checks
             if text is not None:
                 text.show(group)
     finally:
         if text is not None:
             text.clear()
-    if text is not None:
-        text.summary(checks)
-    else:
-        echo_data(context, doctor_data(checks))
-    sys.exit(_exit_code(checks))
-
-
-def _exit_code(checks: Sequence[Check]) -> ExitCode:
+    emit(context, lambda: doctor_data(checks), lambda: text.summary(checks) if text is not None else None)
     failures = [check for check in checks if check.status is Status.FAILED]
-    if not failures:
-        return ExitCode.OK
-    return ExitCode.USAGE if all(check.by_user for check in failures) else ExitCode.WORLD
+    if failures:
+        sys.exit(ExitCode.USAGE if all(check.by_user for check in failures) else ExitCode.WORLD)
 
 
-def _examined(context: Context, names: Sequence[str], text: DoctorText | None) -> Iterator[Group]:
-    """Yield the groups as they are ready; names are checked before anything is shown."""
-    from reconciler.doctor.machine import check_machine
-    from reconciler.doctor.repository import check_repository
+def _examine(context: Context, names: Sequence[str], text: DoctorText | None) -> Iterator[Group]:
+    """Yield each group of checks when it is complete; the names are checked before the first one."""
+    from reconciler.doctor.machine import Here, check_machine
+    from reconciler.doctor.repository import Known, MemoryCache, check_repository
+    from reconciler.loop import StoreCache
 
     if text is not None:
         text.progress("repository")
-    here = _here(context)
+    try:
+        here = Here(context.state_dir())
+    except ReconcilerError as error:
+        here = Here(None, error.message)
     with _store(here.state_dir) as store, store.read() if store is not None else nullcontext() as view:
-        known = _known(context, store, view)
+        cache = MemoryCache(StoreCache(store).get if store is not None else lambda blob: None)
+        known = Known(open_source=lambda fetch: context.source(fetch=fetch), cache=cache, view=view)
         repository = check_repository(known)
-        workers = _workers(known)
-    chosen = _chosen(workers, names) if workers or known.desired is not None else {}
+        # The workers of the revision; without a revision, those of the last applied one.
+        workers: Mapping[str, WorkerSpec] = {}
+        if known.desired is not None:
+            workers = known.desired.workers
+        elif view is not None and (config := view.config()) is not None:
+            workers = config.workers
+    if workers or known.desired is not None:
+        for name in names:
+            if name not in workers:
+                hint = did_you_mean(name, workers) or f"known: {', '.join(sorted(workers)) or 'none'}"
+                raise InputError(f"there is no worker '{name}'", hint=hint)
     yield Group("this machine", check_machine(here))
     yield Group("repository", repository)
-    yield from _of_workers(chosen, text)
-
-
-def _here(context: Context) -> Here:
-    from reconciler.doctor.machine import Here
-
-    try:
-        return Here(context.state_dir())
-    except ReconcilerError as error:
-        return Here(None, error.message)
+    yield from _examine_workers(
+        {name: spec for name, spec in sorted(workers.items()) if not names or name in names}, text
+    )
 
 
 @contextmanager
 def _store(state_dir: Path | None) -> Iterator[Store | None]:
-    """Open the state if there is one that can be opened; what is wrong with it, its own check says."""
+    """Open the store if there is one that can be opened; a check of its own reports what is wrong with it."""
     from reconciler.actual.store import Store
 
     store = None
@@ -107,84 +103,43 @@ def _store(state_dir: Path | None) -> Iterator[Store | None]:
             store.close()
 
 
-def _known(context: Context, store: Store | None, view: View | None) -> Known:
-    from reconciler.doctor.repository import Known, MemoryCache
-
-    cache = MemoryCache(_remembered(store))
-    return Known(open_source=lambda fetch: context.source(fetch=fetch), cache=cache, view=view)
-
-
-def _remembered(store: Store | None) -> Callable[[str], ParsedFile | None]:
-    """Return how to look up what was parsed before."""
-    if store is None:
-        return lambda blob: None
-    from reconciler.loop import StoreCache
-
-    return StoreCache(store).get
-
-
-def _workers(known: Known) -> dict[str, WorkerSpec]:
-    """Return the workers of the revision; without one, those of the last applied revision."""
-    if known.desired is not None:
-        return known.desired.workers
-    config = known.view.config() if known.view is not None else None
-    return config.workers if config is not None else {}
-
-
-def _chosen(workers: Mapping[str, WorkerSpec], names: Sequence[str]) -> dict[str, WorkerSpec]:
-    for name in names:
-        if name not in workers:
-            hint = did_you_mean(name, workers) or f"known: {', '.join(sorted(workers)) or 'none'}"
-            raise InputError(f"there is no worker '{name}'", hint=hint)
-    return {name: spec for name, spec in sorted(workers.items()) if not names or name in names}
-
-
-def _of_workers(workers: Mapping[str, WorkerSpec], text: DoctorText | None) -> Iterator[Group]:
-    """Examine workers side by side, and yield them by name."""
+def _examine_workers(workers: Mapping[str, WorkerSpec], text: DoctorText | None) -> Iterator[Group]:
+    """Examine workers concurrently, and yield their checks in the order of their names."""
     if not workers:
         return
     from reconciler.doctor.worker import examine
     from reconciler.execution.hosts.choice import Hosts
 
     hosts = Hosts()
-    places = Semaphore(_AT_ONCE)
+    slots = Semaphore(_AT_ONCE)
     running = {
-        name: _started(places, functools.partial(examine, name, spec, hosts))
-        for name, spec in workers.items()
+        name: _start(slots, functools.partial(examine, name, spec, hosts)) for name, spec in workers.items()
     }
     try:
         for number, (name, future) in enumerate(running.items(), start=1):
             if text is not None and not future.done():
                 text.progress(f"worker {name}, {number} of {len(running)}")
-            yield Group(f"worker {name} ({_where(workers[name])})", _awaited(future))
+            while not future.done():  # short waits: a signal that arrives just before one does not end it
+                wait([future], timeout=_WAIT)
+            spec = workers[name]
+            host = spec.connection.name if spec.connection is not None else "this machine"
+            yield Group(f"worker {name} ({host}, {spec.scheduler_type})", future.result())
     finally:
-        # Interrupted, there is no waiting for a host that does not answer: the end of the process will do.
+        # After an interrupt, do not wait for a host that does not answer: the process ends anyway.
         if all(future.done() for future in running.values()):
             hosts.close()
 
 
-def _started(places: Semaphore, work: Callable[[], list[Check]]) -> Future[list[Check]]:
-    """Do something in a thread that does not keep an interrupted program from ending."""
+def _start(slots: Semaphore, work: Callable[[], list[Check]]) -> Future[list[Check]]:
+    """Run ``work`` in a daemon thread, which does not keep an interrupted program from ending."""
     future: Future[list[Check]] = Future()
 
     def run() -> None:
-        with places:
+        with slots:
             try:
                 future.set_result(work())
-            except BaseException as error:  # raised again where the result is asked for
+            except BaseException as error:  # raised again by future.result()
                 future.set_exception(error)
 
     Thread(target=run, daemon=True).start()
     return future
-
-
-def _awaited(future: Future[list[Check]]) -> list[Check]:
-    """Return the result. A signal that comes just before a wait does not end it, so the waits are short."""
-    while not future.done():
-        wait([future], timeout=_GLANCE)
-    return future.result()
-
-
-def _where(spec: WorkerSpec) -> str:
-    place = spec.connection.name if spec.connection is not None else "this machine"
-    return f"{place}, {spec.scheduler_type}"

@@ -1,10 +1,11 @@
-"""``reconcile explain``: why a job has its run config, what a rule does, what a field of a manifest means."""
+"""``reconcile explain``: the run config of a job, the effect of a rule, or a field of a manifest."""
 
 from __future__ import annotations
 
 import click
 
 from reconciler.cli.context import Context
+from reconciler.cli.formats import emit
 from reconciler.cli.job_selectors import find_jobs
 from reconciler.cli.options import global_options
 from reconciler.diagnostics import did_you_mean
@@ -25,7 +26,7 @@ def command(context: Context, what: str, name: str | None, field: str | None) ->
     """Print who set each value and what it beats, or the documentation of a kind or field."""
     if name is None:
         if what in ("job", "rule"):
-            raise InputError(f"which {what}?", hint=f"write `reconcile explain {what} NAME`")
+            raise InputError(f"name the {what} to explain", hint=f"write `reconcile explain {what} NAME`")
         from reconciler.cli.views.explain_text import echo_kind
 
         echo_kind(what)
@@ -42,7 +43,6 @@ def command(context: Context, what: str, name: str | None, field: str | None) ->
 
 def _explain_job(context: Context, key: str, field: str | None) -> None:
     from reconciler.cli.views.explain_text import echo_job_explanation, job_explanation
-    from reconciler.cli.views.listing import echo_data
     from reconciler.cli.views.provenance import Provenance
 
     if field is not None and field not in FIELDS:
@@ -54,15 +54,11 @@ def _explain_job(context: Context, key: str, field: str | None) -> None:
         provenance = Provenance(context, store)
         with store.read() as view:
             data = job_explanation(view, provenance, record, members, field)
-    if context.options.output in ("json", "yaml"):
-        echo_data(context, data)
-    else:
-        echo_job_explanation(context, data)
+    emit(context, lambda: data, lambda: echo_job_explanation(context, data))
 
 
 def _explain_rule(context: Context, name: str) -> None:
     from reconciler.cli.views.explain_text import echo_rule_explanation, rule_explanation
-    from reconciler.cli.views.listing import echo_data
     from reconciler.cli.views.provenance import Provenance
 
     with context.store(must_exist=True, read_only=True) as store:
@@ -75,11 +71,9 @@ def _explain_rule(context: Context, name: str) -> None:
         with store.read() as view:
             jobs = {flow: view.jobs_of(flow) for flow in provenance.desired.flows}
         data = rule_explanation(provenance, rules[name], jobs)
-    match context.options.output:
-        case "json" | "yaml":
-            echo_data(context, data)
-        case "name":
-            for job in data["jobs"]:
-                click.echo(job["key"])
-        case _:
-            echo_rule_explanation(context, data)
+    emit(
+        context,
+        lambda: data,
+        lambda: echo_rule_explanation(context, data),
+        names=lambda: (job["key"] for job in data["jobs"]),
+    )

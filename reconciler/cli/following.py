@@ -1,4 +1,4 @@
-"""Looking at the store again and again, at next to no cost while nothing changes there."""
+"""Watching the store for changes, at almost no cost while nothing changes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ from reconciler.actual.view import View
 
 T = TypeVar("T")
 
-_GLANCE = 0.05
-"""Seconds between two looks whether anything was written: each takes some microseconds."""
+_POLL = 0.05
+"""Seconds between two checks of the store's version; a check takes some microseconds."""
 
-
-_SHARE = 2.0
-"""So many times as long as it takes to look, it rests: many jobs that move must not keep a processor busy."""
+_REST = 2.0
+"""Minimal pause after a look, as a multiple of its duration: frequent changes must not keep a CPU busy."""
 
 
 def looks(
     store: Store, look: Callable[[View], T], *, seconds: float | None = None, refresh: float | None = None
 ) -> Iterator[T]:
-    """Yield what ``look`` finds: at once, and after every write to the store.
+    """Yield what ``look`` returns: immediately, and after every write to the store.
 
-    Ends after so many ``seconds``, with a last look; None: never. ``refresh``: yield again after so many
-    seconds what has not changed. No transaction is open while the caller has the result.
+    No transaction is open while the caller handles a result.
+
+    Parameters
+    ----------
+    seconds
+        Ends after this time, with a last look; None: never.
+    refresh
+        Yield the last result again after this many seconds without a change; None: never.
     """
     ends = time.monotonic() + (math.inf if seconds is None else seconds)
     seen, found, rest = _look(store, look)
@@ -44,8 +49,8 @@ def looks(
 
 
 def _look(store: Store, look: Callable[[View], T]) -> tuple[int, T, float]:
-    """Return the version of the store, what is found there, and for how many seconds to rest after that."""
+    """Return the version of the store, the result of ``look``, and how many seconds to pause after it."""
     began = time.monotonic()
     with store.read() as view:
         version, found = view.version(), look(view)
-    return version, found, max(_GLANCE, _SHARE * (time.monotonic() - began))
+    return version, found, max(_POLL, _REST * (time.monotonic() - began))

@@ -1,4 +1,4 @@
-"""``reconcile graph``: the jobs of a flow and how they depend on each other, as a drawing or as data."""
+"""``reconcile graph``: the jobs of a flow and their dependencies, as a drawing or as data."""
 
 from __future__ import annotations
 
@@ -8,75 +8,67 @@ import click
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
+from reconciler.cli.formats import emit
 from reconciler.cli.options import global_options
 from reconciler.cli.views.graph_text import MERMAID_CHARACTERS, MERMAID_EDGES, dot, graph_data, mermaid
-from reconciler.cli.views.listing import echo_data
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, WorldError
 from reconciler.model.graph import Graph, flow_graph, missing_parents
 
-_PNG_TIMEOUT = 120.0  # seconds
+_PNG_TIMEOUT = 120.0
+"""Seconds."""
 
 
 @click.command(name="graph", help="Draw the jobs of a flow (Mermaid; -o dot, json or png).")
 @click.argument("flow")
-@click.option("--all", "history", is_flag=True, help="Also history: jobs that newer content replaced.")
+@click.option("--all", "history", is_flag=True, help="Include history: superseded jobs.")
 @global_options
 def command(context: Context, *, flow: str, history: bool) -> None:
     """Print the graph of one flow."""
-    chosen = context.options.output
-    if chosen == "png" and sys.stdout.isatty():
+    if context.options.output == "png" and sys.stdout.isatty():
         raise InputError(
-            "a picture is not for a terminal", hint=f"reconcile graph {flow} -o png > {flow}.png"
+            "cannot print an image on a terminal", hint=f"reconcile graph {flow} -o png > {flow}.png"
         )
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         graph, revision = _read(view, flow, history=history)
-    match chosen:
-        case "json" | "yaml":
-            echo_data(context, graph_data(graph, revision))
-        case "name":
-            for job in graph.jobs:
-                click.echo(job.path)
-        case "dot":
-            click.echo(dot(graph))
-        case "png":
-            click.echo(_png(dot(graph)), nl=False)
-        case _:
-            _show_mermaid(context, graph)
+
+    def text() -> None:
+        drawing = mermaid(graph)
+        click.echo(drawing)
+        if len(graph.edges) > MERMAID_EDGES or len(drawing) > MERMAID_CHARACTERS:
+            context.say(
+                f"note: {len(graph.jobs)} jobs and {len(graph.edges)} arrows exceed Mermaid's default "
+                "limits; use -o dot or -o png"
+            )
+
+    emit(
+        context,
+        lambda: graph_data(graph, revision),
+        text,
+        names=lambda: (job.path for job in graph.jobs),
+        dot=lambda: click.echo(dot(graph)),
+        png=lambda: click.echo(_png(dot(graph)), nl=False),
+    )
 
 
 def _read(view: View, flow: str, *, history: bool) -> tuple[Graph, str]:
+    """Return the graph of a flow, with the jobs of other flows that it needs, and the flow's revision."""
     record = view.flow(flow)
     if record is None:
-        raise _no_flow(view, flow)
+        config = view.config()
+        reason = config.out_of_sync.get(flow) if config is not None else None
+        if reason is not None:
+            raise InputError(f"flow '{flow}' has no jobs yet: {reason}", hint="see `reconcile validate`")
+        hint = did_you_mean(flow, [record.name for record in view.flows()])
+        raise InputError(f"there is no flow '{flow}'", hint=hint)
     members = view.jobs_of(flow)
     missing = sorted(missing_parents(members, history=history))
     others = [job for uuid in missing for job in view.generations(uuid)]
     return flow_graph(flow, members, others, history=history), record.revision
 
 
-def _no_flow(view: View, flow: str) -> InputError:
-    config = view.config()
-    reason = config.out_of_sync.get(flow) if config is not None else None
-    if reason is not None:
-        return InputError(f"flow '{flow}' has no jobs yet: {reason}", hint="see `reconcile validate`")
-    return InputError(
-        f"there is no flow '{flow}'", hint=did_you_mean(flow, [record.name for record in view.flows()])
-    )
-
-
-def _show_mermaid(context: Context, graph: Graph) -> None:
-    text = mermaid(graph)
-    click.echo(text)
-    if len(graph.edges) > MERMAID_EDGES or len(text) > MERMAID_CHARACTERS:
-        context.say(
-            f"note: {len(graph.jobs)} jobs and {len(graph.edges)} arrows are more than Mermaid draws "
-            "by default; use -o dot or -o png"
-        )
-
-
 def _png(text: str) -> bytes:
-    """Return the picture that Graphviz makes of a graph.
+    """Return the image that Graphviz draws of a graph.
 
     Raises
     ------
@@ -94,7 +86,7 @@ def _png(text: str) -> bytes:
         raise WorldError("-o png needs the program `dot`, which is not installed", hint=hint) from error
     except subprocess.TimeoutExpired as error:
         raise WorldError(
-            f"`dot` made no picture in {_PNG_TIMEOUT:.0f} s", hint="use -o dot, and `sfdp` for many jobs"
+            f"`dot` did not finish within {_PNG_TIMEOUT:.0f} s", hint="use -o dot, and `sfdp` for many jobs"
         ) from error
     if done.returncode != 0 or not done.stdout:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]

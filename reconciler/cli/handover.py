@@ -1,34 +1,69 @@
-"""Handing a pass over to the daemon that holds the lease, and showing what it did."""
+"""Asking the daemon that holds the lease for a pass: ``reconcile now``, and ``--once`` beside a daemon."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from reconciler.actual.daemon_requests import Answer, Requests
 from reconciler.actual.state_dir import Lease
-from reconciler.actual.store import Store
-from reconciler.actual.unchanged import content_of
 from reconciler.cli.context import Context, user_identity
-from reconciler.desired.source.git import Source
-from reconciler.errors import ExitCode, RefusedError, WorldError
+from reconciler.cli.options import global_options
+from reconciler.errors import ExitCode, InputError, RefusedError, WorldError
 from reconciler.model.desired import Revision
 from reconciler.model.records import Outcome
 from reconciler.model.states import ACTIVE, JobState
 
-# Letting the daemon that works on a state do what was asked of this process, and showing what it did.
+if TYPE_CHECKING:  # imported when used: shell completion runs this module at each press of the tab key
+    from reconciler.actual.store import Store
+    from reconciler.desired.source.git import Source
 
-
-_GLANCE = 0.02
+_POLL = 0.02
 """Seconds between two looks for the answer."""
 
 
-def hand_over(context: Context, store: Store, lease: Lease, meant: Revision, *, allow_prune: bool) -> int:
-    """Let the daemon make the pass over what was meant, and show what came of it; return the exit code.
+@click.command(help="Ask the daemon to check the source immediately.")
+@click.option("--wait", is_flag=True, help="Wait for the pass and print its result.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: how long.")
+@click.option("--allow-prune", is_flag=True, help="Let the daemon apply a plan that a guard refuses.")
+@global_options
+def now(context: Context, *, wait: bool, timeout: float | None, allow_prune: bool) -> None:
+    """Ask the daemon of this state for a pass."""
+    if timeout is not None and not wait:
+        raise InputError("--timeout requires --wait")
+    state_dir = context.state_dir()
+    lease = Lease(state_dir)
+    if not lease.is_watched():
+        raise WorldError(
+            f"no daemon runs for the state in {state_dir}",
+            hint="start one with `reconcile watch`, or reconcile without a daemon: `reconcile --once`",
+        )
+    requests = Requests(state_dir)
+    token = requests.ask(user_identity(context), time.time(), allow_prune=allow_prune)
+    if not wait:
+        context.say(f"asked {lease.holder() or 'the daemon'}; to see the result, add --wait")
+        return
+    answer = _wait_for_answer(requests, token, lease, timeout)
+    if answer is None:
+        context.say(f"no answer within {timeout:g} s; the daemon is busy or stopping")
+        sys.exit(ExitCode.NO)
+    sys.exit(_show_answer(context, answer))
 
-    ``allow_prune`` is said only after a guard has refused: not before it is known what the daemon reads.
+
+def pass_by_daemon(
+    context: Context, store: Store, wanted: Revision, limit: float | None, *, allow_prune: bool
+) -> tuple[int, Outcome, bool]:
+    """Have the daemon make the pass over a revision, and print its result.
+
+    Returns
+    -------
+    tuple
+        The exit code of the daemon's pass, the status of the store after it, and whether nothing was running
+        within ``limit`` seconds (True if ``limit`` is None).
 
     Raises
     ------
@@ -37,25 +72,34 @@ def hand_over(context: Context, store: Store, lease: Lease, meant: Revision, *, 
     RefusedError
         The daemon reads another revision.
     """
-    context.say(f"a daemon works on this state ({lease.holder() or 'it says no more'}): it makes the pass")
-    answer = _asked(context, store, lease, allow_prune=False)
-    check_revision(context, store, meant, answer)
+    from reconciler.jobs.applied import summarise
+
+    lease = Lease(store.path)
+    context.say(f"a daemon uses this state ({lease.holder() or 'holder unknown'}): it makes the pass")
+    answer = _ask(context, store, lease, wanted, allow_prune=False)
+    # Only now: what the daemon reads had to be checked before a guard is switched off.
     if allow_prune and answer.code == ExitCode.REFUSED:
-        answer = _asked(context, store, lease, allow_prune=True)
-        check_revision(context, store, meant, answer)
-    return show_answer(context, answer)
+        answer = _ask(context, store, lease, wanted, allow_prune=True)
+    code = _show_answer(context, answer)
+    refused = code not in (ExitCode.OK, ExitCode.USAGE)  # of an invalid revision the valid part was applied
+    settled = limit is None or refused or _wait_until_idle(store, lease, limit)
+    with store.read() as view:
+        config = view.config()
+        revision = config.revision if config is not None else ""
+        return code, summarise(view, "", revision, (), clean=False), settled
 
 
-def _asked(context: Context, store: Store, lease: Lease, *, allow_prune: bool) -> Answer:
+def _ask(context: Context, store: Store, lease: Lease, wanted: Revision, *, allow_prune: bool) -> Answer:
     requests = Requests(store.path)
     token = requests.ask(user_identity(context), time.time(), allow_prune=allow_prune)
-    answer = wait_for_answer(requests, token, lease, None)
-    assert answer is not None
+    answer = _wait_for_answer(requests, token, lease, None)
+    assert answer is not None, "no time limit"
+    _check_revision(context, store, wanted, answer)
     return answer
 
 
-def wait_for_answer(requests: Requests, token: str, lease: Lease, timeout: float | None) -> Answer | None:
-    """Return the daemon's answer to a request; None if it was too slow: then the request is taken back.
+def _wait_for_answer(requests: Requests, token: str, lease: Lease, timeout: float | None) -> Answer | None:
+    """Return the daemon's answer; None after ``timeout`` seconds, and then the request is withdrawn.
 
     Raises
     ------
@@ -65,7 +109,7 @@ def wait_for_answer(requests: Requests, token: str, lease: Lease, timeout: float
     deadline = time.monotonic() + timeout if timeout is not None else math.inf
     try:
         while True:
-            alive = lease.is_watched()  # asked before, since the last deed of a daemon may be the answer
+            alive = lease.is_watched()  # checked first: a daemon may answer and end between the two checks
             answer = requests.take_answer(token)
             if answer is not None or time.monotonic() > deadline:
                 return answer
@@ -73,13 +117,13 @@ def wait_for_answer(requests: Requests, token: str, lease: Lease, timeout: float
                 raise WorldError(
                     "the daemon ended before it answered", hint="start it again, or use `reconcile --once`"
                 )
-            time.sleep(_GLANCE)
+            time.sleep(_POLL)
     finally:
         requests.take_back(token)
 
 
-def show_answer(context: Context, answer: Answer) -> int:
-    """Show what a pass of the daemon did; return its exit code."""
+def _show_answer(context: Context, answer: Answer) -> int:
+    """Print the result of the daemon's pass, and return its exit code."""
     for line in answer.lines:
         click.echo(line)
     if answer.error:
@@ -87,12 +131,12 @@ def show_answer(context: Context, answer: Answer) -> int:
     if answer.hint:
         click.echo(f"  help: {answer.hint}", err=True)
     if answer.code == ExitCode.USAGE and not answer.error:
-        context.say("a part of the revision is invalid: `reconcile validate` says what")
+        context.say("part of the revision is invalid; for details: reconcile validate")
     return answer.code
 
 
-def wait_until_idle(store: Store, lease: Lease, limit: float) -> bool:
-    """Wait while the daemon lets jobs run; return False if that took longer than ``limit`` seconds.
+def _wait_until_idle(store: Store, lease: Lease, limit: float) -> bool:
+    """Wait while the daemon runs jobs; return False if they take longer than ``limit`` seconds.
 
     Raises
     ------
@@ -100,93 +144,78 @@ def wait_until_idle(store: Store, lease: Lease, limit: float) -> bool:
         The daemon has ended.
     """
     deadline = time.monotonic() + limit
-    while not _is_idle(store):
+    while True:
+        with store.read() as view:
+            if not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None:
+                return True
         if time.monotonic() > deadline:
             return False
         if not lease.is_watched():
             raise WorldError("the daemon has ended", hint="start it again, or use `reconcile --once --wait`")
         time.sleep(0.1)
-    return True
 
 
-def _is_idle(store: Store) -> bool:
-    with store.read() as view:
-        return not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None
+def _check_revision(context: Context, store: Store, wanted: Revision, answer: Answer) -> None:
+    """Refuse an answer about another revision than the wanted one.
 
-
-def current_outcome(store: Store) -> Outcome:
-    """Return how things stand, as the daemon has left them."""
-    from reconciler.jobs.applied import summarise
-
-    with store.read() as view:
-        config = view.config()
-        return summarise(view, "", config.revision if config is not None else "", (), clean=False)
-
-
-# Whether what a daemon reads is what the user meant who let it make the pass.
-
-
-def check_revision(context: Context, store: Store, meant: Revision, answer: Answer) -> None:
-    """Refuse an answer about another revision than the one that was meant.
-
-    As good as that one are its content, wherever it comes from, and a later commit of the same branch.
+    Accepted are the wanted revision, another revision with the same content, and a later commit of the same
+    branch: the branch may have moved between the two reads.
 
     Raises
     ------
     RefusedError
         The daemon reads another branch, folder or repository.
     """
+    from reconciler.actual.unchanged import content_of
+
     branch, _, commit = answer.revision.rpartition("@")
-    if not commit:  # it could not read its source, and says so
+    if not commit:  # the daemon could not read its source, and its answer says so
         return
-    path, tree = _applied(store, answer) or (meant.path, "")
-    if (path, tree) == (meant.path, meant.tree):
+    path, tree = wanted.path, ""
+    if answer.code in (ExitCode.OK, ExitCode.USAGE):  # it was applied, so the store knows its content
+        with store.read() as view:
+            outcome = view.outcome()
+        path, tree = content_of(outcome) if outcome is not None else (path, tree)
+    if (path, tree) == (wanted.path, wanted.tree):
         return
-    if path != meant.path:
-        raise _other(
-            _named(answer.revision, path), _named(str(meant), meant.path), "start it with the other --path; "
+    if path != wanted.path:
+        raise _other_revision(
+            _with_folder(answer.revision, path),
+            _with_folder(str(wanted), wanted.path),
+            "restart the daemon with this --path; ",
         )
-    if meant.commit.startswith(commit):
+    if wanted.commit.startswith(commit):
         return
-    source = context.source()  # as it is by now: a remote one has what the daemon has fetched meanwhile
-    if branch != meant.branch or not _has_moved(source, meant, commit):
-        raise _other(answer.revision, str(meant), _way(source, meant, branch, commit))
+    source = context.source()  # read again: by now it has what the daemon has fetched from a remote
+    if branch != wanted.branch or not _has_moved(source, wanted, commit):
+        raise _other_revision(answer.revision, str(wanted), _remedy(source, wanted, branch, commit))
 
 
-def _applied(store: Store, answer: Answer) -> tuple[str, str] | None:
-    """Return folder and tree that the daemon has applied; None if it has not, so that nobody knows."""
-    if answer.code not in (ExitCode.OK, ExitCode.USAGE):
-        return None
-    with store.read() as view:
-        outcome = view.outcome()
-    return content_of(outcome) if outcome is not None else None
-
-
-def _has_moved(source: Source, meant: Revision, commit: str) -> bool:
-    """Whether the branch went on to a commit after it was read: by a commit, or by a force-push."""
+def _has_moved(source: Source, wanted: Revision, commit: str) -> bool:
+    """Return whether the branch has moved to a commit since it was read: forward, or by a force-push."""
     now = source.revision()
-    if now.branch == meant.branch and now.commit.startswith(commit):
+    if now.branch == wanted.branch and now.commit.startswith(commit):
         return True
-    return meant.branch != "HEAD" and source.knows(commit) and source.follows(commit, meant.commit)
+    return wanted.branch != "HEAD" and source.knows(commit) and source.follows(commit, wanted.commit)
 
 
-def _way(source: Source, meant: Revision, branch: str, commit: str) -> str:
-    """Return what makes the daemon apply what was meant."""
+def _remedy(source: Source, wanted: Revision, branch: str, commit: str) -> str:
+    """Return what makes the daemon apply the wanted revision."""
     if not source.knows(commit):
-        return f"this repository does not have {branch}@{commit}: `git pull`, and push yours; "
-    if branch == meant.branch:
-        return "push it to where the daemon reads; "
-    if source.follows(commit, meant.commit):
-        return f"{branch} has it, and goes on: to go back, revert there; "
+        return f"this repository does not have {branch}@{commit}: `git pull`, then push your commit; "
+    if branch == wanted.branch:
+        return "push it to the repository that the daemon reads; "
+    if source.follows(commit, wanted.commit):
+        return f"{branch} contains it and newer commits; to go back, revert them there; "
     return f"merge it into {branch}; "
 
 
-def _named(revision: str, path: str) -> str:
+def _with_folder(revision: str, path: str) -> str:
     return f"{revision} in {path}/" if path else f"{revision} without --path"
 
 
-def _other(daemons: str, meant: str, way: str) -> RefusedError:
+def _other_revision(daemons: str, wanted: str, remedy: str) -> RefusedError:
     return RefusedError(
-        f"refused: the daemon works on {daemons}, so {meant} was not applied",
-        hint=f"{way}or end the daemon first, or give a state of its own with --state-dir",
+        f"refused: the daemon reads {daemons}, so {wanted} was not applied",
+        hint=f"{remedy}or stop the daemon first, or use a separate state with --state-dir",
     )

@@ -1,4 +1,4 @@
-"""``reconcile history``: the revisions that were applied, and what each did."""
+"""``reconcile events`` and ``reconcile history``: what happened, oldest first."""
 
 from __future__ import annotations
 
@@ -9,101 +9,147 @@ import click
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
-from reconciler.cli.events import change_text
+from reconciler.cli.formats import emit
+from reconciler.cli.job_selectors import find_jobs, require_worker
 from reconciler.cli.options import global_options
+from reconciler.cli.views.data import event_data
 from reconciler.cli.views.history_text import heading, of_flow, revision_data, text_row
-from reconciler.cli.views.listing import echo_data, show
+from reconciler.cli.views.listing import show
+from reconciler.cli.views.provenance import level_text, person_text, place_text, value_text
 from reconciler.cli.views.words import some, time_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
-from reconciler.model.records import AppliedRevision, Event
+from reconciler.model.records import AppliedRevision, Change, Event
 
 _COLUMNS = (("time", "revision", "author", "actions", "outcome", "subject"), ("commit", "path"))
+
 _FEW = 10
+"""As many groups of events of one revision are shown without --verbose."""
 
 
-@click.command(name="history", help="List the applied revisions, oldest first: who, what, how it ended.")
+@click.command(help="Print what happened, oldest first.")
+@click.option("--for", "about", metavar="job/FLOW/JOB|flow/FLOW|worker/NAME", help="Only events about this.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="The newest N.")
+@global_options
+def events(context: Context, *, about: str | None, limit: int) -> None:
+    """Print events."""
+    if about is not None and not about.startswith(("job/", "flow/", "worker/")):
+        hint = f"write job/{about}, flow/{about} or worker/{about}"
+        raise InputError(f"'{about}' does not name a job, flow or worker", hint=hint)
+    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
+        found = view.events(about, limit=limit)
+        if about is not None and not found:
+            _require_subject(view, about)
+
+    def text() -> None:
+        for event in found:
+            revision = f"  [{event.revision}]" if event.revision else ""
+            click.echo(
+                f"{time_text(event.time)}  {event.about:<32} {event.type:<10} {event.message}{revision}"
+            )
+            for change in event.changes:
+                click.echo(f"    {_change_text(change)}")
+
+    emit(context, lambda: [event_data(event) for event in found], text)
+
+
+def _require_subject(view: View, about: str) -> None:
+    """Raise InputError, with the nearest name as hint, if nothing has this name."""
+    kind, _, name = about.partition("/")
+    if kind == "job":
+        find_jobs(view, name)
+    elif kind == "worker":
+        require_worker(view, name)
+    elif view.flow(name) is None:
+        raise InputError(
+            f"there is no flow '{name}'", hint=did_you_mean(name, [f.name for f in view.flows()])
+        )
+
+
+def _change_text(change: Change) -> str:
+    """Return ``priority: 5 -> 10   # rule urgent, rules/urgent.yaml:7, 1a2b3c4 2026-11-24 Ada <ada@x>``."""
+    found = change.provenance
+    where = (level_text(found), place_text(found)) if found is not None else ()
+    person = {"commit": change.commit, "author": change.author, "time": change.time}
+    why = ", ".join(filter(None, (*where, person_text(person))))
+    text = f"{change.field}: {value_text(change.old)} -> {value_text(change.new)}"
+    return f"{text}   # {why}" if why else text
+
+
+@click.command(help="List the applied revisions, oldest first: author, actions, outcome.")
 @click.argument("flow", required=False)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
 @global_options
-def command(context: Context, *, flow: str | None, limit: int | None) -> None:
+def history(context: Context, *, flow: str | None, limit: int | None) -> None:
     """List applied revisions: all of them, or with FLOW those that changed it, and how."""
-    chosen = context.options.output
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         revisions = view.revisions()
         named = of_flow(revisions, flow) if flow is not None else [("", applied) for applied in revisions]
         if flow is not None and not named:
-            _require(view, flow, revisions)
+            _require_known(view, flow, revisions)
         named = named[-limit:] if limit is not None else named
-        if flow is not None and chosen == "table":
+        if flow is not None and context.options.output == "table":
             _show_flow(context, view, flow, named)
             return
     rows = [applied for _, applied in named]
-    match chosen:
-        case "json" | "yaml":
-            echo_data(context, [revision_data(applied) for applied in rows])
-        case "name":
-            for applied in rows:
-                click.echo(applied.commit)
-        case _:
-            texts = [text_row(applied, time_text(applied.time)) for applied in rows]
-            show(context, texts, *_COLUMNS, name="commit")
+
+    def text() -> None:
+        show(context, [text_row(row, time_text(row.time)) for row in rows], *_COLUMNS, name="commit")
+
+    emit(
+        context,
+        lambda: [revision_data(applied) for applied in rows],
+        text,
+        names=lambda: (applied.commit for applied in rows),
+    )
 
 
-def _require(view: View, flow: str, revisions: Sequence[AppliedRevision]) -> None:
-    """Say so if there never was a flow of this name."""
+def _require_known(view: View, flow: str, revisions: Sequence[AppliedRevision]) -> None:
+    """Raise InputError if there never was a flow of this name."""
     known = {name for applied in revisions for name in applied.flows} | {f.name for f in view.flows()}
     if flow not in known:
         raise InputError(f"no applied revision has a flow '{flow}'", hint=did_you_mean(flow, known))
 
 
 def _show_flow(context: Context, view: View, flow: str, named: list[tuple[str, AppliedRevision]]) -> None:
+    """Print below each revision the events of a flow, which had the given name at that revision."""
     if not named:
         context.say("nothing to show")
     everything = context.options.verbose > 0
     keys = dict.fromkeys(job.key for job in view.jobs_of(flow))
-    events = _events(view, {name for name, _ in named}, keys)
+    by_revision: defaultdict[tuple[float, str | None], list[Event]] = defaultdict(list)
+    for name in {name for name, _ in named}:
+        for about in (f"flow/{name}", *(f"job/{name}/{key}" for key in keys)):
+            for event in view.events(about):
+                by_revision[event.time, event.revision].append(event)
     for _, applied in named:
         click.echo(heading(context, applied, time_text(applied.time)))
-        groups = _alike(events[applied.time, str(applied)], everything=everything)
+        groups = _grouped(by_revision[applied.time, str(applied)], everything=everything)
         shown = groups if everything else groups[:_FEW]
         for group in shown:
-            for line in _lines(group, everything=everything):
+            for line in _group_lines(group, everything=everything):
                 click.echo(f"      {line}")
         if len(shown) < len(groups):
             click.echo(f"      and {len(groups) - len(shown)} more (-v shows all)")
 
 
-Events = defaultdict[tuple[float, str | None], list[Event]]
-
-
-def _events(view: View, names: Iterable[str], keys: Iterable[str]) -> Events:
-    """Return what was written down about a flow and its jobs, by time and revision."""
-    found: Events = defaultdict(list)
-    for name in names:
-        for about in (f"flow/{name}", *(f"job/{name}/{key}" for key in keys)):
-            for event in view.events(about):
-                found[event.time, event.revision].append(event)
-    return found
-
-
-def _alike(events: Iterable[Event], *, everything: bool) -> list[list[Event]]:
-    """Join what happened to several jobs in the same way, unless each is asked for."""
+def _grouped(events: Iterable[Event], *, everything: bool) -> list[list[Event]]:
+    """Group the jobs to which the same happened; with ``everything`` each event is its own group."""
     groups: dict[object, list[Event]] = {}
     for event in events:
-        one = event.about if everything else event.about.startswith("flow/")
-        key = (one, event.type, event.message, str([change_text(change) for change in event.changes]))
+        subject = event.about if everything else event.about.startswith("flow/")
+        key = (subject, event.type, event.message, str([_change_text(change) for change in event.changes]))
         groups.setdefault(key, []).append(event)
     return list(groups.values())
 
 
-def _lines(alike: list[Event], *, everything: bool) -> Iterator[str]:
-    first = alike[0]
+def _group_lines(group: list[Event], *, everything: bool) -> Iterator[str]:
+    first = group[0]
     kind, _, path = first.about.partition("/")
-    if len(alike) > 1:
-        keys = [event.about.split("/", 2)[2] for event in alike]
+    if len(group) > 1:
+        keys = [event.about.split("/", 2)[2] for event in group]
         path = f"{path.partition('/')[0]}/{{{some(keys, 3)}}}"
     yield f"{first.type:<10} {kind:<4} {path}  ({first.message})"
     if everything or first.type != "Submitted":
         for change in first.changes:
-            yield f"    {change_text(change)}"
+            yield f"    {_change_text(change)}"

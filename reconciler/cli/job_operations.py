@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import click
 
 from reconciler.actual.daemon_requests import Requests
-from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.cli.context import Context, user_identity
-from reconciler.cli.job_selectors import JobFinder, Selected, read_words
+from reconciler.cli.formats import emit
+from reconciler.cli.job_selectors import JobFinder, read_words
 from reconciler.cli.options import global_options
-from reconciler.cli.views.listing import echo_data
 from reconciler.cli.views.operation_text import (
     left_alone_line,
     refusal_lines,
@@ -30,7 +30,7 @@ from reconciler.model.manifests import Kind, Manifest
 from reconciler.model.operations import Effect, JobOperation
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
-from reconciler.plan.operations import OperationPlan, OperationPlanner, Refusal
+from reconciler.plan.operations import OperationPlan, OperationPlanner
 
 _HELP = """{purpose}
 
@@ -47,8 +47,8 @@ named exactly (FLOW/JOB or uuid) was not, or the operation was refused for anoth
 _CURRENT_ONLY = "Globs never select jobs that are history."
 
 
-class _Operation(NamedTuple):
-    """What ``--help`` says of one command: its purpose, the states that it accepts, what globs reach."""
+class _Help(NamedTuple):
+    """What ``--help`` says of one operation: its purpose, the states that it accepts, what globs reach."""
 
     purpose: str
     accepts: str
@@ -57,12 +57,12 @@ class _Operation(NamedTuple):
 
 
 _OPERATIONS = {
-    JobOperation.RETRY: _Operation(
+    JobOperation.RETRY: _Help(
         "Run failed jobs again.",
         "Accepts FAILED and REMOTE_ERROR. Each job gets a new attempt in a directory of its own, with its "
         "current run config. A job that waits for an automatic retry starts now.",
     ),
-    JobOperation.RERUN: _Operation(
+    JobOperation.RERUN: _Help(
         "Run jobs again, whatever their result.",
         "Accepts COMPLETED, FAILED, REMOTE_ERROR, STOPPED, USER_STOPPED and active jobs; an active job is "
         "cancelled first and starts again once its old attempt has ended. An output is kept until there is a "
@@ -71,27 +71,32 @@ _OPERATIONS = {
         "generated become history.",
         descendants=True,
     ),
-    JobOperation.PAUSE: _Operation(
+    JobOperation.PAUSE: _Help(
         "Keep jobs from starting.",
         "Accepts READY and WAITING jobs, and failed jobs that wait for an automatic retry. They stay PAUSED "
         "until `reconcile resume`.",
     ),
-    JobOperation.RESUME: _Operation(
+    JobOperation.RESUME: _Help(
         "Let paused jobs start.", "Accepts PAUSED jobs, unless spec.suspend suspends their flow."
     ),
-    JobOperation.CANCEL: _Operation(
+    JobOperation.CANCEL: _Help(
         "End jobs, or keep them from starting.",
         "Accepts jobs that have not ended: active jobs are ended on their worker, the others never start. "
         "They become USER_STOPPED; `reconcile rerun` brings them back. A failed job that waits for an "
         "automatic retry is not retried and keeps its state.",
     ),
-    JobOperation.FORGET: _Operation(
+    JobOperation.FORGET: _Help(
         "Delete records and outputs of jobs that are history.",
         "Accepts jobs that have ended and belong to no flow any more: jobs that newer content or a rerun has "
         "replaced, and jobs of flows that were removed from git. Run directories stay.",
         reach="Globs select only such jobs, never a job of a flow that git still has.",
     ),
 }
+
+_STARTS_OR_ENDS = frozenset(
+    {Effect.AGAIN, Effect.CANCEL_THEN_AGAIN, Effect.CANCEL, Effect.RESUME, Effect.SUPERSEDE}
+)
+"""The effects that a reconcile completes: it starts or ends the jobs."""
 
 
 def _command(operation: JobOperation) -> click.Command:
@@ -102,7 +107,7 @@ def _command(operation: JobOperation) -> click.Command:
     @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
     @global_options
     def run(context: Context, **given: Any) -> None:
-        sys.exit(Call(context, operation, now=time.time(), **given).run())
+        sys.exit(_run(context, operation, now=time.time(), **given))
 
     if about.descendants:
         run = click.option(
@@ -113,150 +118,105 @@ def _command(operation: JobOperation) -> click.Command:
     return click.command(name=operation, help=text, short_help=about.purpose)(run)
 
 
-def command_text(operation: str, selectors: Sequence[str], *, descendants: bool) -> str:
-    """Return the command as it was typed, for the record."""
-    import shlex
+def _run(
+    context: Context,
+    operation: JobOperation,
+    *,
+    now: float,
+    selectors: Sequence[str],
+    dry_run: bool,
+    yes: bool,
+    descendants: bool = False,
+) -> int:
+    """Select jobs, plan the operation, confirm, carry it out and print it; return the exit code.
 
-    return shlex.join(["reconcile", operation, *selectors, *(["--with-descendants"] if descendants else [])])
+    ``now`` is in seconds since the epoch.
 
+    Raises
+    ------
+    InputError
+        A selector is wrong.
+    """
+    words = read_words(selectors)
+    user = user_identity(context)
+    command = shlex.join(
+        ["reconcile", operation, *selectors, *(["--with-descendants"] if descendants else [])]
+    )
 
-# Carrying out a verb of a job's life: what is selected, shown, asked and done.
-
-
-_HARMLESS = (Effect.PAUSE, Effect.RESUME)
-_GOES_ON = frozenset({Effect.AGAIN, Effect.CANCEL_THEN_AGAIN, Effect.CANCEL, Effect.RESUME, Effect.SUPERSEDE})
-
-
-class Call:
-    """One call of a verb. ``now`` is in seconds since the epoch."""
-
-    def __init__(
-        self,
-        context: Context,
-        operation: str,
-        *,
-        now: float,
-        selectors: Sequence[str],
-        dry_run: bool,
-        yes: bool,
-        descendants: bool = False,
-    ) -> None:
-        self.context = context
-        self.operation = JobOperation(operation)
-        self.now = now
-        self.selectors = selectors
-        self.dry_run = dry_run
-        self.yes = yes
-        self.descendants = descendants
-        self.by = user_identity(context)
-
-    def run(self) -> int:
-        """Do it, and return the exit code.
-
-        Raises
-        ------
-        InputError
-            A selector is wrong.
-        """
-        words = read_words(self.selectors)
-        with self.context.store(must_exist=True) as store:
-            with store.read() as view:
-                selected = JobFinder(view, past=self.operation is JobOperation.FORGET).find(words)
-                plan = self._plan(view, selected.jobs)
-            shown = None
-            if not self.dry_run and self._must_ask(plan):
-                shown = self._show_steps(plan)
-                if not click.confirm(f"{self.operation}?", err=True):
-                    self.context.say("nothing was changed")
-                    return ExitCode.NO
-            if not self.dry_run and plan.steps:
-                plan = self._carry_out(store, selected)
-        if not selected.jobs:
-            self.context.say(
-                f"no job is selected: {selected.named or 'none'} by name, and none by the filters"
-            )
-        return self._tell(plan, selected, shown)
-
-    def _plan(self, view: View, jobs: Sequence[JobRecord]) -> OperationPlan:
+    def planned(view: View, jobs: Sequence[JobRecord]) -> OperationPlan:
         config = view.config()
-        planner = OperationPlanner(
-            view, config.workers if config is not None else (), lambda flow: _suspended_at(view, flow)
-        )
-        return planner.plan(self.operation, jobs, descendants=self.descendants)
+        workers = config.workers if config is not None else ()
+        planner = OperationPlanner(view, workers, lambda flow: _suspended_at(view, flow))
+        return planner.plan(operation, jobs, descendants=descendants)
 
-    def _carry_out(self, store: Store, selected: Selected) -> OperationPlan:
-        """Decide once more on the records as they are now, and do it, all in one transaction."""
-        asked = command_text(self.operation, self.selectors, descendants=self.descendants)
-
-        def write(writer: Writer) -> OperationPlan:
-            found = (writer.job(job.id) for job in selected.jobs)
-            plan = self._plan(writer, [job for job in found if job is not None])
-            OperationRunner(writer, plan, self.by, asked, self.now).carry_out()
-            return plan
-
-        plan = store.write(write)
-        Requests(store.path).poke()
+    def carry_out(writer: Writer) -> OperationPlan:
+        """Plan again on the records as they are now, in the transaction that changes them."""
+        found = (writer.job(job.id) for job in selected.jobs)
+        plan = planned(writer, [job for job in found if job is not None])
+        OperationRunner(writer, plan, user, command, now).carry_out()
         return plan
 
-    def _must_ask(self, plan: OperationPlan) -> bool:
-        """Ask people, not scripts, and only before what is not undone by a word."""
-        if self.yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return False
-        harmless = all(
-            step.effect in _HARMLESS
-            or (step.effect is Effect.AGAIN and step.job.state is not JobState.COMPLETED)
-            for step in plan.steps
-        )
-        return len(plan.steps) > 1 or not harmless
+    shown: list[str] | None = None
+    with context.store(must_exist=True) as store:
+        with store.read() as view:
+            selected = JobFinder(view, past=operation is JobOperation.FORGET).find(words)
+            plan = planned(view, selected.jobs)
+        if not dry_run and not yes and _needs_confirmation(plan):
+            shown = _show_steps(context, plan)
+            if not click.confirm(f"{operation}?", err=True):
+                context.say("nothing was changed")
+                return ExitCode.NO
+        if not dry_run and plan.steps:
+            plan = store.write(carry_out)
+            Requests(store.path).poke()
+    if not selected.jobs:
+        context.say(f"no job is selected: {selected.named or 'none'} by name, and none by the filters")
 
-    # showing ------------------------------------------------------------------------------------------
+    # A job that was only reached by a glob, in an unsuitable state, matters if nothing else is to do.
+    refused = [
+        one for one in plan.refusals if not one.slight or not plan.steps or one.job.id in selected.exact
+    ]
+    left = [one for one in plan.refusals if one not in refused]
 
-    def _show_steps(self, plan: OperationPlan) -> list[str]:
-        lines = list(step_lines(self.context, plan))
-        if self.context.options.output in ("table", "wide"):
-            for line in lines:
-                click.echo(line)
-        return lines
-
-    def _tell(self, plan: OperationPlan, selected: Selected, shown: list[str] | None) -> int:
-        refused = [one for one in plan.refusals if self._matters(one, plan, selected)]
-        left = [one for one in plan.refusals if one not in refused]
-        match self.context.options.output:
-            case "json" | "yaml":
-                echo_data(self.context, self._data(plan, refused, left))
-            case "name":
-                _echo(step.job.path for step in plan.steps)
-            case _:
-                if shown != list(step_lines(self.context, plan)):
-                    self._show_steps(plan)
-                if plan.steps:
-                    click.echo(summary_line(self.context, plan, dry_run=self.dry_run))
-        for line in refusal_lines(refused):
-            click.echo(line, err=True)
-        if left:
-            self.context.say(left_alone_line(left))
-        if not self.dry_run and any(step.effect in _GOES_ON for step in plan.steps):
-            self.context.say("a reconcile that is at work takes it up by itself; else: reconcile --once")
-        return ExitCode.REFUSED if refused else ExitCode.OK
-
-    def _matters(self, one: Refusal, plan: OperationPlan, selected: Selected) -> bool:
-        return not one.slight or not plan.steps or one.job.id in selected.exact
-
-    def _data(
-        self, plan: OperationPlan, refused: Sequence[Refusal], left: Sequence[Refusal]
-    ) -> dict[str, object]:
-        head = {
-            "verb": str(self.operation),
-            "selectors": list(self.selectors),
-            "dry_run": self.dry_run,
-            "by": self.by,
-        }
+    def data() -> dict[str, object]:
+        head = {"verb": str(operation), "selectors": list(selectors), "dry_run": dry_run, "by": user}
         return head | verb_data(plan, refused, left)
 
+    def text() -> None:
+        if shown != list(step_lines(context, plan)):
+            _show_steps(context, plan)
+        if plan.steps:
+            click.echo(summary_line(context, plan, dry_run=dry_run))
 
-def _echo(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
+    emit(context, data, text, names=lambda: (step.job.path for step in plan.steps))
+    for line in refusal_lines(refused):
+        click.echo(line, err=True)
+    if left:
+        context.say(left_alone_line(left))
+    if not dry_run and any(step.effect in _STARTS_OR_ENDS for step in plan.steps):
+        context.say("a running reconcile picks this up; otherwise run: reconcile --once")
+    return ExitCode.REFUSED if refused else ExitCode.OK
+
+
+def _needs_confirmation(plan: OperationPlan) -> bool:
+    """Return whether to ask: only people, not scripts, and only before what cannot be undone simply."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    harmless = all(
+        step.effect in (Effect.PAUSE, Effect.RESUME)
+        or (step.effect is Effect.AGAIN and step.job.state is not JobState.COMPLETED)
+        for step in plan.steps
+    )
+    return len(plan.steps) > 1 or not harmless
+
+
+def _show_steps(context: Context, plan: OperationPlan) -> list[str]:
+    """Print the steps for people, and return their lines."""
+    lines = list(step_lines(context, plan))
+    if context.options.output in ("table", "wide"):
+        for line in lines:
+            click.echo(line)
+    return lines
 
 
 def _suspended_at(view: View, flow: str) -> str:

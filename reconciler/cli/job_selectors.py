@@ -1,4 +1,4 @@
-"""Which jobs the words on a command line mean: names, globs, uuids and filters."""
+"""Finding records by what users type: selectors of jobs (names, globs, uuids, filters), keys, workers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FILTERS = ("state", "worker", "flow")
 
 
 def is_uuid(word: str) -> bool:
-    """Whether a word is the uuid of a job, or ``<uuid>_<index>``."""
+    """Return whether a word is the uuid of a job, or ``<uuid>_<index>``."""
     return _UUID.fullmatch(word) is not None
 
 
-class Words(msgspec.Struct, frozen=True):
-    """The words sorted by their kind. A job must match one of each kind that is given."""
+class Selectors(msgspec.Struct, frozen=True):
+    """The selectors of a command line. A job must match one of each kind that is given."""
 
     names: list[str]
     states: set[JobState]
@@ -34,22 +34,26 @@ class Words(msgspec.Struct, frozen=True):
 
 
 class Selected(msgspec.Struct, frozen=True):
-    """The jobs that are meant. ``exact`` are the ids of those that were named themselves, not by a glob."""
+    """The selected jobs.
+
+    ``exact`` has the ids of those that were named themselves, not by a glob; ``named`` is how many jobs the
+    names reach, before the filters.
+    """
 
     jobs: list[JobRecord]
     exact: set[str]
     named: int
 
 
-def read_words(words: Sequence[str]) -> Words:
-    """Sort the words of a command line.
+def read_words(words: Sequence[str]) -> Selectors:
+    """Parse selectors: ``KIND:VALUE`` is a filter, anything else a name.
 
     Raises
     ------
     InputError
-        A filter is of no known kind, or its value is wrong.
+        The kind of a filter does not exist, or its value is wrong.
     """
-    found = Words([], set(), set(), [])
+    found = Selectors([], set(), set(), [])
     for word in words:
         match = _FILTER.fullmatch(word)
         if match is None:
@@ -60,11 +64,15 @@ def read_words(words: Sequence[str]) -> Words:
             hint = did_you_mean(kind, FILTERS) or "see `reconcile retry --help`"
             raise InputError(f"there is no selector '{kind}:'", hint=hint)
         if kind == "state":
-            found.states.update(_state(part) for part in value.split(","))
+            found.states.update(map(_state, value.split(",")))
         elif kind == "worker":
             found.workers.update(value.split(","))
         else:
-            found.labels.append(_label(value))
+            key, equals, label = value.partition("=")
+            if not equals or not key:
+                hint = f"write `{value}` for the flow of that name, `flow:KEY=VALUE` for flows with a label"
+                raise InputError(f"'flow:{value}' does not name a label", hint=hint)
+            found.labels.append((key, label))
     return found
 
 
@@ -75,19 +83,11 @@ def _state(name: str) -> JobState:
     return JobState(name.upper())
 
 
-def _label(text: str) -> tuple[str, str]:
-    key, found, value = text.partition("=")
-    if not found or not key:
-        hint = f"write `{text}` for the flow of that name, `flow:KEY=VALUE` for flows with a label"
-        raise InputError(f"'flow:{text}' names no label", hint=hint)
-    return key, value
-
-
 class JobFinder:
-    """Finds the jobs that are meant.
+    """Finds the jobs that selectors name.
 
-    Globs reach what is current in flows that are wanted. With ``past`` they reach the rest instead: history,
-    and the jobs of flows that were removed. A name without a glob reaches either.
+    Globs reach current jobs of flows that are in git. With ``past`` they reach the others instead: history,
+    and jobs of removed flows. A name without a glob reaches either.
     """
 
     def __init__(self, view: View, *, past: bool = False) -> None:
@@ -96,40 +96,43 @@ class JobFinder:
         self.flows = {flow.name: flow for flow in view.flows()}
         self._jobs: dict[str, list[JobRecord]] = {}
 
-    def find(self, words: Words) -> Selected:
-        """Return the jobs, by flow and age.
+    def find(self, selectors: Selectors) -> Selected:
+        """Return the selected jobs, by flow and age.
 
         Raises
         ------
         InputError
             A name, worker or label matches nothing at all; the hint names the nearest one.
         """
-        self._check(words)
+        self._check_filters(selectors)
         named: dict[str, JobRecord] = {}
         exact: set[str] = set()
-        for name in words.names:
+        for name in selectors.names:
             found, is_exact = self._named(name)
             named |= {job.id: job for job in found}
             exact |= {job.id for job in found} if is_exact else set()
-        if not words.names:
+        if not selectors.names:
             named = {job.id: job for flow in self.flows.values() for job in self._pool(flow)}
-        jobs = [job for job in named.values() if self._passes(job, words)]
+        jobs = [job for job in named.values() if self._passes(job, selectors)]
         return Selected(sorted(jobs, key=lambda job: (job.flow, job.sequence)), exact, len(named))
 
-    # names --------------------------------------------------------------------------------------------
-
     def _named(self, name: str) -> tuple[list[JobRecord], bool]:
+        """Return the jobs of one name, and whether the name has no glob."""
         if is_uuid(name):
             return self._by_uuid(name.lower()), True
         flow, slash, job = name.partition("/")
         if not flow or (slash and not job):
-            raise InputError(f"'{name}' names no job", hint="write FLOW, FLOW/JOB, or globs of them")
+            raise InputError(f"'{name}' does not name a job", hint="write FLOW, FLOW/JOB, or globs of them")
         if flow in self.flows and job:
-            found = self._same_key(flow, job)
+            same_key = [one for one in self._jobs_of(flow) if one.key == job]
+            found = [one for one in same_key if self._in_pool(one)] or same_key[-1:]
             if found:
                 return found, True
         flows = self._flows_named(flow)
-        found = [one for each in flows for one in self._pool(each) if not job or _matches(one.key, job)]
+        found = [
+            one for each in flows for one in self._pool(each)
+            if not job or fnmatch.fnmatchcase(one.key, job)
+        ]  # fmt: skip
         if not found:
             raise self._nothing(name, flow, job)
         return found, False
@@ -141,18 +144,14 @@ class JobFinder:
             raise InputError(f"there is no job '{text}'", hint="list them with `reconcile get jobs -o wide`")
         return found if index else [job for job in found if job.current is not self.past] or found
 
-    def _same_key(self, flow: str, key: str) -> list[JobRecord]:
-        found = [job for job in self._jobs_of(flow) if job.key == key]
-        pool = [job for job in found if self._in_pool(job)]
-        return pool or found[-1:]
-
     def _flows_named(self, name: str) -> list[FlowRecord]:
         if name in self.flows:
             return [self.flows[name]]
-        found = [flow for flow in self.flows.values() if _matches(flow.name, name)]
+        found = [flow for flow in self.flows.values() if fnmatch.fnmatchcase(flow.name, name)]
         return [flow for flow in found if self.past or not flow.removed]
 
     def _pool(self, flow: FlowRecord) -> Iterator[JobRecord]:
+        """Return the jobs of a flow that globs reach."""
         return (job for job in self._jobs_of(flow.name) if self._in_pool(job))
 
     def _in_pool(self, job: JobRecord) -> bool:
@@ -165,7 +164,7 @@ class JobFinder:
         return self._jobs[flow]
 
     def _nothing(self, name: str, flow: str, job: str) -> InputError:
-        what = "job that is history, or of a removed flow," if self.past else "job"
+        what = "superseded job, or job of a removed flow," if self.past else "job"
         flows = [found.name for found in self._flows_named(flow)]
         if not flows:
             guess = nearest(flow, self.flows)
@@ -178,40 +177,34 @@ class JobFinder:
         hint = f"did you mean '{flow}/{guess}'?" if guess else "list them with `reconcile get jobs`"
         return InputError(f"no {what} matches '{name}'", hint=hint)
 
-    # filters ------------------------------------------------------------------------------------------
-
-    def _passes(self, job: JobRecord, words: Words) -> bool:
+    def _passes(self, job: JobRecord, selectors: Selectors) -> bool:
         labels = self.flows[job.flow].labels
         return (
-            (not words.states or job.state in words.states)
-            and (not words.workers or job.config.worker_name in words.workers)
-            and (not words.labels or any(labels.get(key) == value for key, value in words.labels))
+            (not selectors.states or job.state in selectors.states)
+            and (not selectors.workers or job.config.worker_name in selectors.workers)
+            and (not selectors.labels or any(labels.get(key) == value for key, value in selectors.labels))
         )
 
-    def _check(self, words: Words) -> None:
-        """A filter that can match nothing is a slip of the pen."""
+    def _check_filters(self, selectors: Selectors) -> None:
+        """Refuse a worker or label that does not exist: it is a typing error, not an empty answer."""
         config = self.view.config()
         workers = set(config.workers) if config is not None else set()
-        for worker in sorted(words.workers - workers):
+        for worker in sorted(selectors.workers - workers):
             raise InputError(f"there is no worker '{worker}'", hint=did_you_mean(worker, workers))
         known = {f"{key}={value}" for flow in self.flows.values() for key, value in flow.labels.items()}
-        for key, value in words.labels:
+        for key, value in selectors.labels:
             if f"{key}={value}" not in known:
                 hint = did_you_mean(f"{key}={value}", known)
                 raise InputError(f"no flow has the label {key}={value}", hint=hint)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(name, pattern)
-
-
 def find_jobs(view: View, key: str) -> list[JobRecord]:
-    """Return the jobs that a user means by ``flow/job``, ``flow/job@2``, a uuid or ``uuid_index``.
+    """Return the generations of the job named ``flow/job``, ``flow/job@2``, a uuid or ``uuid_index``.
 
     Raises
     ------
     InputError
-        There is none; the hint names the nearest key.
+        There is no such job; the hint names the nearest key.
     """
     flow, _, job = key.partition("/")
     if job:
@@ -233,12 +226,12 @@ def find_jobs(view: View, key: str) -> list[JobRecord]:
 
 
 def require_worker(view: View, name: str) -> None:
-    """Say so if the last applied revision has no worker of this name.
+    """Check that the last applied revision has a worker.
 
     Raises
     ------
     InputError
-        It has none; the hint names the nearest.
+        There is no such worker; the hint names the nearest one.
     """
     config = view.config()
     if config is not None and name not in config.workers:

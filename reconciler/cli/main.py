@@ -1,4 +1,4 @@
-"""``reconcile``: the group, lazy verbs, and the one error boundary."""
+"""``reconcile``: the table of commands, and the one place where errors become exit codes."""
 
 from __future__ import annotations
 
@@ -11,56 +11,48 @@ import click
 
 from reconciler import __version__
 from reconciler.cli.context import Context, mute_stdout
+from reconciler.cli.formats import check_format
 from reconciler.cli.options import global_options
 from reconciler.errors import ExitCode, InputError, ReconcilerError, WorldError
 
 COMMANDS = {
-    "validate": "Check the manifests of a revision.",
-    "plan": "Show what a reconcile would change.",
-    "diff": "Show the plan between two revisions.",
-    "apply": "Apply a saved plan, unless it is stale.",
-    "set": "Commit a value for jobs, or suspend a flow.",
-    "retry": "Run failed jobs again.",
-    "rerun": "Run jobs again, whatever their result.",
-    "pause": "Keep jobs from starting.",
-    "resume": "Let paused jobs start.",
-    "cancel": "End jobs, or keep them from starting.",
-    "forget": "Delete records and outputs of jobs that are history.",
-    "get": "List flows, jobs, workers or rules.",
-    "describe": "Show everything about one flow, job or worker.",
-    "graph": "Draw the jobs of a flow and their dependencies.",
-    "output": "Print the output of a finished job.",
-    "logs": "Print the stdout and stderr of a job.",
-    "events": "Print what happened, oldest first.",
-    "watch": "Run as a daemon that reconciles continuously.",
-    "now": "Ask the daemon to check the source immediately.",
-    "wait": "Wait until flows, jobs or workers reach a state.",
-    "systemd": "Print a systemd unit for the daemon.",
-    "history": "List the applied revisions and what they changed.",
-    "render": "Print the submission script of a job.",
-    "doctor": "Check this machine, the repository and the workers.",
-    "backup": "Copy the state to a file, even during a reconcile.",
-    "restore": "Replace the state with a backup.",
-    "fsck": "Check the integrity of the state, and repair what can be rebuilt.",
-    "explain": "Explain a job's run config, a rule, or a field of a manifest.",
+    "validate": ("validate:command", "Check the manifests of a revision."),
+    "plan": ("plan:plan", "Show what a reconcile would change."),
+    "diff": ("plan:diff", "Show the plan between two revisions."),
+    "apply": ("once:apply", "Apply a saved plan, unless it is stale."),
+    "set": ("edit.command:command", "Commit a value for jobs, or suspend a flow."),
+    "retry": ("job_operations:retry", "Run failed jobs again."),
+    "rerun": ("job_operations:rerun", "Run jobs again, whatever their result."),
+    "pause": ("job_operations:pause", "Keep jobs from starting."),
+    "resume": ("job_operations:resume", "Let paused jobs start."),
+    "cancel": ("job_operations:cancel", "End jobs, or keep them from starting."),
+    "forget": ("job_operations:forget", "Delete records and outputs of jobs that are history."),
+    "get": ("get:command", "List flows, jobs, workers or rules."),
+    "describe": ("describe:command", "Show everything about one flow, job or worker."),
+    "graph": ("graph:command", "Draw the jobs of a flow and their dependencies."),
+    "output": ("job_output:output", "Print the output of a finished job."),
+    "logs": ("job_output:logs", "Print the stdout and stderr of a job."),
+    "events": ("history:events", "Print what happened, oldest first."),
+    "watch": ("watch:command", "Run as a daemon that reconciles continuously."),
+    "now": ("handover:now", "Ask the daemon to check the source immediately."),
+    "wait": ("wait:command", "Wait until flows, jobs or workers reach a state."),
+    "systemd": ("systemd:command", "Print a systemd unit for the daemon."),
+    "history": ("history:history", "List the applied revisions and what they changed."),
+    "render": ("render:command", "Print the submission script of a job."),
+    "doctor": ("doctor:command", "Check this machine, the repository and the workers."),
+    "backup": ("backup:backup", "Copy the state to a file, even during a reconcile."),
+    "restore": ("backup:restore", "Replace the state with a backup."),
+    "fsck": ("fsck:command", "Check the integrity of the state, and repair what can be rebuilt."),
+    "explain": ("explain:command", "Explain a job's run config, a rule, or a field of a manifest."),
 }
-"""The commands and what each is for, so that ``--help`` imports none of them."""
-
-_PLACES = {
-    "set": "reconciler.cli.edit.command:command",
-    **{
-        name: f"reconciler.cli.job_operations:{name}"
-        for name in ("retry", "rerun", "pause", "resume", "cancel", "forget")
-    },
-}
-"""Where a command is, unless it is ``command`` in the module of its name in this package."""
+"""For each command its ``module:attribute`` in this package, and its help, so that --help imports none."""
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called, so that --help costs nothing."""
+    """A group whose commands are imported only when they are called."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb; that nobody reads its output to the end (``| head``) is no failure."""
+        """Run the command; a reader that closes the pipe early (``| head``) is not a failure."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -68,31 +60,31 @@ class LazyGroup(click.Group):
             return None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all verbs."""
+        """Return the names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a verb."""
+        """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = _PLACES.get(cmd_name, f"reconciler.cli.{cmd_name}:command").partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"reconciler.cli.{module}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs without importing them."""
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(COMMANDS.items()))
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a verb; suggest the nearest one if there is none of this name."""
+        """Find a command; for an unknown name suggest the nearest one."""
         if args and args[0] not in COMMANDS:
             from reconciler.diagnostics import did_you_mean
 
             hint = did_you_mean(args[0], COMMANDS) or "see `reconcile --help`"
-            raise InputError(f"there is no verb '{args[0]}'", hint=hint)
+            raise InputError(f"there is no command '{args[0]}'", hint=hint)
         return super().resolve_command(ctx, args)
 
 
@@ -100,60 +92,62 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 the answer is no, 2 your input, 3 the world failed, 4 refused.",
+    epilog="Exit codes: 0 done, 1 negative answer (changes found, timed out, degraded), 2 invalid input, "
+    "3 external failure (git, host, scheduler, disk), 4 refused.",
 )
-@click.option("--once", is_flag=True, help="Make one pass: plan, apply, advance what can advance now.")
-@click.option("--wait", is_flag=True, help="With --once: go on until nothing is running.")
+@click.option("--once", is_flag=True, help="Reconcile once: plan, apply, advance jobs.")
+@click.option("--wait", is_flag=True, help="With --once: continue until nothing is running.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: how long.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
 @click.option("--allow-prune", is_flag=True, help="Apply a plan that a guard refuses.")
 @click.version_option(__version__, prog_name="reconcile")
 @global_options
 def cli(context: Context, **flags: Any) -> None:
-    """GitOps for jobflow: make the jobs on your workers be what your git repository says.
+    """GitOps for jobflow: make the jobs on your workers match your git repository.
 
     \b
-      reconcile plan            what would change
+      reconcile plan            show what would change
       reconcile --once          change it: submit, patch, cancel, advance
       reconcile --once --wait   ... and wait until everything has run
-      reconcile get flows       how it stands
+      reconcile get flows       show the status
     """
     click_context = click.get_current_context()
     if click_context.invoked_subcommand is not None:
         if any(flags.values()):
             raise InputError(
-                "--once, --wait, --timeout, --dry-run and --allow-prune go with no verb",
-                hint="write `reconcile --once`, or the verb without them",
+                "--once, --wait, --timeout, --dry-run and --allow-prune cannot precede a command",
+                hint="write `reconcile --once`, or the command without these options",
             )
         return
     if not flags["once"] and not flags["dry_run"]:
         if any(flags.values()):
             raise InputError(
-                "--wait, --timeout and --allow-prune go with --once", hint="write `reconcile --once --wait`"
+                "--wait, --timeout and --allow-prune require --once", hint="write `reconcile --once --wait`"
             )
         click.echo(click_context.get_help())
         return
+    check_format(context.options.output, "--once")
     from reconciler.cli.once import run
 
     sys.exit(run(context, **flags))
 
 
 def main() -> NoReturn:
-    """Run the command line; every error ends here, with the exit code that its kind has."""
+    """Run the command line; each error ends here, with the exit code of its class."""
     try:
         cli.main(prog_name="reconcile", standalone_mode=False)
         code: int = ExitCode.OK
     except click.ClickException as error:
-        _show(_as_ours(error))
+        _show(_usage_error(error))
         code = ExitCode.USAGE
     except ReconcilerError as error:
         _show(error)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; jobs that run go on, the next reconcile takes them in", err=True)
+        click.echo("interrupted; running jobs continue and are picked up by the next reconcile", err=True)
         code = ExitCode.INTERRUPTED
     except Exception as error:
-        if _disk_is_full(error):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             _show(WorldError(f"cannot write: {error}", hint="free some space there, then try again"))
             code = ExitCode.WORLD
         else:
@@ -162,13 +156,8 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _disk_is_full(error: Exception) -> bool:
-    """Whether something could not be written at a place that says no more of it."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def _as_ours(error: click.ClickException) -> InputError:
-    """Return an error of the option parser in the form that all errors have."""
+def _usage_error(error: click.ClickException) -> InputError:
+    """Return an error of click's option parser in the form that all errors have."""
     message = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
     hint = f"see `{context.command_path} --help`" if context is not None else None
@@ -182,6 +171,7 @@ def _show(error: ReconcilerError) -> None:
 
 
 def _report_bug(error: Exception) -> None:
+    """Write a report with the traceback to a temporary file, and print the error and the file's name."""
     import platform
     import tempfile
     import traceback

@@ -1,10 +1,12 @@
-"""``reconcile --once``: one pass, and with --wait on until nothing is running."""
+"""One pass on this machine: ``reconcile --once`` plans and applies, ``reconcile apply`` a saved plan."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,14 +14,13 @@ import click
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.unchanged import is_settled, unchanged_outcome
 from reconciler.cli.context import Context, opened
+from reconciler.cli.options import global_options
 from reconciler.cli.views.words import coming_text, many, some
 from reconciler.errors import ExitCode, InputError
 from reconciler.model.records import Outcome
 
 if TYPE_CHECKING:
-    from reconciler.actual.store import Store
     from reconciler.loop import Session
-    from reconciler.model.desired import Revision
 
 
 def run(
@@ -31,9 +32,11 @@ def run(
     dry_run: bool,
     allow_prune: bool,
 ) -> int:
-    """Run the pass and return the exit code."""
-    if timeout is not None and not wait:
-        raise InputError("--timeout goes with --wait")
+    """Run ``reconcile --once`` or ``--dry-run``, and return the exit code.
+
+    Nothing heavy is imported when there is nothing to do: tests/cli/test_noop.py guards this.
+    """
+    limit = _time_limit(wait, timeout)
     if dry_run:
         from reconciler.cli.plan import show_plan
 
@@ -41,48 +44,67 @@ def run(
     source = context.source()
     revision = source.revision()
     context.notice_uncommitted(source)
-    limit = (math.inf if timeout is None else timeout) if wait else None
     with opened(context.state_dir(source, revision), context.say) as store:
         outcome = unchanged_outcome(store, revision, time.time())
         if outcome is None or not is_settled(outcome, wait=wait):
-            lease = Lease(store.path)
-            if lease.is_watched():
-                return _by_the_daemon(context, store, lease, revision, limit, allow_prune=allow_prune)
+            if Lease(store.path).is_watched():
+                from reconciler.cli.handover import pass_by_daemon
+
+                code, outcome, settled = pass_by_daemon(
+                    context, store, revision, limit, allow_prune=allow_prune
+                )
+                click.echo(_status_line(context, outcome))
+                if code != ExitCode.OK:
+                    return code
+                return ExitCode.NO if not settled or (wait and outcome.degraded) else ExitCode.OK
             from reconciler.loop import Session
 
-            return reconcile_pass(context, Session(source, store, revision), limit, allow_prune=allow_prune)
+            return _reconcile(context, Session(source, store, revision), limit, allow_prune=allow_prune)
     if outcome.warnings:
         from reconciler.cli.views.terminal_reporter import show_diagnostics
 
         show_diagnostics(context, outcome.warnings)
     context.detail("0 files parsed")
     click.echo(f"{revision}: nothing to do")
-    click.echo(_standing(context, outcome))
+    click.echo(_status_line(context, outcome))
     return ExitCode.NO if wait and outcome.degraded else ExitCode.OK
 
 
-def _by_the_daemon(
-    context: Context,
-    store: Store,
-    lease: Lease,
-    revision: Revision,
-    limit: float | None,
-    *,
-    allow_prune: bool,
-) -> int:
-    from reconciler.cli.handover import current_outcome, hand_over, wait_until_idle
+@click.command(help="Apply a plan that `reconcile plan --out` saved, unless it is stale.")
+@click.argument("file", metavar="PLAN")
+@click.option("--wait", is_flag=True, help="Continue until nothing is running.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: how long.")
+@global_options
+def apply(context: Context, file: str, *, wait: bool, timeout: float | None) -> None:
+    """Apply exactly the plan of a file. If it is stale or for another repository, change nothing."""
+    limit = _time_limit(wait, timeout)
+    from reconciler.cli.saved_plan import check_holds, check_source, read
+    from reconciler.loop import Session
 
-    code = hand_over(context, store, lease, revision, allow_prune=allow_prune)
-    refused = code not in (ExitCode.OK, ExitCode.USAGE)  # the valid part of an invalid revision was applied
-    settled = limit is None or refused or wait_until_idle(store, lease, limit)
-    outcome = current_outcome(store)
-    click.echo(_standing(context, outcome))
-    if code != ExitCode.OK:
-        return code
-    return ExitCode.NO if not settled or (limit is not None and outcome.degraded) else ExitCode.OK
+    saved = read(Path(file).expanduser())
+    if context.options.branch not in (None, saved.branch):
+        raise InputError(
+            f"the plan is for branch {saved.branch}, not {context.options.branch}", hint="omit --branch"
+        )
+    source = context.source()
+    source.branch, source.path = saved.branch, saved.path
+    check_source(saved, source)
+    with opened(context.state_dir(source, saved.revision), context.say) as store:
+        session = Session(source, store, saved.revision)
+        code = _reconcile(
+            context, session, limit, allow_prune=saved.allow_prune, check=lambda: check_holds(saved, session)
+        )
+    sys.exit(code)
 
 
-def reconcile_pass(
+def _time_limit(wait: bool, timeout: float | None) -> float | None:
+    """Return for how many seconds to wait for the jobs; None without ``--wait``."""
+    if timeout is not None and not wait:
+        raise InputError("--timeout requires --wait")
+    return (math.inf if timeout is None else timeout) if wait else None
+
+
+def _reconcile(
     context: Context,
     session: Session,
     limit: float | None,
@@ -90,10 +112,9 @@ def reconcile_pass(
     allow_prune: bool,
     check: Callable[[], None] | None = None,
 ) -> int:
-    """Do what there is to do, unless ``check`` objects, and show how things stand; return the exit code.
+    """Make a pass, print the status after it, and return the exit code.
 
-    ``limit`` is for how many seconds to wait for the jobs. What all that takes is imported only here: see
-    the test of the no-op.
+    ``limit`` is for how many seconds to wait for the jobs; ``check`` raises if nothing must be applied.
     """
     from reconciler.cli.views.terminal_reporter import TerminalReporter
     from reconciler.loop import reconcile_once
@@ -103,16 +124,16 @@ def reconcile_pass(
     if done.plan is None and check is not None:
         click.echo(f"{session.revision}: nothing to do")
     context.detail(f"{many(session.parsed_files, 'file')} parsed")
-    click.echo(_standing(context, done.outcome))
+    click.echo(_status_line(context, done.outcome))
     if done.timed_out:
-        context.say(f"timed out after {limit:g} s; the jobs run on, `reconcile --once` takes them in")
+        context.say(f"timed out after {limit:g} s; jobs keep running, `reconcile --once` picks them up")
     if done.plan is not None and done.plan.has_errors:
         return ExitCode.USAGE
     degraded = limit is not None and done.outcome.degraded
     return ExitCode.NO if done.timed_out or degraded else ExitCode.OK
 
 
-def _standing(context: Context, outcome: Outcome) -> str:
+def _status_line(context: Context, outcome: Outcome) -> str:
     flows = f"{many(outcome.flows, 'flow')}, {many(outcome.jobs, 'job')}"
     if outcome.degraded:
         text = context.style(f"Degraded: {some(outcome.degraded, 5)}", fg="red")

@@ -1,4 +1,4 @@
-"""``reconcile plan``: what a reconcile would change. Never runs code of the repository."""
+"""``reconcile plan`` and ``reconcile diff``: what would change. Neither runs code of the repository."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import click
 import msgspec
 
 from reconciler.cli.context import Context, opened
+from reconciler.cli.formats import emit
 from reconciler.cli.options import global_options
-from reconciler.cli.views.listing import echo_data
 from reconciler.cli.views.plan_text import cost_line, plan_lines, summary_line
 from reconciler.cli.views.terminal_reporter import show_diagnostics
 from reconciler.errors import ExitCode, InputError
 
-if TYPE_CHECKING:  # the shell asks for completions at every key: what makes a plan is imported when used
+if TYPE_CHECKING:  # imported when used: shell completion runs this module at each press of the tab key
     from reconciler.cli.planning import Planned
 
 
-@click.command(name="plan", help="Show what a reconcile would change; runs no code of the repository.")
-@click.option("--base", metavar="REV", help="Compare with this revision as if it were applied.")
+@click.command(help="Show what a reconcile would change; runs no code of the repository.")
+@click.option("--base", metavar="REV", help="Compare with this revision, as if it were applied.")
 @click.option("--head", metavar="REV", help="With --base: the revision to compare.  [default: --branch]")
-@click.option("--out", metavar="FILE", help="Save the plan, for `reconcile apply FILE`.")
+@click.option("--out", metavar="FILE", help="Save the plan for `reconcile apply FILE`.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if there are changes.")
 @click.option("--allow-prune", is_flag=True, help="Plan as if the guards allowed everything.")
 @global_options
-def command(
+def plan(
     context: Context,
     *,
     base: str | None,
@@ -40,18 +40,32 @@ def command(
     """Compare the revision with the store, or with another revision."""
     if base is None:
         if head is not None:
-            raise InputError("--head goes with --base", hint="choose what is planned with --branch")
+            raise InputError("--head requires --base", hint="choose the revision to plan with --branch")
         sys.exit(show_plan(context, exit_code=exit_code, allow_prune=allow_prune, out=out))
     if out is not None:
         raise InputError(
-            "--out does not go with --base: only a plan against the store can be applied",
+            "--out cannot be combined with --base: only a plan against the store can be applied",
             hint="save the plan without --base, once the branch is merged",
         )
-    sys.exit(show_comparison(context, base, head, exit_code=exit_code, allow_prune=allow_prune))
+    sys.exit(_show_comparison(context, base, head, exit_code=exit_code, allow_prune=allow_prune))
+
+
+@click.command(help="Show the plan from REV1 to REV2; FLOWS are globs.")
+@click.argument("base", metavar="REV1")
+@click.argument("head", metavar="REV2")
+@click.argument("flows", nargs=-1)
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if there are differences.")
+@global_options
+def diff(context: Context, *, base: str, head: str, flows: tuple[str, ...], exit_code: bool) -> None:
+    """Compare two revisions, in either direction. Nothing is applied, so guards refuse nothing."""
+    code = _show_comparison(
+        context, base, head, exit_code=exit_code, allow_prune=True, flows=flows, advice=False
+    )
+    sys.exit(code)
 
 
 def show_plan(context: Context, *, exit_code: bool, allow_prune: bool, out: str | None = None) -> int:
-    """Print the plan, save it if asked for; return the exit code."""
+    """Print the plan of a reconcile, save it in ``out`` if given, and return the exit code."""
     from reconciler.cli.planning import plan_revision
     from reconciler.cli.saved_plan import save
     from reconciler.loop import Session
@@ -61,7 +75,7 @@ def show_plan(context: Context, *, exit_code: bool, allow_prune: bool, out: str 
     context.notice_uncommitted(source)
     with opened(context.state_dir(source, revision)) as store:
         with store.read() as view:
-            counter = view.change_counter()  # before the plan: what moves meanwhile makes it stale
+            counter = view.change_counter()  # read before planning: later changes make the plan stale
         session = Session(source, store, revision)
         planned = plan_revision(session, allow_prune=allow_prune)
         plan = planned.plan
@@ -69,17 +83,17 @@ def show_plan(context: Context, *, exit_code: bool, allow_prune: bool, out: str 
         if out is not None and not plan.refusals:
             save(Path(out).expanduser(), session, planned, counter, allow_prune=allow_prune)
     if plan.refusals and out is not None:
-        context.say("not saved, since a guard refuses it; if it is meant, add --allow-prune")
+        context.say("not saved: a guard refuses this plan; to save it anyway, add --allow-prune")
     elif out is not None:
         context.say(f"saved in {out}; apply it with: reconcile apply {out}")
     elif plan.refusals:
-        context.say("refused by a guard; if this is meant: reconcile --once --allow-prune")
+        context.say("refused by a guard; to apply it anyway: reconcile --once --allow-prune")
     elif plan.effective and context.options.output in ("table", "wide"):
         context.say("apply it with: reconcile --once")
     return _exit_code(planned, exit_code=exit_code)
 
 
-def show_comparison(
+def _show_comparison(
     context: Context,
     base: str,
     head: str | None,
@@ -89,9 +103,9 @@ def show_comparison(
     flows: Sequence[str] = (),
     advice: bool = True,
 ) -> int:
-    """Print what one revision would change after another, and return the exit code.
+    """Print what ``head`` would change after ``base``, and return the exit code.
 
-    ``flows`` are globs: only what is done to such flows. ``advice`` are notes for whoever is about to merge.
+    ``flows`` are globs that restrict the plan; ``advice`` adds notes for a branch that is about to be merged.
     """
     from reconciler.cli.planning import plan_comparison
 
@@ -106,34 +120,31 @@ def show_comparison(
 
 
 def print_planned(context: Context, planned: Planned, *, compared: bool = False) -> None:
-    """Print a plan in the form that is asked for."""
-    plan, cost = planned.plan, planned.cost
-    match context.options.output:
-        case "json" | "yaml":
-            from reconciler.cli.views.data import plan_data
+    """Print a plan in the format that ``-o`` selects; ``compared`` if it is between two revisions."""
 
-            echo_data(context, plan_data(plan, cost))
-        case "markdown":
-            from reconciler.cli.views.markdown import plan_markdown
+    def data() -> object:
+        from reconciler.cli.views.data import plan_data
 
-            click.echo(plan_markdown(plan, cost, planned.notes, compared=compared))
-        case "name":
-            for action in plan.effective:
-                click.echo(action.key)
-        case _:
-            _print_text(context, planned, compared=compared)
+        return plan_data(planned.plan, planned.cost)
 
+    def markdown() -> None:
+        from reconciler.cli.views.markdown import plan_markdown
 
-def _print_text(context: Context, planned: Planned, *, compared: bool) -> None:
-    show_diagnostics(context, planned.plan.diagnostics)
-    for note in planned.notes:
-        context.say(f"note: {note}")
-    for line in plan_lines(context, planned.plan):
-        click.echo(line)
-    click.echo(summary_line(context, planned.plan, compared=compared))
-    cost = cost_line(planned.cost)
-    if cost is not None:
-        click.echo(cost)
+        click.echo(plan_markdown(planned.plan, planned.cost, planned.notes, compared=compared))
+
+    def text() -> None:
+        show_diagnostics(context, planned.plan.diagnostics)
+        for note in planned.notes:
+            context.say(f"note: {note}")
+        for line in plan_lines(context, planned.plan):
+            click.echo(line)
+        click.echo(summary_line(context, planned.plan, compared=compared))
+        cost = cost_line(planned.cost)
+        if cost is not None:
+            click.echo(cost)
+
+    names = (action.key for action in planned.plan.effective)
+    emit(context, data, text, names=lambda: names, markdown=markdown)
 
 
 def _exit_code(planned: Planned, *, exit_code: bool) -> int:

@@ -29,7 +29,7 @@ from reconciler.plan.planner import make_plan
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """A plan of a project and what it costs. ``notes`` tell what to keep in mind when reading it."""
+    """A plan of a project and its cost. ``notes`` are remarks for its readers."""
 
     project: str
     plan: Plan
@@ -38,7 +38,7 @@ class Planned(msgspec.Struct, frozen=True):
 
 
 def plan_revision(session: Session, *, allow_prune: bool) -> Planned:
-    """Return what a reconcile of a revision would change now."""
+    """Return the plan of a reconcile of a revision."""
     loaded = session.load()
     actual = session.actual(loaded.state)
     with session.store.read() as view:
@@ -58,14 +58,14 @@ def plan_comparison(
     allow_prune: bool,
     flows: Sequence[str] = (),
 ) -> Planned:
-    """Return what one revision would change, once another one is fully applied.
+    """Return what the head revision would change if the base revision were fully applied.
 
-    ``flows`` are globs: if there are any, only what is done to such flows.
+    ``head_name`` None means the revision of ``source``. ``flows`` are globs that restrict the plan.
 
     Raises
     ------
     InputError
-        A revision does not exist, ``head`` has no Project, or neither has a flow that a glob means.
+        A revision does not exist, the head has no Project, or no flow of either matches a glob.
     """
     head = source.revision() if head_name is None else named_revision(source, head_name)
     base = named_revision(Source(source.git_dir, None, None, ""), base_name)
@@ -79,13 +79,20 @@ def plan_comparison(
             built = known_builds(view, after)
     found = compare(before, after, actual, built, allow_prune=allow_prune)
     known = {*before.flows, *before.invalid, *after.flows, *after.invalid}
-    plan = _only(found.plan, flows, known) if flows else found.plan
+    plan = _restricted(found.plan, flows, known) if flows else found.plan
     cost = plan_cost(plan, after, found.actual.jobs, before.workers)
-    return Planned(after.project_name, plan, cost, tuple(_notes(source, base, head)))
+    notes = []
+    missing = source.missing_commits(head.commit, base.commit)
+    if missing:
+        notes.append(
+            f"{head.branch} lacks {many(missing, 'commit')} of {base.branch}, whose changes appear here as "
+            f"undone: merge {base.branch} into it, or compare with their common ancestor"
+        )
+    return Planned(after.project_name, plan, cost, tuple(notes))
 
 
-def _only(plan: Plan, patterns: Sequence[str], known: Collection[str]) -> Plan:
-    """Return the part of a plan that is about some flows; problems of the revision stay."""
+def _restricted(plan: Plan, patterns: Sequence[str], known: Collection[str]) -> Plan:
+    """Return the actions of a plan on some flows; the diagnostics of the revision stay."""
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):
             raise InputError(f"neither revision has a flow '{pattern}'", hint=did_you_mean(pattern, known))
@@ -95,12 +102,12 @@ def _only(plan: Plan, patterns: Sequence[str], known: Collection[str]) -> Plan:
 
 
 def named_revision(source: Source, name: str) -> Revision:
-    """Resolve a branch, tag or commit; the result carries the name that the user gave.
+    """Resolve a branch, tag or commit; the result has the name that the user gave.
 
     Raises
     ------
     InputError
-        There is no such revision, or the name is empty, as that of a variable that is not set.
+        There is no such revision, or the name is empty (a variable that is not set).
     """
     if not name.strip():
         raise InputError("the revision to compare is empty", hint="give a branch, tag or commit")
@@ -115,7 +122,7 @@ def _has_project(source: Source, revision: Revision) -> bool:
 def _base(
     source: Source, base: Revision, head: Revision, cache: StoreCache, good: dict[str, GoodManifest]
 ) -> tuple[DesiredState, dict[str, GoodManifest]]:
-    """Return the desired state of the base and its good manifests; one without a Project wants nothing."""
+    """Return the desired state of the base and its good manifests; without a Project it is empty."""
     if _has_project(source, base):
         inside = source.revision(base.commit)
         loaded = load_desired(source, msgspec.structs.replace(inside, branch=base.branch), cache, good)
@@ -129,7 +136,7 @@ def _base(
 
 @contextmanager
 def _store(context: Context, source: Source, revision: Revision) -> Iterator[Store]:
-    """Open the state if there is one; a service that runs checks has none, and gets none."""
+    """Open the state if there is one, else an empty temporary one: a CI service has no state."""
     state_dir = context.state_dir(source, revision)
     if Store.exists(state_dir):
         with opened(state_dir) as store:
@@ -137,12 +144,3 @@ def _store(context: Context, source: Source, revision: Revision) -> Iterator[Sto
         return
     with tempfile.TemporaryDirectory(prefix="reconcile-plan-") as scratch, opened(Path(scratch)) as store:
         yield store
-
-
-def _notes(source: Source, base: Revision, head: Revision) -> Iterator[str]:
-    missing = source.missing_commits(head.commit, base.commit)
-    if missing:
-        yield (
-            f"{head.branch} lacks {many(missing, 'commit')} of {base.branch}, and what they did shows here "
-            f"as undone: merge {base.branch} into it, or compare with their common ancestor"
-        )

@@ -1,4 +1,4 @@
-"""A plan in a file: what ``plan --out`` writes and ``apply`` reads, and whether it still holds."""
+"""A plan in a file: ``plan --out`` writes it, ``apply`` reads it and checks that it is not stale."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from reconciler.model.flows import digest
 
 FILE_VERSION = 1
 _WHAT = "reconciler/saved-plan"
-_AGAIN = "look at it again: reconcile plan --out FILE"
+_AGAIN = "save and review a new plan: reconcile plan --out FILE"
 
 
 class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan, and all that must still be as it was when it is applied.
+    """A plan, and what must be unchanged when it is applied.
 
-    ``lineage`` is the root commit of the repository, empty for a shallow clone; ``path`` the folder of
-    reconciler.yaml in it; ``changes`` the change counter of the store; ``digest`` that of all other fields.
+    ``lineage`` is the root commit of the repository, empty for a shallow clone; ``path`` is the folder of
+    reconciler.yaml in it; ``changes`` is the change counter of the store; ``digest`` covers all other fields.
     """
 
     what: str
@@ -49,16 +49,13 @@ class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
         return Revision(self.branch, self.commit, self.path, self.tree)
 
     def sealed(self) -> SavedPlan:
-        """Return the same with its digest."""
+        """Return this plan with its digest."""
         content = msgspec.to_builtins(msgspec.structs.replace(self, digest=""))
         return msgspec.structs.replace(self, digest=digest(content))
 
 
-# writing --------------------------------------------------------------------------------------------------
-
-
 def save(file: Path, session: Session, planned: Planned, changes: int, *, allow_prune: bool) -> None:
-    """Write the plan of a session, readable by its owner only; ``changes`` is the store's counter before it.
+    """Write a plan, readable by its owner only; ``changes`` is the store's counter before planning.
 
     Raises
     ------
@@ -78,23 +75,25 @@ def save(file: Path, session: Session, planned: Planned, changes: int, *, allow_
         tree=revision.tree,
         changes=changes,
         allow_prune=allow_prune,
-        plan=_plain(planned),
+        plan=_as_in_file(planned),
     )
     data = msgspec.json.format(msgspec.json.encode(saved.sealed()), indent=2)
     try:
-        _replace(file, data + b"\n")
+        _write_atomically(file, data + b"\n")
     except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror}", hint="give another --out FILE") from error
+        raise InputError(
+            f"cannot write {file}: {error.strerror}", hint="choose another --out FILE"
+        ) from error
 
 
-def _plain(planned: Planned) -> dict[str, Any]:
-    """Return the plan as it is once it has been through a file."""
+def _as_in_file(planned: Planned) -> dict[str, Any]:
+    """Return the plan as it reads after it was written to a file."""
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(plan_data(planned.plan, planned.cost)))
     return found
 
 
-def _replace(file: Path, data: bytes) -> None:
-    """Write a whole file or none: under another name first, and on the disk before it gets its own."""
+def _write_atomically(file: Path, data: bytes) -> None:
+    """Write a whole file or nothing: to another name, synced to the disk, then renamed."""
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
@@ -108,16 +107,13 @@ def _replace(file: Path, data: bytes) -> None:
         raise
 
 
-# reading --------------------------------------------------------------------------------------------------
-
-
 def read(file: Path) -> SavedPlan:
     """Return the plan of a file.
 
     Raises
     ------
     InputError
-        There is no such file, or it is no saved plan of this version, or it was changed.
+        There is no such file, it is not a saved plan of this version, or it was changed.
     """
     try:
         data = file.read_bytes()
@@ -142,31 +138,28 @@ class _Header(msgspec.Struct):
 
 
 def _check_header(file: Path, data: bytes) -> None:
-    """Say whose file it is before complaining about what is in it."""
+    """Check first that it is a saved plan of this version at all; InputError otherwise."""
     try:
         header = msgspec.json.decode(data, type=_Header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no saved plan: {error}", hint=_AGAIN) from error
+        raise InputError(f"{file} is not a saved plan: {error}", hint=_AGAIN) from error
     if header.what != _WHAT:
-        raise InputError(f"{file} is no saved plan, but '{header.what}'", hint=_AGAIN)
+        raise InputError(f"{file} is not a saved plan, but '{header.what}'", hint=_AGAIN)
     if header.schema_version != FILE_VERSION:
         raise InputError(
             f"{file} was saved by reconciler {header.tool} in format {header.schema_version}; "
-            f"this is {__version__}, which knows format {FILE_VERSION}",
+            f"this is {__version__}, which reads format {FILE_VERSION}",
             hint=_AGAIN,
         )
 
 
-# does it still hold? --------------------------------------------------------------------------------------
-
-
 def check_source(saved: SavedPlan, source: Source) -> None:
-    """Refuse another repository, and a branch that has moved on.
+    """Refuse another repository, and a branch that has moved.
 
     Raises
     ------
     RefusedError
-        Something is not as it was; the message names both.
+        The message names what was planned and what is there now.
     """
     try:
         tip = source.revision().commit
@@ -177,32 +170,32 @@ def check_source(saved: SavedPlan, source: Source) -> None:
         raise RefusedError(
             f"the plan is for project '{saved.project}' (repository with root {saved.lineage[:7]}), "
             f"not for this repository (root {root[:7]})",
-            hint="give the repository with --repo",
+            hint="name the repository with --repo",
         )
     if tip != saved.commit:
         raise RefusedError(
-            f"the plan is stale: it is for {saved.revision}, and {saved.branch} is at {tip[:7]} now",
+            f"the plan is stale: it is for {saved.revision}, and {saved.branch} is now at {tip[:7]}",
             hint=_AGAIN,
         )
 
 
 def check_holds(saved: SavedPlan, session: Session) -> None:
-    """Refuse a plan that is no longer what a reconcile of its revision would do. Call it with the lease held.
+    """Refuse a stale plan: a reconcile of its revision would now do something else. Requires the lease.
 
     Raises
     ------
     RefusedError
-        Branch or store have moved, or the plan would be another one now.
+        The branch or the store has changed, or a new plan differs.
     """
     check_source(saved, session.source)
     with session.store.read() as view:
         changes = view.change_counter()
     if changes != saved.changes:
         raise RefusedError(
-            f"the plan is stale: the state in {session.store.path} has moved since it was saved "
+            f"the plan is stale: the state in {session.store.path} has changed since it was saved "
             f"(change {saved.changes}, now {changes})",
             hint=_AGAIN,
         )
-    if _plain(plan_revision(session, allow_prune=saved.allow_prune)) != saved.plan:
+    if _as_in_file(plan_revision(session, allow_prune=saved.allow_prune)) != saved.plan:
         by = "" if saved.tool == __version__ else f" by reconciler {saved.tool}, this is {__version__}"
-        raise RefusedError(f"the plan is stale: it would be another one now; it was saved{by}", hint=_AGAIN)
+        raise RefusedError(f"the plan is stale: a new plan differs from it; it was saved{by}", hint=_AGAIN)

@@ -1,4 +1,4 @@
-"""``reconcile systemd``: a unit of systemd that keeps the daemon running."""
+"""``reconcile systemd``: a systemd unit that keeps the daemon running."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reconciler.cli.options import global_options
 from reconciler.errors import ExitCode, InputError
 
 _UNIT = """\
-# Made by `reconcile systemd`; make it anew when the program or the repository has moved.
+# Made by `reconcile systemd`; create it again after you move the program or the repository.
 [Unit]
 Description=reconcile watch ({description})
 Documentation=man:systemd.service(5)
@@ -28,51 +28,51 @@ WorkingDirectory={directory}
 Environment={environment}
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
-# Only the daemon is ended: jobs of this machine run on, the next start takes them in.
+# Stops only the daemon: jobs on this machine keep running and are picked up at the next start.
 KillMode=process
-# It waits for its turn while another reconcile is at work.
+# The daemon waits while another reconcile holds the lease.
 TimeoutStartSec=infinity
 TimeoutStopSec=20
 WatchdogSec=120
 Restart=on-failure
 RestartSec=5
-# Wrong input, or the state of another repository: to try again would not help.
-RestartPreventExitStatus={hopeless}
+# Invalid input, or the state of another repository: a restart would not help.
+RestartPreventExitStatus={permanent}
 
 [Install]
 WantedBy=default.target
 """
 
 _PASSED_ON = ("PATH", "XDG_STATE_HOME", "XDG_CACHE_HOME", "RECONCILER_STATE_DIR")
-"""Variables on which depends what the daemon does; a service gets none of them from your shell."""
+"""Variables that change what the daemon does; a service does not inherit them from your shell."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]+")
 
 
-@click.command(name="systemd", help="Print a user unit of systemd that keeps the daemon running.")
+@click.command(name="systemd", help="Print a systemd user unit that keeps the daemon running.")
 @click.option("--name", default="reconcile", metavar="NAME", show_default=True, help="Name of the unit.")
-@click.option("--interval", type=click.FloatRange(min=1), metavar="SECONDS", help="As of `reconcile watch`.")
+@click.option("--interval", type=click.FloatRange(min=1), metavar="SECONDS", help="As for `reconcile watch`.")
 @global_options
 def command(context: Context, *, name: str, interval: float | None) -> None:
     """Print the unit on stdout, and on stderr how to install it."""
     if not re.fullmatch(r"[A-Za-z0-9:_.\\-]+", name):
-        raise InputError(f"'{name}' is no name of a unit", hint="letters, digits, and any of : _ . - \\")
+        raise InputError(f"'{name}' is not a valid unit name", hint="use letters, digits and : _ . - \\")
     repository = _repository(context)
-    state_dir = context.state_dir()  # the project is known: better now than in a log
+    state_dir = context.state_dir()  # fails here, not in a log, if the project cannot be read
     options = context.options
-    # -P: what lies in the working directory is no part of the program.
+    # -P: modules in the working directory are not imported.
     arguments = [sys.executable, "-P", "-m", "reconciler", "--repo", repository]
     arguments += ["--branch", options.branch] if options.branch else []
     arguments += ["--path", options.path] if options.path else []
     arguments += ["--state-dir", str(state_dir)] if options.state_dir else []
     arguments += ["watch", "--standby"] + (["--interval", f"{interval:g}"] if interval is not None else [])
     click.echo(unit(arguments, repository, Path.home(), os.environ), nl=False)
-    for line in _installing(name):
+    for line in _instructions(name):
         context.say(line)
 
 
 def _repository(context: Context) -> str:
-    """Return the repository as the daemon finds it from anywhere."""
+    """Return the repository in a form that does not depend on the working directory."""
     from reconciler.desired.source.command import is_remote
 
     repository = context.options.repo
@@ -83,30 +83,30 @@ def _repository(context: Context) -> str:
 
 
 def unit(arguments: Sequence[str], repository: str, home: Path, environment: Mapping[str, str]) -> str:
-    """Return the text of a unit whose service runs a command; ``environment`` is that of the caller."""
+    """Return the unit whose service runs a command; ``environment`` is that of the caller."""
     passed = [f"{name}={_absolute(name, environment[name])}" for name in _PASSED_ON if environment.get(name)]
     return _UNIT.format(
         description=_specifiers(_one_line(repository)),
         directory=_specifiers(_one_line(str(home))),
         environment=" ".join(quoted(setting, command=False) for setting in passed),
         command=" ".join(map(quoted, arguments)),
-        hopeless=f"{ExitCode.USAGE:d} {ExitCode.REFUSED:d}",
+        permanent=f"{ExitCode.USAGE:d} {ExitCode.REFUSED:d}",
     )
 
 
 def _absolute(name: str, value: str) -> str:
-    """Return a variable whose directories are found from anywhere: the service works in another one."""
+    """Return a variable with absolute directories: the service runs in another working directory."""
     directories = value.split(":") if name == "PATH" else [value]
     return ":".join(one and str(Path(one).expanduser().absolute()) for one in directories)
 
 
 def quoted(text: str, *, command: bool = True) -> str:
-    """Return an argument as systemd reads it: quotes for blanks, ``%%`` for ``%``, in a command ``$$``.
+    """Quote an argument for systemd: quotes around spaces, ``%%`` for ``%``, in a command ``$$`` for ``$``.
 
     Raises
     ------
     InputError
-        It has a line break.
+        The text contains a line break.
     """
     text = _specifiers(_one_line(text))
     text = text.replace("$", "$$") if command else text
@@ -122,11 +122,13 @@ def _specifiers(text: str) -> str:
 
 def _one_line(text: str) -> str:
     if "\n" in text or "\r" in text:
-        raise InputError(f"{text!r} has a line break", hint="no unit can name it; rename the directory")
+        raise InputError(
+            f"{text!r} contains a line break", hint="a unit cannot contain it; rename the directory"
+        )
     return text
 
 
-def _installing(name: str) -> list[str]:
+def _instructions(name: str) -> list[str]:
     directory = "~/.config/systemd/user"
     return [
         "To install it:",
@@ -134,7 +136,7 @@ def _installing(name: str) -> list[str]:
         f"  {shlex.join(['reconcile', *sys.argv[1:]])} > {directory}/{name}.service",
         "  systemctl --user daemon-reload",
         f"  systemctl --user enable --now {name}",
-        "  loginctl enable-linger    # so that it runs while you are not logged in",
-        f"To look at it: systemctl --user status {name}; journalctl --user -u {name}",
-        f"To reconcile at once: systemctl --user reload {name}, or reconcile now --wait",
+        "  loginctl enable-linger    # keeps it running while you are logged out",
+        f"To see its status: systemctl --user status {name}; journalctl --user -u {name}",
+        f"To reconcile immediately: systemctl --user reload {name}, or reconcile now --wait",
     ]

@@ -1,4 +1,4 @@
-"""``reconcile validate``: are the manifests of a revision right? Runs nothing and changes no state."""
+"""``reconcile validate``: check the manifests of a revision. Runs no code and changes no state."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 import click
 
 from reconciler.cli.context import Context, opened
+from reconciler.cli.formats import emit
 from reconciler.cli.options import global_options
-from reconciler.cli.views.listing import echo_data
 from reconciler.cli.views.terminal_reporter import show_diagnostics
 from reconciler.cli.views.words import many
 from reconciler.errors import ExitCode
-from reconciler.model.desired import DesiredState
 
 
 @click.command(name="validate", help="Check the manifests of a revision, without any state.")
@@ -30,23 +29,20 @@ def command(context: Context) -> None:
     source = context.source()
     context.notice_uncommitted(source)
     with tempfile.TemporaryDirectory(prefix="reconcile-validate-") as scratch, opened(Path(scratch)) as store:
-        loaded = Session(source, store).load()
-        plan = make_plan(loaded.state, ActualState())
-    if context.options.output in ("json", "yaml"):
-        echo_data(context, [msgspec.to_builtins(diagnostic) for diagnostic in plan.diagnostics])
-    else:
+        state = Session(source, store).load().state
+        plan = make_plan(state, ActualState())
+
+    def text() -> None:
         show_diagnostics(context, plan.diagnostics)
-        state = loaded.state
         verdict = "invalid" if plan.has_errors else "valid"
-        click.echo(f"{state.revision}: {verdict}; {_counts(state)}")
+        counts = {
+            "flow": state.flows,
+            "rule": state.rules,
+            "worker": state.workers,
+            "exec_config": state.exec_configs,
+        }
+        found = ", ".join(many(len(several), what) for what, several in counts.items())
+        click.echo(f"{state.revision}: {verdict}; {found}")
+
+    emit(context, lambda: [msgspec.to_builtins(diagnostic) for diagnostic in plan.diagnostics], text)
     sys.exit(ExitCode.USAGE if plan.has_errors else ExitCode.OK)
-
-
-def _counts(state: DesiredState) -> str:
-    found = {
-        "flow": state.flows,
-        "rule": state.rules,
-        "worker": state.workers,
-        "exec_config": state.exec_configs,
-    }
-    return ", ".join(many(len(several), what) for what, several in found.items())

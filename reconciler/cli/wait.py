@@ -1,4 +1,4 @@
-"""``reconcile wait``: until flows, jobs, workers or the source are as somebody wants them."""
+"""``reconcile wait``: wait until flows, jobs, workers or the source reach a state."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ import click
 from reconciler.actual.state_dir import Lease
 from reconciler.cli.context import Context
 from reconciler.cli.following import looks
+from reconciler.cli.formats import emit
 from reconciler.cli.options import global_options
-from reconciler.cli.views.listing import cut, echo_data
+from reconciler.cli.views.listing import cut
 from reconciler.cli.views.words import many
-from reconciler.cli.wait_targets import RevisionGoal, Waiting, read_goal
+from reconciler.cli.wait_targets import RevisionGoal, Targets, read_goal
 from reconciler.errors import ExitCode, InputError
-from reconciler.model.goals import Goal, GoalKind, GoalVerdict, Prospect
+from reconciler.model.goals import GoalKind, GoalVerdict, Prospect
 
-_HELP = """Wait until all of it is so.
+_HELP = """Wait until every condition holds.
 
-SELECTORs: FLOW and FLOW/JOB, both may be globs; a uuid; worker:NAME. What to wait for, with --for:
+SELECTORs: FLOW and FLOW/JOB, both may be globs; a uuid; worker:NAME. Conditions, with --for:
 
 \b
-  healthy         flows: all jobs have completed (the default of flows)
-  completed       jobs, or all jobs of flows (the default of jobs)
+  healthy         flows: all jobs have completed (default for flows)
+  completed       jobs, or all jobs of flows (default for jobs)
   synced          flows: as the last applied revision wants them
-  idle            jobs, flows: nothing runs and nothing could
+  idle            jobs, flows: nothing is running or could start
   state=STATE,... jobs, or all jobs of flows
-  deleted         flows, jobs: gone, with the last job of the flow ended
-  revision=REV    REV or one that follows it is applied; with flows: to these
+  deleted         flows, jobs: gone, and the last job of the flow has ended
+  revision=REV    REV or a descendant is applied; with flows: to these
   reachable       workers (their default)
 
-Exit code 0: all of it is so. 1: the time is over, or it can never be so unless somebody does something. 2: a
-SELECTOR names nothing."""
+Exit code 0: every condition holds. 1: timed out, or a condition cannot hold without your help. 2: a SELECTOR
+matches nothing."""
 
 _FEW = 10
 _EXAMPLES = 3
 
 
-@click.command(name="wait", help=_HELP, short_help="Wait until flows, jobs or workers are as you say.")
+@click.command(name="wait", help=_HELP, short_help="Wait until flows, jobs or workers reach a state.")
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
-@click.option("--for", "wanted", metavar="WHAT", help="What to wait for, see above.")
+@click.option("--for", "wanted", metavar="CONDITION", help="What to wait for, see above.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="How long.  [default: no limit]"
 )
@@ -48,55 +49,42 @@ _EXAMPLES = 3
 def command(
     context: Context, *, selectors: tuple[str, ...], wanted: str | None, timeout: float | None
 ) -> None:
-    """Wait; the answer is on stdout, what is missing on stderr."""
+    """Wait; results go to stdout, what is missing to stderr."""
     goal = read_goal(wanted) if wanted is not None else None
-    revision = _revision(context, goal)
+    revision = None
+    if goal is not None and goal.kind is GoalKind.REVISION:
+        revision = RevisionGoal(goal.revision, context.source)
     if not selectors and revision is None:
-        raise InputError("name what to wait for", hint="all flows: `reconcile wait '*'`")
-    waiting = Waiting(selectors, goal, revision)
+        raise InputError("name what to wait for", hint="for all flows: `reconcile wait '*'`")
+    targets = Targets(selectors, goal, revision)
     with context.store(must_exist=True, read_only=True) as store:
         progress = _Progress(context)
         verdicts: list[GoalVerdict] = []
         try:
-            for number, verdicts in enumerate(looks(store, waiting.verdicts, seconds=timeout)):
-                if _is_decided(verdicts):
+            for number, verdicts in enumerate(looks(store, targets.verdicts, seconds=timeout)):
+                prospects = {verdict.prospect for verdict in verdicts}
+                if Prospect.NEVER in prospects or prospects == {Prospect.HOLDS}:
                     break
-                if number == 0:
-                    _note_nobody(context, Lease(store.path))
+                if number == 0 and Lease(store.path).holder() is None:
+                    context.say(
+                        "note: no reconcile is running on this state, so nothing changes: start "
+                        "`reconcile watch`, or run `reconcile --once --wait`"
+                    )
                 progress.show(verdicts)
         finally:
             progress.clear()
-    sys.exit(_answer(context, verdicts, timeout))
-
-
-def _revision(context: Context, goal: Goal | None) -> RevisionGoal | None:
-    if goal is None or goal.kind is not GoalKind.REVISION:
-        return None
-    return RevisionGoal(goal.revision, context.source)
-
-
-def _is_decided(verdicts: Sequence[GoalVerdict]) -> bool:
-    prospects = {verdict.prospect for verdict in verdicts}
-    return Prospect.NEVER in prospects or prospects == {Prospect.HOLDS}
-
-
-def _note_nobody(context: Context, lease: Lease) -> None:
-    if lease.holder() is None:
-        context.say(
-            "note: no reconcile is at work on this state, so nothing changes: start `reconcile watch`, "
-            "or run `reconcile --once --wait`"
-        )
+    sys.exit(_report(context, verdicts, timeout))
 
 
 class _Progress:
-    """A line on a terminal that tells what is missing."""
+    """A line on a terminal that shows what is missing."""
 
     def __init__(self, context: Context) -> None:
         self._on = sys.stderr.isatty() and not context.options.quiet
         self._shown = False
 
     def show(self, verdicts: Sequence[GoalVerdict]) -> None:
-        """Draw the line anew."""
+        """Draw the line, over the last one."""
         if self._on:
             import shutil
 
@@ -112,33 +100,31 @@ class _Progress:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _answer(context: Context, verdicts: Sequence[GoalVerdict], timeout: float | None) -> ExitCode:
-    _print(context, verdicts)
+def _report(context: Context, verdicts: Sequence[GoalVerdict], timeout: float | None) -> ExitCode:
+    """Print what holds, and what does not and why; return the exit code."""
+    hold = [verdict for verdict in verdicts if verdict.prospect is Prospect.HOLDS]
+
+    def text() -> None:
+        if len(hold) > _FEW:
+            click.echo(f"{many(len(hold), 'target')}: as wanted")
+            return
+        for verdict in hold:
+            click.echo(f"{verdict.target}: {verdict.message}")
+
+    emit(
+        context,
+        lambda: [{"target": v.target, "status": str(v.prospect), "message": v.message} for v in verdicts],
+        text,
+        names=lambda: (verdict.target for verdict in hold),
+    )
     never = [verdict for verdict in verdicts if verdict.prospect is Prospect.NEVER]
     if never:
-        context.say(f"not waiting on, this does not come by itself: {_missing(never, _EXAMPLES)}")
+        context.say(f"stopped waiting, this cannot come without your help: {_missing(never, _EXAMPLES)}")
         return ExitCode.NO
-    if any(verdict.prospect is not Prospect.HOLDS for verdict in verdicts):
+    if len(hold) < len(verdicts):
         context.say(f"timed out after {timeout:g} s: {_missing(verdicts, _EXAMPLES)}")
         return ExitCode.NO
     return ExitCode.OK
-
-
-def _print(context: Context, verdicts: Sequence[GoalVerdict]) -> None:
-    """Print what has come, for people only if it is not too much of it."""
-    if context.options.output in ("json", "yaml"):
-        data = [{"target": v.target, "status": str(v.prospect), "message": v.message} for v in verdicts]
-        echo_data(context, data)
-        return
-    hold = [verdict for verdict in verdicts if verdict.prospect is Prospect.HOLDS]
-    if context.options.output == "name":
-        lines = [verdict.target for verdict in hold]
-    elif len(hold) > _FEW:
-        lines = [f"{many(len(hold), 'target')}: as wanted"]
-    else:
-        lines = [f"{verdict.target}: {verdict.message}" for verdict in hold]
-    for line in lines:
-        click.echo(line)
 
 
 def _missing(verdicts: Sequence[GoalVerdict], limit: int) -> str:

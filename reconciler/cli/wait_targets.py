@@ -1,4 +1,4 @@
-"""What `wait` waits for: its words, what they name in the store, and how far that is."""
+"""What `reconcile wait` waits for: conditions, the records that selectors name, and their progress."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _PLAIN = [str(kind) for kind in GoalKind if kind not in (GoalKind.STATE, GoalKin
 
 
 def read_goal(text: str) -> Goal:
-    """Return what ``--for`` says.
+    """Parse the value of ``--for``.
 
     Raises
     ------
     InputError
-        It is nothing that can be waited for.
+        It is not a condition.
     """
     kind, equals, value = text.partition("=")
     if kind in _PLAIN and not equals:
@@ -49,14 +49,14 @@ def read_goal(text: str) -> Goal:
         return Goal(GoalKind.REVISION, revision=value)
     forms = [*_PLAIN, "state=STATE,...", "revision=REV"]
     hint = did_you_mean(kind, [*_PLAIN, "state", "revision"])
-    raise InputError(f"one cannot wait for '{text}'", hint=hint or f"known: {', '.join(forms)}")
+    raise InputError(f"'{text}' is not something to wait for", hint=hint or f"known: {', '.join(forms)}")
 
 
 class RevisionGoal:
-    """A commit that is waited for: it, or one that follows it."""
+    """A commit to wait for; a descendant of it is as good."""
 
     def __init__(self, name: str, open_source: Callable[[], Source]) -> None:
-        """``name`` may be all that git understands, and ``main@1234567``.
+        """Resolve ``name``: any revision that git understands, or ``main@1234567``.
 
         Raises
         ------
@@ -72,47 +72,51 @@ class RevisionGoal:
         except InputError:
             if not _COMMIT.fullmatch(short):
                 raise
-            self.commit = short  # not fetched yet, or no repository here
+            self.commit = short  # not fetched yet, or there is no repository here
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019 - lives as long as the program
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - lives as long as the process
     def is_part_of(self, applied: str) -> bool:
-        """Whether an applied commit has this one."""
+        """Return whether an applied commit is this one or a descendant."""
         if not applied or applied.startswith(self.commit):
             return bool(applied)
         return self._source is not None and self._source.follows(applied, self.commit)
 
     def is_meant(self, revision: str) -> bool:
-        """Whether ``main@1234567`` is this commit."""
+        """Return whether ``main@1234567`` is this commit."""
         short = revision.rpartition("@")[2]
         return bool(short) and (self.commit.startswith(short) or short.startswith(self.commit))
 
 
-class Waiting:
-    """The targets of one call. The first look finds out whether the words name anything."""
+class Targets:
+    """What one call waits for. The first look checks that each selector names something."""
 
-    def __init__(self, words: Sequence[str], goal: Goal | None, revision: RevisionGoal | None) -> None:
-        self._words = words
+    def __init__(self, selectors: Sequence[str], goal: Goal | None, revision: RevisionGoal | None) -> None:
+        self._selectors = selectors
         self._goal = goal
         self._revision = revision
         self._known = False
 
     def verdicts(self, view: View) -> list[GoalVerdict]:
-        """Return how far everything is.
+        """Return for each target whether its condition holds.
 
         Raises
         ------
         InputError
-            A word names nothing, or nothing for which one can wait so.
+            A selector names nothing, or something that never has this condition.
         """
         if self._revision is not None:
             coming = self._of_revision(view, self._revision)
-            if coming.prospect is not Prospect.HOLDS or not self._words:
+            if coming.prospect is not Prospect.HOLDS or not self._selectors:
                 return [coming]
-        found = {verdict.target: verdict for word in self._words for verdict in self._of_word(view, word)}
+        found = {
+            verdict.target: verdict
+            for selector in self._selectors
+            for verdict in self._of_selector(view, selector)
+        }
         self._known = True
         return list(found.values())
 
-    def _of_word(self, view: View, word: str) -> Iterator[GoalVerdict]:
+    def _of_selector(self, view: View, word: str) -> Iterator[GoalVerdict]:
         kind, _, name = word.partition(":")
         look = {"worker": self._of_workers}.get(kind) if name else None
         is_job = "/" in word or is_uuid(word)
@@ -123,8 +127,6 @@ class Waiting:
                 raise
             done = self._goal is not None and self._goal.kind is GoalKind.DELETED
             yield GoalVerdict(word, Prospect.HOLDS if done else Prospect.NEVER, "it is gone")
-
-    # kinds --------------------------------------------------------------------------------------------
 
     def _of_workers(self, view: View, names: str) -> Iterator[GoalVerdict]:
         self._goal_of("a worker", names, GoalKind.REACHABLE, ())
@@ -158,7 +160,7 @@ class Waiting:
             yield (
                 self._of_flow(view, goal, flow)
                 if flow
-                else GoalVerdict(f"flow/{name}", Prospect.NEVER, f"it could not be submitted: {why}")
+                else GoalVerdict(f"flow/{name}", Prospect.NEVER, f"it cannot be submitted: {why}")
             )
 
     def _of_flow(self, view: View, goal: Goal, flow: FlowRecord) -> GoalVerdict:
@@ -196,7 +198,7 @@ class Waiting:
         if self._goal is None:
             return Goal(default)
         if self._goal.kind not in (default, *also):
-            hint = f"for {what} there is: {', '.join(sorted({default, *also}))}"
+            hint = f"conditions for {what}: {', '.join(sorted({default, *also}))}"
             raise InputError(f"'{name}' is {what}: it is never {self._goal}", hint=hint)
         return self._goal
 
@@ -206,7 +208,7 @@ def _is_over(view: View, flow: FlowRecord) -> bool:
 
 
 def _doom_of(view: View) -> Doom:
-    """Return how to find out why a job waits in vain."""
+    """Return a function that tells why a job can never start; None if it can."""
     block_of = blocks(view)
 
     def doom(job: JobRecord) -> str | None:

@@ -15,26 +15,28 @@ from reconciler.errors import ExitCode, ReconcilerError
 
 if TYPE_CHECKING:
     from reconciler.actual.store import Store
-    from reconciler.watch.signals import Signals
-    from reconciler.watch.systemd import ServiceManager
 
 
-@click.command(name="watch", help="Reconcile for ever: at each commit, and whenever a job has moved.")
+@click.command(
+    name="watch", help="Run as a daemon: reconcile on every commit and whenever a job changes state."
+)
 @click.option(
     "--interval", type=click.FloatRange(min=1), metavar="SECONDS",
-    help="How often to look at the repository.  [default: 60 for a remote one; a local one is watched]",
+    help="How often to check the repository.  [default: 60 if remote; a local one is watched]",
 )  # fmt: skip
 @click.option("--standby", is_flag=True, help="If another process holds the lease, wait for it.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Form of the log.")
-@click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Instead of stderr.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Format of the log.")
+@click.option(
+    "--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the log here, not to stderr."
+)
 @global_options
 def command(
     context: Context, *, interval: float | None, standby: bool, log_format: str, log_file: Path | None
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT."""
     from reconciler.actual.state_dir import Lease, require_local
-    from reconciler.cli.views.log_reporter import start_log
-    from reconciler.watch.daemon import acquire_lease
+    from reconciler.cli.views.log_reporter import LogReporter, start_log
+    from reconciler.watch.daemon import Daemon, acquire_lease
     from reconciler.watch.log import log_event
     from reconciler.watch.signals import Signals
     from reconciler.watch.systemd import ServiceManager
@@ -43,33 +45,25 @@ def command(
     signals, manager = Signals(), ServiceManager.of_this_process()
     signals.listen()
     state_dir = context.state_dir()
-    require_local(state_dir)  # before the lease is asked for, which may hang there
+    require_local(state_dir)  # first: taking the lease may hang on a network file system
     with Lease(state_dir) as lease:
         if acquire_lease(lease, signals, manager, standby=standby):
             with opened(state_dir, lambda line: log_event("migrating", line), leased=True) as store:
-                _run(context, store, signals, manager, interval)
+                from reconciler.desired.source.command import is_remote
+                from reconciler.watch.source_thread import SourceSettings
+
+                _refuse_foreign(context, store)
+                settings = SourceSettings(
+                    open_source=lambda fetch: context.source(fetch=fetch),
+                    is_remote=is_remote(context.options.repo),
+                    interval=interval,
+                )
+                Daemon(settings, store, LogReporter(context), signals, manager).run()
     sys.exit(ExitCode.INTERRUPTED if signals.number == signal.SIGINT else ExitCode.OK)
 
 
-def _run(
-    context: Context, store: Store, signals: Signals, manager: ServiceManager, interval: float | None
-) -> None:
-    from reconciler.cli.views.log_reporter import LogReporter
-    from reconciler.desired.source.command import is_remote
-    from reconciler.watch.daemon import Daemon
-    from reconciler.watch.source_thread import SourceSettings
-
-    _refuse_foreign(context, store)
-    settings = SourceSettings(
-        open_source=lambda fetch: context.source(fetch=fetch),
-        is_remote=is_remote(context.options.repo),
-        interval=interval,
-    )
-    Daemon(settings, store, LogReporter(context), signals, manager).run()
-
-
 def _refuse_foreign(context: Context, store: Store) -> None:
-    """Touch no job of another repository. One that cannot be read now is compared when it can."""
+    """Refuse the state of another repository; a source that cannot be read now is checked later."""
     with store.read() as view:
         known = view.lineage()
     if known is None:

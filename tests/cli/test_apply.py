@@ -138,12 +138,12 @@ class TestDamagedFiles:
     @pytest.mark.parametrize(
         ("damage", "message"),
         [
-            (lambda text: "", "is no saved plan: "),
-            (lambda text: "apiVersion: reconciler/v1", "is no saved plan: "),
-            (lambda text: text[: len(text) // 2], "is no saved plan: "),
-            (lambda text: "\x00" * 100, "is no saved plan: "),
-            (lambda text: json.dumps(json.loads(text)["plan"]), "is no saved plan: "),
-            (edited(lambda data: data.update(what="terraform")), "is no saved plan, but 'terraform'"),
+            (lambda text: "", "is not a saved plan: "),
+            (lambda text: "apiVersion: reconciler/v1", "is not a saved plan: "),
+            (lambda text: text[: len(text) // 2], "is not a saved plan: "),
+            (lambda text: "\x00" * 100, "is not a saved plan: "),
+            (lambda text: json.dumps(json.loads(text)["plan"]), "is not a saved plan: "),
+            (edited(lambda data: data.update(what="terraform")), "is not a saved plan, but 'terraform'"),
             (edited(lambda data: data.update(schema_version=2)), "in format 2; this is "),
             (edited(lambda data: data.pop("commit")), "is damaged: "),
             (edited(lambda data: data.update(changes="0")), "is damaged: "),
@@ -159,7 +159,7 @@ class TestDamagedFiles:
         error = place.refused()
         assert isinstance(error, InputError)
         assert message in error.message
-        assert error.hint == "look at it again: reconcile plan --out FILE"
+        assert error.hint == "save and review a new plan: reconcile plan --out FILE"
 
     def test_no_file(self, place: Place) -> None:
         for target in (place.plan, place.plan.parent):
@@ -169,9 +169,9 @@ class TestDamagedFiles:
 
     def test_options(self, place: Place) -> None:
         place.save()
-        assert "goes with --wait" in str(place.refused("--timeout", "3"))
+        assert "--timeout requires --wait" in str(place.refused("--timeout", "3"))
         error = place.refused("--branch", "other")
-        assert (error.message, error.hint) == ("the plan is for branch main, not other", "leave --branch out")
+        assert (error.message, error.hint) == ("the plan is for branch main, not other", "omit --branch")
 
 
 @pytest.mark.usefixtures("warm")
@@ -185,7 +185,7 @@ class TestApplied:
         assert (again.returncode, again.stdout) == (4, "")
         assert "error: the plan is stale: the state in " in again.stderr
         assert "(change 0, now " in again.stderr
-        assert "help: look at it again: reconcile plan --out FILE" in again.stderr
+        assert "help: save and review a new plan: reconcile plan --out FILE" in again.stderr
 
     def test_nothing_to_do(self, place: Place) -> None:
         assert place.run("--once", "--wait").exit_code == 0
@@ -216,7 +216,7 @@ class TestApplied:
         place.repository.commit()
         done = place.run("plan", "--out", str(place.plan))
         assert (done.exit_code, place.plan.exists()) == (4, False)
-        assert "not saved, since a guard refuses it; if it is meant, add --allow-prune" in done.stderr
+        assert "not saved: a guard refuses this plan; to save it anyway, add --allow-prune" in done.stderr
         assert place.save("--allow-prune").allow_prune
         assert place.apply().exit_code == 0
 
@@ -238,8 +238,8 @@ class TestStale:
         error = place.refused()
         assert isinstance(error, RefusedError)
         assert error.message == (
-            f"the plan is stale: it is for main@{saved.commit[:7]}, and main is at "
-            f"{place.repository.head[:7]} now"
+            f"the plan is stale: it is for main@{saved.commit[:7]}, and main is now at "
+            f"{place.repository.head[:7]}"
         )
 
     def test_the_branch_is_gone(self, place: Place) -> None:
@@ -283,7 +283,7 @@ class TestStale:
         error = place.refused()
         assert isinstance(error, RefusedError)
         assert error.message.startswith(
-            "the plan is stale: it would be another one now; it was saved by reconciler 0.0.1"
+            "the plan is stale: a new plan differs from it; it was saved by reconciler 0.0.1"
         )
 
     def test_another_repository(self, place: Place, make_repository: Callable[[str], Repository]) -> None:

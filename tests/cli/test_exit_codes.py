@@ -104,7 +104,7 @@ class TestTheAnswerIsNo:
         nap(ready, 30)
         done = reconcile("--once", "--wait", "--timeout", "0.5")
         assert done.returncode == 1
-        assert "timed out after 0.5 s; the jobs run on" in done.stderr
+        assert "timed out after 0.5 s; jobs keep running" in done.stderr
         ready.remove("flows/one.yaml")
         ready.commit()
         assert reconcile("--once", "--wait", "--allow-prune").returncode == 0
@@ -278,7 +278,7 @@ def test_interrupted(
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; jobs that run go on" in error
+    assert "interrupted; running jobs continue" in error
     assert "Traceback" not in error
     gate.touch()
     assert reconcile("--state-dir", str(state_dir), "--once", "--wait").returncode == 0

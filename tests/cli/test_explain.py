@@ -74,7 +74,7 @@ def test_rule_of_the_world(world: World) -> None:
         (["job", "arithmetic/ad"], "there is no job 'arithmetic/ad'", "did you mean 'arithmetic/add'?"),
         (["job", "arithmetic/add", "prority"], "no field 'prority'", "did you mean 'priority'?"),
         (["rule", "hury"], "has no rule 'hury'", "did you mean 'hurry'?"),
-        (["job"], "which job?", "explain job NAME"),
+        (["job"], "name the job to explain", "explain job NAME"),
         (["Worker", "spec"], "takes no further argument", "explain KIND.field"),
     ],
 )

@@ -190,7 +190,7 @@ class TestAsRun:
         data = json.loads(run("big", "-o", "json").stdout)
         assert (len(data["nodes"]), len(data["edges"])) == (2001, 4000)
         done = run("big")
-        assert "2001 jobs and 4000 arrows are more than Mermaid draws" in done.stderr
+        assert "2001 jobs and 4000 arrows exceed Mermaid's default limits" in done.stderr
         assert done.stdout.count("\n") > 6000
 
     def test_unknown_flow(self) -> None:

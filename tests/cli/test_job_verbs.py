@@ -138,11 +138,11 @@ class TestSelectors:
             ("eos-al/relx", "no job matches 'eos-al/relx'\n  help: did you mean 'eos-al/relax'?"),
             ("eos-*/x*", "no job matches 'eos-*/x*'\n  help: list them with `reconcile get jobs`"),
             ("o*", "no flow matches 'o*'"),
-            ("eos-al/", "'eos-al/' names no job"),
+            ("eos-al/", "'eos-al/' does not name a job"),
             ("stat:FAILED", "there is no selector 'stat:'\n  help: did you mean 'state'?"),
             ("state:FALED", "there is no state 'FALED'\n  help: did you mean 'FAILED'?"),
             ("worker:w3", "there is no worker 'w3'\n  help: known: w1, w2"),
-            ("flow:eos-al", "'flow:eos-al' names no label\n  help: write `eos-al` for the flow"),
+            ("flow:eos-al", "'flow:eos-al' does not name a label\n  help: write `eos-al` for the flow"),
             ("flow:metal=Cu", "no flow has the label metal=Cu\n  help: did you mean 'metal=cu'?"),
             ("00000000-0000-4000-8000-000000000099", "there is no job '0000"),
         ],
@@ -216,7 +216,7 @@ class TestWhatIsDone:
         done = reconcile("forget", "eos-al/relax")
         assert done.code == 4
         assert "error: eos-al/relax: it is COMPLETED, and a job of a flow that is wanted" in done.err
-        assert "no job that is history" in reconcile("forget", "eos-al").err
+        assert "no superseded job, or job of a removed flow," in reconcile("forget", "eos-al").err
         assert reconcile("forget", "*").code == 0
         assert {path.partition("/")[0] for path in states(state)} == {"eos-al", "eos-cu"}
 

@@ -129,7 +129,7 @@ def test_a_worker_that_left_the_repository(world: World, logs: Logs) -> None:
     assert done.code == 2
     assert done.stderr == (
         "error: f/j ran on worker 'w1', which is no longer in the repository\n"
-        f"  help: there, its files were in {run_dir}\n"
+        f"  help: on that worker, its files were in {run_dir}\n"
     )
 
 

@@ -425,8 +425,8 @@ class TestAsRun:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["plan", "--head", "feature"], "--head goes with --base"),
-            (["plan", "--base", "main", "--out", "plan.json"], "--out does not go with --base"),
+            (["plan", "--head", "feature"], "--head requires --base"),
+            (["plan", "--base", "main", "--out", "plan.json"], "--out cannot be combined with --base"),
             (["plan", "--base", ""], "the revision to compare is empty"),
             (["get", "jobs", "-o", "markdown"], "-o markdown is for plans"),
         ],

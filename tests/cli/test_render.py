@@ -163,7 +163,7 @@ def test_a_job_on_its_way_shows_its_current_attempt(world: Rendering, tmp_path: 
     (tmp_path / "submit.sh").write_text(rendered.script)
     assert world.render("flow/plain", **now) == rendered
     (tmp_path / "submit.sh").write_text("#!/bin/bash\n")
-    assert "is another" in world.render("flow/plain", **now).notes[-1]
+    assert "differs" in world.render("flow/plain", **now).notes[-1]
 
 
 def test_a_deferred_change_is_not_included_and_said(world: Rendering) -> None:
@@ -176,7 +176,7 @@ def test_a_deferred_change_is_not_included_and_said(world: Rendering) -> None:
     }
     rendered = world.render("flow/plain", **now, wanted=wanted)
     assert rendered.job.config.worker_name == "w1"
-    assert "a change is deferred and not included: see `reconcile describe job flow/plain`" in rendered.notes
+    assert "a patch is deferred and not included: see `reconcile describe job flow/plain`" in rendered.notes
     assert rendered.script == world.render("flow/plain").script
 
 
@@ -184,7 +184,7 @@ def test_a_deferred_change_is_not_included_and_said(world: Rendering) -> None:
     ("state", "text"),
     [
         (JobState.COMPLETED, "if it is run again it gets attempt 2"),
-        (JobState.FAILED, "when it is tried again it gets attempt 2"),
+        (JobState.FAILED, "when it is retried it gets attempt 2"),
         (JobState.WAITING, "next it gets attempt 2"),
     ],
 )
@@ -202,7 +202,7 @@ def test_as_if_given_another_worker(world: Rendering) -> None:
     rendered = world.render("flow/plain", "hpc")
     assert {"#SBATCH --ntasks=4", "#SBATCH --partition=debug"} <= set(rendered.script.splitlines())
     assert f"cd {world.work}/hpc/" in rendered.script and "export A='x y; rm'" in rendered.script
-    assert "as if it were given that worker" in rendered.notes[0]
+    assert "as if it had that worker" in rendered.notes[0]
     assert not rendered.notes[1:]
     assert is_shell_script(rendered.script)
 
@@ -275,7 +275,7 @@ def test_a_job_that_was_not_submitted_yet(world: Rendering, shown: Any) -> None:
     world.repository.commit()
     for key in ("later/first", "made/anything"):
         said = problem(lambda key=key: shown(key))  # type: ignore[misc]
-        assert said.startswith(f"the job '{key}' was not submitted yet: it is only in the revision main@")
+        assert said.startswith(f"the job '{key}' is not submitted yet: it is only in the revision main@")
         assert "run `reconcile --once`" in said
     assert "there is no job 'later/second'" in problem(lambda: shown("later/second"))
 

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from reconciler.actual.store import Store
-from reconciler.cli.edit.arguments import NumberCommand
+from reconciler.cli.edit.command import NumberCommand
 from reconciler.cli.edit.command import command as set_group
 from reconciler.cli.main import main
 from reconciler.desired.yaml.reader import read_documents
@@ -295,25 +295,25 @@ class TestNothingIsWritten:
                 "priority|eos-*/Relax*|1",
                 ["name_glob 'Relax*' matches nothing", "'relax*' would match 4 jobs"],
             ),
-            ("priority|eos-*/big|1", ["not by its id: eos-al/big is named 'relax big'"]),
+            ("priority|eos-*/big|1", ["not its id: eos-al/big is named 'relax big'"]),
             ("priority|*|1|--label|metal=Fe", ["no flow has the label metal: Fe"]),
             ("priority|*|1|--function|reconciler.examples.ad", ["no job's function", "examples.add"]),
             ("worker|other|w3", ["no Worker named 'w3'", "rules/set.yaml:10:13", "nothing was written"]),
             ("exec-config|other|thread", ["did you mean 'threads'?", "nothing was written"]),
             ("exec-config|other|{export: {A: 1}}", ["rules/set.yaml", "string", "nothing was written"]),
             ("resources|other|{nodes: 2}", ["worker 'w1' runs jobs in a plain shell", "nothing was written"]),
-            ("resources|other|nodes", ["is no YAML mapping"]),
-            ("resources|other|{nodes: 2", ["is no YAML mapping", "not closed"]),
-            ("priority|other|1.5", ["is no priority"]),
+            ("resources|other|nodes", ["is not a YAML mapping"]),
+            ("resources|other|{nodes: 2", ["is not a YAML mapping", "not closed"]),
+            ("priority|other|1.5", ["is not a priority"]),
             ("priority|other|-1.5", ["no such option"]),
             ("priority|other|99999999999999999999", ["does not fit into 64 bits"]),
             ("worker|other|w\0", ["no rule can be added", "no character"]),
             ("priority|other/|1", ["a part of it is empty"]),
-            ("priority|other|1|--label|metal", ["is no label"]),
-            ("priority|other|1|-m| ", ["message of the commit is empty"]),
+            ("priority|other|1|--label|metal", ["is not a label"]),
+            ("priority|other|1|-m| ", ["the commit message is empty"]),
             ("priority|other|1|--push", ["does not have an upstream"]),
             ("suspend|eos-all|on", ["there is no flow 'eos-all'", "did you mean 'eos-al'?"]),
-            ("suspend|eos-al|off|--reason|x", ["--reason goes with `on`"]),
+            ("suspend|eos-al|off|--reason|x", ["--reason requires `on`"]),
             ("suspend|eos-al|maybe", ["'maybe' is not one of"]),
         ],
     )
@@ -479,11 +479,11 @@ def make():
     repository.write("reconciler.yaml", PROJECT.replace("spec:\n", "spec:\n  python_path: [lib]\n", 1))
     repository.commit("a flow of code")
     done = ok(reconcile("set", "priority", "made/Relax*", "1", "--dry-run"))
-    assert "no job that is known so far is selected" in done.err
-    assert "not built yet, so their jobs are not known; the rule reaches them too: made" in done.err
+    assert "the selector matches no known job yet" in done.err
+    assert "not built yet, so their jobs are unknown; the rule applies to them too: made" in done.err
     slip = reconcile("set", "priority", "*/relx*", "1")
     assert slip.code == 2, "some job of the flow that is not built may have that name, but most likely not"
-    assert "did you mean 'relax'? To know the jobs of made too, run `reconcile --once` first" in slip.err
+    assert "did you mean 'relax'? To build made first, run `reconcile --once`" in slip.err
     for name in ("eos-al", "made"):  # suspended: no job runs
         ok(reconcile("set", "suspend", name, "on", "--reason", "a test"))
     for name in ("eos-cu", "other"):

@@ -147,7 +147,7 @@ class TestRestore:
         (kept,) = state_dir.glob("lmdb.before-restore-*")
         first, second = done.stdout.splitlines()
         assert re.fullmatch(r"restored 1 flow, 1 job, main@[0-9a-f]{7}", first)
-        assert second == f"the state as it was is kept in {kept}"
+        assert second == f"the previous state is kept in {kept}"
         assert "do not run twice" in done.stderr
         assert states(program) == {"first/job": "COMPLETED"}
         assert program("--once", "--wait", "--timeout", "200").code == 0

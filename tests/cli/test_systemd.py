@@ -152,7 +152,7 @@ def test_systemd_finds_nothing_wrong(odd: Repository, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--name", "a/b"], "error: 'a/b' is no name of a unit"),
+        (["--name", "a/b"], "error: 'a/b' is not a valid unit name"),
         (["--path", "nowhere"], "error: HEAD does not have a directory 'nowhere'"),
         (["--repo", "/nowhere"], "error: "),
     ],

@@ -41,14 +41,14 @@ def test_a_revision_and_one_that_follows_it(world: World) -> None:
     done = world.run("wait", "arithmetic", "held", "--for", "revision=HEAD", "--timeout", "0")
     assert done.returncode == 1
     assert done.stdout == f"flow/arithmetic: as main@{head[:7]} wants it\n"
-    assert "flow/held: it could not be submitted: " in done.stderr
+    assert "flow/held: it cannot be submitted: " in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
         (["failing"], "flow/failing: Degraded: bad FAILED: RuntimeError: no luck today; 1 job waiting"),
-        (["held"], "flow/held: it could not be submitted: waits: there is no Worker named 'w9'"),
+        (["held"], "flow/held: it cannot be submitted: waits: there is no Worker named 'w9'"),
         (["failing/never"], "WAITING; failing/never needs failing/bad, which is FAILED"),
         (["arithmetic/add", "--for", "state=RUNNING"], "job/arithmetic/add: COMPLETED"),
     ],
@@ -56,7 +56,7 @@ def test_a_revision_and_one_that_follows_it(world: World) -> None:
 def test_what_does_not_come_by_itself_is_said_at_once(world: World, arguments: list[str], why: str) -> None:
     done = world.run("wait", *arguments, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("not waiting on, this does not come by itself: ")
+    assert done.stderr.startswith("stopped waiting, this cannot come without your help: ")
     assert why in done.stderr
 
 
@@ -64,7 +64,7 @@ def test_a_time_that_is_over(world: World) -> None:
     done = world.run("wait", "slow", "arithmetic", "--timeout", "0.2")
     assert (done.returncode, done.stdout) == (1, f"{ARITHMETIC}\n")
     note, last = done.stderr.splitlines()
-    assert note.startswith("note: no reconcile is at work on this state, so nothing changes")
+    assert note.startswith("note: no reconcile is running on this state, so nothing changes")
     assert last == "timed out after 0.2 s: flow/slow: Progressing: 0 of 1 job completed"
 
 
@@ -79,17 +79,17 @@ def test_a_time_that_is_over(world: World) -> None:
         (["worker:w3"], "error: there is no worker 'w3'\n  help: known: w1, w2\n"),
         (
             ["slow", "--for", "healty"],
-            "error: one cannot wait for 'healty'\n  help: did you mean 'healthy'?\n",
+            "error: 'healty' is not something to wait for\n  help: did you mean 'healthy'?\n",
         ),
         (["slow", "--for", "state=DONE"], "error: there is no state 'DONE'\n"),
         (
             ["slow/nap", "--for", "healthy"],
             "error: 'slow/nap' is a job: it is never healthy\n"
-            "  help: for a job there is: completed, deleted, idle, state\n",
+            "  help: conditions for a job: completed, deleted, idle, state\n",
         ),
         (["slow", "--for", "reachable"], "error: 'slow' is a flow: it is never reachable\n"),
         (["--for", "revision=mian"], "error: there is no branch or commit 'mian'\n"),
-        ([], "error: name what to wait for\n  help: all flows: `reconcile wait '*'`\n"),
+        ([], "error: name what to wait for\n  help: for all flows: `reconcile wait '*'`\n"),
     ],
 )
 def test_what_names_nothing(world: World, arguments: list[str], error: str) -> None:

@@ -54,8 +54,8 @@ def revision(repository: Repository, branch: str = "main") -> str:
 def refusal(daemons: str, meant: str, way: str) -> str:
     """What is said of a pass over another revision."""
     return (
-        f"error: refused: the daemon works on {daemons}, so {meant} was not applied\n"
-        f"  help: {way} or end the daemon first, or give a state of its own with --state-dir\n"
+        f"error: refused: the daemon reads {daemons}, so {meant} was not applied\n"
+        f"  help: {way} or stop the daemon first, or use a separate state with --state-dir\n"
     )
 
 
@@ -94,7 +94,7 @@ def test_another_branch(watched: WatchWorld, linked: Repository) -> None:
     watched.until_state("other/wait", "RUNNING")
     done = watched.run("--repo", str(linked.path), "--once")
     assert done.returncode == 4
-    assert "  help: main has it, and goes on: to go back, revert there; or " in done.stderr
+    assert "  help: main contains it and newer commits; to go back, revert them there; or " in done.stderr
 
 
 def test_the_word_for_a_guard_is_for_the_revision_that_was_meant(
@@ -127,7 +127,7 @@ def test_another_folder(watched: WatchWorld) -> None:
     done = watched.run("--path", "sub", "--once")
     assert done.returncode == 4
     head = revision(git)
-    assert f"refused: the daemon works on {head} without --path, so {head} in sub/ was not" in done.stderr
+    assert f"refused: the daemon reads {head} without --path, so {head} in sub/ was not" in done.stderr
 
 
 @pytest.mark.parametrize("how", [("--message=between",), ("--amend", "--message=other")])
@@ -156,7 +156,7 @@ def test_another_clone(watched: WatchWorld, tmp_path: Path) -> None:
     watched.until_state("flow/wait", "RUNNING")
     done = watched.run(*once)
     assert done.returncode == 4
-    way = f"this repository does not have {head}: `git pull`, and push yours;"
+    way = f"this repository does not have {head}: `git pull`, then push your commit;"
     assert done.stderr.endswith(refusal(head, behind, way))
     clone.run("fetch", "--quiet")
     assert watched.run(*once).returncode == 0, "it is known that the other one is later"
@@ -165,7 +165,9 @@ def test_another_clone(watched: WatchWorld, tmp_path: Path) -> None:
     clone.commit()
     done = watched.run(*once)
     assert done.returncode == 4
-    assert done.stderr.endswith(refusal(head, revision(clone), "push it to where the daemon reads;"))
+    assert done.stderr.endswith(
+        refusal(head, revision(clone), "push it to the repository that the daemon reads;")
+    )
     git.run("pull", "--quiet", str(clone.path), "main")
     eventually(lambda: watch.told("reconciled")[2:], "a pass", watch)
     assert watched.run(*once).returncode == 0
@@ -183,7 +185,7 @@ def test_a_remote_repository(watched: WatchWorld, tmp_path: Path) -> None:
     watched.commit()
     done = watched.run("--once")
     assert done.returncode == 4
-    assert "push it to where the daemon reads; or" in done.stderr
+    assert "push it to the repository that the daemon reads; or" in done.stderr
     git.run("push", "--quiet", "origin", "main")
     for once in (["--repo", url, "--once", "--wait"], ["--once"]):
         done = watched.run(*once)

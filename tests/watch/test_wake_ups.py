@@ -204,7 +204,7 @@ def test_now_without_a_daemon_says_what_to_do(watched: WatchWorld) -> None:
     watched.commit()
     done = watched.run("now", "--wait")
     assert done.returncode == 3
-    assert "no daemon works on the state" in done.stderr
+    assert "no daemon runs for the state" in done.stderr
     assert "reconcile watch" in done.stderr
 
 

@@ -1,1 +1,1 @@
-"""``reconcile set``: edits of manifests that are tried, shown as a plan, and committed."""
+"""``reconcile set``: edits of manifests, committed to the repository."""

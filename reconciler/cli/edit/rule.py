@@ -1,4 +1,4 @@
-"""A value for the jobs of a selector: the rule that gives it, edited or new, and proof that it does."""
+"""``reconcile set FIELD``: edit or add the rule that sets a value for some jobs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from reconciler.cli.context import Context
-from reconciler.cli.edit.session import EditSession, Publishing, Trial, decoded, edit_session
+from reconciler.cli.edit.session import EditSession, Publishing, SimulatedEdit, decoded, edit_session
 from reconciler.cli.views.words import many, some
 from reconciler.desired.yaml.edit import EditError, append_document, remove_value, same
 from reconciler.desired.yaml.edit import set_value as set_in_text
@@ -29,38 +29,33 @@ from reconciler.plan.set_rule import (
 )
 
 FILE = "set.yaml"
-HEADER = (
-    "# Rules that `reconcile set` wrote. They are rules like any other: edit, move or remove them freely.\n"
-)
+HEADER = "# Rules that `reconcile set` wrote. You can edit, move or remove them like any other rule.\n"
 
 
 def set_value(context: Context, selector: Selector, wanted: WantedValue, publishing: Publishing) -> None:
-    """Give every job of a selector a value, by a rule with just this selector.
+    """Set a value for every job of a selector, by a rule with exactly this selector.
 
     Raises
     ------
     InputError
-        No job matches, or the value is wrong.
+        No job matches, or the value is invalid.
     RefusedError
         The file of the rule cannot be edited now.
     """
     with edit_session(context) as at:
-        setter = _Setter(at, selector, wanted)
-        rule = setter.rule_that_does()
+        setter = _RuleEditor(at, selector, wanted)
+        rule = setter.rule_in_force()
         if rule is not None:
-            context.say(f"nothing to change: {_place(setter.manifest(rule))} sets it already")
+            place = setter.manifest(rule).location("/spec/set")
+            context.say(f"nothing to change: rule '{rule.name}' ({place}) sets it already")
             return
-        trial = setter.trial()
-        setter.say_what_is_selected(context)
-        at.carry_out(trial, publishing)
+        simulated = setter.simulate()
+        setter.report_selection(context)
+        at.carry_out(simulated, publishing)
 
 
-def _place(manifest: Manifest) -> str:
-    return f"rule '{manifest.name}' ({manifest.location('/spec/set')})"
-
-
-class _Setter:
-    """Looks for the smallest edit after which the jobs have the value."""
+class _RuleEditor:
+    """Searches the smallest edit after which the selected jobs have the value."""
 
     def __init__(self, at: EditSession, selector: Selector, wanted: WantedValue) -> None:
         self.at = at
@@ -73,8 +68,8 @@ class _Setter:
         """Return the document of a rule of HEAD."""
         return self.desired.manifests[f"{Kind.OVERRIDE_RULE}/{rule.name}"]
 
-    def rule_that_does(self) -> Rule | None:
-        """Return the rule of HEAD that gives all jobs the value already."""
+    def rule_in_force(self) -> Rule | None:
+        """Return the rule of HEAD that sets the value for all selected jobs already."""
         if not self.selection.jobs and not self.selection.unknown:
             return None
         for rule in self._alike():
@@ -93,28 +88,38 @@ class _Setter:
             if not is_beaten(rule, self.desired, self.wanted, self.selection)
         ]  # fmt: skip
 
-    def trial(self) -> Trial:
-        """Return the first edit after which every job has the value, or that shows what is wrong with it."""
-        for trial in self._trials():
-            self._check_found(trial)
-            missed = select(self.selector, trial.outlook.desired, trial.outlook.actual).without(self.wanted)
-            if not missed or any(problem.is_error for problem in trial.news):
-                return trial
+    def simulate(self) -> SimulatedEdit:
+        """Return the first edit after which every job has the value, or that is an error with any rule.
+
+        Raises
+        ------
+        InputError
+            The selector matches no job.
+        RefusedError
+            No edit gives every job the value.
+        """
+        for simulated in self._edits():
+            self._check_found(simulated)
+            result = simulated.result
+            missed = select(self.selector, result.desired, result.actual).without(self.wanted)
+            if not missed or any(problem.is_error for problem in simulated.new_problems):
+                return simulated
         raise RefusedError(
             f"{many(len(missed), 'job')} would still have another value: {some(missed, 3)}",
-            hint="see `reconcile validate`: an invalid document may stand in the way",
+            hint="see `reconcile validate`: an invalid document may prevent it",
         )
 
-    def _trials(self) -> Iterator[Trial]:
+    def _edits(self) -> Iterator[SimulatedEdit]:
+        """Yield edits of existing rules with this selector, then a new rule."""
         for rule in self._alike():
             file = self.manifest(rule).file
             before = self.at.read(file)
             try:
                 after = self._edited(rule, decoded(before))
             except EditError:
-                continue  # laid out so that a rule of its own is the smaller change
-            yield self.at.attempt(file, before, after)
-        yield self._trial_of_new()
+                continue  # cannot be edited in place: a new rule is the smaller change
+            yield self.at.simulate(file, before, after)
+        yield self._new_rule()
 
     def _edited(self, rule: Rule, text: str) -> str:
         position = self.at.head.loaded.good[f"{Kind.OVERRIDE_RULE}/{rule.name}"].position
@@ -124,7 +129,7 @@ class _Setter:
             text = remove_value(text, position, ["spec", "set", other])
         return text
 
-    def _trial_of_new(self) -> Trial:
+    def _new_rule(self) -> SimulatedEdit:
         rules = [key for key in self.desired.manifests if key.startswith(f"{Kind.OVERRIDE_RULE}/")]
         folder = folder_of_rules(
             self.desired.project.manifests, (self.desired.manifests[key].file for key in rules)
@@ -136,58 +141,58 @@ class _Setter:
         try:
             after = append_document(HEADER if before is None else decoded(before), rule)
         except EditError as error:
-            raise InputError(f"no rule can be added to {file}: {error}", hint="repair that first") from error
-        return self.at.attempt(file, before, after)
+            raise InputError(
+                f"no rule can be added to {file}: {error}", hint="repair the file first"
+            ) from error
+        return self.at.simulate(file, before, after)
 
-    # jobs that are not there --------------------------------------------------------------------------
-
-    def _check_found(self, trial: Trial) -> None:
-        """A selector that matches no job is a slip of the pen; the planner knows what would match."""
+    def _check_found(self, simulated: SimulatedEdit) -> None:
+        """Raise InputError, with what the planner suggests, if the selector matches no job."""
         if self.selection.jobs:
             return
         if self.selection.unknown:
             self._check_slip()
             return
-        for problem in trial.outlook.plan.diagnostics:
-            here = problem.location is not None and problem.location.file == trial.edit.file
+        for problem in simulated.result.plan.diagnostics:
+            here = problem.location is not None and problem.location.file == simulated.edit.file
             if here and problem.code == "rule/matches-nothing":
                 raise InputError(
                     f"'{self.selector}' selects no job: {problem.message.partition(': ')[2]}",
-                    hint=self._names_instead() or problem.hint,
+                    hint=self._name_of_id() or problem.hint,
                 )
 
     def _check_slip(self) -> None:
-        """There may be such a job in a flow that is not built yet; one that is nearly so is more likely."""
+        """Raise InputError if a known job has a similar name, though an unbuilt flow may have such a job."""
         names = {facts.name for _, facts, _ in self._by_flow().jobs if facts.name is not None}
         guess = nearest((self.selector.name_glob or "").strip("*?"), names)
-        meant = self._names_instead() or (f"did you mean '{guess}'?" if guess is not None else None)
+        meant = self._name_of_id() or (f"did you mean '{guess}'?" if guess is not None else None)
         if meant is not None:
             unbuilt = some([flow.name for flow in self.selection.unknown], 3)
             raise InputError(
-                f"'{self.selector}' selects no job that is known so far",
-                hint=f"{meant} To know the jobs of {unbuilt} too, run `reconcile --once` first",
+                f"'{self.selector}' selects no known job",
+                hint=f"{meant} To build {unbuilt} first, run `reconcile --once`",
             )
 
-    def _names_instead(self) -> str | None:
-        """Users know jobs by flow/id, and rules by name."""
+    def _name_of_id(self) -> str | None:
+        """Return a hint if the selector has the id of a job: rules match names."""
         found = ids_that_match(self.selector, self.desired, self.at.head.actual)
         for key, name in found.items():
-            return f"rules go by a job's name, not by its id: {key} is named '{name}'"
+            return f"rules match the name of a job, not its id: {key} is named '{name}'"
         return None
 
-    def say_what_is_selected(self, context: Context) -> None:
-        """Say how many jobs are selected, and which flows may have more."""
+    def report_selection(self, context: Context) -> None:
+        """Print how many jobs are selected, and which flows may have more."""
         keys = {key for key, _, _ in self.selection.jobs}
         flows = {key.partition("/")[0] for key in keys}
         unknown = [flow.name for flow in self.selection.unknown]
         if keys:
             context.say(f"{self.selector}: {many(len(keys), 'job')} of {many(len(flows), 'flow')}")
         else:
-            context.say("note: no job that is known so far is selected")
+            context.say("note: the selector matches no known job yet")
         if unknown:
             names = some(unknown, 3)
             context.say(
-                f"note: not built yet, so their jobs are not known; the rule reaches them too: {names}"
+                f"note: not built yet, so their jobs are unknown; the rule applies to them too: {names}"
             )
 
     def _by_flow(self) -> Selection:

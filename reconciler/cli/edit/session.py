@@ -1,4 +1,4 @@
-"""An edit of one manifest file: tried on the real state, shown as a plan, committed, pushed."""
+"""An edit of one manifest file: simulated on the real state, shown as a plan, committed, pushed."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from reconciler.plan.cost import plan_cost
 from reconciler.plan.planner import make_plan
 
 
-class Outlook(msgspec.Struct):
-    """A revision with what it wants, what there is, and what it would change."""
+class RevisionPlan(msgspec.Struct):
+    """A revision: its desired state, the actual state, and the plan between them."""
 
     revision: Revision
     loaded: Loaded
@@ -39,20 +39,20 @@ class Outlook(msgspec.Struct):
 
     @property
     def desired(self) -> DesiredState:
-        """What the revision wants."""
+        """The desired state of the revision."""
         return self.loaded.state
 
 
-class Trial(msgspec.Struct):
-    """HEAD with an edit, as a commit that no branch knows. ``news`` are problems that HEAD does not have."""
+class SimulatedEdit(msgspec.Struct):
+    """HEAD with an edit, as a commit on no branch. ``new_problems`` are those that HEAD does not have."""
 
     edit: FileEdit
-    outlook: Outlook
-    news: list[Diagnostic]
+    result: RevisionPlan
+    new_problems: list[Diagnostic]
 
 
 class Publishing(msgspec.Struct, frozen=True):
-    """What to do with an edit that is right. ``message`` is that of the commit."""
+    """What to do with a valid edit. ``message`` is the commit message."""
 
     message: str
     push: bool
@@ -60,90 +60,82 @@ class Publishing(msgspec.Struct, frozen=True):
 
 
 class EditSession:
-    """HEAD of the checked-out branch, where edits of its files are tried and carried out."""
+    """HEAD of the checked-out branch: simulates edits of its files, and commits them."""
 
     def __init__(self, context: Context, source: Source, store: Store) -> None:
         self.context = context
         self.source = source
         self.store = store
         self.tree = WorkTree(source)
-        self.head = self._look(source.revision())
+        self.head = self._plan(source.revision())
 
-    def _look(self, revision: Revision) -> Outlook:
+    def _plan(self, revision: Revision) -> RevisionPlan:
         session = Session(self.source, self.store, revision)
         loaded = session.load()
         actual = session.actual(loaded.state)
-        return Outlook(revision, loaded, actual, make_plan(loaded.state, actual))
+        return RevisionPlan(revision, loaded, actual, make_plan(loaded.state, actual))
 
     def read(self, file: str) -> bytes | None:
-        """Return the content of a file that HEAD has; refused where the disk has another."""
+        """Return the content of a file in HEAD. Raises RefusedError if the file on disk differs."""
         return self.tree.read(self.head.revision, file)
 
-    def attempt(self, file: str, before: bytes | None, after: str) -> Trial:
-        """Return what a new content of a file leads to; nothing is written but loose git objects."""
+    def simulate(self, file: str, before: bytes | None, after: str) -> SimulatedEdit:
+        """Plan with a new content of a file; writes nothing but loose git objects."""
         edit = FileEdit(file, before, after.encode())
         commit = self.tree.simulate(self.head.revision, edit)
-        outlook = self._look(self.source.revision(commit))
-        return Trial(edit, outlook, _news(self.head.plan.diagnostics, outlook.plan.diagnostics))
+        result = self._plan(self.source.revision(commit))
+        return SimulatedEdit(edit, result, _new_problems(self.head.plan.diagnostics, result.plan.diagnostics))
 
-    def carry_out(self, trial: Trial, publishing: Publishing) -> None:
-        """Show what an edit leads to, and commit it. With ``dry_run`` only print the diff of the file.
+    def carry_out(self, simulated: SimulatedEdit, publishing: Publishing) -> None:
+        """Print the plan of an edit, and commit it. With ``dry_run`` only print the diff of the file.
 
         Raises
         ------
         InputError
-            The edit makes something wrong that is right in HEAD, or there is no upstream to push to.
+            The edit adds errors to those of HEAD, or there is no upstream to push to.
         RefusedError
-            The branch or the file has changed meanwhile.
+            The branch or the file has changed in the meantime.
         WorldError
-            The commit failed, and the file is as it was; or the push failed, and the commit stays.
+            The commit failed, and the file is unchanged; or the push failed, and the commit stays.
         """
-        self._check(trial)
-        base, commit = self.head.revision.commit, trial.outlook.revision.commit
+        file = simulated.edit.file
+        errors = sum(1 for problem in simulated.new_problems if problem.is_error)
+        if errors or publishing.dry_run:
+            show_diagnostics(self.context, simulated.new_problems)
+        if errors:
+            raise InputError(f"nothing was written: {file} would have {many(errors, 'new error')}")
         if publishing.dry_run:
-            show_diagnostics(self.context, trial.news)
-            click.echo(self.tree.diff(base, commit, trial.edit.file), nl=False)
+            base, commit = self.head.revision.commit, simulated.result.revision.commit
+            click.echo(self.tree.diff(base, commit, file), nl=False)
             return
         upstream = self.tree.upstream() if publishing.push else None
-        self._show(trial.outlook)
-        made = self.tree.commit(self.head.revision, trial.edit, publishing.message)
-        self._tell(trial, made, publishing.message)
+        self._show_plan(simulated.result)
+        made = self.tree.commit(self.head.revision, simulated.edit, publishing.message)
+        summary = publishing.message.partition("\n")[0]
+        line = f"committed {self.tree.branch}@{made[:7]}: {summary}  ({file})"
+        if self.context.options.output in ("table", "wide"):
+            with _without_reader():
+                click.echo(line)
+        else:
+            self.context.say(line)
+        if self.tree.blob(made, file) != self.tree.blob(simulated.result.revision.commit, file):
+            self.context.say(f"note: a hook changed {file}, so run `reconcile plan` again")
         if upstream is not None:
             self._push(upstream, made)
             self.context.say(f"pushed {self.tree.branch} to {upstream}")
         else:
             self.context.say("apply it with: reconcile --once")
 
-    def _show(self, outlook: Outlook) -> None:
-        """Print the plan under a name that means something: its commit is known to nobody."""
+    def _show_plan(self, result: RevisionPlan) -> None:
+        """Print the plan, under the name of HEAD: the id of a simulated commit means nothing to the user."""
         with self.store.read() as view:
             config = view.config()
-        desired = outlook.desired
+        desired = result.desired
         workers = config.workers if config is not None else {}
-        cost = plan_cost(outlook.plan, desired, outlook.actual.jobs, workers)
-        plan = msgspec.structs.replace(outlook.plan, revision=f"{self.head.revision} with this change")
-        with _also_if_nobody_reads():
+        cost = plan_cost(result.plan, desired, result.actual.jobs, workers)
+        plan = msgspec.structs.replace(result.plan, revision=f"{self.head.revision} with this change")
+        with _without_reader():
             print_planned(self.context, Planned(desired.project_name, plan, cost))
-
-    def _check(self, trial: Trial) -> None:
-        errors = sum(1 for problem in trial.news if problem.is_error)
-        if errors:
-            show_diagnostics(self.context, trial.news)
-            raise InputError(
-                f"nothing was written: {trial.edit.file} would have {many(errors, 'error')} more"
-            )
-
-    def _tell(self, trial: Trial, made: str, message: str) -> None:
-        summary = message.partition("\n")[0]
-        line = f"committed {self.tree.branch}@{made[:7]}: {summary}  ({trial.edit.file})"
-        if self.context.options.output in ("table", "wide"):
-            with _also_if_nobody_reads():
-                click.echo(line)
-        else:
-            self.context.say(line)
-        file = trial.edit.file
-        if self.tree.blob(made, file) != self.tree.blob(trial.outlook.revision.commit, file):
-            self.context.say(f"note: a hook changed {file}, so look at `reconcile plan` again")
 
     def _push(self, upstream: Upstream, made: str) -> None:
         try:
@@ -156,8 +148,8 @@ class EditSession:
 
 
 @contextmanager
-def _also_if_nobody_reads() -> Iterator[None]:
-    """A commit is made, and pushed, although its plan goes to ``| head``."""
+def _without_reader() -> Iterator[None]:
+    """Continue when the reader has closed the pipe: a commit is made and pushed even with ``| head``."""
     try:
         yield
     except BrokenPipeError:
@@ -168,7 +160,7 @@ def _also_if_nobody_reads() -> Iterator[None]:
 def edit_session(context: Context) -> Iterator[EditSession]:
     """Open the source and the store of this run for edits."""
     source = context.source(fetch=False)
-    WorkTree(source)  # what cannot be committed to is refused before anything is looked up
+    WorkTree(source)  # refuses a source that cannot be committed to, before anything else
     context.notice_uncommitted(source)
     with opened(context.state_dir(source)) as store:
         yield EditSession(context, source, store)
@@ -182,8 +174,8 @@ def decoded(content: bytes | None) -> str:
         raise EditError("it is not UTF-8") from error
 
 
-def _news(old: Sequence[Diagnostic], new: Sequence[Diagnostic]) -> list[Diagnostic]:
-    """Return the new problems; one that only stands on another line now is not new."""
+def _new_problems(old: Sequence[Diagnostic], new: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """Return the new problems; one that only moved to another line is not new."""
     known = Counter(map(_identity, old))
     found = []
     for problem in new:

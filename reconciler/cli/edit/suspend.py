@@ -1,4 +1,4 @@
-"""``spec.suspend`` of a flow, and why."""
+"""``reconcile set suspend``: ``spec.suspend`` of a flow, and its reason."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from reconciler.model.manifests import Kind, Manifest
 
 
 def set_suspend(context: Context, flow: str, on: bool, reason: str | None, publishing: Publishing) -> None:
-    """Suspend a flow, or end that, in its manifest.
+    """Suspend or resume a flow in its manifest.
 
     Raises
     ------
     InputError
-        There is no such flow, its document is invalid, or a reason is given for the end of a suspension.
+        There is no such flow, its document is invalid, or a reason is given with ``off``.
     RefusedError
         The file of the flow cannot be edited now.
     """
     if reason is not None and not on:
-        raise InputError("--reason goes with `on`", hint="tell why it ends with -m")
+        raise InputError("--reason requires `on`", hint="to say why it ends, use -m")
     with edit_session(context) as at:
         manifest = _manifest(at, flow)
         wanted = _wanted(manifest, on, reason)
@@ -34,11 +34,11 @@ def set_suspend(context: Context, flow: str, on: bool, reason: str | None, publi
             after = _edited(decoded(before), position, manifest, wanted)
         except EditError as error:
             raise InputError(f"{manifest.file} cannot be edited: {error}", hint="edit it by hand") from error
-        at.carry_out(at.attempt(manifest.file, before, after), publishing)
+        at.carry_out(at.simulate(manifest.file, before, after), publishing)
 
 
 _ABSENT = {"suspend": False, "suspend_reason": None}
-"""What a key that is not given means."""
+"""The values of absent keys."""
 
 
 def _manifest(at: EditSession, flow: str) -> Manifest:
@@ -56,7 +56,7 @@ def _manifest(at: EditSession, flow: str) -> Manifest:
 
 
 def _wanted(manifest: Manifest, on: bool, reason: str | None) -> dict[str, bool | str | None]:
-    """Return what both keys should be; a reason stays while the flow stays suspended."""
+    """Return the wanted values of both keys; a reason stays while the flow stays suspended."""
     if on and reason is None and manifest.spec.get("suspend"):
         reason = manifest.spec.get("suspend_reason")
     return {"suspend": on, "suspend_reason": reason}

@@ -12,6 +12,7 @@ import msgspec
 
 from reconciler.cli.context import Context, mute_stdout
 from reconciler.cli.following import looks
+from reconciler.cli.formats import as_yaml, emit
 
 if TYPE_CHECKING:
     from reconciler.actual.store import Store
@@ -60,32 +61,15 @@ def show(
     ``columns`` are the fields of a table, ``wide`` those that ``-o wide`` adds, ``name`` is the field that
     ``-o name`` prints.
     """
-    match context.options.output:
-        case "json" | "yaml":
-            echo_data(context, rows)
-        case "name":
-            for row in rows:
-                click.echo(row[name])
-        case chosen:
-            if not rows:
-                context.say("nothing to show")
-            for line in table_lines(context, rows, [*columns, *(wide if chosen == "wide" else [])]):
-                click.echo(line)
 
+    def text() -> None:
+        if not rows:
+            context.say("nothing to show")
+        wanted = [*columns, *(wide if context.options.output == "wide" else [])]
+        for line in table_lines(context, rows, wanted):
+            click.echo(line)
 
-def echo_data(context: Context, data: Any) -> None:
-    """Print data for programs: as YAML with ``-o yaml``, otherwise as JSON."""
-    if context.options.output == "yaml":
-        click.echo(as_yaml(data), nl=False)
-    else:
-        click.echo(json.dumps(data, indent=2, default=str))
-
-
-def as_yaml(value: Any) -> str:
-    """Return data as YAML, ending with a line break."""
-    from reconciler.desired.yaml.writer import dump
-
-    return dump(json.loads(json.dumps(value, default=str)))
+    emit(context, lambda: rows, text, names=lambda: (row[name] for row in rows))
 
 
 # tables ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""``reconcile logs``: print what a job wrote to stdout and stderr, from wherever it ran."""
+"""``reconcile output`` and ``reconcile logs``: what a job returned, and what it printed."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from contextlib import closing
@@ -10,6 +11,7 @@ from typing import BinaryIO
 import click
 
 from reconciler.cli.context import Context
+from reconciler.cli.formats import as_yaml
 from reconciler.cli.job_selectors import find_jobs
 from reconciler.cli.options import global_options
 from reconciler.errors import InputError, TransientError
@@ -21,14 +23,38 @@ from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import JobRecord
 
 _NO_DIRECTORY = 43
+"""Exit code of the remote script if the run directory is gone."""
 
 
-@click.command(name="logs", help="Print what a job wrote to stdout and stderr (its latest attempt).")
+@click.command(help="Print the output of a finished job (JSON; YAML with -o yaml).")
+@click.argument("key")
+@global_options
+def output(context: Context, key: str) -> None:
+    """Print the output of the latest generation of a job."""
+    from reconciler.loop import open_outputs
+
+    with context.store(must_exist=True, read_only=True) as store:
+        with store.read() as view:
+            job = find_jobs(view, key)[-1]
+            config = view.config()
+        assert config is not None, "there is a job, so something was applied"
+        document = open_outputs(store, config).latest(job.uuid)
+    if document is None:
+        hint = f"see `reconcile describe job {job.path}`"
+        raise InputError(f"{job.path} has no output: it is {job.state}", hint=hint)
+    value = document.get("output")
+    if context.options.output == "yaml":
+        click.echo(as_yaml(value), nl=False)
+    else:
+        click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+@click.command(help="Print the stdout and stderr of a job (its latest attempt).")
 @click.argument("key")
 @click.option("--stderr", "which", flag_value=STDERR, help="Only stderr.")
 @click.option("--stdout", "which", flag_value=STDOUT, help="Only stdout.")
 @global_options
-def command(context: Context, *, key: str, which: str | None) -> None:
+def logs(context: Context, *, key: str, which: str | None) -> None:
     """Print the files of the run directory: stdout to stdout, stderr to stderr."""
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         job = find_jobs(view, key)[-1]
@@ -39,7 +65,7 @@ def command(context: Context, *, key: str, which: str | None) -> None:
     if worker is None:
         raise InputError(
             f"{job.path} ran on worker '{job.run_worker}', which is no longer in the repository",
-            hint=f"there, its files were in {job.run_dir}",
+            hint=f"on that worker, its files were in {job.run_dir}",
         )
     with closing(host_of(worker.transfer_connection)) as host:
         for name in [which] if which else [STDOUT, STDERR]:
@@ -48,7 +74,7 @@ def command(context: Context, *, key: str, which: str | None) -> None:
 
 
 def _copy(host: Host, worker: WorkerSpec, job: JobRecord, name: str, target: BinaryIO) -> None:
-    """Copy a file of the run directory, however big; nothing if it does not exist.
+    """Stream a file of the run directory, of any size, to ``target``; nothing if it does not exist.
 
     Raises
     ------
@@ -62,11 +88,9 @@ def _copy(host: Host, worker: WorkerSpec, job: JobRecord, name: str, target: Bin
     result = host.run(script, worker.timeout_execute, sink=target)
     target.flush()
     if result.exit_code == _NO_DIRECTORY:
-        why = "" if worker.cleanup == "keep" else f"; its worker has cleanup: {_policy(worker)}"
+        cleanup = worker.cleanup
+        policy = cleanup if isinstance(cleanup, str) else f"after {cleanup.after}"
+        why = "" if policy == "keep" else f"; its worker has cleanup: {policy}"
         raise InputError(f"the run directory of {job.path} is gone: {job.run_dir}{why}")
     if result.exit_code != 0:
         raise TransientError(f"cannot read {job.run_dir}/{name} on {host.name}: {result.stderr.strip()}")
-
-
-def _policy(worker: WorkerSpec) -> str:
-    return worker.cleanup if isinstance(worker.cleanup, str) else f"after {worker.cleanup.after}"

@@ -1,0 +1,83 @@
+"""The formats of ``-o``: which command has which, and how an answer is printed in the chosen one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from reconciler.cli.context import Context
+from reconciler.errors import InputError
+
+FORMATS = ("table", "wide", "json", "yaml", "name", "markdown", "mermaid", "dot", "png")
+
+_COMMANDS_WITH = {
+    "markdown": ("plan", "diff", "--once"),
+    "mermaid": ("graph",),
+    "dot": ("graph",),
+    "png": ("graph",),
+}
+"""The formats that only some commands have."""
+
+
+def check_format(chosen: str | None, command: str) -> None:
+    """Refuse a format that a command does not have.
+
+    Raises
+    ------
+    InputError
+        The format belongs to other commands; the hint names one of them.
+    """
+    commands = _COMMANDS_WITH.get(chosen or "")
+    if commands is None or command in commands:
+        return
+    subject, instead = ("plans", "plan") if chosen == "markdown" else ("graphs", "graph FLOW")
+    hint = f"give `reconcile {command}` another -o, or use `reconcile {instead}`"
+    raise InputError(f"-o {chosen} is for {subject}", hint=hint)
+
+
+def emit(
+    context: Context,
+    data: Callable[[], Any],
+    text: Callable[[], None],
+    *,
+    names: Callable[[], Iterable[str]] | None = None,
+    **others: Callable[[], None],
+) -> None:
+    """Print an answer in the format that ``-o`` selects.
+
+    Parameters
+    ----------
+    data
+        Returns the plain data of ``-o json`` and ``-o yaml``.
+    text
+        Prints the answer for people; also used for each format that the command does not define.
+    names
+        Returns the lines of ``-o name``.
+    others
+        What prints another format, by the name of the format.
+    """
+    match context.options.output:
+        case "json":
+            click.echo(as_json(data()))
+        case "yaml":
+            click.echo(as_yaml(data()), nl=False)
+        case "name" if names is not None:
+            for name in names():
+                click.echo(name)
+        case chosen:
+            others.get(chosen, text)()
+
+
+def as_json(value: Any) -> str:
+    """Return data as JSON."""
+    return json.dumps(value, indent=2, default=str)
+
+
+def as_yaml(value: Any) -> str:
+    """Return data as YAML, with a line break at the end."""
+    from reconciler.desired.yaml.writer import dump
+
+    return dump(json.loads(json.dumps(value, default=str)))
