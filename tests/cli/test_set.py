@@ -307,7 +307,7 @@ class TestNothingIsWritten:
             ("priority|other|1.5", ["is not a priority"]),
             ("priority|other|-1.5", ["no such option"]),
             ("priority|other|99999999999999999999", ["does not fit into 64 bits"]),
-            ("worker|other|w\0", ["no rule can be added", "no character"]),
+            ("worker|other|w\0", ["no rule can be added", "not a character"]),
             ("priority|other/|1", ["a part of it is empty"]),
             ("priority|other|1|--label|metal", ["is not a label"]),
             ("priority|other|1|-m| ", ["the commit message is empty"]),
@@ -372,7 +372,7 @@ class TestNothingIsWritten:
         empty = make_repository("empty")
         done = reconcile("set", "priority", "other", "1", cwd=empty.path)
         assert done.code == 2
-        assert "no commit yet" in done.err
+        assert "does not have a commit yet" in done.err
 
     def test_a_hook_that_refuses(self, repository: Repository, reconcile: Terminal) -> None:
         repository.write(".git/hooks/pre-commit", "#!/bin/sh\necho not today >&2; exit 1\n").chmod(0o755)
