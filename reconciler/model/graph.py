@@ -1,14 +1,44 @@
-"""A flow as a graph: its jobs, whose output each takes, and which of them others generated. Pure."""
+"""Jobs as a graph: whose output each takes, and which of them others generated. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
 from reconciler.model.flows import job_id
 from reconciler.model.records import JobRecord
+
+T = TypeVar("T", bound=Hashable)
+
+
+def walk(starts: Iterable[T], following: Callable[[T], Iterable[T]]) -> Iterator[T]:
+    """Yield ``starts`` and everything that follows from them, each once, nearest first; cycles do no harm.
+
+    With ``{"a": ["b", "c"], "b": ["a", "d"]}``, ``walk(["a"], ...)`` yields ``a b c d``.
+    """
+    level = list(dict.fromkeys(starts))
+    seen = set(level)
+    while level:
+        yield from level
+        found = dict.fromkeys(other for one in level for other in following(one) if other not in seen)
+        seen |= found.keys()
+        level = list(found)
+
+
+def generated_by(jobs: Sequence[JobRecord], generators: Collection[str]) -> list[JobRecord]:
+    """Return the current ones of ``jobs`` that some jobs generated, directly or not.
+
+    ``generators`` are ids, ``<uuid>_<index>``.
+    """
+    children: dict[str, list[JobRecord]] = {}
+    for job in jobs:
+        if job.current and job.generator is not None:
+            children.setdefault(job.generator, []).append(job)
+    below = set(walk(generators, lambda one: (child.id for child in children.get(one, ()))))
+    return [job for job in jobs if job.current and job.generator in below]
 
 
 class EdgeKind(StrEnum):
@@ -45,11 +75,13 @@ def flow_graph(
 ) -> Graph:
     """Return the graph of a flow.
 
-    ``members`` are all its jobs, ``others`` those of other flows that it may need. ``history`` keeps the jobs
-    that newer content replaced. An arrow from a job that is not shown is left out.
+    ``members`` are all its jobs, ``others`` those of other flows that it may need. ``history`` includes
+    superseded jobs. An arrow from a job that is not shown is left out.
     """
     shown = [job for job in members if history or job.current]
-    generations = _generations([*others, *shown])
+    generations: dict[str, list[int]] = {}
+    for job in sorted([*others, *shown], key=lambda job: job.index):
+        generations.setdefault(job.uuid, []).append(job.index)
     edges = tuple(dict.fromkeys(edge for job in shown for edge in _edges(job, generations)))
     used = {edge.source for edge in edges}
     return Graph(flow, (*(job for job in others if job.id in used), *shown), edges)
@@ -61,16 +93,9 @@ def missing_parents(members: Sequence[JobRecord], *, history: bool = False) -> s
     return needed - {job.uuid for job in members}
 
 
-def _generations(jobs: Sequence[JobRecord]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for job in jobs:
-        found.setdefault(job.uuid, []).append(job.index)
-    return {uuid: sorted(indexes) for uuid, indexes in found.items()}
-
-
 def _edges(job: JobRecord, generations: Mapping[str, list[int]]) -> Iterator[Edge]:
     for parent in job.parents:
-        # A reference gives the output of the highest index; a job that takes its own takes the one before.
+        # A reference gives the output of the highest index; one of the same uuid has the index before.
         before = [i for i in generations.get(parent, ()) if parent != job.uuid or i < job.index]
         if before:
             yield Edge(job_id(parent, before[-1]), job.id, EdgeKind.DATA)

@@ -20,7 +20,7 @@ from reconciler.model.records import ActualState, JobRecord
 from reconciler.model.run_config import Rule
 from reconciler.model.settings import Layer
 from reconciler.plan.checks import worker_defaults
-from reconciler.plan.foresee import affected_jobs
+from reconciler.plan.flow_plan import affected_jobs
 from reconciler.plan.interpreter import carried_out, configured
 from reconciler.plan.job_plan import as_built
 from reconciler.plan.planner import make_plan

@@ -1,20 +1,21 @@
-"""What must change in one flow: its own record, and whether its jobs are known, held or may go ahead."""
+"""What must change in one flow: its own record, and whether its jobs are foreseen, on hold, or planned."""
 
 from __future__ import annotations
 
+import graphlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-import msgspec
+from msgspec.structs import replace
 
 from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.actions import Action, ActionType, Subject
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import OnChange
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import ActualState, Change, FlowRecord
+from reconciler.model.records import ActualState, Change, FlowRecord, JobRecord
+from reconciler.model.run_config import JobFacts, RunConfig
 from reconciler.model.settings import Layer, Setting
 from reconciler.plan.configs import FlowConfigs
-from reconciler.plan.foresee import foreseen_jobs, new_flow_held_by, new_jobs
 from reconciler.plan.job_plan import JobPlanner
 from reconciler.plan.renames import lost_identity, name_problems
 
@@ -22,10 +23,10 @@ from reconciler.plan.renames import lost_identity, name_problems
 class FlowPlanner:
     """Plans one flow against its records.
 
-    A flow that ``actual.built`` does not have must run its code first; then the plan says so, and shows the
-    jobs as far as the manifest does. ``defaults`` are the default resources of the workers, ``affected`` the
-    jobs (``flow/job``) whose content changes by what the manifests show. ``old_name`` is what the flow was
-    called until now.
+    A flow that ``actual.built`` does not have must be built first: then the plan says so, and shows the jobs
+    as far as the manifest does. ``defaults`` are the default resources of the workers, ``affected`` the jobs
+    (``flow/job``) whose content changes by what the manifests show, ``old_name`` the name that the flow had
+    until now.
     """
 
     def __init__(
@@ -42,21 +43,25 @@ class FlowPlanner:
         self.flow = flow
         self.old_name = old_name
         self.record = actual.flows.get(flow.name)
+        self.live = None if self.record is None or self.record.removed else self.record
         self.built = actual.built.get(flow.name)
-        self.records = actual.jobs.get(flow.name, [])
-        self.foreseeable = flow.name in actual.previous
         self.affected = affected
         self.configs = FlowConfigs(desired, flow, defaults)
-        self.jobs = JobPlanner(self.configs, self.records)
+        self.jobs = JobPlanner(self.configs, actual.jobs.get(flow.name, []))
         self.diagnostics: list[Diagnostic] = []
         self.restated: list[Action] = []
 
     def actions(self) -> list[Action]:
         """Return what must happen to this flow and its jobs, in order."""
-        misnamed = list(self._name_problems())
+        misnamed = [*name_problems(self.desired, self.flow), *lost_identity(self.flow, self.actual)]
         if misnamed:
             return self._impossible(misnamed)
-        if self._held():
+        new_build = self.built.build_key if self.built is not None else None
+        if (
+            self.live is not None
+            and self.flow.on_change is OnChange.HOLD
+            and new_build != self.live.build_key
+        ):
             return self._on_hold()
         if self.built is None:
             return self._before_build()
@@ -64,32 +69,60 @@ class FlowPlanner:
         jobs += self._reruns(jobs)
         if self.jobs.problems:
             return self._impossible(self.jobs.problems)
-        self.diagnostics += self.jobs.warnings
-        self.restated = self.jobs.restated
+        self._keep_notes()
         waiting = self.jobs.why_wait(jobs)
         if waiting is not None:
             patches = (action for action in jobs if action.type is ActionType.PATCH or action.is_deferred)
-            return [self._waits(waiting), *self._all_but_content(), *patches]
-        return [*self._flow_action(), *jobs]
+            return [self._waits(waiting), *self._all_but("content", "rerun"), *patches]
+        if self.live is None:
+            return [self._action(ActionType.SUBMIT, self._why_new()), *jobs]
+        changes = tuple(self._changes(self.live))
+        patch = [self._action(ActionType.PATCH, Reason(ReasonCode.FLOW_CHANGED), changes)] if changes else []
+        return [*patch, *jobs]
 
-    @property
-    def _live(self) -> FlowRecord | None:
-        return None if self.record is None or self.record.removed else self.record
+    def _on_hold(self) -> list[Action]:
+        """Return what still happens to a flow whose changed content is on hold: all but the content."""
+        patches = self.jobs.patches()
+        reruns = self._reruns(patches)
+        if self.jobs.problems:
+            return self._impossible(self.jobs.problems)
+        self._keep_notes()
+        waiting = self.jobs.why_wait(reruns)
+        if waiting is not None:
+            held = self._action(ActionType.KEEP, Reason(ReasonCode.RERUN_HELD_BACK, {"why": waiting}))
+            return [held, *self._all_but("content", "rerun"), *patches]
+        held = self._action(ActionType.KEEP, Reason(ReasonCode.HELD_BACK))
+        return [held, *self._all_but("content"), *patches, *reruns]
+
+    def _before_build(self) -> list[Action]:
+        """Return that the flow must be built, and what its manifest shows of the jobs."""
+        configs, preview = self.configs, self.flow.preview
+        problems = [found for job in preview for found in configs.problems(configs.of_preview(job))]
+        if problems:
+            return self._impossible(problems)
+        if not preview:  # jobs that only code knows may have a run config of their own: sure after the build
+            suspected = configs.problems(configs.of_unknown())
+            self.diagnostics += (replace(problem, severity=Severity.WARNING) for problem in suspected)
+        if self.live is not None:
+            rebuild = self._action(ActionType.REPLACE, Reason(ReasonCode.TO_BE_REBUILT), build=True)
+            known = self.flow.name in self.actual.previous
+            return [rebuild, *(_foreseen_jobs(configs, self.jobs.jobs, self.affected) if known else ())]
+        waiting = _new_flow_held_by(configs)
+        if waiting is not None:
+            return [self._waits(waiting)]
+        jobs = (
+            _foreseen(configs, ActionType.SUBMIT, job.key, ReasonCode.NEW_FLOW, configs.of_preview(job))
+            for job in preview
+        )
+        return [self._action(ActionType.SUBMIT, self._why_new(), build=True), *jobs]
 
     def _action(
-        self,
-        action_type: ActionType,
-        reason: Reason,
-        changes: tuple[Change, ...] = (),
-        *,
-        build: bool = False,
+        self, type_: ActionType, reason: Reason, changes: tuple[Change, ...] = (), *, build: bool = False
     ) -> Action:
         return Action(
-            type=action_type, subject=Subject.FLOW, key=self.flow.name, reason=reason, changes=changes,
+            type=type_, subject=Subject.FLOW, key=self.flow.name, reason=reason, changes=changes,
             build=build, flow=self.flow, build_key=self.built.build_key if self.built is not None else None,
         )  # fmt: skip
-
-    # flows that stay as they are ----------------------------------------------------------------------
 
     def _waits(self, why: str) -> Action:
         return self._action(ActionType.KEEP, Reason(ReasonCode.WAITS, {"why": why}))
@@ -98,93 +131,30 @@ class FlowPlanner:
         self.diagnostics += problems
         return [self._waits(problems[0].message)]
 
-    def _name_problems(self) -> Iterator[Diagnostic]:
-        yield from name_problems(self.desired, self.flow)
-        lost = lost_identity(self.flow, self.actual)
-        if lost is not None:
-            yield lost
-
-    def _held(self) -> bool:
-        if self._live is None or self.flow.on_change is not OnChange.HOLD:
-            return False
-        return self.built is None or self.built.build_key != self._live.build_key
-
-    def _on_hold(self) -> list[Action]:
-        patches = self.jobs.patches()
-        reruns = self._reruns(patches)
-        if self.jobs.problems:
-            return self._impossible(self.jobs.problems)
-        self.diagnostics += self.jobs.warnings
-        self.restated = self.jobs.restated
-        waiting = self.jobs.why_wait(reruns)
-        if waiting is not None:
-            return [
-                self._action(ActionType.KEEP, Reason(ReasonCode.RERUN_HELD_BACK, {"why": waiting})),
-                *self._all_but_content(),
-                *patches,
-            ]
-        held = self._action(ActionType.KEEP, Reason(ReasonCode.HELD_BACK))
-        return [held, *self._all_but_content("content"), *patches, *reruns]
-
-    def _reruns(self, actions: Sequence[Action]) -> list[Action]:
-        """Return the jobs that run again since ``spec.rerun`` is new; ``actions`` is what else happens."""
-        record, token = self.record, self.flow.rerun
-        return self.jobs.reruns(actions) if record is not None and token not in (None, record.rerun) else []
-
-    # flows to be built --------------------------------------------------------------------------------
-
-    def _before_build(self) -> list[Action]:
-        problems = [
-            problem
-            for job in self.flow.preview
-            for problem in self.configs.problems(self.configs.of_preview(job))
-        ]
-        if problems:
-            return self._impossible(problems)
-        self.diagnostics += self._suspicions()
-        if self._live is None:
-            held = new_flow_held_by(self.configs)
-            if held is not None:
-                return [self._waits(held)]
-            return [self._action(ActionType.SUBMIT, self._why_new(), build=True), *new_jobs(self.configs)]
-        reason = Reason(ReasonCode.TO_BE_REBUILT)
-        foreseen = foreseen_jobs(self.configs, self.records, self.affected) if self.foreseeable else ()
-        return [self._action(ActionType.REPLACE, reason, build=True), *foreseen]
-
     def _why_new(self) -> Reason:
         return Reason(ReasonCode.NEW_FLOW if self.record is None else ReasonCode.FLOW_WANTED_AGAIN)
 
-    def _suspicions(self) -> Iterator[Diagnostic]:
-        """Jobs that only code knows may say other things than their flow: sure after the build."""
-        if not self.flow.preview:
-            for problem in self.configs.problems(self.configs.of_unknown()):
-                yield msgspec.structs.replace(problem, severity=Severity.WARNING)
+    def _keep_notes(self) -> None:
+        self.diagnostics += self.jobs.warnings
+        self.restated = self.jobs.restated
 
-    # flows that are built -----------------------------------------------------------------------------
+    def _reruns(self, actions: Sequence[Action]) -> list[Action]:
+        """Return the jobs that run again because ``spec.rerun`` is new; ``actions`` is what else happens."""
+        new = self.record is not None and self.flow.rerun not in (None, self.record.rerun)
+        return self.jobs.reruns(actions) if new else []
 
-    def _flow_action(self) -> Iterator[Action]:
-        record = self._live
-        if record is None:
-            yield self._action(ActionType.SUBMIT, self._why_new())
-            return
-        changes = tuple(self._flow_changes(record))
-        if changes:
-            yield self._action(ActionType.PATCH, Reason(ReasonCode.FLOW_CHANGED), changes)
+    def _all_but(self, *fields: str) -> Iterator[Action]:
+        """Yield the patch of a flow that stays as submitted: all of its changes but those of ``fields``.
 
-    def _all_but_content(self, *but: str) -> Iterator[Action]:
-        """The jobs of a flow that stays as submitted follow its run config; so do those they generate.
-
-        ``but`` are the fields that do not change yet.
+        Its jobs follow its run config all the same, and so do those that they generate.
         """
-        but = but or ("content", "rerun")
-        record = self._live
-        changes = tuple(self._flow_changes(record)) if record is not None else ()
-        changes = tuple(change for change in changes if change.field not in but)
-        if record is not None and changes:
-            action = self._action(ActionType.PATCH, Reason(ReasonCode.FLOW_CHANGED), changes)
-            yield msgspec.structs.replace(action, build_key=record.build_key)
+        if self.live is not None:
+            changes = tuple(change for change in self._changes(self.live) if change.field not in fields)
+            if changes:
+                action = self._action(ActionType.PATCH, Reason(ReasonCode.FLOW_CHANGED), changes)
+                yield replace(action, build_key=self.live.build_key)
 
-    def _flow_changes(self, record: FlowRecord) -> Iterator[Change]:
+    def _changes(self, record: FlowRecord) -> Iterator[Change]:
         flow, spec = self.flow, self.flow.spec
         if self.old_name is not None:
             yield Change("name", self.old_name, flow.name)
@@ -208,3 +178,85 @@ class FlowPlanner:
 
 def _values(layer: Layer) -> dict[str, object]:
     return {field: setting.shown for field, setting in sorted(layer.items())}
+
+
+# jobs that are foreseen -----------------------------------------------------------------------------------
+#
+# What the jobs of a flow that must be built first will be, as far as its manifest shows. It is sure only
+# after the build, since the code of the repository may make something else of the same manifest. These
+# actions are for people (``build`` is set): nothing carries them out.
+
+
+def affected_jobs(desired: DesiredState, actual: ActualState) -> set[str]:
+    """Return ``flow/job`` of every job whose content changes, or that of a job it needs.
+
+    Only flows in the ``jobs:`` form that were applied before and must be rebuilt are looked at.
+    """
+    jobs = {
+        f"{name}/{job.key}": (name, job)
+        for name in actual.previous
+        if name in desired.flows
+        for job in desired.flows[name].preview
+    }
+    graph = {key: [need for need in job.needs if need in jobs] for key, (_, job) in jobs.items()}
+    affected: set[str] = set()
+    for key in graphlib.TopologicalSorter(graph).static_order():
+        name, job = jobs[key]
+        if actual.previous[name].get(job.key) != job.digest or affected.intersection(job.needs):
+            affected.add(key)
+    return affected
+
+
+def _new_flow_held_by(configs: FlowConfigs) -> str | None:
+    """Return why a new flow is going to wait, as far as its jobs are known."""
+    flow = configs.flow
+    if not flow.preview:
+        return configs.held_by(JobFacts(flow.name, flow.labels, None, None), configs.of_unknown())
+    for job in flow.preview:
+        reason = configs.held_by(configs.facts(job.key, job.name, job.function), configs.of_preview(job))
+        if reason is not None:
+            return reason
+    return None
+
+
+def _foreseen_jobs(
+    configs: FlowConfigs, records: Sequence[JobRecord], affected: Collection[str]
+) -> Iterator[Action]:
+    """Yield what is going to happen to the jobs of a flow that was applied before."""
+    flow = configs.flow
+    if not flow.preview:
+        return
+    known = {job.key: job for job in records if job.current and job.generated_by is None}
+    for job in flow.preview:
+        record, config = known.pop(job.key, None), configs.of_preview(job)
+        if record is None:
+            yield _foreseen(configs, ActionType.SUBMIT, job.key, ReasonCode.NEW_JOB, config)
+        elif f"{flow.name}/{job.key}" in affected:
+            code = ReasonCode.CONTENT_CHANGED
+            yield _foreseen(configs, ActionType.REPLACE, job.key, code, config, record.config)
+        else:
+            action_type = ActionType.PATCH if record.editable else ActionType.DEFER
+            code = ReasonCode.RUN_CONFIG_CHANGED
+            action = _foreseen(configs, action_type, job.key, code, config, record.config)
+            if record.editable and record.name != job.name:
+                action = replace(action, changes=(*action.changes, Change("name", record.name, job.name)))
+            if action.changes:
+                yield action
+    for record in known.values():
+        action_type = ActionType.FORGET if record.ended else ActionType.CANCEL
+        code, config = ReasonCode.LEFT_FLOW, record.config
+        yield _foreseen(configs, action_type, record.key, code, config, config)
+
+
+def _foreseen(
+    configs: FlowConfigs,
+    action_type: ActionType,
+    key: str,
+    code: ReasonCode,
+    config: RunConfig,
+    before: RunConfig | None = None,
+) -> Action:
+    return Action(
+        type=action_type, subject=Subject.JOB, key=f"{configs.flow.name}/{key}", reason=Reason(code),
+        changes=configs.changes(before or RunConfig(), config), build=True, flow=configs.flow,
+    )  # fmt: skip

@@ -45,9 +45,9 @@ def as_renamed(actual: ActualState, names: Mapping[str, str]) -> ActualState:
 
 
 def name_problems(desired: DesiredState, flow: DesiredFlow) -> Iterator[Diagnostic]:
-    """Yield previous names that are no longer free to mean this flow.
+    """Yield an error for each previous name that another flow has now, or also claims.
 
-    Its present name may be among them: it may have got that back.
+    The present name of a flow may be among its previous ones: it may have got it back.
     """
     for number, old in enumerate(flow.previous_names):
         others = [
@@ -64,15 +64,14 @@ def name_problems(desired: DesiredState, flow: DesiredFlow) -> Iterator[Diagnost
             )
 
 
-def lost_identity(flow: DesiredFlow, actual: ActualState) -> Diagnostic | None:
-    """Return what is wrong if the flow would silently begin anew, because its first name is not given."""
+def lost_identity(flow: DesiredFlow, actual: ActualState) -> Iterator[Diagnostic]:
+    """Yield an error if the flow would silently start from nothing, because its first name is missing."""
     names = [flow.name] if flow.name in actual.flows else flow.previous_names
     known = [record.identity for name in names if (record := actual.flows.get(name)) is not None]
-    if not known or flow.identity in known:
-        return None
-    return flow.manifest.diagnostic(
-        "flow/lost-identity",
-        f"flow '{flow.name}' had another first name; without it all its jobs would run again",
-        _PLACE if flow.previous_names else "/metadata/name",
-        hint="list all previous names, the first one first; to begin anew on purpose give it another name",
-    )
+    if known and flow.identity not in known:
+        yield flow.manifest.diagnostic(
+            "flow/lost-identity",
+            f"flow '{flow.name}' had another first name; without it all its jobs would run again",
+            _PLACE if flow.previous_names else "/metadata/name",
+            hint="list all previous names, the first one first; to start from nothing, choose another name",
+        )

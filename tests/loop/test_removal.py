@@ -235,9 +235,9 @@ def its_folder_of_manifests(guarded: Guarded) -> None:
         ),
         (
             all_flows,
-            "has no flow at all; applying it would cancel 4 of 4 flows: four, one, three, two; 4 of their",
+            "has no flows; applying it would cancel 4 of 4 flows: four, one, three, two; 4 of their",
         ),
-        (its_folder_of_manifests, "has no flow at all; applying it would cancel 4 of 4 flows"),
+        (its_folder_of_manifests, "has no flows; applying it would cancel 4 of 4 flows"),
     ],
 )
 def test_a_revision_that_removes_much_is_refused_until_it_is_meant(

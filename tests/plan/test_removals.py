@@ -101,7 +101,7 @@ class TestGuards:
         _, actual = campaign()
         plan = make_plan(desired(), actual)
         assert len(plan.refusals) == 1
-        assert "no flow at all" in plan.refusals[0] and "f, g, h, i" in plan.refusals[0]
+        assert "has no flows" in plan.refusals[0] and "f, g, h, i" in plan.refusals[0]
         assert make_plan(desired(), actual, allow_prune=True).refusals == ()
 
     def test_also_with_one_flow_only(self) -> None:
@@ -132,7 +132,7 @@ class TestGuards:
         start = before(*((one, built(one)) for one in flows))
         actual = applied(make_plan(desired(*flows), start), start)
         actual = with_jobs(actual, "f", a={"state": JobState.COMPLETED})
-        words = {Prune.CANCEL: "cancel", Prune.ORPHAN: "let go of", Prune.DELETE: "delete"}
+        words = {Prune.CANCEL: "cancel", Prune.ORPHAN: "orphan", Prune.DELETE: "delete"}
         (refusal,) = make_plan(desired(), actual).refusals
         for one in flows:
             names = [other.name for other in flows if other.prune is one.prune]
