@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,7 @@ def _check(context: Context, staged: Staged, state_dir: Path, *, force: bool) ->
         The message names what would be replaced.
     """
     from reconciler.actual.restore import present_contents
+    from reconciler.desired.state import project_name
 
     present: Contents | None = None
     try:
@@ -86,7 +88,18 @@ def _check(context: Context, staged: Staged, state_dir: Path, *, force: bool) ->
     except InputError as error:  # the present state cannot be read
         if not force:
             raise RefusedError(error.message, hint=_USE_FORCE) from error
-    _check_lineage(context, staged.contents, present)
+    saved = staged.contents.lineage
+    known = present.lineage if present is not None else None
+    if known is None:
+        with suppress(ReconcilerError):  # no repository here
+            source = context.source(fetch=False)
+            known = {"project": project_name(source, source.revision()), "root": source.root_commit()}
+    if saved is not None and known is not None and saved != known:
+        raise RefusedError(
+            f"the backup is of project '{saved['project']}' (repository with root {saved['root'][:7]}), "
+            f"not of '{known['project']}' (root {known['root'][:7]})",
+            hint="restore it to a separate state directory: --state-dir",
+        )
     if force:
         return
     problems = [f"{problem.subject}: {problem.message}" for problem in staged.report.problems]
@@ -97,23 +110,3 @@ def _check(context: Context, staged: Staged, state_dir: Path, *, force: bool) ->
         )
     if present is not None and present.jobs:
         raise RefusedError(f"the state in {state_dir} has jobs: {contents_text(present)}", hint=_USE_FORCE)
-
-
-def _check_lineage(context: Context, saved: Contents, present: Contents | None) -> None:
-    """Refuse the backup of another project or repository than the state or, without one, the repository."""
-    known = present.lineage if present is not None else None
-    if known is None:
-        from reconciler.desired.state import project_name
-
-        try:
-            source = context.source(fetch=False)
-            known = {"project": project_name(source, source.revision()), "root": source.root_commit()}
-        except ReconcilerError:  # no repository here
-            return
-    if saved.lineage is None or saved.lineage == known:
-        return
-    raise RefusedError(
-        f"the backup is of project '{saved.lineage['project']}' (repository with root "
-        f"{saved.lineage['root'][:7]}), not of '{known['project']}' (root {known['root'][:7]})",
-        hint="restore it to a separate state directory: --state-dir",
-    )

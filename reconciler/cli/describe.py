@@ -41,7 +41,14 @@ def command(context: Context) -> None:
 def flow(context: Context, name: str) -> None:
     """Show one flow."""
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
-        facts = _flow_facts(view, name)
+        record = view.flow(name)
+        if record is not None:
+            facts = flow_data(view, record, view.config(), counted_attempt(view))
+        else:  # perhaps it was never submitted because something prevents it
+            flows = {flow["name"]: flow for flow in flows_data(view)}
+            if name not in flows:
+                raise InputError(f"there is no flow '{name}'", hint=did_you_mean(name, flows))
+            facts = flows[name]
         jobs = view.jobs_of(name)
         events = view.events(f"flow/{name}", limit=_EVENTS)
         say_attempt(context, counted_attempt(view))
@@ -65,17 +72,6 @@ def flow(context: Context, name: str) -> None:
         _echo_events(events)
 
     emit(context, data, text)
-
-
-def _flow_facts(view: View, name: str) -> dict[str, Any]:
-    """Return the data of a flow, also of one that was never submitted because something prevents it."""
-    record = view.flow(name)
-    if record is not None:
-        return flow_data(view, record, view.config(), counted_attempt(view))
-    flows = {flow["name"]: flow for flow in flows_data(view)}
-    if name not in flows:
-        raise InputError(f"there is no flow '{name}'", hint=did_you_mean(name, flows))
-    return flows[name]
 
 
 def _remark(job: JobRecord) -> str:

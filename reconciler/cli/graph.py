@@ -6,14 +6,13 @@ import sys
 
 import click
 
-from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.formats import emit
 from reconciler.cli.options import global_options
 from reconciler.cli.views.graph_text import MERMAID_CHARACTERS, MERMAID_EDGES, dot, graph_data, mermaid
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, WorldError
-from reconciler.model.graph import Graph, flow_graph, missing_parents
+from reconciler.model.graph import flow_graph, missing_parents
 
 _PNG_TIMEOUT = 120.0
 """Seconds."""
@@ -30,7 +29,18 @@ def command(context: Context, *, flow: str, history: bool) -> None:
             "cannot print an image on a terminal", hint=f"reconcile graph {flow} -o png > {flow}.png"
         )
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
-        graph, revision = _read(view, flow, history=history)
+        record = view.flow(flow)
+        if record is None:
+            config = view.config()
+            reason = config.out_of_sync.get(flow) if config is not None else None
+            if reason is not None:
+                raise InputError(f"flow '{flow}' has no jobs yet: {reason}", hint="see `reconcile validate`")
+            hint = did_you_mean(flow, [record.name for record in view.flows()])
+            raise InputError(f"there is no flow '{flow}'", hint=hint)
+        members = view.jobs_of(flow)
+        missing = sorted(missing_parents(members, history=history))  # jobs of other flows
+        others = [job for uuid in missing for job in view.generations(uuid)]
+        graph, revision = flow_graph(flow, members, others, history=history), record.revision
 
     def text() -> None:
         drawing = mermaid(graph)
@@ -49,22 +59,6 @@ def command(context: Context, *, flow: str, history: bool) -> None:
         dot=lambda: click.echo(dot(graph)),
         png=lambda: click.echo(_png(dot(graph)), nl=False),
     )
-
-
-def _read(view: View, flow: str, *, history: bool) -> tuple[Graph, str]:
-    """Return the graph of a flow, with the jobs of other flows that it needs, and the flow's revision."""
-    record = view.flow(flow)
-    if record is None:
-        config = view.config()
-        reason = config.out_of_sync.get(flow) if config is not None else None
-        if reason is not None:
-            raise InputError(f"flow '{flow}' has no jobs yet: {reason}", hint="see `reconcile validate`")
-        hint = did_you_mean(flow, [record.name for record in view.flows()])
-        raise InputError(f"there is no flow '{flow}'", hint=hint)
-    members = view.jobs_of(flow)
-    missing = sorted(missing_parents(members, history=history))
-    others = [job for uuid in missing for job in view.generations(uuid)]
-    return flow_graph(flow, members, others, history=history), record.revision
 
 
 def _png(text: str) -> bytes:

@@ -68,7 +68,7 @@ def pass_by_daemon(
     Raises
     ------
     WorldError
-        The daemon ended before it answered.
+        The daemon ended before it answered, or before the jobs did.
     RefusedError
         The daemon reads another revision.
     """
@@ -82,7 +82,16 @@ def pass_by_daemon(
         answer = _ask(context, store, lease, wanted, allow_prune=True)
     code = _show_answer(context, answer)
     refused = code not in (ExitCode.OK, ExitCode.USAGE)  # of an invalid revision the valid part was applied
-    settled = limit is None or refused or _wait_until_idle(store, lease, limit)
+    settled = limit is None or refused
+    deadline = time.monotonic() + (limit or 0)
+    while not settled:
+        with store.read() as view:
+            settled = not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None
+        if settled or time.monotonic() > deadline:
+            break
+        if not lease.is_watched():
+            raise WorldError("the daemon has ended", hint="start it again, or use `reconcile --once --wait`")
+        time.sleep(0.1)
     with store.read() as view:
         config = view.config()
         revision = config.revision if config is not None else ""
@@ -133,26 +142,6 @@ def _show_answer(context: Context, answer: Answer) -> int:
     if answer.code == ExitCode.USAGE and not answer.error:
         context.say("part of the revision is invalid; for details: reconcile validate")
     return answer.code
-
-
-def _wait_until_idle(store: Store, lease: Lease, limit: float) -> bool:
-    """Wait while the daemon runs jobs; return False if they take longer than ``limit`` seconds.
-
-    Raises
-    ------
-    WorldError
-        The daemon has ended.
-    """
-    deadline = time.monotonic() + limit
-    while True:
-        with store.read() as view:
-            if not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None:
-                return True
-        if time.monotonic() > deadline:
-            return False
-        if not lease.is_watched():
-            raise WorldError("the daemon has ended", hint="start it again, or use `reconcile --once --wait`")
-        time.sleep(0.1)
 
 
 def _check_revision(context: Context, store: Store, wanted: Revision, answer: Answer) -> None:

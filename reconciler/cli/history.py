@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -39,7 +39,14 @@ def events(context: Context, *, about: str | None, limit: int) -> None:
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         found = view.events(about, limit=limit)
         if about is not None and not found:
-            _require_subject(view, about)
+            kind, _, name = about.partition("/")
+            if kind == "job":
+                find_jobs(view, name)
+            elif kind == "worker":
+                require_worker(view, name)
+            elif view.flow(name) is None:
+                near = did_you_mean(name, [flow.name for flow in view.flows()])
+                raise InputError(f"there is no flow '{name}'", hint=near)
 
     def text() -> None:
         for event in found:
@@ -51,19 +58,6 @@ def events(context: Context, *, about: str | None, limit: int) -> None:
                 click.echo(f"    {_change_text(change)}")
 
     emit(context, lambda: [event_data(event) for event in found], text)
-
-
-def _require_subject(view: View, about: str) -> None:
-    """Raise InputError, with the nearest name as hint, if nothing has this name."""
-    kind, _, name = about.partition("/")
-    if kind == "job":
-        find_jobs(view, name)
-    elif kind == "worker":
-        require_worker(view, name)
-    elif view.flow(name) is None:
-        raise InputError(
-            f"there is no flow '{name}'", hint=did_you_mean(name, [f.name for f in view.flows()])
-        )
 
 
 def _change_text(change: Change) -> str:
@@ -86,7 +80,10 @@ def history(context: Context, *, flow: str | None, limit: int | None) -> None:
         revisions = view.revisions()
         named = of_flow(revisions, flow) if flow is not None else [("", applied) for applied in revisions]
         if flow is not None and not named:
-            _require_known(view, flow, revisions)
+            known = {name for applied in revisions for name in applied.flows} | {f.name for f in view.flows()}
+            if flow not in known:
+                hint = did_you_mean(flow, known)
+                raise InputError(f"no applied revision has a flow '{flow}'", hint=hint)
         named = named[-limit:] if limit is not None else named
         if flow is not None and context.options.output == "table":
             _show_flow(context, view, flow, named)
@@ -102,13 +99,6 @@ def history(context: Context, *, flow: str | None, limit: int | None) -> None:
         text,
         names=lambda: (applied.commit for applied in rows),
     )
-
-
-def _require_known(view: View, flow: str, revisions: Sequence[AppliedRevision]) -> None:
-    """Raise InputError if there never was a flow of this name."""
-    known = {name for applied in revisions for name in applied.flows} | {f.name for f in view.flows()}
-    if flow not in known:
-        raise InputError(f"no applied revision has a flow '{flow}'", hint=did_you_mean(flow, known))
 
 
 def _show_flow(context: Context, view: View, flow: str, named: list[tuple[str, AppliedRevision]]) -> None:

@@ -161,7 +161,14 @@ def _run(
         with store.read() as view:
             selected = JobFinder(view, past=operation is JobOperation.FORGET).find(words)
             plan = planned(view, selected.jobs)
-        if not dry_run and not yes and _needs_confirmation(plan):
+        # Only people are asked, not scripts, and only before what cannot be undone simply.
+        harmless = all(
+            step.effect in (Effect.PAUSE, Effect.RESUME)
+            or (step.effect is Effect.AGAIN and step.job.state is not JobState.COMPLETED)
+            for step in plan.steps
+        )
+        interactive = sys.stdin.isatty() and sys.stderr.isatty()
+        if interactive and not dry_run and not yes and (len(plan.steps) > 1 or not harmless):
             shown = _show_steps(context, plan)
             if not click.confirm(f"{operation}?", err=True):
                 context.say("nothing was changed")
@@ -196,18 +203,6 @@ def _run(
     if not dry_run and any(step.effect in _STARTS_OR_ENDS for step in plan.steps):
         context.say("a running reconcile picks this up; otherwise run: reconcile --once")
     return ExitCode.REFUSED if refused else ExitCode.OK
-
-
-def _needs_confirmation(plan: OperationPlan) -> bool:
-    """Return whether to ask: only people, not scripts, and only before what cannot be undone simply."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    harmless = all(
-        step.effect in (Effect.PAUSE, Effect.RESUME)
-        or (step.effect is Effect.AGAIN and step.job.state is not JobState.COMPLETED)
-        for step in plan.steps
-    )
-    return len(plan.steps) > 1 or not harmless
 
 
 def _show_steps(context: Context, plan: OperationPlan) -> list[str]:

@@ -138,7 +138,10 @@ def main() -> NoReturn:
         cli.main(prog_name="reconcile", standalone_mode=False)
         code: int = ExitCode.OK
     except click.ClickException as error:
-        _show(_usage_error(error))
+        message = error.format_message().rstrip(".")
+        command = getattr(error, "ctx", None)
+        hint = f"see `{command.command_path} --help`" if command is not None else None
+        _show(InputError(message[:1].lower() + message[1:], hint=hint))
         code = ExitCode.USAGE
     except ReconcilerError as error:
         _show(error)
@@ -154,14 +157,6 @@ def main() -> NoReturn:
             _report_bug(error)
             code = ExitCode.BUG
     sys.exit(code)
-
-
-def _usage_error(error: click.ClickException) -> InputError:
-    """Return an error of click's option parser in the form that all errors have."""
-    message = error.format_message().rstrip(".")
-    context = getattr(error, "ctx", None)
-    hint = f"see `{context.command_path} --help`" if context is not None else None
-    return InputError(message[:1].lower() + message[1:], hint=hint)
 
 
 def _show(error: ReconcilerError) -> None:

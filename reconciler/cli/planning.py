@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from reconciler.errors import InputError
 from reconciler.loop import Session, StoreCache
 from reconciler.model.actions import Plan
 from reconciler.model.desired import DesiredState, Revision
-from reconciler.model.manifests import GoodManifest, ProjectSpec
+from reconciler.model.manifests import ProjectSpec
 from reconciler.plan.compare import compare
 from reconciler.plan.cost import Cost, plan_cost
 from reconciler.plan.planner import make_plan
@@ -72,14 +72,27 @@ def plan_comparison(
     with _store(context, source, base if _has_project(source, base) else head) as store:
         with store.read() as view:
             good = view.good_manifests()
-        before, good = _base(source, base, head, StoreCache(store), good)
+        if _has_project(source, base):
+            inside = msgspec.structs.replace(source.revision(base.commit), branch=base.branch)
+            loaded = load_desired(source, inside, StoreCache(store), good)
+            before, good = loaded.state, loaded.good
+        else:
+            before, good = _empty_state(base), {}
         after = load_desired(source, head, StoreCache(store), good).state
         actual = Session(source, store, head).actual(before)
         with store.read() as view:
             built = known_builds(view, after)
     found = compare(before, after, actual, built, allow_prune=allow_prune)
-    known = {*before.flows, *before.invalid, *after.flows, *after.invalid}
-    plan = _restricted(found.plan, flows, known) if flows else found.plan
+    plan = found.plan
+    if flows:
+        known = {*before.flows, *before.invalid, *after.flows, *after.invalid}
+        for pattern in flows:
+            if not fnmatch.filter(known, pattern):
+                hint = did_you_mean(pattern, known)
+                raise InputError(f"neither revision has a flow '{pattern}'", hint=hint)
+        chosen = {name for pattern in flows for name in known if fnmatch.fnmatchcase(name, pattern)}
+        actions = tuple(action for action in plan.actions if action.key.partition("/")[0] in chosen)
+        plan = msgspec.structs.replace(plan, actions=actions)
     cost = plan_cost(plan, after, found.actual.jobs, before.workers)
     notes = []
     missing = source.missing_commits(head.commit, base.commit)
@@ -89,16 +102,6 @@ def plan_comparison(
             f"undone: merge {base.branch} into it, or compare with their common ancestor"
         )
     return Planned(after.project_name, plan, cost, tuple(notes))
-
-
-def _restricted(plan: Plan, patterns: Sequence[str], known: Collection[str]) -> Plan:
-    """Return the actions of a plan on some flows; the diagnostics of the revision stay."""
-    for pattern in patterns:
-        if not fnmatch.filter(known, pattern):
-            raise InputError(f"neither revision has a flow '{pattern}'", hint=did_you_mean(pattern, known))
-    chosen = {name for pattern in patterns for name in known if fnmatch.fnmatchcase(name, pattern)}
-    actions = tuple(action for action in plan.actions if action.key.partition("/")[0] in chosen)
-    return msgspec.structs.replace(plan, actions=actions)
 
 
 def named_revision(source: Source, name: str) -> Revision:
@@ -119,19 +122,12 @@ def _has_project(source: Source, revision: Revision) -> bool:
     return any(source.entry(revision.commit, name) is not None for name in PROJECT_FILES)
 
 
-def _base(
-    source: Source, base: Revision, head: Revision, cache: StoreCache, good: dict[str, GoodManifest]
-) -> tuple[DesiredState, dict[str, GoodManifest]]:
-    """Return the desired state of the base and its good manifests; without a Project it is empty."""
-    if _has_project(source, base):
-        inside = source.revision(base.commit)
-        loaded = load_desired(source, msgspec.structs.replace(inside, branch=base.branch), cache, good)
-        return loaded.state, loaded.good
-    nothing = DesiredState(
-        revision=base, project_name="", project=ProjectSpec(), project_layer={}, workers={},
+def _empty_state(revision: Revision) -> DesiredState:
+    """Return the desired state of a revision without a Project."""
+    return DesiredState(
+        revision=revision, project_name="", project=ProjectSpec(), project_layer={}, workers={},
         exec_configs={}, rules=[], flows={}, manifests={},
     )  # fmt: skip
-    return nothing, {}
 
 
 @contextmanager

@@ -121,7 +121,18 @@ def read(file: Path) -> SavedPlan:
         raise InputError(
             f"cannot read {file}: {error.strerror}", hint="save a plan with: reconcile plan --out FILE"
         ) from error
-    _check_header(file, data)
+    try:  # a header that can be read tells whose file it is, whatever the rest looks like
+        header = msgspec.json.decode(data, type=_Header)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not a saved plan: {error}", hint=_AGAIN) from error
+    if header.what != _WHAT:
+        raise InputError(f"{file} is not a saved plan, but '{header.what}'", hint=_AGAIN)
+    if header.schema_version != FILE_VERSION:
+        raise InputError(
+            f"{file} was saved by reconciler {header.tool} in format {header.schema_version}; "
+            f"this is {__version__}, which reads format {FILE_VERSION}",
+            hint=_AGAIN,
+        )
     try:
         saved = msgspec.json.decode(data, type=SavedPlan)
     except msgspec.MsgspecError as error:
@@ -135,22 +146,6 @@ class _Header(msgspec.Struct):
     what: str
     schema_version: int
     tool: str
-
-
-def _check_header(file: Path, data: bytes) -> None:
-    """Check first that it is a saved plan of this version at all; InputError otherwise."""
-    try:
-        header = msgspec.json.decode(data, type=_Header)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not a saved plan: {error}", hint=_AGAIN) from error
-    if header.what != _WHAT:
-        raise InputError(f"{file} is not a saved plan, but '{header.what}'", hint=_AGAIN)
-    if header.schema_version != FILE_VERSION:
-        raise InputError(
-            f"{file} was saved by reconciler {header.tool} in format {header.schema_version}; "
-            f"this is {__version__}, which reads format {FILE_VERSION}",
-            hint=_AGAIN,
-        )
 
 
 def check_source(saved: SavedPlan, source: Source) -> None:

@@ -55,9 +55,14 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]+")
 @global_options
 def command(context: Context, *, name: str, interval: float | None) -> None:
     """Print the unit on stdout, and on stderr how to install it."""
+    from reconciler.desired.source.command import is_remote
+
     if not re.fullmatch(r"[A-Za-z0-9:_.\\-]+", name):
         raise InputError(f"'{name}' is not a valid unit name", hint="use letters, digits and : _ . - \\")
-    repository = _repository(context)
+    repository = context.options.repo
+    if not is_remote(repository):
+        context.source(fetch=False)  # fails here, not in a log, if there is no repository
+        repository = str(Path(repository).expanduser().absolute())
     state_dir = context.state_dir()  # fails here, not in a log, if the project cannot be read
     options = context.options
     # -P: modules in the working directory are not imported.
@@ -67,24 +72,30 @@ def command(context: Context, *, name: str, interval: float | None) -> None:
     arguments += ["--state-dir", str(state_dir)] if options.state_dir else []
     arguments += ["watch", "--standby"] + (["--interval", f"{interval:g}"] if interval is not None else [])
     click.echo(unit(arguments, repository, Path.home(), os.environ), nl=False)
-    for line in _instructions(name):
+    directory = "~/.config/systemd/user"
+    for line in (
+        "To install it:",
+        f"  mkdir -p {directory}",
+        f"  {shlex.join(['reconcile', *sys.argv[1:]])} > {directory}/{name}.service",
+        "  systemctl --user daemon-reload",
+        f"  systemctl --user enable --now {name}",
+        "  loginctl enable-linger    # keeps it running while you are logged out",
+        f"To see its status: systemctl --user status {name}; journalctl --user -u {name}",
+        f"To reconcile immediately: systemctl --user reload {name}, or reconcile now --wait",
+    ):
         context.say(line)
-
-
-def _repository(context: Context) -> str:
-    """Return the repository in a form that does not depend on the working directory."""
-    from reconciler.desired.source.command import is_remote
-
-    repository = context.options.repo
-    if is_remote(repository):
-        return repository
-    context.source(fetch=False)
-    return str(Path(repository).expanduser().absolute())
 
 
 def unit(arguments: Sequence[str], repository: str, home: Path, environment: Mapping[str, str]) -> str:
     """Return the unit whose service runs a command; ``environment`` is that of the caller."""
-    passed = [f"{name}={_absolute(name, environment[name])}" for name in _PASSED_ON if environment.get(name)]
+    passed = []
+    for name in filter(environment.get, _PASSED_ON):
+        value = environment[name]
+        directories = value.split(":") if name == "PATH" else [value]
+        # Absolute: the service runs in another working directory.
+        passed.append(
+            f"{name}={':'.join(one and str(Path(one).expanduser().absolute()) for one in directories)}"
+        )
     return _UNIT.format(
         description=_specifiers(_one_line(repository)),
         directory=_specifiers(_one_line(str(home))),
@@ -92,12 +103,6 @@ def unit(arguments: Sequence[str], repository: str, home: Path, environment: Map
         command=" ".join(map(quoted, arguments)),
         permanent=f"{ExitCode.USAGE:d} {ExitCode.REFUSED:d}",
     )
-
-
-def _absolute(name: str, value: str) -> str:
-    """Return a variable with absolute directories: the service runs in another working directory."""
-    directories = value.split(":") if name == "PATH" else [value]
-    return ":".join(one and str(Path(one).expanduser().absolute()) for one in directories)
 
 
 def quoted(text: str, *, command: bool = True) -> str:
@@ -126,17 +131,3 @@ def _one_line(text: str) -> str:
             f"{text!r} contains a line break", hint="a unit cannot contain it; rename the directory"
         )
     return text
-
-
-def _instructions(name: str) -> list[str]:
-    directory = "~/.config/systemd/user"
-    return [
-        "To install it:",
-        f"  mkdir -p {directory}",
-        f"  {shlex.join(['reconcile', *sys.argv[1:]])} > {directory}/{name}.service",
-        "  systemctl --user daemon-reload",
-        f"  systemctl --user enable --now {name}",
-        "  loginctl enable-linger    # keeps it running while you are logged out",
-        f"To see its status: systemctl --user status {name}; journalctl --user -u {name}",
-        f"To reconcile immediately: systemctl --user reload {name}, or reconcile now --wait",
-    ]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
 from reconciler.errors import ExitCode, ReconcilerError
-
-if TYPE_CHECKING:
-    from reconciler.actual.store import Store
 
 
 @click.command(
@@ -52,7 +49,13 @@ def command(
                 from reconciler.desired.source.command import is_remote
                 from reconciler.watch.source_thread import SourceSettings
 
-                _refuse_foreign(context, store)
+                with store.read() as view:
+                    known = view.lineage()
+                root = None
+                with suppress(ReconcilerError):  # a source that cannot be read now is checked later
+                    root = context.source(fetch=False).root_commit() if known is not None else None
+                if known is not None and root is not None:
+                    store.check_lineage(known["project"], root)
                 settings = SourceSettings(
                     open_source=lambda fetch: context.source(fetch=fetch),
                     is_remote=is_remote(context.options.repo),
@@ -60,16 +63,3 @@ def command(
                 )
                 Daemon(settings, store, LogReporter(context), signals, manager).run()
     sys.exit(ExitCode.INTERRUPTED if signals.number == signal.SIGINT else ExitCode.OK)
-
-
-def _refuse_foreign(context: Context, store: Store) -> None:
-    """Refuse the state of another repository; a source that cannot be read now is checked later."""
-    with store.read() as view:
-        known = view.lineage()
-    if known is None:
-        return
-    try:
-        root = context.source(fetch=False).root_commit()
-    except ReconcilerError:
-        return
-    store.check_lineage(known["project"], root)

@@ -114,20 +114,16 @@ class _RuleEditor:
         for rule in self._alike():
             file = self.manifest(rule).file
             before = self.at.read(file)
+            position = self.at.head.loaded.good[f"{Kind.OVERRIDE_RULE}/{rule.name}"].position
+            place, other = ["spec", "set"], self.wanted.other_key
             try:
-                after = self._edited(rule, decoded(before))
+                after = set_in_text(decoded(before), position, [*place, self.wanted.key], self.wanted.value)
+                if other is not None and other in self.manifest(rule).spec["set"]:
+                    after = remove_value(after, position, [*place, other])
             except EditError:
                 continue  # cannot be edited in place: a new rule is the smaller change
             yield self.at.simulate(file, before, after)
         yield self._new_rule()
-
-    def _edited(self, rule: Rule, text: str) -> str:
-        position = self.at.head.loaded.good[f"{Kind.OVERRIDE_RULE}/{rule.name}"].position
-        other = self.wanted.other_key
-        text = set_in_text(text, position, ["spec", "set", self.wanted.key], self.wanted.value)
-        if other is not None and other in self.manifest(rule).spec["set"]:
-            text = remove_value(text, position, ["spec", "set", other])
-        return text
 
     def _new_rule(self) -> SimulatedEdit:
         rules = [key for key in self.desired.manifests if key.startswith(f"{Kind.OVERRIDE_RULE}/")]
@@ -147,38 +143,38 @@ class _RuleEditor:
         return self.at.simulate(file, before, after)
 
     def _check_found(self, simulated: SimulatedEdit) -> None:
-        """Raise InputError, with what the planner suggests, if the selector matches no job."""
+        """Raise InputError, with the job that was probably meant as hint, if the selector matches no job.
+
+        A flow that is not built yet may have such a job; a known job with a similar name is more likely.
+        """
         if self.selection.jobs:
             return
-        if self.selection.unknown:
-            self._check_slip()
+        ids = ids_that_match(self.selector, self.desired, self.at.head.actual)
+        meant = None
+        for key, name in ids.items():
+            meant = f"rules match the name of a job, not its id: {key} is named '{name}'"
+            break
+        if not self.selection.unknown:
+            for problem in simulated.result.plan.diagnostics:
+                here = problem.location is not None and problem.location.file == simulated.edit.file
+                if here and problem.code == "rule/matches-nothing":
+                    raise InputError(
+                        f"'{self.selector}' selects no job: {problem.message.partition(': ')[2]}",
+                        hint=meant or problem.hint,
+                    )
             return
-        for problem in simulated.result.plan.diagnostics:
-            here = problem.location is not None and problem.location.file == simulated.edit.file
-            if here and problem.code == "rule/matches-nothing":
-                raise InputError(
-                    f"'{self.selector}' selects no job: {problem.message.partition(': ')[2]}",
-                    hint=self._name_of_id() or problem.hint,
-                )
-
-    def _check_slip(self) -> None:
-        """Raise InputError if a known job has a similar name, though an unbuilt flow may have such a job."""
-        names = {facts.name for _, facts, _ in self._by_flow().jobs if facts.name is not None}
+        wide = msgspec.structs.replace(self.selector, name_glob=None, function_filter=None)
+        nearby = select(wide, self.desired, self.at.head.actual)
+        names = {facts.name for _, facts, _ in nearby.jobs if facts.name is not None}
         guess = nearest((self.selector.name_glob or "").strip("*?"), names)
-        meant = self._name_of_id() or (f"did you mean '{guess}'?" if guess is not None else None)
+        if meant is None and guess is not None:
+            meant = f"did you mean '{guess}'?"
         if meant is not None:
             unbuilt = some([flow.name for flow in self.selection.unknown], 3)
             raise InputError(
                 f"'{self.selector}' selects no known job",
                 hint=f"{meant} To build {unbuilt} first, run `reconcile --once`",
             )
-
-    def _name_of_id(self) -> str | None:
-        """Return a hint if the selector has the id of a job: rules match names."""
-        found = ids_that_match(self.selector, self.desired, self.at.head.actual)
-        for key, name in found.items():
-            return f"rules match the name of a job, not its id: {key} is named '{name}'"
-        return None
 
     def report_selection(self, context: Context) -> None:
         """Print how many jobs are selected, and which flows may have more."""
@@ -194,7 +190,3 @@ class _RuleEditor:
             context.say(
                 f"note: not built yet, so their jobs are unknown; the rule applies to them too: {names}"
             )
-
-    def _by_flow(self) -> Selection:
-        wide = msgspec.structs.replace(self.selector, name_glob=None, function_filter=None)
-        return select(wide, self.desired, self.at.head.actual)

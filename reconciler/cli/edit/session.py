@@ -16,7 +16,7 @@ from reconciler.cli.planning import Planned
 from reconciler.cli.views.terminal_reporter import show_diagnostics
 from reconciler.cli.views.words import many
 from reconciler.desired.source.git import Source
-from reconciler.desired.source.worktree import FileEdit, Upstream, WorkTree
+from reconciler.desired.source.worktree import FileEdit, WorkTree
 from reconciler.desired.state import Loaded
 from reconciler.desired.yaml.edit import EditError
 from reconciler.diagnostics import Diagnostic
@@ -109,7 +109,8 @@ class EditSession:
             click.echo(self.tree.diff(base, commit, file), nl=False)
             return
         upstream = self.tree.upstream() if publishing.push else None
-        self._show_plan(simulated.result)
+        with _without_reader():
+            print_planned(self.context, self._planned(simulated.result))
         made = self.tree.commit(self.head.revision, simulated.edit, publishing.message)
         summary = publishing.message.partition("\n")[0]
         line = f"committed {self.tree.branch}@{made[:7]}: {summary}  ({file})"
@@ -121,30 +122,26 @@ class EditSession:
         if self.tree.blob(made, file) != self.tree.blob(simulated.result.revision.commit, file):
             self.context.say(f"note: a hook changed {file}, so run `reconcile plan` again")
         if upstream is not None:
-            self._push(upstream, made)
+            try:
+                self.tree.push(upstream)
+            except ReconcilerError as error:
+                raise WorldError(
+                    f"{self.tree.branch}@{made[:7]} is committed, but not pushed: {error.message}",
+                    hint="the commit stays; run `git pull --rebase` if the remote is ahead, then `git push`",
+                ) from error
             self.context.say(f"pushed {self.tree.branch} to {upstream}")
         else:
             self.context.say("apply it with: reconcile --once")
 
-    def _show_plan(self, result: RevisionPlan) -> None:
-        """Print the plan, under the name of HEAD: the id of a simulated commit means nothing to the user."""
+    def _planned(self, result: RevisionPlan) -> Planned:
+        """Return the plan under the name of HEAD: the id of a simulated commit means nothing to the user."""
         with self.store.read() as view:
             config = view.config()
         desired = result.desired
         workers = config.workers if config is not None else {}
         cost = plan_cost(result.plan, desired, result.actual.jobs, workers)
         plan = msgspec.structs.replace(result.plan, revision=f"{self.head.revision} with this change")
-        with _without_reader():
-            print_planned(self.context, Planned(desired.project_name, plan, cost))
-
-    def _push(self, upstream: Upstream, made: str) -> None:
-        try:
-            self.tree.push(upstream)
-        except ReconcilerError as error:
-            raise WorldError(
-                f"{self.tree.branch}@{made[:7]} is committed, but not pushed: {error.message}",
-                hint="the commit stays; run `git pull --rebase` if the remote is ahead, then `git push`",
-            ) from error
+        return Planned(desired.project_name, plan, cost)
 
 
 @contextmanager
