@@ -112,7 +112,7 @@ class TestFile:
         assert stat.S_IMODE(place.plan.stat().st_mode) == 0o600
         assert [file.name for file in place.plan.parent.glob("*plan*")] == ["plan.json"], "no partial file"
 
-    def test_the_next_step_is_said(self, place: Place) -> None:
+    def test_prints_the_next_step(self, place: Place) -> None:
         assert (
             f"apply it with: reconcile apply {place.plan}"
             in place.run("plan", "--out", str(place.plan)).stderr
@@ -151,7 +151,7 @@ class TestDamagedFiles:
             (edited(lambda data: data["plan"]["actions"].pop()), "was changed after it was saved"),
         ],
     )
-    def test_they_are_the_users_mistake(
+    def test_damaged_files_are_input_errors(
         self, place: Place, damage: Callable[[str], str], message: str
     ) -> None:
         place.save()
@@ -210,7 +210,7 @@ class TestApplied:
         assert place.apply().exit_code == 2
         assert list(place.states()) == ["one/value"]
 
-    def test_a_guarded_plan_is_saved_only_if_it_is_meant(self, place: Place) -> None:
+    def test_guarded_plan_is_saved_only_with_allow_prune(self, place: Place) -> None:
         assert place.run("--once", "--wait").exit_code == 0
         place.repository.remove("flows/one.yaml")
         place.repository.commit()
@@ -308,14 +308,14 @@ class TestStale:
         place.save()
         assert read(place.plan) == saved
 
-    def test_somebody_else_is_at_work(self, place: Place) -> None:
+    def test_lease_is_held(self, place: Place) -> None:
         place.save()
         with Lease(place.state) as lease:
             lease.acquire(time.time())
             assert "another reconcile is at work on this state" in place.refused().message
 
 
-class TestCheckOfAPass:
+class TestCheckBeforePass:
     """What may move until the last moment is looked at when nobody else can move it any more."""
 
     def test_it_is_called_with_the_lease_before_anything_is_written(self, place: Place) -> None:

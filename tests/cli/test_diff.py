@@ -100,7 +100,7 @@ def test_names_that_nothing_has(history: Repository) -> None:
     assert error.message == "there is no branch or commit 'v9'"
 
 
-def test_it_makes_no_state(history: Repository, tmp_path: Path) -> None:
+def test_creates_no_state(history: Repository, tmp_path: Path) -> None:
     assert run(history, "diff", "v1", "v2").exit_code == 0
     assert not (tmp_path / "home" / "state").exists()
 

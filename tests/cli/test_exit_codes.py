@@ -99,8 +99,8 @@ def closed_pipe(cwd: Path, *arguments: str) -> tuple[int, bytes]:
     return process.returncode, error
 
 
-class TestTheAnswerIsNo:
-    def test_time_is_up(self, ready: Repository, reconcile: Reconcile) -> None:
+class TestNegativeAnswer:
+    def test_timeout(self, ready: Repository, reconcile: Reconcile) -> None:
         nap(ready, 30)
         done = reconcile("--once", "--wait", "--timeout", "0.5")
         assert done.returncode == 1
@@ -152,7 +152,7 @@ USAGE = [
 
 
 @pytest.mark.parametrize("arguments", USAGE, ids=[" ".join(arguments) for arguments in USAGE])
-def test_usage_is_told_in_the_form_of_all_errors(world: World, arguments: list[str]) -> None:
+def test_usage_errors_have_the_form_of_all_errors(world: World, arguments: list[str]) -> None:
     done = world.run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert ERROR.fullmatch(done.stderr), done.stderr
@@ -166,7 +166,7 @@ def test_nothing_applied_yet(ready: Repository, reconcile: Reconcile, verb: list
     assert "run `reconcile --once` first" in done.stderr
 
 
-class TestTheWorld:
+class TestExternalFailure:
     def test_state_directory_cannot_be_made(
         self, ready: Repository, reconcile: Reconcile, tmp_path: Path
     ) -> None:
@@ -304,7 +304,7 @@ def test_network_file_system(
     assert "choose a local disk with --state-dir or RECONCILER_STATE_DIR" in done.stderr
 
 
-def test_our_own_bug_gives_a_report_to_paste(ready: Repository, reconcile: Reconcile, tmp_path: Path) -> None:
+def test_internal_error_writes_a_report(ready: Repository, reconcile: Reconcile, tmp_path: Path) -> None:
     code = (
         "import reconciler.desired.source.git as g\n"
         "def boom(self, commit=None): raise ZeroDivisionError('boom')\n"

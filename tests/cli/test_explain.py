@@ -78,7 +78,7 @@ def test_rule_of_the_world(world: World) -> None:
         (["Worker", "spec"], "takes no further argument", "explain KIND.field"),
     ],
 )
-def test_slips_of_the_pen(world: World, arguments: list[str], message: str, hint: str) -> None:
+def test_mistyped_arguments(world: World, arguments: list[str], message: str, hint: str) -> None:
     done = world.run("explain", *arguments)
     assert done.returncode == 2
     assert message in done.stderr and hint in done.stderr

@@ -40,7 +40,7 @@ def test_each_write_is_seen_and_nothing_twice(store: Store) -> None:
         assert next(found) == text
 
 
-def test_it_ends_with_the_time(store: Store) -> None:
+def test_ends_at_the_time_limit(store: Store) -> None:
     begun = time.monotonic()
     assert list(looks(store, message, seconds=0.3)) == [""]
     assert time.monotonic() - begun >= 0.3

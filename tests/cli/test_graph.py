@@ -62,7 +62,7 @@ class TestNames:
         assert shown(dot_reads(dot_text(name))) == shown(lines_of(name))
 
     @given(TEXTS)
-    def test_whatever_it_is(self, name: str) -> None:
+    def test_any_value(self, name: str) -> None:
         assert shown(mermaid_reads(mermaid_text(name))) == shown(lines_of(name))
         assert shown(dot_reads(dot_text(name))) == shown(lines_of(name))
 

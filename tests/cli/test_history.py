@@ -53,7 +53,7 @@ def applied(commit: str, time: float, **flows: FlowActions) -> AppliedRevision:
     )
 
 
-class TestWrittenDown:
+class TestRecordedCommand:
     @pytest.fixture
     def store(self, state_dir: Path) -> Store:
         state_dir.mkdir()
@@ -112,7 +112,7 @@ class TestRows:
         assert (row["author"], row["subject"], row["outcome"]) == (None, None, "applied")
         assert list(validate("history", [revision_data(applied("a", 1.0))])) == []
 
-    def test_a_commit_in_the_place_of_a_branch_is_not_written_twice(self) -> None:
+    def test_commit_given_as_branch_is_printed_once(self) -> None:
         done = AppliedRevision(time=1.0, branch="a" * 12, commit="a" * 40, path="", summary={})
         assert text_row(done, "then")["revision"] == "commit@aaaaaaa"
 
@@ -122,7 +122,7 @@ class TestRows:
         assert revision_data(done)["outcome"] == "Partial"
 
 
-class TestOfOneFlow:
+class TestHistoryOfFlow:
     REVISIONS = (
         applied(
             "1", 1.0, old=FlowActions(action="Submit", jobs={"Submit": 2}), x=FlowActions(action="Submit")

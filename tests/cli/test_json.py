@@ -116,7 +116,7 @@ def test_every_generation_of_a_uuid_is_described(world: World) -> None:
     assert list(validate("job", data)) == []
 
 
-def test_a_job_that_waits_in_vain_says_why_and_what_lets_it_go_on(world: World) -> None:
+def test_stuck_job_explains_cause_and_fix(world: World) -> None:
     data = world.json("describe", "job", "failing/never")
     assert data["blocked"] == "failing/never needs failing/bad, which is FAILED"
     assert data["fix"] == "once the cause is gone: `reconcile retry failing/bad`"

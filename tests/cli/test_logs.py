@@ -133,7 +133,7 @@ def test_a_worker_that_left_the_repository(world: World, logs: Logs) -> None:
     )
 
 
-def test_a_worker_that_is_away(world: World, logs: Logs, new_sshd: NewSshd) -> None:
+def test_unreachable_worker(world: World, logs: Logs, new_sshd: NewSshd) -> None:
     server = new_sshd()
     run_on(world, **over_ssh(server))
     server.stop()

@@ -44,7 +44,7 @@ def on_terminal(
 
 
 class TestPlacement:
-    def test_before_between_and_after_the_verb(self, world: World, reconcile: Reconcile) -> None:
+    def test_before_between_and_after_the_command(self, world: World, reconcile: Reconcile) -> None:
         state = ["--state-dir", str(world.state)]
         repository = ["--repo", str(world.repository.path)]
         calls = [
@@ -54,7 +54,7 @@ class TestPlacement:
         ]
         assert [reconcile(*call).stdout for call in calls] == ["w1\nw2\n"] * 3
 
-    def test_the_last_one_wins(self, world: World) -> None:
+    def test_last_option_wins(self, world: World) -> None:
         assert world.run("-o", "json", "get", "-o", "yaml", "workers", "-o", "name").stdout == "w1\nw2\n"
 
     def test_state_dir_from_the_environment(self, world: World, reconcile: Reconcile) -> None:
@@ -73,7 +73,7 @@ class TestPlacement:
         assert reconcile(*call, "~/state", env={"HOME": str(world.state.parent)}).stdout == "w1\nw2\n"
 
 
-class TestHowMuchIsSaid:
+class TestVerbosity:
     def test_narration_is_on_stderr_and_quiet_ends_it(self, world: World) -> None:
         world.repository.write("flows/draft.yaml", "not committed")
         try:

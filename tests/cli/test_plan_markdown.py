@@ -221,7 +221,7 @@ class TestEscaping:
         assert page.tags <= {"ul", "li", "code"}
 
     @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
-    def test_whatever_it_is(self, text: str) -> None:
+    def test_any_value(self, text: str) -> None:
         page = Page("\n".join(table(("one", "two"), [(cell(text), cell("x"))])))
         shown = page.rows[1]
         assert [part.split() for part in shown] == [seen(text).split(), ["x"]]
@@ -431,9 +431,7 @@ class TestAsRun:
             (["get", "jobs", "-o", "markdown"], "-o markdown is for plans"),
         ],
     )
-    def test_what_does_not_go_together(
-        self, branches: Repository, arguments: list[str], message: str
-    ) -> None:
+    def test_conflicting_options(self, branches: Repository, arguments: list[str], message: str) -> None:
         error = run(branches, *arguments).exception
         assert isinstance(error, InputError)
         assert error.message.startswith(message)

@@ -119,7 +119,7 @@ def is_shell_script(text: str) -> bool:
     return subprocess.run(["bash", "-n"], input=text, text=True, timeout=20).returncode == 0
 
 
-def test_it_is_byte_for_byte_what_the_executor_writes(tmp_path: Path) -> None:
+def test_identical_to_the_script_of_the_executor(tmp_path: Path) -> None:
     """Before, while its attempt goes on, and for the attempt after it."""
     world = Rendering(tmp_path)
     world.apply()
@@ -155,7 +155,7 @@ def test_only_the_script_goes_to_stdout(world: Rendering, shown: Any) -> None:
     assert not (world.work / "w1").exists(), "nothing was written"
 
 
-def test_a_job_on_its_way_shows_its_current_attempt(world: Rendering, tmp_path: Path) -> None:
+def test_active_job_shows_its_current_attempt(world: Rendering, tmp_path: Path) -> None:
     now: dict[str, Any] = {"state": JobState.RUNNING, "attempt": 3, "run_dir": str(tmp_path)}
     rendered = world.render("flow/plain", **now)
     assert f"cd {tmp_path} || exit 1" in rendered.script
@@ -220,7 +220,7 @@ def test_default_resources_of_the_old_worker_fall_away(world: Rendering) -> None
     assert "#SBATCH" not in world.render("flow/inline", "other", config=config).script
 
 
-def test_another_machine_is_not_asked(world: Rendering) -> None:
+def test_worker_is_not_contacted(world: Rendering) -> None:
     rendered = world.render("flow/plain", "far")
     assert 'cd "$HOME"/far/' in rendered.script and "\npython3 " in rendered.script
     assert rendered.job.run_dir is not None and rendered.job.run_dir.startswith("~/far/")
@@ -264,7 +264,7 @@ def test_resources_that_the_scheduler_does_not_know(world: Rendering) -> None:
     )
 
 
-def test_a_job_that_nobody_knows(shown: Any) -> None:
+def test_unknown_job(shown: Any) -> None:
     said = problem(lambda: shown("flow/plian"))
     assert said == "there is no job 'flow/plian' / did you mean 'flow/plain'?"
 
@@ -280,7 +280,7 @@ def test_a_job_that_was_not_submitted_yet(world: Rendering, shown: Any) -> None:
     assert "there is no job 'later/second'" in problem(lambda: shown("later/second"))
 
 
-def test_away_from_the_repository_the_store_answers_alone(
+def test_store_answers_without_a_repository(
     world: Rendering, shown: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -146,7 +146,7 @@ def state(repository: Repository) -> tuple[str, str, str]:
     return repository.head, repository.run("status", "--porcelain"), repository.run("ls-files", "--stage")
 
 
-class TestWhatIsWritten:
+class TestEdits:
     def test_a_new_rule_and_then_the_same_rule_again(
         self, repository: Repository, reconcile: Terminal
     ) -> None:
@@ -280,7 +280,7 @@ class TestWhatIsWritten:
         assert "other/relax" in ok(reconcile("set", "priority", "other", "2", "-o", "name")).out.split()
 
 
-class TestNothingIsWritten:
+class TestRefusedEdits:
     def refused(self, repository: Repository, done: Done, code: int, *words: str) -> None:
         assert done.code == code
         assert done.out == ""
@@ -435,7 +435,7 @@ class TestSuspend:
         assert last_diff(repository) == ["-  suspend: true   # for now", "+  suspend: false   # for now"]
 
 
-def test_the_commit_is_made_although_nobody_reads_the_plan(repository: Repository, state_dir: Path) -> None:
+def test_commit_is_made_although_the_pipe_is_closed(repository: Repository, state_dir: Path) -> None:
     arguments = ["--state-dir", str(state_dir), "set", "priority", "other", "1"]
     with subprocess.Popen(
         [sys.executable, "-m", "reconciler", *arguments], cwd=repository.path, stdout=subprocess.PIPE

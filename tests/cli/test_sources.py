@@ -115,7 +115,7 @@ class TestWhere:
         assert done.returncode == 2
         assert "does not have a commit yet\n  help: run `git add` and `git commit` first" in done.stderr
 
-    def test_variables_of_a_git_hook_do_not_mislead(
+    def test_variables_of_a_git_hook_are_ignored(
         self, ready: Repository, planned: Planned, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("GIT_DIR", str(tmp_path / "other"))
@@ -180,7 +180,7 @@ class TestRemote:
         assert planned("--repo", url, cwd=tmp_path) == ["one", "two"]
         assert before <= set(mirror.rglob("*.pack")), "the mirror was not cloned anew"
 
-    def test_branch_that_goes(
+    def test_branch_is_deleted(
         self, ready: Repository, url: str, planned: Planned, reconcile: Reconcile
     ) -> None:
         ready.run("branch", "side")

@@ -105,7 +105,7 @@ def test_directories_are_those_that_are_meant_here(
     assert found["Environment"] == f"{name}={written.format(cwd=cwd, home=home)}"
 
 
-def test_the_service_has_the_state_of_whoever_made_the_unit(
+def test_service_uses_the_state_of_the_caller(
     odd: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The unit is made in one directory, and what it runs is run in the one that it names."""

@@ -25,15 +25,13 @@ ARITHMETIC = "flow/arithmetic: Healthy: 4 of 4 jobs completed"
         (["gener*", "--for", "synced"], ["flow/generating: Synced"]),
     ],
 )  # fmt: skip
-def test_what_is_so_already_is_not_waited_for(
-    world: World, arguments: list[str], answer: list[str | None]
-) -> None:
+def test_condition_that_holds_already(world: World, arguments: list[str], answer: list[str | None]) -> None:
     done = world.run("wait", *arguments, "--timeout", "0")
     assert (done.returncode, done.stderr) == (0, "")
     assert [line for line in done.stdout.splitlines() if None not in answer] == [one for one in answer if one]
 
 
-def test_a_revision_and_one_that_follows_it(world: World) -> None:
+def test_revision_and_descendant(world: World) -> None:
     head = world.repository.head
     for name in ("HEAD", head, head[:7], f"main@{head[:7]}", "HEAD~1"):
         done = world.run("wait", "--for", f"revision={name}", "--timeout", "0")
@@ -53,14 +51,14 @@ def test_a_revision_and_one_that_follows_it(world: World) -> None:
         (["arithmetic/add", "--for", "state=RUNNING"], "job/arithmetic/add: COMPLETED"),
     ],
 )
-def test_what_does_not_come_by_itself_is_said_at_once(world: World, arguments: list[str], why: str) -> None:
+def test_impossible_condition_ends_the_wait(world: World, arguments: list[str], why: str) -> None:
     done = world.run("wait", *arguments, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("stopped waiting, this cannot come without your help: ")
     assert why in done.stderr
 
 
-def test_a_time_that_is_over(world: World) -> None:
+def test_timeout(world: World) -> None:
     done = world.run("wait", "slow", "arithmetic", "--timeout", "0.2")
     assert (done.returncode, done.stdout) == (1, f"{ARITHMETIC}\n")
     note, last = done.stderr.splitlines()
@@ -92,7 +90,7 @@ def test_a_time_that_is_over(world: World) -> None:
         ([], "error: name what to wait for\n  help: for all flows: `reconcile wait '*'`\n"),
     ],
 )
-def test_what_names_nothing(world: World, arguments: list[str], error: str) -> None:
+def test_selectors_that_match_nothing(world: World, arguments: list[str], error: str) -> None:
     done = world.run("wait", *arguments, "--timeout", "0")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(error)

@@ -125,7 +125,7 @@ class TestSelectors:
             (["eos-al", "state:PAUSED"], []),
         ],
     )
-    def test_who_is_meant(self, reconcile: Terminal, words: list[str], selected: list[str]) -> None:
+    def test_selected_jobs(self, reconcile: Terminal, words: list[str], selected: list[str]) -> None:
         data = json.loads(reconcile("cancel", *words, "--dry-run", "-o", "json").out)
         found = [job["key"] for kind in ("jobs", "refused", "left_alone") for job in data[kind]]
         assert sorted(found) == sorted(selected)
@@ -147,7 +147,7 @@ class TestSelectors:
             ("00000000-0000-4000-8000-000000000099", "there is no job '0000"),
         ],
     )
-    def test_a_slip_of_the_pen(self, reconcile: Terminal, state: Path, word: str, said: str) -> None:
+    def test_mistyped_selector(self, reconcile: Terminal, state: Path, word: str, said: str) -> None:
         before = states(state)
         done = reconcile("cancel", word)
         assert (done.code, done.out) == (2, "")
@@ -158,8 +158,8 @@ class TestSelectors:
         assert reconcile("retry").code == 2
 
 
-class TestWhatIsDone:
-    def test_what_fits_is_done_and_the_rest_left_alone(self, reconcile: Terminal, state: Path) -> None:
+class TestExecution:
+    def test_jobs_in_unsuitable_states_are_left_alone(self, reconcile: Terminal, state: Path) -> None:
         done = reconcile("retry", "eos-*")
         assert done.code == 0, done.err
         assert done.out.splitlines() == [
@@ -184,19 +184,19 @@ class TestWhatIsDone:
         done = reconcile("retry", "eos-*").out.splitlines()
         assert shown == [*done[:-1], f"{done[-1]}; dry run, nothing was changed"]
 
-    def test_one_that_was_named_must_fit(self, reconcile: Terminal, state: Path) -> None:
+    def test_exactly_named_job_must_be_suitable(self, reconcile: Terminal, state: Path) -> None:
         done = reconcile("retry", "eos-al/relax", "eos-al/fit")
         assert done.code == 4
         assert "error: eos-al/relax: it is COMPLETED; retry is for jobs that are FAILED" in done.err
         assert states(state)["eos-al/fit"] == "READY", "the others are done all the same"
 
-    def test_nothing_fits(self, reconcile: Terminal) -> None:
+    def test_no_suitable_job(self, reconcile: Terminal) -> None:
         done = reconcile("resume", "eos-al")
         assert (done.code, done.out) == (4, "")
         assert done.err.count("resume is for jobs that are PAUSED") == 3
         assert "help: `reconcile retry` runs it again" in done.err
 
-    def test_nobody_is_selected(self, reconcile: Terminal) -> None:
+    def test_empty_selection(self, reconcile: Terminal) -> None:
         done = reconcile("retry", "state:REMOTE_ERROR")
         assert (done.code, done.out) == (0, "")
         assert "no job is selected" in done.err
@@ -209,7 +209,7 @@ class TestWhatIsDone:
         assert "cancel: 2 jobs not to run" in reconcile("cancel", "eos-cu").out
         assert states(state)["eos-cu/relax big"] == states(state)["eos-cu/fit"] == "USER_STOPPED"
 
-    def test_forget_reaches_what_is_gone_and_nothing_else(self, reconcile: Terminal, state: Path) -> None:
+    def test_forget_reaches_only_history(self, reconcile: Terminal, state: Path) -> None:
         done = reconcile("rerun", "old/relax")
         assert done.code == 4
         assert "its flow was removed from git" in done.err
@@ -267,7 +267,7 @@ def on_terminal(state: Path, repository: Repository, answer: str, *arguments: st
         (["pause", "eos-cu/relax big"], "", 0, "PAUSED"),
     ],
 )
-def test_a_person_is_asked_before_much_is_done(
+def test_confirmation_on_a_terminal(
     state: Path, repository: Repository, arguments: list[str], answer: str, code: int, after: str
 ) -> None:
     found, out = on_terminal(state, repository, answer, *arguments)

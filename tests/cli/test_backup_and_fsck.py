@@ -170,7 +170,7 @@ class TestRestore:
         assert "kept in" not in done.stdout
         assert program("get", "jobs", "-o", "name", "--state-dir", str(tmp_path / "new")).stdout.split()
 
-    def test_that_of_another_repository(self, program: Program, file: str, tmp_path: Path) -> None:
+    def test_backup_of_another_repository(self, program: Program, file: str, tmp_path: Path) -> None:
         other = Repository(tmp_path / "other")
         minimal_project(other, tmp_path / "work")
         other.commit("of somebody else")
@@ -179,7 +179,7 @@ class TestRestore:
             assert (done.code == 4) is (state.name == "new"), "an existing state says itself whose it is"
         assert program("restore", file, "--repo", str(tmp_path), "--state-dir", str(tmp_path / "n")).code == 0
 
-    def test_what_is_no_file_or_no_backup(self, program: Program, file: str, tmp_path: Path) -> None:
+    def test_not_a_file_or_not_a_backup(self, program: Program, file: str, tmp_path: Path) -> None:
         done = program("restore", str(tmp_path / "nowhere.mdb"))
         assert (done.code, done.stderr.splitlines()[0]) == (
             2,
@@ -299,7 +299,7 @@ READING = (
 )
 
 
-def test_no_verb_that_reads_waits_for_one_that_writes(applied: Repository, state_dir: Path) -> None:
+def test_readers_do_not_wait_for_writers(applied: Repository, state_dir: Path) -> None:
     """Else every look would hang for as long as the daemon submits ten thousand jobs."""
     run = Reconcile(applied.path)
     known = {verb: run(*verb.split()) for verb in READING}

@@ -51,7 +51,7 @@ class TestGetJobs:
             assert done.returncode == 2
             assert f" '{name}'\n  help: " in done.stderr
 
-    def test_no_match_is_said_and_is_no_error(self, world: World) -> None:
+    def test_no_match(self, world: World) -> None:
         done = world.run("get", "jobs", "nothing/*")
         assert (done.returncode, done.stdout) == (0, "")
         assert "no job matches nothing/*" in done.stderr
