@@ -1,7 +1,6 @@
-"""Is what a run config asks for possible? Checked when planning, not when the job fails.
+"""Checks of run configs and workers, made when planning so that no job has to fail first.
 
-Every check returns diagnostics that name the line that chose the value; where two values do not fit
-together, both lines.
+Every diagnostic names the line that set the value; where two values do not fit together, both lines.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from reconciler.plan.retries import check_policy, check_retries
 
 
 def worker_defaults(desired: DesiredState) -> dict[str, Setting]:
-    """Return the weakest level: the default resources of each worker that has some."""
+    """Return the weakest level of a run config: the default resources of each worker that has some."""
     found = {name: worker_default(name, spec) for name, spec in desired.workers.items()}
     return {name: setting for name, setting in found.items() if setting is not None}
 
@@ -36,7 +35,7 @@ def worker_default(name: str, spec: WorkerSpec) -> Setting | None:
 
 
 def check_desired(desired: DesiredState) -> list[Diagnostic]:
-    """Check what holds for the revision as a whole: every name and keyword that is given, every worker."""
+    """Check the revision as a whole: every name and keyword that occurs in it, and every worker."""
     return unique([*_check_layers(desired), *_check_workers(desired)])
 
 
@@ -59,7 +58,7 @@ def check_config(desired: DesiredState, flow: DesiredFlow, config: RunConfig) ->
 def _no_worker(flow: DesiredFlow) -> Diagnostic:
     return flow.manifest.diagnostic(
         "run-config/no-worker",
-        f"flow '{flow.name}' has no worker: no rule, no job, not the flow and not the project gives one",
+        f"flow '{flow.name}' has no worker: neither a rule, a job, the flow nor the project sets one",
         "/metadata/name",
         hint="set spec.worker in the flow, or spec.defaults.worker in the Project",
     )
@@ -84,7 +83,7 @@ def check_name(desired: DesiredState, field: str, setting: Setting) -> Iterator[
 
 
 def _check_layers(desired: DesiredState) -> Iterator[Diagnostic]:
-    """Whatever it matches, also if that is only a job that will be generated one day."""
+    """Check every level, also a rule that matches only jobs that are yet to be generated."""
     for layer in _layers(desired):
         for field in ("worker", "exec_config"):
             if field in layer:
@@ -112,7 +111,7 @@ def _check_workers(desired: DesiredState) -> Iterator[Diagnostic]:
 
 
 def check_worker(desired: DesiredState, name: str, spec: WorkerSpec) -> Iterator[Diagnostic]:
-    """Check the connection of a worker: a remote one has a host, and only a remote one has a connection."""
+    """Check that a remote worker has a host, that a local one has no connection, and its work_dir."""
     manifest = desired.manifests.get(f"{Kind.WORKER}/{name}")
     if manifest is None:
         return
@@ -142,7 +141,7 @@ def _local_with_connection(manifest: Manifest, name: str) -> Iterator[Diagnostic
         if field in manifest.spec:
             yield manifest.diagnostic(
                 "worker/local-connection",
-                f"worker '{name}' is local, so it has no connection: '{field}' is not for it",
+                f"worker '{name}' is local and has no connection: '{field}' has no meaning here",
                 f"/spec/{field}",
                 key=True,
                 hint=f"use type: remote, or remove '{field}'",
@@ -150,7 +149,7 @@ def _local_with_connection(manifest: Manifest, name: str) -> Iterator[Diagnostic
 
 
 def _masters_on_the_way(manifest: Manifest, spec: WorkerSpec) -> Iterator[Diagnostic]:
-    """A master connection is the user's whole way to a host: it neither is nor has a gateway of ours."""
+    """Check that gateways and master connections are not mixed: a master is the user's own connection."""
     ways = (("", spec), ("/transfer", spec.transfer))
     for start, way in ways:
         if way is None or way.gateway is None:
@@ -174,9 +173,9 @@ def _wrong_master(manifest: Manifest, pointer: str, message: str) -> Diagnostic:
 
 
 def unique(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """Return the diagnostics without repetitions, by place: many jobs share one wrong line.
+    """Return each diagnostic once, by place: many jobs share one wrong line.
 
-    Of an unknown keyword the first is kept, since every scheduler has something to say about it.
+    An unknown keyword is reported once for a place, although each scheduler may report it.
     """
     seen: dict[tuple[object, ...], Diagnostic] = {}
     for diagnostic in diagnostics:

@@ -17,7 +17,7 @@ _Known = dict[tuple[int, ...], tuple[RunConfig, list[Diagnostic]]]
 
 
 class FlowConfigs:
-    """Answers what run config each job of a flow has, by the desired state.
+    """Resolves the run config of each job of a flow, as the desired state wants it.
 
     ``defaults`` are the default resources of the workers.
     """
@@ -35,27 +35,34 @@ class FlowConfigs:
     # resolving ----------------------------------------------------------------------------------------
 
     def of_preview(self, job: PreviewJob) -> RunConfig:
-        """Return the run config of a job that only the manifest shows so far."""
+        """Return the run config of a job that only the manifest shows: its flow is not built."""
         return self._resolve(JobFacts(self.flow.name, self.flow.labels, job.name, job.function), job.own)
 
     def of_unknown(self) -> RunConfig:
-        """Return what a job gets that says nothing itself and that no rule picks out of its flow."""
+        """Return the run config of a job without own settings that no rule selects by name or function."""
         return self._resolve(JobFacts(self.flow.name, self.flow.labels, None, None), {})
 
     def of_built(self, job: BuiltJob) -> tuple[Layer, RunConfig]:
-        """Return what a job says itself, in Python and in the manifest (stronger), and its run config."""
-        own = self._own(job)
+        """Return a job's own settings, those of the manifest above those of Python, and its run config."""
+        written = self.written.get(job.key)
+        own = written.own if written is not None else {}
+        if job.own:  # Python has no line in a manifest: the place is that of the form that made the job
+            pointer = (
+                f"{JOB_BY_ID}{job.key}/config" if written is not None else f"/spec/{self.flow.spec.form}"
+            )
+            origin = Origin(Level.JOB, Kind.FLOW, self.flow.name, pointer)
+            own = layer_of(job.own, origin, f"{pointer}/manager_config") | own
         return own, self._resolve(self.facts(job.key, job.name, job.function), own)
 
     def of_record(self, record: JobRecord, generator: RunConfig | None = None) -> RunConfig:
-        """Return the run config of a job that exists, from what it said itself when it was made.
+        """Return the run config of a job that exists, from its own settings as they were recorded.
 
-        A generated job also gets what its generator has now, unless that passes nothing on.
+        A generated job also gets the present values of its generator, unless that passes nothing on.
         """
         return resolve(self.layers_of_record(record, generator), self.defaults, self.digests)
 
     def layers_of_record(self, record: JobRecord, generator: RunConfig | None = None) -> list[Layer]:
-        """Return what every level says of a job that exists, strongest first; see :meth:`of_record`."""
+        """Return the layers of a job that exists, strongest first; see :meth:`of_record`."""
         generated = record.generated_by is not None
         passed = inherited(generator) if generator is not None and record.inherits else {}
         facts = self.facts(record.key, record.name, record.function, generated=generated)
@@ -64,26 +71,11 @@ class FlowConfigs:
     def facts(self, key: str, name: str, function: str, *, generated: bool = False) -> JobFacts:
         """Return what selectors look at.
 
-        A function may be known by two paths: where it is defined, and as the manifest writes it.
+        A function may have two paths: that of its definition, and the one that the manifest writes.
         """
         written = self.written.get(key) if not generated else None
         alias = written.function if written is not None else None
         return JobFacts(self.flow.name, self.flow.labels, name, function, generated=generated, alias=alias)
-
-    def _own(self, job: BuiltJob) -> Layer:
-        written = self.written.get(job.key)
-        if written is None:
-            return self._said_by_code(job, f"/spec/{self.flow.spec.form}")
-        if not job.own:
-            return written.own
-        return self._said_by_code(job, f"{JOB_BY_ID}{job.key}/config") | written.own
-
-    def _said_by_code(self, job: BuiltJob, pointer: str) -> Layer:
-        """Python has no line in a manifest; the nearest place is the form that made the job."""
-        if not job.own:
-            return {}
-        origin = Origin(Level.JOB, Kind.FLOW, self.flow.name, pointer)
-        return layer_of(job.own, origin, f"{pointer}/manager_config")
 
     def _resolve(self, facts: JobFacts, own: Layer, generator: Layer | None = None) -> RunConfig:
         return resolve(self._layers(facts, own, generator or {}), self.defaults, self.digests)
@@ -101,7 +93,7 @@ class FlowConfigs:
     # checking and comparing ---------------------------------------------------------------------------
 
     def problems(self, config: RunConfig) -> list[Diagnostic]:
-        """Return why a run config is impossible. Jobs share settings, so few combinations are checked."""
+        """Return why a run config is impossible; jobs share settings, so that few of them need a check."""
         key = (id(config.worker), id(config.exec_config), id(config.resources), id(config.retries))
         known = self._checked.get(key)
         if known is None:
@@ -113,30 +105,26 @@ class FlowConfigs:
         """Return the fields whose effective value differs, with the provenance of the new one."""
         if old is new or old == new:
             return ()
-        found = [self._change(field, old, new) for field in FIELDS if old.value(field) != new.value(field)]
-        if old.commands != new.commands and old.value("exec_config") == new.value("exec_config"):
-            found.append(self._new_commands(old, new))
+        found = []
+        for field in FIELDS:
+            if old.value(field) != new.value(field):
+                after = new.setting(field)
+                place = self._place(after.origin) if after is not None else None
+                found.append(Change(field, old.shown(field), new.shown(field), place))
+        same_name = old.value("exec_config") == new.value("exec_config")
+        if old.commands != new.commands and same_name and new.exec_config is not None:
+            place = self._place(content_origin(new.exec_config))
+            found.append(Change("exec_config", old.content_shown, new.content_shown, place))
         return tuple(found)
 
-    def _change(self, field: str, old: RunConfig, new: RunConfig) -> Change:
-        after = new.setting(field)
-        provenance = self._place(after.origin) if after is not None else None
-        return Change(field, old.shown(field), new.shown(field), provenance)
-
     def _place(self, origin: Origin) -> dict[str, object]:
-        """Many jobs have their value from one line."""
+        """Return the provenance of a value; many jobs have theirs from the same line."""
         if origin not in self._provenance:
             self._provenance[origin] = self.desired.provenance(origin)
         return self._provenance[origin]
 
-    def _new_commands(self, old: RunConfig, new: RunConfig) -> Change:
-        """The name stays, and what it stands for changes: the place is that of the ExecConfig."""
-        assert new.exec_config is not None
-        origin = content_origin(new.exec_config)
-        return Change("exec_config", old.content_shown, new.content_shown, self._place(origin))
-
     def held_by(self, facts: JobFacts, config: RunConfig) -> str | None:
-        """Return why a new submission of such a job waits: a document that touches it is invalid."""
+        """Return why a new submission of such a job waits: a document that it depends on is invalid."""
         for hold in self.desired.holds:
             if hold.rule is None or hold.rule.matches(facts):
                 return hold.reason

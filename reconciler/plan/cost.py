@@ -1,6 +1,6 @@
-"""What a plan costs at most: jobs x cores x time limit, where the manifests say them. Pure.
+"""What a plan costs at most: jobs x cores x time limit, where the manifests give both. Pure.
 
-Jobs whose cores or time limit are not known are counted and never guessed at.
+Jobs without a known number of cores or time limit are counted separately; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CostGroup(msgspec.Struct, frozen=True, kw_only=True):
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """What a plan costs at most.
 
-    ``groups`` are the jobs that it will run (submitted or replaced), the dearest first. ``before`` and
+    ``groups`` are the jobs that it will run (submitted or replaced), the most expensive first. ``before`` and
     ``after`` are core-hours of the patched jobs that have not run, as far as both are known (``patched``
     jobs); ``patched_unknown`` others get another worker or other resources, at a cost that is not known.
     """
@@ -80,7 +80,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def known(self) -> bool:
-        """Whether anything can be said."""
+        """Whether the cost of any job is known."""
         return self.jobs > 0 or self.patched > 0
 
 

@@ -1,4 +1,4 @@
-"""Why a job has the run config that it has: for each field the value in effect and those that it beat."""
+"""Why a job has its run config: for each field the value in effect, and the weaker values."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Records = Mapping[str, JobRecord]
 class Decision(msgspec.Struct, frozen=True):
     """One field of a job's run config.
 
-    ``in_effect`` is what the job has (None: no level gives it), ``wanted`` what the revision gives it if that
-    is not what it has: a deferred change, or a flow that waits. ``beaten`` are weaker settings, the strongest
-    first.
+    ``in_effect`` is the setting that the job has, None if no level sets the field. ``wanted`` is the setting
+    of the revision if that differs: a deferred change, or a flow that waits. ``beaten`` are weaker settings,
+    the strongest first.
     """
 
     field: str
@@ -36,19 +36,19 @@ def decisions(configs: FlowConfigs, record: JobRecord, records: Records) -> list
 
 
 def without_revision(record: JobRecord) -> list[Decision]:
-    """Return what the record itself tells, where the revision does not have its flow any more."""
+    """Return the decisions that the record itself has: for a flow that the revision no longer has."""
     return [Decision(field, record.config.setting(field), None, ()) for field in FIELDS]
 
 
 class Escalation(msgspec.Struct, frozen=True):
-    """What retries made of the resources of a job: the value, and the factor of each key that grew."""
+    """The resources of a job as retries escalated them, and the factor of each key that grew."""
 
     value: Setting
     factors: dict[str, str]
 
 
 def escalation(record: JobRecord) -> Escalation | None:
-    """Return what retries made of the resources of a job; None if they are as they were given."""
+    """Return how retries escalated the resources of a job; None if they did not."""
     setting, policy = record.config.resources, record.config.policy
     base, asked = record.config.resources_value, record.asked
     if setting is None or policy is None or base is None or asked is None or asked == base:
@@ -74,7 +74,7 @@ def _decide(configs: FlowConfigs, record: JobRecord, field: str, layers: Sequenc
 
 
 def _beaten(settings: Sequence[Setting]) -> tuple[Setting, ...]:
-    """A generated job may have a value from its generator and from its flow: that is one place, not two."""
+    """Return the weaker settings; one that a generated job has from generator and flow counts once."""
     by_place: dict[tuple[str, str, str], Setting] = {}
     for setting in settings:
         origin = setting.origin
@@ -84,18 +84,18 @@ def _beaten(settings: Sequence[Setting]) -> tuple[Setting, ...]:
 
 def _layers(configs: FlowConfigs, record: JobRecord, records: Records) -> list[Layer]:
     written = configs.written.get(record.key) if record.generated_by is None else None
-    if written is not None:  # the manifest of now; the record has that of its last patch
-        said_by_code = {
+    if written is not None:  # the manifest as it is now; the record has the one of its last patch
+        by_code = {
             field: setting
             for field, setting in record.own.items()
             if "/manager_config/" in setting.origin.pointer
         }
-        record = msgspec.structs.replace(record, own=said_by_code | written.own)
+        record = msgspec.structs.replace(record, own=by_code | written.own)
     return configs.layers_of_record(record, _generator_config(configs, record, records))
 
 
 def _generator_config(configs: FlowConfigs, record: JobRecord, records: Records) -> RunConfig | None:
-    """Return what the generator of a job has by this revision."""
+    """Return the run config that the generator of a job has by this revision."""
     generator = records.get(record.generator or "")
     if generator is None:
         return None
@@ -103,7 +103,7 @@ def _generator_config(configs: FlowConfigs, record: JobRecord, records: Records)
 
 
 class Share(msgspec.Struct, frozen=True):
-    """What a rule does to one job: ``decides`` these fields; elsewhere it is beaten, field by field."""
+    """What a rule does to one job: the fields that it decides, and those where a stronger setting wins."""
 
     record: JobRecord
     decides: dict[str, Setting]
@@ -111,7 +111,7 @@ class Share(msgspec.Struct, frozen=True):
 
 
 def share_of_rule(rule: Rule, configs: FlowConfigs, record: JobRecord, records: Records) -> Share | None:
-    """Return what a rule does to a job; None if it does not match it."""
+    """Return what a rule does to a job; None if the rule does not match."""
     generated = record.generated_by is not None
     facts = configs.facts(record.key, record.name, record.function, generated=generated)
     if not rule.matches(facts):

@@ -23,7 +23,7 @@ _NO_NAME = re.compile(r"[^A-Za-z0-9]+")
 
 
 class Selector(msgspec.Struct, frozen=True):
-    """The jobs that a user means; every part that is given must match."""
+    """The jobs that a user selects; every part that is given must match."""
 
     flows: list[str] = []
     labels: dict[str, str] = {}
@@ -75,7 +75,7 @@ class WantedValue(msgspec.Struct, frozen=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """What a selector finds: known jobs (``flow/job``), and flows whose jobs only their code knows."""
+    """The jobs that a selector finds (``flow/job``), and the flows whose jobs only their code knows."""
 
     jobs: list[tuple[str, JobFacts, RunConfig]]
     unknown: list[DesiredFlow]
@@ -87,7 +87,7 @@ class Selection(msgspec.Struct, frozen=True):
         )
 
     def without(self, wanted: WantedValue, rule: str | None = None) -> list[str]:
-        """Return the jobs that do not have the value, or have it from elsewhere than the rule."""
+        """Return the jobs that do not have the value, or have it from another place than the rule."""
         return [
             key for key, _, config in self.jobs
             if not wanted.is_in(config) or (rule is not None and not _is_from(config, wanted.field, rule))
@@ -100,7 +100,7 @@ def _is_from(config: RunConfig, field: str, rule: str) -> bool:
 
 
 def parse_selector(text: str, labels: Mapping[str, str], function: str | None) -> Selector:
-    """Return the selector that ``FLOWGLOB`` or ``FLOWGLOB/JOBGLOB`` means; ``*`` alone is left out.
+    """Return the selector of ``FLOWGLOB`` or ``FLOWGLOB/JOBGLOB``; ``*`` alone is left out.
 
     Raises
     ------

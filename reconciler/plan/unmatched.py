@@ -1,6 +1,6 @@
-"""Rules that match no job at all: most often a slip of the pen, so a warning says what would match.
+"""Rules that match no job: mostly a typing mistake, so a warning says what would match.
 
-Silent while the jobs of a flow that the rule lets through are not known: only code can tell them.
+There is no warning while a flow that the rule selects has jobs that only its code knows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _warning(desired: DesiredState, rule: Rule, finding: _Finding) -> Diagnostic
 
 
 class _Jobs:
-    """What selectors look at, of every job that is known."""
+    """The jobs of a revision that are known, as selectors see them."""
 
     def __init__(self, desired: DesiredState, actual: ActualState) -> None:
         self.desired = desired
@@ -62,7 +62,7 @@ class _Jobs:
         return (flow for flow in self.desired.flows.values() if rule.matches_flow(flow.name, flow.labels))
 
     def may_match(self, rule: Rule) -> bool:
-        """Whether there may be jobs that are not known: of a flow to be built, or of an invalid one."""
+        """Return whether a rule may match unknown jobs: of a flow to be built, or of an invalid one."""
         return any(not self._known(flow) for flow in self.through(rule)) or any(
             not rule.flows or any(fnmatch.fnmatchcase(name, glob) for glob in rule.flows)
             for name in self.desired.invalid
@@ -145,7 +145,7 @@ def _no_name(rule: Rule, facts: Sequence[JobFacts]) -> _Finding:
 
 
 def _near_part(part: str, names: Counter[str], facts: Sequence[JobFacts]) -> str | None:
-    """The likely slips, in this order: case, a glob where plain text is meant, a flow's name, spelling."""
+    """Try the likely mistakes in this order: case, a glob for plain text, the name of a flow, spelling."""
     for name in names:
         at = name.lower().find(part.lower())
         if at >= 0:
@@ -155,7 +155,7 @@ def _near_part(part: str, names: Counter[str], facts: Sequence[JobFacts]) -> str
         hint = _would(part, _count(names, part))
         return f"name_glob: {hint}" if hint else "it is plain text, not a glob: use name_glob"
     if any(job.flow == part for job in facts):
-        return f"it looks at the names of jobs; for the flow write `flows: [{part}]`"
+        return f"name_filter selects by the name of the job; to select the flow write `flows: [{part}]`"
     return _near_name(part, names)
 
 

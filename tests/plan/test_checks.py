@@ -229,7 +229,7 @@ class TestConnections:
         found = written("type: local\nhost: h\nlogin_shell: true\ntransfer: {host: dtn}\n")
         assert codes(found) == ["worker/local-connection"] * 3
         assert [(one.location.line, one.location.column) for one in found] == [(8, 3), (9, 3), (10, 3)]
-        assert "'host' is not for it" in found[0].message
+        assert "'host' has no meaning here" in found[0].message
 
     def test_a_remote_worker_has_a_host(self) -> None:
         (found,) = written("type: remote\nuser: ada\n")

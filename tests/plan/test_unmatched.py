@@ -41,7 +41,7 @@ def warning(selector: dict[str, Any], labels: dict[str, str] | None = None) -> t
         (
             {"name_filter": "eos-al"},
             "name_filter 'eos-al' matches nothing",
-            "it looks at the names of jobs; for the flow write `flows: [eos-al]`",
+            "name_filter selects by the name of the job; to select the flow write `flows: [eos-al]`",
         ),
         (
             {"name_filter": "straim-1"},
