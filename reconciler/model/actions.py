@@ -56,9 +56,9 @@ class JobPlan(msgspec.Struct, frozen=True, gc=False):
 class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One step of a plan.
 
-    ``build`` tells that the flow's code must run first: of a flow, that its jobs are not known yet; of a
-    job, that it is only foreseen from the manifest. The last three fields are what the actor needs: the flow
-    as wanted, the job as wanted, the record as it was when planning.
+    ``build``: the code of the flow must run first. On a flow it means that its jobs are not known yet, on a
+    job that the action is only foreseen from the manifest. ``flow`` and ``wanted`` are flow and job as
+    wanted, ``record`` is the job as it was when planning.
     """
 
     type: ActionType
@@ -74,7 +74,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def is_deferred(self) -> bool:
-        """Whether it is a patch that waits until its job is editable: a new one, or one that waits yet."""
+        """Whether it is a patch that waits until its job is editable: new, or from an earlier plan."""
         waits_already = self.type is ActionType.KEEP and self.subject is Subject.JOB
         return self.type is ActionType.DEFER or waits_already
 
@@ -82,10 +82,10 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The ordered difference between desired and actual state.
 
-    ``base`` is the revision that was applied last. ``refusals`` are guards that forbid to apply it.
-    ``restated`` are jobs whose values stay and only come from elsewhere now: that is written down in passing,
-    since it decides what they pass on to the jobs that they generate. ``renames`` are flows (old name -> new
-    name) whose records go on under their new names, before anything else is done.
+    ``base`` is the revision that was applied last. ``refusals`` are the guards that refuse the plan.
+    ``restated`` are jobs whose values stay and come from another place now: that is recorded without an
+    action, since it decides what they pass on to the jobs that they generate. ``renames`` are flows (old name
+    -> new name) whose records move to the new name before anything else is done.
     """
 
     revision: str
@@ -103,7 +103,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def waiting(self) -> tuple[Action, ...]:
-        """The deferred patches that an earlier plan made, and that still wait."""
+        """The deferred patches that an earlier plan made and that still wait."""
         return tuple(
             action for action in self.actions if action.is_deferred and action.type is ActionType.KEEP
         )
@@ -119,7 +119,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return any(diagnostic.is_error for diagnostic in self.diagnostics)
 
     def count(self, action_type: ActionType, subject: Subject) -> int:
-        """Return how many actions do ``verb`` to a ``subject``."""
+        """Return how many actions of a type there are on a subject."""
         return sum(1 for action in self.actions if action.type is action_type and action.subject is subject)
 
     def summary(self) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""Ready, Reconciling and Stalled: how a flow or a worker is, in the words that Flux and kstatus use.
+"""The conditions Ready, Reconciling and Stalled of a flow or a worker, as Flux and kstatus use them.
 
-Ready: it is as the newest revision wants it, and nothing is left to do. Reconciling: it is being worked on,
-or tried again, without anybody's help. Stalled: something waits for a person. A flow with a failed job whose
-other jobs still run is both of the latter.
+Ready: it is as the newest revision wants it, and nothing is left to do. Reconciling: work goes on or is tried
+again without your help. Stalled: it waits for your help. A flow with a failed job whose other jobs still run
+is both Reconciling and Stalled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Truth(StrEnum):
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """One statement; ``reason`` is a word for programs, ``message`` a line for people."""
+    """One condition; ``reason`` is a word for programs, ``message`` a line for people."""
 
     type: ConditionType
     status: Truth
@@ -43,10 +43,10 @@ class Condition(msgspec.Struct, frozen=True):
 
 
 class Conditions(msgspec.Struct, frozen=True):
-    """All statements on one object, and by which revisions.
+    """All conditions of one object.
 
-    ``last_attempted`` is the revision that was tried last, ``last_applied`` the newest one as which the
-    object is; None if there was none.
+    ``last_attempted`` is the revision of the last attempt to apply one, ``last_applied`` the newest revision
+    that the object matches; None if there is none.
     """
 
     conditions: tuple[Condition, Condition, Condition]
@@ -55,7 +55,7 @@ class Conditions(msgspec.Struct, frozen=True):
 
 
 class _Finding(msgspec.Struct, frozen=True):
-    """One thing that keeps an object from being ready: who has to do something about it?"""
+    """One thing that keeps an object from being ready. ``moves``: it may end without your help."""
 
     reason: str
     message: str
@@ -74,7 +74,7 @@ def flow_conditions(
     config: AppliedConfig | None,
     attempt: Attempt | None,
 ) -> Conditions:
-    """Return the conditions of a flow; ``why`` explains ``sync``, ``attempt`` is the last one that counts."""
+    """Return the conditions of a flow; ``why`` explains ``sync``, ``attempt`` is the latest one."""
     findings = [
         found
         for found in (
@@ -93,7 +93,7 @@ def flow_conditions(
 def never_submitted_conditions(
     reason: str, config: AppliedConfig | None, attempt: Attempt | None
 ) -> Conditions:
-    """Return the conditions of a flow that could never be submitted, for a reason."""
+    """Return the conditions of a flow that was never submitted, for a reason."""
     finding = _Finding("NotSubmitted", reason, stalled=True)
     return _conditions([finding], finding, config, attempt, None)
 
@@ -118,7 +118,7 @@ def _halted(counts: Mapping[str, int]) -> str:
 
 
 def _of_jobs_that_move(status: FlowStatus) -> _Finding | None:
-    """Jobs may run on in a flow that is not well."""
+    """Return that jobs still run in a flow that is not Healthy."""
     moving = sum(status.counts.get(state, 0) for state in (*ACTIVE, JobState.READY))
     if not moving or status.health is Health.PROGRESSING:
         return None
@@ -127,7 +127,9 @@ def _of_jobs_that_move(status: FlowStatus) -> _Finding | None:
 
 def _of_sync(flow: FlowRecord, sync: Sync, why: str, config: AppliedConfig | None) -> _Finding | None:
     if flow.removed:
-        return _Finding("Removed", "it is gone from git, and its last jobs are being cancelled", moves=True)
+        return _Finding(
+            "Removed", "it was removed from git, and its last jobs are being cancelled", moves=True
+        )
     if sync is Sync.SYNCED:
         return None
     if config is not None and flow.name in config.out_of_sync:
@@ -136,7 +138,7 @@ def _of_sync(flow: FlowRecord, sync: Sync, why: str, config: AppliedConfig | Non
 
 
 def _of_attempt(config: AppliedConfig | None, attempt: Attempt | None) -> _Finding | None:
-    """A newer revision that could not be applied may want something else of the flow."""
+    """Return that a newer revision, which may want the flow changed, could not be applied."""
     if (
         attempt is None
         or not attempt.revision
@@ -160,7 +162,7 @@ def worker_conditions(
     """Return the conditions of a worker; ``active`` is how many jobs it has."""
     applied = config.revision if config is not None else None
     if status is None:
-        unknown = _Finding("NotUsedYet", "no job was given to it yet")
+        unknown = _Finding("NotUsedYet", "it has had no job yet")
         made = _conditions([], unknown, config, attempt, applied)
         ready = Condition(ConditionType.READY, Truth.UNKNOWN, unknown.reason, unknown.message)
         return msgspec.structs.replace(made, conditions=(ready, *made.conditions[1:]))
@@ -170,11 +172,11 @@ def worker_conditions(
 
 
 _LASTING = 9
-"""So many failures in a row take ten minutes. The worker is tried again all the same."""
+"""This many failures in a row take ten minutes. The worker is still tried again."""
 
 
 def _of_outage(status: WorkerStatus) -> _Finding:
-    """An outage is no failure; one that lasts is a matter for a person."""
+    """Return an outage; one that lasts needs your attention."""
     said = " - ".join(filter(None, (status.reason, status.fix)))
     return _Finding("Unreachable", said, moves=True, stalled=status.failures >= _LASTING)
 
@@ -200,8 +202,8 @@ def _conditions(
     return Conditions(
         conditions=(
             ready,
-            _if_any(ConditionType.RECONCILING, moves, "Idle", "nothing is left to do by itself"),
-            _if_any(ConditionType.STALLED, stalled, "NotStalled", "nothing waits for a person"),
+            _if_any(ConditionType.RECONCILING, moves, "Idle", "nothing is left to do"),
+            _if_any(ConditionType.STALLED, stalled, "NotStalled", "nothing waits for your help"),
         ),
         last_attempted=attempted or (config.revision if config is not None else None),
         last_applied=applied,

@@ -8,26 +8,26 @@ import msgspec
 
 
 class HostKeyPolicy(StrEnum):
-    """What is done with a host key that no known_hosts file has. One that has changed is always refused."""
+    """How to treat a host key that no known_hosts file has. A changed key is always refused."""
 
     STRICT = "strict"
     ACCEPT_NEW = "accept-new"
 
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where a secret is read from when it is needed; the secret itself is never part of a manifest."""
+    """The place that a secret is read from when it is needed; manifests never hold the secret itself."""
 
     env: str | None = None
     file: str | None = None
 
     @property
     def spoken(self) -> str:
-        """How it is named to people: ``{env: NAME}``."""
+        """Its name for people: ``{env: NAME}``."""
         return f"{{env: {self.env}}}" if self.env is not None else f"{{file: {self.file}}}"
 
 
 class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a connection needs but its host. Paths are those of the machine that runs reconciler.
+    """The options of a connection, without its host. Paths are on the machine that runs reconciler.
 
     ``connect_timeout`` and ``keepalive`` are in seconds; a ``keepalive`` of 0 sends none.
     """
@@ -56,7 +56,7 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connection(ConnectionOptions, frozen=True, kw_only=True, omit_defaults=True):
-    """One host and how it is reached, over as many other hosts as there are gateways."""
+    """One host and how it is reached, over any number of gateways."""
 
     host: str
 
@@ -68,11 +68,11 @@ class Connection(ConnectionOptions, frozen=True, kw_only=True, omit_defaults=Tru
 
     @property
     def key(self) -> bytes:
-        """What two equal connections have in common; they can share one."""
+        """Equal for connections that can share one session."""
         return msgspec.json.encode(msgspec.structs.replace(self, key_filename=self.key_files), order="sorted")
 
     def below(self, outer: ConnectionOptions) -> Connection:
-        """Return this connection with the files of ``outer`` where it names none itself.
+        """Return this connection with the SSH files of ``outer`` where it names none of its own.
 
         A gateway reads the ssh_config and the known_hosts of the worker that it belongs to.
         """

@@ -1,4 +1,4 @@
-"""The desired state: all that one revision wants, validated, with the layers of the run config."""
+"""The desired state: everything that one revision wants, validated, with the layers of the run config."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class PreviewJob(msgspec.Struct, frozen=True):
 class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     """One flow that the revision wants.
 
-    ``inputs`` is the digest of everything its build depends on (spec, code trees, files) but the jobs of
-    other flows; those are ``externals`` (``flow/job``). ``code`` are tree ids, ``files`` (path,
-    blob id). ``preview`` is empty for the forms whose jobs only their code knows. ``stale`` tells that this
-    is the last good version, since the revision's is invalid. ``identity`` is the uuid that those of its jobs
-    are made of: that of its first name, so that a rename keeps them. ``protected`` is None where the manifest
-    says nothing: then what an earlier one said still holds.
+    ``inputs`` is the digest of everything that its build depends on (spec, code trees, files) except the jobs
+    of other flows; those are ``externals`` (``flow/job``). ``code`` are tree ids, ``files`` pairs of path and
+    blob id. ``preview`` is empty for the forms whose jobs only their code knows. ``stale``: this is the last
+    good version, since that of the revision is invalid. ``identity`` is the uuid from which the uuids of its
+    jobs are made; it comes from the first name of the flow, so that a rename keeps them. ``protected`` is
+    None where the manifest does not say: then the value of an earlier one holds.
     """
 
     name: str
@@ -76,17 +76,17 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     previous_names: list[str] = []
 
     def is_protected(self, before: bool) -> bool:
-        """Whether the flow outlives its manifest; ``before`` is what is remembered of it."""
+        """Return whether the flow outlives its manifest; ``before`` is the value in its record."""
         return before if self.protected is None else self.protected
 
     @property
     def rerun(self) -> str | None:
-        """``spec.rerun``: a new value lets what has failed or was cancelled run again."""
+        """``spec.rerun``: with a new value, failed and cancelled jobs run again."""
         return None if self.spec.rerun is None else str(self.spec.rerun)
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """New submissions that wait, because a document that touches them is invalid.
+    """New submissions wait, because a document that they depend on is invalid.
 
     ``rule`` is the last readable form of an invalid rule; None holds every flow.
     """
@@ -100,7 +100,7 @@ class DesiredState(msgspec.Struct, kw_only=True):
 
     ``manifests`` (``Kind/name``) has every document in use. ``invalid`` maps the name of each flow whose
     document of this revision is unusable to the reason. ``holds`` and ``stale`` (``Worker/name``,
-    ``ExecConfig/name``) are what makes new submissions wait. ``digests`` are those of the ExecConfigs.
+    ``ExecConfig/name``) make new submissions wait. ``digests`` are those of the ExecConfigs.
     """
 
     revision: Revision
@@ -119,7 +119,7 @@ class DesiredState(msgspec.Struct, kw_only=True):
     digests: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        """Make the digests, once for all flows."""
+        """Compute the digests, once for all flows."""
         self.digests = {name: spec.digest for name, spec in self.exec_configs.items()}
 
     @property
@@ -129,11 +129,11 @@ class DesiredState(msgspec.Struct, kw_only=True):
 
     @property
     def has_errors(self) -> bool:
-        """Whether any document of the revision is invalid."""
+        """Whether a document of the revision is invalid."""
         return any(diagnostic.is_error for diagnostic in self.diagnostics)
 
     def locate(self, origin: Origin) -> Location | None:
-        """Return where the value of an origin stands in this revision."""
+        """Return the place of an origin's value in this revision."""
         manifest = self.manifests.get(f"{origin.kind}/{origin.name}")
         return manifest.location(origin.pointer) if manifest is not None else None
 

@@ -14,10 +14,10 @@ import msgspec
 class BuiltJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job of a built flow.
 
-    ``key`` is unique in the flow (the id of the manifest, or the name, with ``#2`` for repeated ones);
-    ``content`` is the content hash; ``parents`` are the uuids its arguments refer to; ``own`` are the run
-    config keys that the job's manager_config gives; ``files`` are (blob id, file name) of repository files
-    among its arguments; ``payload`` is the jobflow Job as JSON, empty where the record keeps its own.
+    ``key`` is unique in the flow: the id in the manifest, or the name, with ``#2`` and so on if it repeats.
+    ``content`` is the content hash, ``parents`` are the uuids that its arguments refer to. ``own`` are the
+    run config keys of its manager_config. ``files`` are (blob id, file name) of repository files among its
+    arguments. ``payload`` is the jobflow Job as JSON; empty where the record keeps its own.
     """
 
     key: str
@@ -64,7 +64,7 @@ def job_uuid(identity: str, content: str, ordinal: int) -> str:
 
 
 def digest(value: Any) -> str:
-    """Return the sha256 of the canonical JSON of plain data: sorted keys, no blanks."""
+    """Return the sha256 of the canonical JSON of plain data: sorted keys, no spaces."""
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
 
 

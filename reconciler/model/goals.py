@@ -1,4 +1,4 @@
-"""What one can wait for, whether it holds, and whether it ever can by itself."""
+"""Goals of `reconcile wait`: whether one holds, may still hold, or cannot hold without your help."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconciler.model.states import ACTIVE, FINISHED, Health, JobState, Sync
 
 
 class GoalKind(StrEnum):
-    """What is waited for."""
+    """What `reconcile wait` waits for."""
 
     HEALTHY = "healthy"
     COMPLETED = "completed"
@@ -26,7 +26,7 @@ class GoalKind(StrEnum):
 
 
 class Goal(msgspec.Struct, frozen=True):
-    """What is waited for; ``states`` belongs to ``STATE``, ``revision`` to ``REVISION``."""
+    """What `reconcile wait` waits for; ``states`` is for ``STATE``, ``revision`` for ``REVISION``."""
 
     kind: GoalKind
     states: frozenset[JobState] = frozenset()
@@ -42,7 +42,7 @@ class Goal(msgspec.Struct, frozen=True):
 
 
 class Prospect(StrEnum):
-    """Whether what is waited for holds. ``NEVER``: not unless somebody does something."""
+    """Whether a goal holds. ``NEVER``: it cannot hold without your help."""
 
     HOLDS = "holds"
     PENDING = "pending"
@@ -58,7 +58,7 @@ class GoalVerdict(msgspec.Struct, frozen=True):
 
 
 Doom = Callable[[JobRecord], str | None]
-"""Tells why a job that waits for others never gets what it needs; None if it may."""
+"""Returns why a waiting job never gets what it needs; None if it may."""
 
 _ENDED_BADLY = FINISHED - {JobState.COMPLETED}
 
@@ -66,7 +66,7 @@ _ENDED_BADLY = FINISHED - {JobState.COMPLETED}
 def flow_verdict(
     goal: Goal, name: str, status: FlowStatus, sync: tuple[Sync, str], jobs: Sequence[JobRecord], doom: Doom
 ) -> GoalVerdict:
-    """Return how far a flow is; ``jobs`` are its current ones."""
+    """Return how far a flow is from a goal; ``jobs`` are its current jobs."""
     target = f"flow/{name}"
     match goal.kind:
         case GoalKind.HEALTHY:
@@ -94,7 +94,7 @@ def _synced(target: str, sync: Sync, why: str, *, deferred: bool) -> GoalVerdict
 
 
 def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> GoalVerdict:
-    """Return how far a job is."""
+    """Return how far a job is from a goal."""
     target, message = f"job/{job.path}", _said(job)
     if goal.kind is GoalKind.DELETED:
         return GoalVerdict(target, Prospect.PENDING if job.current else Prospect.HOLDS, message)
@@ -112,7 +112,7 @@ def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> GoalVerdict:
 
 
 def moves(job: JobRecord | JobGlance) -> bool:
-    """Whether a job is on its way, or soon is by itself."""
+    """Return whether a job is active, or becomes active without help."""
     return job.state in ACTIVE or job.state is JobState.READY or job.retry_at is not None
 
 
@@ -122,7 +122,7 @@ def _said(job: JobRecord) -> str:
 
 
 def _together(target: str, goal: Goal, found: Sequence[GoalVerdict]) -> GoalVerdict:
-    """Return how far all jobs of a flow are."""
+    """Return how far all jobs of a flow are from a goal."""
     hold = sum(verdict.prospect is Prospect.HOLDS for verdict in found)
     text = f"{hold} of {many_jobs(len(found))} {goal}"
     for prospect in (Prospect.NEVER, Prospect.PENDING):
@@ -135,17 +135,17 @@ def _together(target: str, goal: Goal, found: Sequence[GoalVerdict]) -> GoalVerd
 
 
 def waits_in_vain(parent: JobRecord, on_missing: str) -> bool:
-    """Whether a job that needs another one gets it only if somebody does something to that one."""
+    """Return whether a job that needs ``parent`` waits until a person acts on that."""
     if on_missing != "error":
         return parent.state is JobState.PAUSED
     return (parent.ended and parent.state in _ENDED_BADLY) or parent.state is JobState.PAUSED
 
 
 def worker_verdict(name: str, status: WorkerStatus | None) -> GoalVerdict:
-    """Return whether a worker answers. It is tried again as long as it does not."""
+    """Return whether a worker answers. Until it does, it is tried again and again."""
     target = f"worker/{name}"
     if status is None:
-        return GoalVerdict(target, Prospect.PENDING, "it was not used yet")
+        return GoalVerdict(target, Prospect.PENDING, "it has not been used yet")
     if status.reachable:
         return GoalVerdict(target, Prospect.HOLDS, "Reachable")
     return GoalVerdict(target, Prospect.PENDING, f"Unreachable: {status.reason}")

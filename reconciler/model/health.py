@@ -12,10 +12,10 @@ from reconciler.model.states import ACTIVE, BROKEN, ON_WORKER, Health, JobState,
 
 
 class FlowStatus(msgspec.Struct, frozen=True):
-    """How a flow is, why, and how many of its current jobs are in which state.
+    """The health of a flow, the reason, and the number of its current jobs in each state.
 
-    ``fix`` is what a person can do so that it goes on; empty if nothing needs to be done. ``blocked``: all
-    wait for a job of another flow, which does not go on either.
+    ``fix`` is what you can do so that it goes on; empty if there is nothing to do. ``blocked``: its jobs wait
+    for a job of another flow, which does not go on either.
     """
 
     health: Health
@@ -34,18 +34,18 @@ def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> Flow
 
 
 def blocked_status(status: FlowStatus, why: str, parent: JobRecord, fix: str) -> FlowStatus:
-    """Return how a flow is in which nothing can move, because of a job of another flow."""
+    """Return the status of a flow whose jobs all wait for a job of another flow that does not go on."""
     halted = parent.state in (JobState.PAUSED, JobState.USER_STOPPED)
     health = Health.SUSPENDED if halted else Health.DEGRADED
     return FlowStatus(health, why, status.counts, fix, blocked=True)
 
 
 def way_on(job: JobRecord, flow: FlowRecord | None) -> str:
-    """Return what a person can do so that a job goes on which does not by itself; ``flow`` is its own."""
+    """Return what you can do so that a job goes on; ``flow`` is the record of its flow."""
     if flow is None or flow.removed:
-        return f"flow {job.flow} was removed from git: its manifest must come back"
+        return f"flow {job.flow} was removed from git: bring its manifest back"
     if not job.current:
-        return f"{job.path} is history: its manifest must come back as it was, as by `git revert`"
+        return f"{job.path} is superseded: bring its manifest back as it was, for example with `git revert`"
     match job.state:
         case JobState.STOPPED | JobState.USER_STOPPED:
             return f"`reconcile rerun {job.path}`"
@@ -59,7 +59,7 @@ def way_on(job: JobRecord, flow: FlowRecord | None) -> str:
 
 
 def flow_sync(flow: FlowRecord, jobs: Sequence[JobRecord], config: AppliedConfig | None) -> tuple[Sync, str]:
-    """Return whether a flow is what the last applied revision wants, and why not."""
+    """Return whether a flow is as the last applied revision wants it, and why not."""
     if config is not None and flow.name in config.out_of_sync:
         return Sync.OUT_OF_SYNC, config.out_of_sync[flow.name]
     # A job that was stopped is as the revision left it: its change waits for a rerun that may never come.
@@ -99,7 +99,7 @@ def _judge(
 
 
 _STILL = frozenset({JobState.PAUSED, JobState.WAITING})
-"""Beside what has ended: of these nothing moves by itself, unless another flow lets it."""
+"""States, besides ended ones, in which a job goes on only if a person or another flow acts."""
 
 
 def _explain_broken(broken: Sequence[JobRecord | JobGlance], waiting: int) -> str:

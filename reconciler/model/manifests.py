@@ -40,7 +40,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """One YAML document, parsed and checked against its schema; knows nothing of its file's name.
+    """One YAML document, parsed and checked against its schema; it does not depend on the name of its file.
 
     ``marks`` maps the JSON pointer of every value (``/spec/set/worker``; ``""`` is the document) to its
     place; ``lines`` are the source lines of the document, beginning with line ``first_line``. ``kind`` and
@@ -57,9 +57,9 @@ class Document(msgspec.Struct, frozen=True):
 
 
 class ParsedFile(msgspec.Struct, frozen=True):
-    """All that one blob gives: its documents and its problems, with ``file`` left empty in locations.
+    """The documents and problems of one blob; ``file`` is empty in their locations.
 
-    ``suspected_kinds`` are the kinds that a text search finds when the blob is no readable YAML.
+    ``suspected_kinds`` are the kinds that a text search finds in a blob that is not readable as YAML.
     """
 
     documents: list[Document]
@@ -99,7 +99,7 @@ class Manifest(msgspec.Struct, frozen=True):
     def location(self, pointer: str = "", *, key: bool = False) -> Location:
         """Return the place of the value (or of its key) at ``pointer``, or of its nearest parent.
 
-        ``/spec/jobs/id=relax/...`` is the job with that id, wherever it stands in the list by now.
+        ``/spec/jobs/id=relax/...`` is the job with that id, at any position of the list.
         """
         pointer = self._numbered(pointer)
         while pointer and pointer not in self.document.marks:
@@ -151,11 +151,11 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 JOB_BY_ID = "/spec/jobs/id="
-"""Begins the pointer to a job of a flow by its id: unlike its number, that stays when jobs are added."""
+"""Starts a pointer to a job by its id, which, unlike its position, stays the same when jobs are added."""
 
 
 class GoodManifest(msgspec.Struct, frozen=True, array_like=True):
-    """Where the last good version of a manifest stands: file, key of its parsed blob, number in the file."""
+    """The place of a manifest's last good version: file, key of its parsed blob, position in the file."""
 
     file: str
     parsed: str
@@ -163,7 +163,7 @@ class GoodManifest(msgspec.Struct, frozen=True, array_like=True):
 
 
 def _below(value: Any, step: str) -> tuple[Any] | None:
-    """Return the entry of a mapping or list, in a tuple since it may be None; None if there is none."""
+    """Return the entry of a mapping or list in a tuple, since it may be None; None if it does not exist."""
     if isinstance(value, dict) and step in value:
         return (value[step],)
     if isinstance(value, list) and step.isdigit() and int(step) < len(value):
@@ -197,7 +197,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 class PollInterval(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds between two looks at a worker: while jobs move, and while nothing does."""
+    """Seconds between two polls of a worker: shortest while jobs move, longest while nothing does."""
 
     shortest: float = 0.5
     longest: float = 10.0
@@ -206,7 +206,7 @@ class PollInterval(msgspec.Struct, frozen=True, kw_only=True):
 class WorkerSpec(ConnectionOptions, frozen=True, kw_only=True):
     """Where jobs run: host, scheduler, work_dir and limits. Fields as in jobflow-remote.
 
-    ``sanitize_command`` changes nothing: what login files print is always cut off.
+    ``sanitize_command`` has no effect: the output of login files is always cut off.
     """
 
     type: str
@@ -235,7 +235,7 @@ class WorkerSpec(ConnectionOptions, frozen=True, kw_only=True):
 
     @property
     def transfer_connection(self) -> Connection | None:
-        """How the host is reached that files travel through: its own, or that of the jobs."""
+        """How files reach the worker: through a transfer host of its own, or the host of the jobs."""
         return self.transfer.below(self) if self.transfer is not None else self.connection
 
 
@@ -250,12 +250,12 @@ class ExecConfigSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @property
     def digest(self) -> str:
-        """What tells one content from another: the first 12 digits of a sha256."""
+        """The first 12 digits of the sha256 of the content."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:12]
 
 
 class OnChange(StrEnum):
-    """What a changed flow does to jobs that ran with the old content."""
+    """What happens to jobs of the old content when a flow changes."""
 
     RECOMPUTE = "recompute"
     HOLD = "hold"

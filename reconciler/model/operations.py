@@ -1,4 +1,4 @@
-"""What people may ask of a job by hand, and in which of its states. Pure."""
+"""What you can ask of a job, in which of its states, and with what effect. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reconciler.model.states import ACTIVE, BROKEN, FINISHED, PENDING, JobState
 
 
 class JobOperation(StrEnum):
-    """What a person may ask of a job."""
+    """What you can ask of a job."""
 
     RETRY = "retry"
     RERUN = "rerun"
@@ -25,8 +25,8 @@ class JobOperation(StrEnum):
 class Effect(StrEnum):
     """What happens to one job.
 
-    ``SUPERSEDE`` reaches the jobs that one which runs again had generated: they become history. ``GIVE_UP``
-    makes no more retries of a job that has failed.
+    ``SUPERSEDE`` is for the jobs that a job which runs again had generated. ``GIVE_UP`` takes the automatic
+    retry from a failed job.
     """
 
     AGAIN = "again"
@@ -50,17 +50,17 @@ TAKES: Mapping[JobOperation, frozenset[JobState]] = {
     JobOperation.CANCEL: PENDING | ACTIVE,
     JobOperation.FORGET: FINISHED,
 }
-"""The states that each verb takes a job from; one that waits for a retry can also be paused and cancelled."""
+"""The states that each operation is for; a job that waits for a retry can also be paused and cancelled."""
 
 RERUN_BY_TOKEN = frozenset({S.FAILED, S.REMOTE_ERROR, S.USER_STOPPED})
 """Jobs in these states run again when ``spec.rerun`` of their flow changes."""
 
 
 class OperationVerdict(msgspec.Struct, frozen=True):
-    """What a verb does to a job: an effect, or none for a reason. ``hint`` is what would work.
+    """What an operation does to a job: an effect, or none for a reason. ``hint`` is what would work.
 
-    ``slight`` means that only the state of the job does not fit: worth telling a user who named this job,
-    but not one who named its flow.
+    ``slight``: only the state of the job does not fit. That matters to a user who named this job, and not to
+    one who named its flow.
     """
 
     effect: Effect | None
@@ -72,9 +72,9 @@ class OperationVerdict(msgspec.Struct, frozen=True):
 def decide(
     operation: JobOperation, job: JobRecord, flow: FlowRecord | None, suspended_at: str = ""
 ) -> OperationVerdict:
-    """Return what a verb does to a job.
+    """Return what an operation does to a job.
 
-    ``suspended_at`` is the place of ``spec.suspend`` of its flow, for people.
+    ``suspended_at`` is the place of ``spec.suspend`` of its flow, for messages.
     """
     if operation is JobOperation.FORGET:
         return _forget(job, wanted=job.current and flow is not None and not flow.removed)
@@ -97,7 +97,7 @@ def decide(
 
 
 def _of_retry(operation: JobOperation, job: JobRecord) -> OperationVerdict | None:
-    """What a verb does to a job that waits for an automatic retry, where its state alone says otherwise."""
+    """Return what an operation does to a job that waits for a retry, where its state alone says otherwise."""
     match operation:
         case JobOperation.PAUSE:
             return OperationVerdict(
@@ -112,14 +112,14 @@ def _of_retry(operation: JobOperation, job: JobRecord) -> OperationVerdict | Non
 
 
 def _gone(job: JobRecord, flow: FlowRecord | None) -> OperationVerdict | None:
-    """A job that nothing looks after any more; those of an orphaned flow still run by themselves."""
+    """Return that a job is superseded, or its flow removed; jobs of an orphaned flow still run."""
     if flow is None or (flow.removed and not flow.orphaned):
         return OperationVerdict(
             None, "its flow was removed from git", "bring its manifest back, or `reconcile forget`"
         )
     if not job.current:
         return OperationVerdict(
-            None, "it is history: a newer job has taken its place", "`reconcile forget` deletes its record"
+            None, "it is superseded by a newer job", "`reconcile forget` deletes its record"
         )
     return None
 
@@ -155,15 +155,15 @@ def _cancel(job: JobRecord) -> OperationVerdict:
         return OperationVerdict(Effect.STOP, f"{job.state}: it will not run")
     if job.cancel is not None and not job.again:
         return OperationVerdict(None, "it is being cancelled already", slight=True)
-    return OperationVerdict(Effect.CANCEL, f"{job.state}: its attempt is ended")
+    return OperationVerdict(Effect.CANCEL, f"{job.state}: its attempt is cancelled")
 
 
 def _forget(job: JobRecord, *, wanted: bool) -> OperationVerdict:
     if wanted:
         return OperationVerdict(
             None,
-            f"it is {job.state}, and a job of a flow that is wanted",
-            "only history is forgotten: remove the flow from git first",
+            f"it is {job.state}, and belongs to a flow that is wanted",
+            "only superseded jobs are forgotten: remove the flow from git first",
         )
     if job.state in ACTIVE:
         return OperationVerdict(
@@ -194,7 +194,7 @@ _MEANT = {
 
 _WHILE_ACTIVE = {
     JobOperation.RETRY: "`reconcile rerun` cancels it and runs it again",
-    JobOperation.PAUSE: "what was started cannot be paused; `reconcile cancel` ends it",
+    JobOperation.PAUSE: "an active job cannot be paused; `reconcile cancel` ends it",
 }
 
 _DONE = {
@@ -203,10 +203,10 @@ _DONE = {
     (JobOperation.RESUME, S.WAITING),
     *((JobOperation.CANCEL, state) for state in FINISHED),
 }
-"""Where nothing is left to be done."""
+"""Operations that have nothing to do in a state: they need no hint."""
 
 _WAY_OUT = {
-    S.READY: "it runs as soon as its worker has a place",
+    S.READY: "it runs as soon as its worker is free",
     S.WAITING: "it runs as soon as the jobs that it needs have completed",
     S.PAUSED: "`reconcile resume` lets it run",
     S.COMPLETED: "`reconcile rerun` runs it again all the same",

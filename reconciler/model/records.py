@@ -18,8 +18,8 @@ from reconciler.model.states import EDITABLE, FINISHED, JobState
 class Change(msgspec.Struct, frozen=True, gc=False):
     """One field that changes, with the provenance of the new value.
 
-    ``commit``, ``author`` and ``time`` (seconds since the epoch) tell who made it change: the commit that
-    wrote the new value or, where that had stood before, the one that took away what was stronger.
+    ``commit``, ``author`` and ``time`` (seconds since the epoch) are those of the commit that wrote the new
+    value or, if the value was there before, of the commit that removed a stronger one.
     """
 
     field: str
@@ -110,12 +110,12 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
     @property
     def editable(self) -> bool:
-        """Whether a patch may reach it now."""
+        """Whether it can be patched now."""
         return self.state in EDITABLE
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will happen to it by itself."""
+        """Whether it has finished and waits for no retry."""
         return has_ended(self.state, self.retry_at)
 
     @property
@@ -139,12 +139,12 @@ class JobGlance(msgspec.Struct, kw_only=True, gc=False):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will happen to it by itself."""
+        """Whether it has finished and waits for no retry."""
         return has_ended(self.state, self.retry_at)
 
 
 def has_ended(state: JobState, retry_at: float | None) -> bool:
-    """Whether nothing will happen by itself to a job: it has finished, and waits for no retry."""
+    """Return whether a job has finished and waits for no retry."""
     return state in FINISHED and retry_at is None
 
 

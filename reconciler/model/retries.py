@@ -1,6 +1,6 @@
-"""Automatic retries: which deaths are worth another attempt, when, and with how much more.
+"""Automatic retries: which failures get another attempt, when, and with how much more resources.
 
-``Cause`` names why an attempt died; a policy is the ``retries`` of a run config.
+``Cause`` is why an attempt failed; a policy is the ``retries`` of a run config.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reconciler.model.types_ready import make_ready
 
 
 class Cause(StrEnum):
-    """Why an attempt died without a result of its own; ``exception`` is one that its Python reported."""
+    """Why an attempt failed; ``exception`` is one that the Python code of the job raised."""
 
     WALLTIME = "walltime"
     OOM = "oom"
@@ -30,12 +30,12 @@ class Cause(StrEnum):
 
 
 LONGEST_WAIT = 3600.0
-"""Seconds: no back-off grows beyond that."""
+"""The longest back-off, in seconds."""
 
 HIGHEST_LIMIT = 100
 
 LARGEST_FACTOR = 1e6
-"""However often a value is multiplied, it does not grow by more than that."""
+"""The largest factor by which repeated escalation multiplies a value."""
 
 FORMS = ("resources", "qresources")
 """The keys of ``escalate``: the two forms that resources have."""
@@ -47,8 +47,8 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A policy. ``limit`` attempts beyond the first; 0 is explicitly none.
 
     ``backoff`` is the wait before the first of them, doubled before each further one. ``escalate`` multiplies
-    values of the ``resources`` or ``qresources`` each time: ``{resources: {time: "*2"}}``.
-    A value that is none of these raises ValueError.
+    values of the ``resources`` or ``qresources`` each time: ``{resources: {time: "*2"}}``. Any other value
+    raises ValueError.
     """
 
     limit: int
@@ -57,7 +57,7 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     escalate: dict[str, dict[str, str]] = {}
 
     def __post_init__(self) -> None:
-        """Check what is given; policies of Python code have passed no schema."""
+        """Check the values: a policy that Python code sets has passed no schema."""
         if not 0 <= self.limit <= HIGHEST_LIMIT:
             raise ValueError(f"limit is {self.limit}: give a number from 0 to {HIGHEST_LIMIT}")
         seconds_of(self.backoff)
@@ -68,7 +68,7 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 factor_of(factor)
 
     def wants(self, cause: str | None, made: int) -> bool:
-        """Whether an attempt that died of this deserves another; ``made`` retries were made before."""
+        """Return whether an attempt that failed for a cause gets a retry after ``made`` earlier ones."""
         return made < self.limit and cause in self.on
 
     def wait(self, made: int) -> float:
@@ -76,7 +76,7 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return min(LONGEST_WAIT, seconds_of(self.backoff) * 2.0**made)
 
     def escalated(self, resources: Resources | None, made: int) -> Resources | None:
-        """Return the resources after a number of retries; what is not there, or no amount, stays."""
+        """Return the resources after a number of retries; values that cannot be multiplied stay."""
         if resources is None or made == 0:
             return resources
         factors = self.factors(resources)
@@ -117,7 +117,7 @@ def policy_of(value: Any) -> Retries | None:
     Raises
     ------
     msgspec.ValidationError
-        Python code has given something that is no policy.
+        The value, which Python code may have set, is not a policy.
     """
     return msgspec.convert(value, Retries) if value is not None else None
 
@@ -132,7 +132,7 @@ def seconds_of(duration: str) -> float:
     """
     found = re.fullmatch(r"(\d{1,9})([smhdw])", duration)
     if found is None:
-        raise ValueError(f"'{duration}' is no duration: give a number with s, m, h, d or w")
+        raise ValueError(f"'{duration}' is not a duration: give a number with s, m, h, d or w")
     return float(int(found[1]) * _UNITS[found[2]])
 
 
@@ -147,7 +147,7 @@ def factor_of(text: str) -> float:
     found = re.fullmatch(r"\*\s*(\d{1,3}(?:\.\d{1,6})?)", text)
     factor = float(found[1]) if found is not None else 0.0
     if factor == 0.0:
-        raise ValueError(f"'{text}' is no factor: give '*2' or '*1.5'")
+        raise ValueError(f"'{text}' is not a factor: give '*2' or '*1.5'")
     return factor
 
 
@@ -159,7 +159,7 @@ def multiplied(value: Any, factor: float) -> Any:
     Raises
     ------
     ValueError
-        It is nothing that can be multiplied.
+        The value cannot be multiplied.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return math.ceil(round(value * factor, 6))
@@ -168,7 +168,7 @@ def multiplied(value: Any, factor: float) -> Any:
             found = read(value.strip(), factor)
             if found is not None:
                 return found
-    raise ValueError(f"{value!r} cannot be multiplied: it is no number, time or amount of memory")
+    raise ValueError(f"{value!r} cannot be multiplied: it is not a number, a time or an amount of memory")
 
 
 def _number(text: str, factor: float) -> str | None:
@@ -176,7 +176,7 @@ def _number(text: str, factor: float) -> str | None:
 
 
 def _time(text: str, factor: float) -> str | None:
-    """Slurm's ``D-H``, ``D-H:M``, ``D-H:M:S`` and ``M:S``, and everybody's ``H:M:S``."""
+    """Multiply Slurm's ``D-H``, ``D-H:M``, ``D-H:M:S`` and ``M:S``, and the ``H:M:S`` of all schedulers."""
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if found is None or (found[1] is None and found[3] is None):
         return None

@@ -1,6 +1,6 @@
-"""Run config: the effective worker, exec_config, resources, priority and retries of a job, and who set them.
+"""Run config: the effective worker, exec_config, resources, priority and retries of a job, and their origin.
 
-For each key by itself the strongest level that gives it wins. Presence decides, never truthiness:
+For each field the strongest level that sets it wins. Presence decides, never truthiness:
 ``priority: 0``, ``resources: {}``, ``exec_config: {}`` and ``retries: {limit: 0}`` are values.
 """
 
@@ -19,11 +19,11 @@ from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
 
 
 class JobFacts(msgspec.Struct, frozen=True, gc=False):
-    """All that a selector may look at.
+    """Everything that a selector can look at.
 
-    ``function`` is the dotted path of the callable, ``alias`` the path that the manifest gives if it is
-    another one (a re-export). ``name`` and ``function`` are None for a flow whose
-    jobs are not known yet: then only rules without job filters match.
+    ``function`` is the dotted path of the callable, ``alias`` another path that the manifest gives (a
+    re-export). Both, and ``name``, are None for a flow whose jobs are not known: then only rules without job
+    filters match.
     """
 
     flow: str
@@ -47,7 +47,7 @@ class Rule(msgspec.Struct, frozen=True):
     layer: Layer
 
     def matches(self, job: JobFacts) -> bool:
-        """Whether every part of the selector that is given holds for the job."""
+        """Return whether every given part of the selector matches the job."""
         return (
             self.matches_name(job.name)
             and self.matches_function(job)
@@ -56,7 +56,7 @@ class Rule(msgspec.Struct, frozen=True):
         )
 
     def matches_name(self, name: str | None) -> bool:
-        """Whether ``name_filter`` (a substring) and ``name_glob`` (the whole name) hold, as far as given."""
+        """Return whether ``name_filter`` (a substring) and ``name_glob`` (the whole name) match, if given."""
         if self.name_filter is None and self.name_glob is None:
             return True
         return (
@@ -66,11 +66,11 @@ class Rule(msgspec.Struct, frozen=True):
         )
 
     def matches_function(self, job: JobFacts) -> bool:
-        """Whether ``function_filter``, if given, is one of the paths that the job's function has."""
+        """Return whether ``function_filter``, if given, is one of the paths of the job's function."""
         return self.function_filter is None or self.function_filter in (job.function, job.alias)
 
     def matches_flow(self, flow: str, labels: Mapping[str, str]) -> bool:
-        """Whether the selector lets any job of this flow through."""
+        """Return whether the selector matches the flow, apart from its jobs."""
         if self.flows and not any(fnmatch.fnmatchcase(flow, pattern) for pattern in self.flows):
             return False
         return not self.labels or all(labels.get(key) == value for key, value in self.labels.items())

@@ -22,7 +22,7 @@ class Level(StrEnum):
 class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Which value of which manifest set something: its level, identity and JSON pointer.
 
-    File and line are looked up when shown, so that moving a file never makes an origin wrong.
+    File and line are looked up when shown, so that an origin stays right when a file moves.
     """
 
     level: Level
@@ -53,4 +53,4 @@ class Setting(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 Layer = dict[str, Setting]
-"""What one level gives: a setting for each field that is present, and only for those."""
+"""The settings of one level: one for each field that is present, and only for those."""

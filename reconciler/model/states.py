@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
     WAITING = "WAITING"
     READY = "READY"
@@ -27,32 +27,32 @@ class JobState(StrEnum):
 S = JobState
 
 EDITABLE = frozenset({S.READY, S.WAITING, S.COMPLETED, S.FAILED, S.PAUSED, S.REMOTE_ERROR})
-"""Only in these may a patch reach a job."""
+"""Only in these states can a job be patched."""
 
 ACTIVE = frozenset({S.CHECKED_OUT, S.UPLOADED, S.SUBMITTED, S.RUNNING, S.RUN_FINISHED, S.DOWNLOADED})
-"""Between leaving the store and coming back to it: the executor works on these."""
+"""On its way through a worker: the executor works on these jobs."""
 
 ON_WORKER = frozenset({S.SUBMITTED, S.RUNNING})
-"""The scheduler of the worker knows (or should know) the job."""
+"""The scheduler of the worker knows, or should know, the job."""
 
 PENDING = frozenset({S.WAITING, S.READY, S.PAUSED})
 """Not started yet."""
 
 FINISHED = frozenset({S.COMPLETED, S.FAILED, S.REMOTE_ERROR, S.STOPPED, S.USER_STOPPED})
-"""Nothing will happen to these by itself, unless a retry was decided: see ``JobRecord.ended``."""
+"""Ended. Nothing more happens without your help, unless the job waits for a retry."""
 
 KEPT = frozenset({S.COMPLETED, S.STOPPED})
-"""History comes back as this when it is wanted again: a result, or what another one has said."""
+"""A superseded job that is wanted again keeps these states; from any other it starts anew."""
 
 BROKEN = frozenset({S.FAILED, S.REMOTE_ERROR})
-"""Ended, but not as wanted."""
+"""Ended with a failure."""
 
 assert frozenset(JobState) == ACTIVE | PENDING | FINISHED, "every state belongs to one group"
-assert not (ACTIVE & EDITABLE), "a job on its way is never editable"
+assert not (ACTIVE & EDITABLE), "an active job is never editable"
 
 
 class Sync(StrEnum):
-    """Does the store hold what the revision wants?"""
+    """Whether a flow is as the revision wants it."""
 
     SYNCED = "Synced"
     OUT_OF_SYNC = "OutOfSync"
@@ -60,7 +60,7 @@ class Sync(StrEnum):
 
 
 class Health(StrEnum):
-    """Is the flow on its way to its results?"""
+    """How the jobs of a flow do."""
 
     HEALTHY = "Healthy"
     PROGRESSING = "Progressing"

@@ -20,7 +20,7 @@ def test_a_description_has_conditions_and_revisions(world: World) -> None:
     wanted = [
         "conditions:",
         "  Ready        False    JobsFailed      bad FAILED: RuntimeError: no luck today; 1 job waiting",
-        "  Reconciling  False    Idle            nothing is left to do by itself",
+        "  Reconciling  False    Idle            nothing is left to do",
         "  Stalled      True     JobsFailed      bad FAILED: RuntimeError: no luck today; 1 job waiting",
         f"  last applied {head}",
     ]

@@ -215,7 +215,7 @@ class TestExecution:
         assert "its flow was removed from git" in done.err
         done = reconcile("forget", "eos-al/relax")
         assert done.code == 4
-        assert "error: eos-al/relax: it is COMPLETED, and a job of a flow that is wanted" in done.err
+        assert "error: eos-al/relax: it is COMPLETED, and belongs to a flow that is wanted" in done.err
         assert "no superseded job, or job of a removed flow," in reconcile("forget", "eos-al").err
         assert reconcile("forget", "*").code == 0
         assert {path.partition("/")[0] for path in states(state)} == {"eos-al", "eos-cu"}

@@ -89,7 +89,7 @@ def test_the_way_on_when_the_other_flow_has_stopped_itself(bench: Bench) -> None
 @pytest.mark.parametrize(
     ("change", "fix"),
     [
-        ({"removed": True}, "flow far was removed from git: its manifest must come back"),
+        ({"removed": True}, "flow far was removed from git: bring its manifest back"),
         ({"suspended": True}, "`reconcile set suspend far off`"),
     ],
 )
@@ -108,7 +108,7 @@ def test_the_way_on_when_the_other_one_is_history(bench: Bench) -> None:
     bench.store.write(lambda writer: leave(writer, bench.job("far/b"), "replaced", bench.clock))
     status = health(bench)
     assert status.reason == "near/c needs far/b, which is USER_STOPPED and history"
-    assert status.fix == "far/b is history: its manifest must come back as it was, as by `git revert`"
+    assert status.fix == "far/b is superseded: bring its manifest back as it was, for example with `git revert`"
 
 
 def test_who_does_not_mind_is_not_blocked(bench: Bench) -> None:

@@ -271,7 +271,7 @@ class TestPauseAndResume:
         reason, hint = refusal(bench, "pause", "f/a")
         assert (reason, hint.split(";")[0]) == (
             "it is RUNNING; pause is for jobs that are READY or WAITING",
-            "what was started cannot be paused",
+            "an active job cannot be paused",
         )
 
     def test_a_suspended_flow_keeps_its_jobs(self, bench: Bench) -> None:

@@ -106,7 +106,7 @@ def test_forget_leaves_alone_what_is_wanted() -> None:
     verdict = decide(JobOperation.FORGET, job(JobState.COMPLETED), FLOW)
     assert (verdict.effect, verdict.hint) == (
         None,
-        "only history is forgotten: remove the flow from git first",
+        "only superseded jobs are forgotten: remove the flow from git first",
     )
     orphan = FlowRecord(name="f", identity="i", build_key="b", removed=True, orphaned=True)
     assert decide(JobOperation.FORGET, job(JobState.COMPLETED), orphan).effect is Effect.FORGET

@@ -56,10 +56,10 @@ def test_factors_and_durations() -> None:
     assert [factor_of(text) for text in ("*2", "* 1.5", "*0.5")] == [2.0, 1.5, 0.5]
     assert [seconds_of(text) for text in ("30s", "5m", "2h", "7d", "1w")] == [30, 300, 7200, 604800, 604800]
     for text in ("2", "+2", "*", "*-1", "*2x", "*0", "*0.0", "*10000"):
-        with pytest.raises(ValueError, match="is no factor"):
+        with pytest.raises(ValueError, match="is not a factor"):
             factor_of(text)
     for text in ("30", "1.5h", "", "s", "5 m", "9" * 400 + "s"):
-        with pytest.raises(ValueError, match="is no duration"):
+        with pytest.raises(ValueError, match="is not a duration"):
             seconds_of(text)
 
 
@@ -123,8 +123,8 @@ def test_nothing_grows_beyond_all_bounds() -> None:
     [
         ({"limit": -1}, "from 0 to 100"),
         ({"limit": 10**9}, "from 0 to 100"),
-        ({"limit": 1, "backoff": "soon"}, "is no duration"),
-        ({"limit": 1, "escalate": {"resources": {"time": "2"}}}, "is no factor"),
+        ({"limit": 1, "backoff": "soon"}, "is not a duration"),
+        ({"limit": 1, "escalate": {"resources": {"time": "2"}}}, "is not a factor"),
         ({"limit": 1, "escalate": {"priority": {}}}, "give resources or qresources"),
         ({"limit": 1, "on": ["bad luck"]}, "bad luck"),
         (3, "Expected `object`, got `int`"),

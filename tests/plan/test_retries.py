@@ -152,7 +152,7 @@ def test_what_cannot_be_multiplied() -> None:
 
 @pytest.mark.parametrize("scheduler", ["slurm", "shell"])
 @pytest.mark.parametrize(
-    ("given", "message"), [({"limit": 1, "backoff": "soon"}, "'soon' is no duration"), (3, "got `int`")]
+    ("given", "message"), [({"limit": 1, "backoff": "soon"}, "'soon' is not a duration"), (3, "got `int`")]
 )
 def test_what_python_code_gives_is_checked_as_well(scheduler: str, given: Any, message: str) -> None:
     one = flow(jobs=["a"])
