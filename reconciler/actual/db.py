@@ -149,6 +149,8 @@ class Database:
                 return self._write_once(change)
             except lmdb.MapFullError:
                 self._resize(size, _PATIENCE, needed=True)
+            except lmdb.BadValsizeError as error:  # the value is at fault, not the store
+                raise ValueError("a name is too long for the store") from error
             except lmdb.Error as error:
                 raise _failure("write to", self.path, error) from error
 

@@ -9,11 +9,12 @@ import msgspec
 
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.errors import InputError, TransientError
+from reconciler.errors import InputError, ReconcilerError, TransientError
+from reconciler.execution.problems import describe_error, note_problem, note_stuck
 from reconciler.execution.run_files import marker_name
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.fetch import CollectRequest
-from reconciler.execution.worker.termination import AttemptEnd
+from reconciler.execution.worker.termination import AttemptEnd, clean
 from reconciler.jobs.job_json import JobResult
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.responses import apply_result, fail
@@ -26,6 +27,9 @@ BATCH = 200
 
 _LARGE = 16 << 20
 """Bytes of results, all in memory, after which a transaction is closed."""
+
+_RETRY_AFTER = 10.0
+"""Seconds until an attempt is collected again whose end could not be read or recorded."""
 
 Collected = tuple[JobRecord, AttemptEnd]
 
@@ -42,6 +46,7 @@ class ResultCollector:
         self.name = name
         self.warnings: list[str] = []
         self._access = access
+        self._retry_at: dict[str, float] = {}
 
     def collect(self, ended: Sequence[JobRecord], lost: Sequence[JobRecord], now: float) -> bool:
         """Collect ended attempts, and find out how lost ones ended; return whether any job moved.
@@ -55,14 +60,17 @@ class ResultCollector:
             *(CollectRequest(job, lost=False) for job in ended),
             *(CollectRequest(job, lost=True) for job in lost),
         ]
-        moved = False
+        # Attempts whose end could not be read or recorded are tried again later; a clock can be set back.
+        wanted = [one for one in wanted if not 0 < self._retry_at.get(one.job.id, 0.0) - now <= _RETRY_AFTER]
+        any_moved = False
         for start in range(0, len(wanted), BATCH):
             for group in self._grouped(self._access().collect(wanted[start : start + BATCH])):
-                self._record(group, now)
-                over = [job for job, end in group if not end.still_runs_as]
+                moved = self._record(group, now)
+                over = [job for job, end in group if job.id in moved and not end.still_runs_as]
                 self._access().forget(marker_name(job) for job in over)
-                moved = True
-        return moved
+                self._retry_at |= {job.id: now + _RETRY_AFTER for job, _ in group if job.id not in moved}
+                any_moved = any_moved or bool(moved)
+        return any_moved
 
     def _grouped(self, collected: Iterable[Collected]) -> Iterator[list[Collected]]:
         """Save outputs outside of the store, and group attempts for one transaction each.
@@ -91,22 +99,38 @@ class ResultCollector:
         if result is not None and result.ok:
             try:
                 self.outputs.save_before(result.documents, result.blobs)
-            except InputError as error:
+            except ReconcilerError as error:
+                if not isinstance(error, InputError):
+                    raise
+                return _not_kept(error)
+            except Exception as error:  # a value that the client of the job store cannot handle
                 return _not_kept(error)
         return end
 
-    def _record(self, group: Sequence[Collected], now: float) -> None:
-        """Record all attempts of a group together; if one has a result that cannot be kept, only it fails."""
+    def _record(self, group: Sequence[Collected], now: float) -> set[str]:
+        """Record all attempts of a group together; one whose result cannot be kept fails alone.
+
+        Return the ids of the jobs that moved.
+
+        Raises
+        ------
+        WorldError
+            The store failed.
+        """
         try:
             self.warnings += self.store.write(lambda writer: self._record_in(writer, group, now))
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            if len(group) > 1:
-                for one in group:
-                    self._record([one], now)
-            elif group[0][1].result is not None:
-                self._record([(group[0][0], _not_kept(error))], now)
-            else:
+            return {job.id for job, end in group if not end.unknown}
+        except Exception as error:
+            if isinstance(error, ReconcilerError) and not isinstance(error, InputError):
                 raise
+            if len(group) > 1:
+                return set().union(*(self._record([one], now) for one in group))
+            ((job, end),) = group
+            if end.result is not None:
+                return self._record([(job, _not_kept(error))], now)
+            # Not even its failure can be recorded.
+            note_problem(self.store, job, f"its end cannot be recorded: {describe_error(error)}", now)
+            return set()
 
     def _record_in(self, writer: Writer, group: Sequence[Collected], now: float) -> list[str]:
         warnings: list[str | None] = []
@@ -114,7 +138,10 @@ class ResultCollector:
         assert config is not None, "jobs come from an applied revision"
         for job, end in group:
             current = writer.job(job.id)
-            if end.still_runs_as:
+            if end.unknown:
+                if current is not None and current.state in ACTIVE:
+                    note_stuck(writer, current, f"how it ended cannot be read: {end.unknown}", now)
+            elif end.still_runs_as:
                 if current is not None and current.state in ACTIVE:
                     _adopt(writer, current, end.still_runs_as, now)
             elif end.result is not None:
@@ -145,7 +172,8 @@ def _adopt(writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
 
 
 def _not_kept(error: Exception) -> AttemptEnd:
-    return AttemptEnd(error=f"its output cannot be kept: {error}", state=JobState.REMOTE_ERROR)
+    reason = error.message if isinstance(error, ReconcilerError) else describe_error(error)
+    return AttemptEnd(error=clean(f"its output cannot be kept: {reason}"), state=JobState.REMOTE_ERROR)
 
 
 def note_versions(writer: Writer, worker: str, result: JobResult, now: float) -> str | None:

@@ -15,10 +15,11 @@ import msgspec
 
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.errors import TransientError
+from reconciler.errors import ReconcilerError, TransientError
 from reconciler.execution.collect import ResultCollector
 from reconciler.execution.lifecycle import Observation, Step, next_step
 from reconciler.execution.pacing import PollSchedule, WorkerHealth
+from reconciler.execution.problems import describe_error, note_problem, note_stuck
 from reconciler.execution.run_files import marker_name
 from reconciler.execution.start import JobStarter
 from reconciler.execution.worker.access import WorkerAccess
@@ -47,10 +48,20 @@ class Executor:
         self.runners = runners
 
     def advance(self, now: float) -> bool:
-        """Move every job that can move, and begin the retries that are due; return whether any job moved."""
-        begun = begin_due(self.store, now)
-        moved = [runner.advance(now) for runner in self.runners]
-        return begun or any(moved)
+        """Move every job that can move, and begin the retries that are due; return whether any job moved.
+
+        An unexpected error ends the pass of one worker only, as an outage.
+        """
+        moved = begin_due(self.store, now)
+        for runner in self.runners:
+            try:
+                moved |= runner.advance(now)
+            except ReconcilerError:
+                raise
+            except Exception as error:
+                reason = f"a bug in reconciler: {describe_error(error)}"
+                runner.health.failed(TransientError(reason, hint="please report it"), now)
+        return moved
 
     def outages(self) -> dict[str, str]:
         """Return why workers cannot be used now, by name."""
@@ -169,7 +180,10 @@ class WorkerRunner:
                 entry=(polled.entries or {}).get(job.queue_id or ""),
                 lost_after=self.access.queue.lost_after,
             )
-            steps[next_step(job, seen, now)].append(job)
+            try:
+                steps[next_step(job, seen, now)].append(job)
+            except Exception as error:
+                note_problem(self.store, job, f"its next step is unknown: {describe_error(error)}", now)
 
         moved = self._collector.collect(steps[Step.COLLECT], steps[Step.COLLECT_LOST], now)
         if moved:  # the queue may have room again
@@ -232,7 +246,7 @@ class WorkerRunner:
                 writer.put_job(msgspec.structs.replace(job, missing_since=None))
             for job in on_worker(writer, Step.NOTE_STUCK):
                 entry = entries.get(job.queue_id or "")
-                _note_stuck(writer, job, entry.never if entry is not None else "", now)
+                note_stuck(writer, job, entry.never if entry is not None else "", now)
             for job in on_worker(writer, Step.NOTE_RESUBMIT):
                 reason = "its run config was changed, and as submitted it can never start"
                 note(writer, job, "Resubmitting", reason, now, attempt=job.attempt)
@@ -255,19 +269,10 @@ class WorkerRunner:
             for job_id, problem in refused.items():
                 job = writer.job(job_id)
                 if job is not None and job.state in ON_WORKER:
-                    _note_stuck(writer, job, f"it cannot be cancelled: {problem}", now)
+                    note_stuck(writer, job, f"it cannot be cancelled: {problem}", now)
 
         if refused:
             self.store.write(write)
 
 
 _NOTES = (Step.NOTE_RUNNING, Step.NOTE_MISSING, Step.NOTE_FOUND, Step.NOTE_STUCK, Step.NOTE_RESUBMIT)
-
-
-def _note_stuck(writer: Writer, job: JobRecord, reason: str, now: float) -> None:
-    if reason == (job.stuck or ""):
-        return
-    stuck = msgspec.structs.replace(job, stuck=reason or None)
-    event, message = ("Stuck", reason) if reason else ("Unstuck", "it can start now")
-    note(writer, stuck, event, message, now, attempt=job.attempt)
-    writer.put_job(stuck)

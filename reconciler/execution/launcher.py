@@ -29,6 +29,16 @@ PATIENCE, PAUSE = 600.0, 1.0
 """Seconds to wait for room on a full disk, and between two tries: the result may have cost many hours."""
 
 
+DEEPEST, LONGEST_TEXT = 200, 20_000
+"""The most levels of nesting in a result, and the most characters of an error."""
+LARGEST_RESULT = 256 << 20
+"""Bytes."""
+TOO_DEEP = (
+    f"the output of the job has more than {DEEPEST} levels of nesting; flatten it, or write it to a file and "
+    "return its path"
+)
+
+
 class CannotImportError(RuntimeError):
     """This Python lacks something that the job needs; the message says what, where, and how to fix it."""
 
@@ -42,7 +52,14 @@ def main() -> int:
         request = json.loads((here / INPUT).read_text(encoding="utf-8"))
         result |= run(request, here, result)
         text = json.dumps(result | {"ended": time.time()})
+        if len(text) > LARGEST_RESULT:
+            raise ValueError(
+                f"the result of the job has {len(text) >> 20} MB, the limit is {LARGEST_RESULT >> 20} MB; "
+                "keep large data in files of the run directory, and return their paths"
+            )
     except BaseException as error:
+        for key in ("documents", "blobs", "refers", "response"):
+            result.pop(key, None)
         result |= {"ok": False, "error": describe(error), "ended": time.time()}
         text = json.dumps(result)
     if os.getpid() != process:  # the job forked, and its child returned from the function too
@@ -77,7 +94,9 @@ def run(request: dict[str, Any], here: Path, report: dict[str, Any]) -> dict[str
 
     def written(documents: Any) -> Any:
         """Return what the job wrote: its output, and documents of an exposed store."""
-        return plain([doc for doc in documents.docs if id(doc) not in given])
+        found = plain([doc for doc in documents.docs if id(doc) not in given])
+        check_depth(found)
+        return found
 
     documents = written(store.docs_store)
     blobs = {name: written(other) for name, other in stores.items()}
@@ -90,6 +109,7 @@ def run(request: dict[str, Any], here: Path, report: dict[str, Any]) -> dict[str
         flow = getattr(response, kind)
         if flow is not None:
             asked[kind] = [[job_json(new), parents] for new, parents in flow.iterflow()]
+    check_depth(asked)
     return {
         "ok": True,
         "documents": documents,
@@ -131,7 +151,20 @@ def describe(error: BaseException) -> dict[str, str]:
     with contextlib.suppress(Exception):  # the job may have closed stderr
         sys.stderr.writelines(lines)
     message = "".join(traceback.format_exception_only(type(error), error)).strip()
-    return {"type": type(error).__name__, "message": message, "traceback": "".join(lines)}
+    return {
+        "type": type(error).__name__,
+        "message": bounded(message),
+        "traceback": bounded("".join(lines)),
+    }
+
+
+def bounded(text: str) -> str:
+    """Return the head and tail of a text that is too long to keep."""
+    left_out = len(text) - LONGEST_TEXT
+    if left_out <= 0:
+        return text
+    half = LONGEST_TEXT // 2
+    return f"{text[:half]}\n[... {left_out} characters left out ...]\n{text[-half:]}"
 
 
 def frames_of_others(error: BaseException) -> TracebackType | None:
@@ -229,11 +262,41 @@ def references(value: Any) -> Iterator[str]:
                 yield from references(inner)
 
 
+def check_depth(value: Any) -> None:
+    """Check that JSON data is not nested too deeply for those who read it.
+
+    Raises
+    ------
+    ValueError
+        It is.
+    """
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list, tuple))
+        ]
+        if not level:
+            return
+    raise ValueError(TOO_DEEP)
+
+
 def plain(value: Any) -> Any:
-    """Return JSON data; datetimes and the like become monty's tagged dicts."""
+    """Return JSON data; datetimes and the like become monty's tagged dicts.
+
+    Raises
+    ------
+    ValueError
+        It is nested too deeply.
+    """
     from monty.json import MontyEncoder
 
-    return json.loads(json.dumps(value, cls=MontyEncoder))
+    try:
+        return json.loads(json.dumps(value, cls=MontyEncoder))
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
 
 
 def job_json(job: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.errors import InputError
 from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.queues.registry import queue_of
 from reconciler.model.flows import run_dir
@@ -103,10 +104,8 @@ def script_of(job: JobRecord, config: AppliedConfig, worker: WorkerSpec, paths: 
 
     Raises
     ------
-    ValueError
-        The ExecConfig that the job names does not exist any more.
     InputError
-        The scheduler cannot give the resources.
+        The ExecConfig that the job names does not exist any more, or the scheduler cannot give the resources.
     """
     value = job.config.value("exec_config")
     if isinstance(value, dict):  # given inline
@@ -116,7 +115,7 @@ def script_of(job: JobRecord, config: AppliedConfig, worker: WorkerSpec, paths: 
     else:
         found = config.commands.get(job.config.commands or "")
         if found is None:
-            raise ValueError(f"there is no ExecConfig named '{value}' any more")
+            raise InputError(f"there is no ExecConfig named '{value}' any more")
         exec_config = found
     return submission_script(job, worker, paths, exec_config)
 

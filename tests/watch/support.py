@@ -172,10 +172,12 @@ class WatchWorld:
             watch.until("begun")
         return watch
 
-    def run(self, *arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
-        """Run any other verb on this state to its end."""
+    def run(
+        self, *arguments: str, timeout: float = PATIENCE, fault: str = "pass"
+    ) -> subprocess.CompletedProcess[str]:
+        """Run any other verb on this state to its end. ``fault``: code run before."""
         return subprocess.run(
-            self.command(*arguments),
+            self.command(*arguments, fault=fault),
             cwd=self.repository.path,
             stdin=subprocess.DEVNULL,
             capture_output=True,

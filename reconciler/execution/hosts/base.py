@@ -170,5 +170,6 @@ def read_sections(stdout: str, sentinel: str) -> dict[str, CommandResult]:
         if not (found and newline and end):
             return sections
         output = output.rpartition(f"\n{sentinel}+\n")[2]  # output between two sections belongs to neither
-        name, code = head.split()
-        sections[name] = CommandResult(int(code), output, errors)
+        name, _, code = head.partition(" ")
+        if code.isdigit():
+            sections[name] = CommandResult(int(code), output, errors)

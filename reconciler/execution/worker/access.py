@@ -14,6 +14,7 @@ from reconciler.execution import run_files
 from reconciler.execution.hosts.base import CommandResult, Host, new_sentinel, read_sections
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.local import expand
+from reconciler.execution.problems import answer_of, describe_error
 from reconciler.execution.queues.base import Queue
 from reconciler.execution.queues.registry import queue_of
 from reconciler.execution.worker import fetch, poll, prepare, submit, upload
@@ -84,7 +85,8 @@ class WorkerAccess:
         """
         if self._cache.at(self.work_dir) is None:
             result = self._run(prepare.script(self.paths, self._neighbours, may_create=may_create))
-            found = prepare.read_inventory(result, self.paths, self.host.name, may_create=may_create)
+            with answer_of(self.host.name, "the listing of code trees", result.stdout, result.stderr):
+                found = prepare.read_inventory(result, self.paths, self.host.name, may_create=may_create)
             self._cache.put(self.work_dir, found.own)
             for number, names in found.of_neighbours.items():
                 self._cache.put_neighbour(self._neighbours[number], names)
@@ -113,8 +115,9 @@ class WorkerAccess:
                 raise TransientError(f"cannot list {self.paths.outbox}: {error.strerror}") from error
         sentinel, forget, discard = new_sentinel(), sorted(self._forget), sorted(self._discard)
         text = poll.script(self.paths, self.queue, sentinel, forget=forget, discard=discard, ask=ask)
-        answers = read_sections(self._run(text).stdout, sentinel)
-        result = poll.read_poll(answers, self.queue, ask, self.paths)
+        output = self._run(text).stdout
+        with answer_of(self.host.name, "a poll", output):
+            result = poll.read_poll(read_sections(output, sentinel), self.queue, ask, self.paths)
         self._forget.difference_update(forget)
         self._discard.difference_update(discard)
         return result
@@ -177,8 +180,10 @@ class WorkerAccess:
         names = {run_files.name_in_queue(job): job.id for job in jobs}
         if not (command := self.queue.find_command(list(names))):
             return {}
-        found = self.queue.found(list(names), self._run(command))
-        return {names[name]: queue_id for name, queue_id in found.items()}
+        result = self._run(command)
+        with answer_of(self.host.name, "the search for jobs", result.stdout, result.stderr):
+            found = self.queue.found(list(names), result)
+            return {names[name]: queue_id for name, queue_id in found.items()}
 
     def withdraw(self, jobs: Sequence[JobRecord]) -> WithdrawResult:
         """Take the claims of attempts before their scripts do.
@@ -200,7 +205,9 @@ class WorkerAccess:
         TransientError
             The worker or its queue did not answer.
         """
-        return self.queue.cancelled(queue_ids, self._run(self.queue.cancel_command(queue_ids)))
+        result = self._run(self.queue.cancel_command(queue_ids))
+        with answer_of(self.host.name, "a cancellation", result.stdout, result.stderr):
+            return self.queue.cancelled(queue_ids, result)
 
     # collecting ---------------------------------------------------------------------------------------
 
@@ -224,7 +231,10 @@ class WorkerAccess:
             facts = fetch.read_facts(spool, len(wanted), sentinel)  # type: ignore[arg-type]
             without = {number: fact for number, fact in facts.items() if fact.size is None}
             for number, fact in self._given_up(wanted, without).items():
-                end = end_without_result(wanted[number], fact, self.queue)
+                try:
+                    end = end_without_result(wanted[number], fact, self.queue)
+                except Exception as error:  # it concerns no other job
+                    end = AttemptEnd(unknown=describe_error(error))
                 if end is not None:
                     yield wanted[number].job, end
             directories = {
@@ -241,7 +251,11 @@ class WorkerAccess:
                     spool.seek(0)
                 names = {path.rpartition("/")[2]: number for number, path in directories.items()}
                 for number, raw in fetch.read_results(spool, names):  # type: ignore[arg-type]
-                    yield wanted[number].job, end_with_result(raw)
+                    try:
+                        end = end_with_result(raw)
+                    except Exception as error:
+                        end = AttemptEnd(unknown=describe_error(error))
+                    yield wanted[number].job, end
 
     def _given_up(
         self, wanted: Sequence[CollectRequest], facts: Mapping[int, AttemptFacts]

@@ -41,7 +41,8 @@ class AttemptFacts(msgspec.Struct, frozen=True):
     ``found``: ``gone`` (no run directory), ``fresh`` (not started), ``claimed`` (started, or the claim is
     ours and it will never start). ``size`` is that of the result in bytes; ``bad_result`` says why a result
     that exists cannot be fetched. With ``later`` it did not fit into this stream. ``claimant`` is the queue
-    id that has claimed the attempt. ``tail`` is the end of its error output.
+    id that has claimed the attempt; with ``damaged_claim`` it is unreadable. ``tail`` is the end of its
+    error output.
     """
 
     found: str
@@ -50,6 +51,7 @@ class AttemptFacts(msgspec.Struct, frozen=True):
     bad_result: str = ""
     later: bool = False
     claimant: str | None = None
+    damaged_claim: bool = False
     tail: str = ""
     accounting: CommandResult | None = None
 
@@ -152,6 +154,7 @@ def read_facts(stream: BinaryIO, count: int, sentinel: str) -> dict[int, Attempt
             bad_result=_BAD_RESULTS.get(bad, "") or (_too_large(int(bad)) if bad.isdigit() else ""),
             later=later == "later",
             claimant=None if claimant in ("-", "?") else claimant,
+            damaged_claim=claimant == "?",
             tail=tail.stdout.strip() if tail is not None else "",
             accounting=sections.get(f"{number}.accounting"),
         )

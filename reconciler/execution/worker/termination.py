@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
+from reconciler.execution.launcher import bounded, check_depth
 from reconciler.execution.queues.base import Queue, Termination
 from reconciler.execution.run_files import RESULT
 from reconciler.execution.worker.fetch import AttemptFacts, CollectRequest
-from reconciler.jobs.job_json import JobResult, read_result
+from reconciler.jobs.job_json import JobError, JobResult, read_result
 from reconciler.model.retries import Cause
 from reconciler.model.states import JobState
 
@@ -17,7 +20,8 @@ class AttemptEnd(msgspec.Struct, frozen=True):
 
     ``result`` is from the launcher; without one, ``error``, ``cause`` and ``state`` say how the job is to
     fail. ``still_runs_as`` is set if it has not ended: the queue id under which it is in the queue.
-    ``size`` is that of the result in bytes.
+    ``unknown`` is why nothing is known about it; the next pass tries again. ``size`` is that of the result in
+    bytes.
     """
 
     result: JobResult | None = None
@@ -25,6 +29,7 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     cause: Cause | None = None
     state: JobState = JobState.FAILED
     still_runs_as: str | None = None
+    unknown: str = ""
     size: int = 0
 
 
@@ -33,14 +38,63 @@ def end_with_result(raw: bytes | None) -> AttemptEnd:
     if raw is None:
         return bad_result("is not a regular file")
     try:
-        return AttemptEnd(result=read_result(raw), size=len(raw))
-    except ValueError as error:
-        return bad_result(f"is damaged: {error}")
+        result = _checked(read_result(raw))
+    except RecursionError:
+        return bad_result("is damaged: it is nested too deeply")
+    except Exception as error:  # a job can write anything; it concerns no other job
+        return bad_result(f"is damaged: {type(error).__name__ if not str(error) else error}")
+    return AttemptEnd(result=result, size=len(raw))
+
+
+def _checked(result: JobResult) -> JobResult:
+    """Return a result with texts of bounded length that the store can keep.
+
+    Raises
+    ------
+    ValueError
+        It is nested too deeply, or its times are not numbers.
+    """
+    response = result.response
+    for part in (result.documents, result.blobs, [response.stored_data]):
+        check_depth(part)
+    for new_jobs in (response.replace, response.detour, response.addition):
+        check_depth(new_jobs)
+    if not (math.isfinite(result.started) and math.isfinite(result.ended)):
+        raise ValueError("its times are not finite numbers")
+    error = result.error
+    if error is not None:
+        error = JobError(clean(error.type), clean(error.message), _with_headline(error))
+    return msgspec.structs.replace(
+        result, error=error, python=clean(result.python)[:100], jobflow=clean(result.jobflow)[:100]
+    )
+
+
+def clean(text: str) -> str:
+    """Return a text of bounded length, with characters escaped that UTF-8 cannot encode."""
+    return bounded(text.encode("utf-8", "backslashreplace").decode())
+
+
+def _with_headline(error: JobError) -> str:
+    """Return the traceback so that its last line, which listings show, says what went wrong.
+
+    Some tracebacks end in an advertisement (pydantic) or a frame (exception groups), and some messages have
+    many lines. Then the type and the first line of the message are repeated at the end.
+    """
+    text = clean(error.traceback).strip()
+    message = error.message.strip()
+    if message == text.rpartition("\n")[2].strip() or message.startswith("File "):  # File: a SyntaxError
+        return text
+    kind, colon, rest = message.partition(": ")
+    if colon and kind.rpartition(".")[2] == error.type:  # pydantic_core._pydantic_core.ValidationError: 1 ...
+        message = rest
+    first = next((line.strip() for line in message.splitlines() if line.strip()), "")
+    headline = ": ".join(filter(None, (error.type, first)))
+    return clean("\n".join(filter(None, (text, headline[:500]))))
 
 
 def bad_result(reason: str) -> AttemptEnd:
     """Return the end of an attempt whose result cannot be used: ``is damaged``."""
-    return AttemptEnd(error=f"its {RESULT} {reason}", state=JobState.REMOTE_ERROR)
+    return AttemptEnd(error=clean(f"its {RESULT} {reason}"), state=JobState.REMOTE_ERROR)
 
 
 def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> AttemptEnd | None:
@@ -60,7 +114,7 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
             return AttemptEnd(still_runs_as=job.queue_id)
         if (facts.exit_code or 0) > 128:  # killed, probably by the scheduler, which will know why
             return None
-    started = facts.found == "claimed" and facts.claimant is not None
+    started = facts.found == "claimed" and (facts.claimant is not None or facts.damaged_claim)
     code = facts.exit_code
     if code is None and accounting is not None:
         code = accounting.exit_code
@@ -88,7 +142,7 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
     else:
         cause = Cause.KILLED if facts.exit_code is not None else Cause.LOST
     return AttemptEnd(
-        error=f"{facts.tail}\n{headline}" if facts.tail else headline,
+        error=clean(f"{facts.tail}\n{headline}" if facts.tail else headline),
         cause=cause,
         state=JobState.FAILED if started or facts.found == "gone" else JobState.REMOTE_ERROR,
     )

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 
 import msgspec
 
-from reconciler.errors import LostError, ReconcilerError, TransientError, UnfitError
+from reconciler.errors import InputError, LostError, ReconcilerError, TransientError, UnfitError
 from reconciler.execution import run_files
 from reconciler.execution.hosts.base import CommandResult
+from reconciler.execution.problems import answer_of, describe_error
 from reconciler.execution.run_files import CLAIM, CODE, LAUNCHERS, WorkerPaths, shell_path
 from reconciler.execution.worker.prepare import STAGING
 from reconciler.jobs.outputs import Outputs, needed_outputs
@@ -121,12 +122,12 @@ class UploadBundle:
                     if tree in self._broken_trees:
                         raise self._broken_trees[tree]
                 files = self._files_of(job)
-            except TransientError:
+            except (InputError, LostError) as error:
+                self.impossible[job.id] = " - ".join(filter(None, (error.message, error.hint)))
+            except ReconcilerError:  # the store, the job store or the repository cannot be read now
                 raise
-            except (ReconcilerError, ValueError, KeyError) as error:
-                hint = error.hint if isinstance(error, ReconcilerError) else None
-                reason = str(error) or type(error).__name__
-                self.impossible[job.id] = f"{reason} - {hint}" if hint else reason
+            except Exception as error:
+                self.impossible[job.id] = f"its files cannot be made: {describe_error(error)}"
             else:
                 for path, data in files.items():
                     yield ArchiveMember(f"jobs/{number}/{path}", data)
@@ -244,8 +245,9 @@ def read_uploads(
         word, _, rest = line.partition(" ")
         if word == "missing":
             raise TransientError(f"{paths.work_dir}/{rest} was removed; it is sent again")
-        job_id = jobs[int(rest)].id
-        (found.ready if word == "placed" else found.used).add(job_id)
-        if word == "ran":
-            found.ran.add(job_id)
+        with answer_of(paths.work_dir, "an upload", line, result.stderr):
+            job_id = jobs[int(rest)].id
+            {"placed": found.ready, "used": found.used, "ran": found.used}[word].add(job_id)
+            if word == "ran":
+                found.ran.add(job_id)
     return found
