@@ -108,7 +108,9 @@ def test_the_way_on_when_the_other_one_is_history(bench: Bench) -> None:
     bench.store.write(lambda writer: leave(writer, bench.job("far/b"), "replaced", bench.clock))
     status = health(bench)
     assert status.reason == "near/c needs far/b, which is USER_STOPPED and history"
-    assert status.fix == "far/b is superseded: bring its manifest back as it was, for example with `git revert`"
+    assert (
+        status.fix == "far/b is superseded: bring its manifest back as it was, for example with `git revert`"
+    )
 
 
 def test_who_does_not_mind_is_not_blocked(bench: Bench) -> None:
