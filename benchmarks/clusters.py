@@ -94,7 +94,7 @@ def _advanced(session: Session) -> Run:
     wrong = [f"{job.path}: {job.error}" for job in jobs if job.state is not JobState.COMPLETED]
     if wrong:
         raise SystemExit("\n".join(wrong))
-    return Run(passes, seconds, [job.run_dir or "" for job in jobs])
+    return Run(passes, seconds, [job.attempt.run_dir or "" for job in jobs])
 
 
 def _is_idle(store: Store) -> bool:

@@ -374,10 +374,10 @@ def _tell_news(executor: Executor, reporter: Reporter, told: Collection[str] = (
 def _tell_retries(store: Store, reporter: Reporter, told: Collection[str], now: float) -> set[str]:
     """Show once for each failed attempt when its retry is due; return the attempts."""
     with store.read() as view:
-        waiting = {f"{job.id}.{job.attempt}": job for job in view.waiting_for_retry()}
+        waiting = {f"{job.id}.{job.attempt.number}": job for job in view.waiting_for_retry()}
     for attempt, job in waiting.items():
-        if attempt not in told and job.retry_at is not None:
-            seconds = max(0.0, job.retry_at - now)
+        if attempt not in told and job.retry.at is not None:
+            seconds = max(0.0, job.retry.at - now)
             reporter.say(f"{job.path} failed ({job.cause}); it is retried in {seconds:.0f} s")
     return set(waiting)
 

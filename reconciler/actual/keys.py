@@ -16,8 +16,8 @@ def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:
     found = {("by_state", state_key(job)), ("by_flow", pair(job.flow, job_id)), *children}
     if job.current:
         found.add(("by_path", path_key(job)))
-    if job.retry_at is not None:
-        found.add(("retries", big_endian(milliseconds(job.retry_at)) + job_id.encode()))
+    if job.retry.at is not None:
+        found.add(("retries", big_endian(milliseconds(job.retry.at)) + job_id.encode()))
     return found
 
 

@@ -6,31 +6,76 @@ the lease, after a copy was made: the first writer migrates, readers wait for it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from reconciler import __version__
 from reconciler.actual.backup import save_copy
 from reconciler.actual.db import Database, Transaction, close_database, open_database
-from reconciler.actual.keys import big_endian, number_of, path_key
-from reconciler.actual.record_codec import decode_job
+from reconciler.actual.keys import about_key, big_endian, number_of
+from reconciler.actual.record_codec import encode
 from reconciler.actual.state_dir import Lease, lmdb_dir, time_stamp
 from reconciler.errors import InputError
 
 Migration = Callable[[Transaction], None]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _index_paths(txn: Transaction) -> None:
-    """1 -> 2: whether a name is free is looked up, not found by reading all jobs of the flow."""
-    for _, raw in txn.scan("jobs"):
-        job = decode_job(raw)
-        if job.current:
-            txn.put("by_path", path_key(job))
+    """1 -> 2: add the index of current jobs by path."""
+    for key, job in _raw_jobs(txn):
+        if job.get("current", True):
+            txn.put("by_path", about_key(f"{job['flow']}/{job['key']}") + key)
 
 
-MIGRATIONS: Mapping[int, Migration] = {1: _index_paths}
+GROUPS = {
+    "attempt": {
+        "attempt": "number", "run_worker": "worker", "run_dir": "run_dir", "queue_id": "queue_id",
+        "submitted": "submitted", "missing_since": "missing_since", "stuck": "stuck",
+    },
+    "cancellation": {"cancel": "reason", "again": "rerun"},
+    "retry": {"retry_at": "at", "retried": "causes"},
+    "deferred": {"wanted": "config", "wanted_changes": "changes", "wanted_by": "revision"},
+    "generated_by": {
+        "generated_by": "uuid", "generator_index": "index", "generator_attempt": "attempt",
+        "inherits": "inherits",
+    },
+}  # fmt: skip
+"""Group of schema 3 -> field of a job in schema 2 -> field of the group."""
+
+
+def _group_fields(txn: Transaction) -> None:
+    """2 -> 3: fields of jobs that belong together are in a map of their own."""
+    for key, job in _raw_jobs(txn):
+        groups = {
+            group: {new: job[old] for old, new in fields.items() if old in job}
+            for group, fields in GROUPS.items()
+        }
+        if "config" not in groups["deferred"]:
+            groups["deferred"] = {}
+        if "uuid" not in groups["generated_by"]:
+            groups["generated_by"] = {}
+        moved = {old for fields in GROUPS.values() for old in fields}
+        rest = {field: value for field, value in job.items() if field not in moved}
+        txn.put("jobs", key, encode(rest | {group: fields for group, fields in groups.items() if fields}))
+
+
+def _raw_jobs(txn: Transaction) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the records of jobs as maps, with their keys; damaged ones are left to `reconcile fsck`."""
+    for key in list(txn.keys("jobs")):
+        try:
+            job = msgspec.msgpack.decode(txn.get("jobs", key) or b"", type=dict[str, Any])
+        except msgspec.DecodeError:
+            continue
+        if {"flow", "key"} <= job.keys():
+            yield key, job
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _index_paths, 2: _group_fields}
 """Version -> what brings a store from it to the next. Whoever raises SCHEMA_VERSION adds an entry."""
 
 

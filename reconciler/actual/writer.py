@@ -77,9 +77,9 @@ class Writer(View):
 
     def add_cleanup(self, worker: str, due: float, job: JobRecord) -> None:
         """Note that the run directory of a job's attempt is to be removed at a time."""
-        assert job.run_dir is not None
-        key = cleanup_key(worker, due) + f"{job.id}.{job.attempt}".encode()
-        self.txn.put("cleanups", key, job.run_dir.encode())
+        assert job.attempt.run_dir is not None
+        key = cleanup_key(worker, due) + f"{job.id}.{job.attempt.number}".encode()
+        self.txn.put("cleanups", key, job.attempt.run_dir.encode())
 
     def delete_cleanups(self, keys: Iterable[bytes]) -> None:
         """Forget run directories that were removed."""

@@ -76,10 +76,10 @@ def flow(context: Context, name: str) -> None:
 
 def _remark(job: JobRecord) -> str:
     """Return what is special about a job: a deferred patch, a coming retry, an error."""
-    waits = {change.field: change.new for change in job.wanted_changes}
+    waits = {change.field: change.new for change in job.deferred_changes}
     deferred = f"  ! deferred: {cell_text(waits)}" if waits else ""
-    stuck = f"  stuck: {job.stuck}" if job.stuck else ""
-    retry = f"  to be retried after {job.cause}:" if job.retry_at is not None else ""
+    stuck = f"  stuck: {job.attempt.stuck}" if job.attempt.stuck else ""
+    retry = f"  to be retried after {job.cause}:" if job.retry.at is not None else ""
     return deferred + stuck + retry + (f"  {job.error.strip().splitlines()[-1]}" if job.error else "")
 
 

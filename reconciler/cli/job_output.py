@@ -59,13 +59,13 @@ def logs(context: Context, *, key: str, which: str | None) -> None:
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         job = find_jobs(view, key)[-1]
         config = view.config()
-    if job.run_dir is None:
+    if job.attempt.run_dir is None:
         raise InputError(f"{job.path} has no run directory: it is {job.state}")
-    worker = config.workers.get(job.run_worker or job.config.worker_name) if config is not None else None
+    worker = config.workers.get(job.attempt.worker or job.config.worker_name) if config is not None else None
     if worker is None:
         raise InputError(
-            f"{job.path} ran on worker '{job.run_worker}', which is no longer in the repository",
-            hint=f"on that worker, its files were in {job.run_dir}",
+            f"{job.path} ran on worker '{job.attempt.worker}', which is no longer in the repository",
+            hint=f"on that worker, its files were in {job.attempt.run_dir}",
         )
     with closing(host_of(worker.transfer_connection)) as host:
         for name in [which] if which else [STDOUT, STDERR]:
@@ -83,7 +83,7 @@ def _copy(host: Host, worker: WorkerSpec, job: JobRecord, name: str, target: Bin
     TransientError
         The worker does not answer.
     """
-    directory, file = shell_path(job.run_dir or ""), shlex.quote(name)
+    directory, file = shell_path(job.attempt.run_dir or ""), shlex.quote(name)
     script = f"cd -- {directory} 2>/dev/null || exit {_NO_DIRECTORY}\n[ ! -f {file} ] || cat {file}"
     result = host.run(script, worker.timeout_execute, sink=target)
     target.flush()
@@ -91,6 +91,8 @@ def _copy(host: Host, worker: WorkerSpec, job: JobRecord, name: str, target: Bin
         cleanup = worker.cleanup
         policy = cleanup if isinstance(cleanup, str) else f"after {cleanup.after}"
         why = "" if policy == "keep" else f"; its worker has cleanup: {policy}"
-        raise InputError(f"the run directory of {job.path} is gone: {job.run_dir}{why}")
+        raise InputError(f"the run directory of {job.path} is gone: {job.attempt.run_dir}{why}")
     if result.exit_code != 0:
-        raise TransientError(f"cannot read {job.run_dir}/{name} on {host.name}: {result.stderr.strip()}")
+        raise TransientError(
+            f"cannot read {job.attempt.run_dir}/{name} on {host.name}: {result.stderr.strip()}"
+        )

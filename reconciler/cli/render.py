@@ -16,7 +16,7 @@ from reconciler.errors import InputError, ReconcilerError
 from reconciler.execution.hosts.local import expand
 from reconciler.execution.run_files import SCRIPT, next_attempt, script_of, worker_paths
 from reconciler.model.manifests import Kind
-from reconciler.model.records import AppliedConfig, JobRecord
+from reconciler.model.records import AppliedConfig, JobRecord, RetryStatus
 from reconciler.model.run_config import FIELDS, RunConfig, resolve
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import ACTIVE, JobState
@@ -97,13 +97,15 @@ def render_job(job: JobRecord, config: AppliedConfig, worker: str | None = None)
     moved = name != job.config.worker_name
     if moved:
         job = msgspec.structs.replace(job, config=_with_worker(job.config, name, config))
-    if moved or job.state not in ACTIVE or job.run_dir is None:
+    if moved or job.state not in ACTIVE or job.attempt.run_dir is None:
         # A job that has ended starts again by hand, so without what its retries escalated.
-        attempt = next_attempt(msgspec.structs.replace(job, retried=[]) if job.ended else job, paths.work_dir)
+        fresh = msgspec.structs.replace(job, retry=RetryStatus(at=job.retry.at)) if job.ended else job
+        attempt = next_attempt(fresh, paths.work_dir, name)
         notes.append(_next_text(attempt, name, moved=moved))
     else:
         attempt = job
-        notes.append(f"{job.path} is {job.state}: its attempt {job.attempt} on worker {name}, {job.run_dir}")
+        where = f"attempt {job.attempt.number} on worker {name}, {job.attempt.run_dir}"
+        notes.append(f"{job.path} is {job.state}: its {where}")
     if job.wanted is not None:
         notes.append(f"a patch is deferred and not included: see `reconcile describe job {job.path}`")
     try:
@@ -115,7 +117,7 @@ def render_job(job: JobRecord, config: AppliedConfig, worker: str | None = None)
         raise InputError(f"{attempt.path}: {error}", hint="see `reconcile plan`") from error
     if spec.type == "local" and _written_script(attempt) not in (None, script):
         notes.append(
-            f"note: the {SCRIPT} in {attempt.run_dir} differs: it was written from an older revision"
+            f"note: the {SCRIPT} in {attempt.attempt.run_dir} differs: it was written from an older revision"
         )
     return Rendered(script, attempt, notes)
 
@@ -140,18 +142,18 @@ def _next_text(attempt: JobRecord, worker: str, *, moved: bool) -> str:
         JobState.FAILED: "when it is retried",
         JobState.REMOTE_ERROR: "when it is retried",
     }.get(attempt.state, "next")
-    if attempt.retry_at is not None:
-        when = f"as retry {len(attempt.retried)} after {attempt.retried[-1]}"
+    if attempt.retry.at is not None:
+        when = f"as retry {len(attempt.retry.causes)} after {attempt.retry.causes[-1]}"
     as_if = ", as if it had that worker" if moved else ""
     return (
-        f"{attempt.path} is {attempt.state}: {when} it gets attempt {attempt.attempt} on worker {worker}"
-        f"{as_if}, in {attempt.run_dir}"
+        f"{attempt.path} is {attempt.state}: {when} it gets attempt {attempt.attempt.number} "
+        f"on worker {worker}{as_if}, in {attempt.attempt.run_dir}"
     )
 
 
 def _written_script(job: JobRecord) -> str | None:
     """Return the script that was written for this attempt on this machine, if it exists."""
     try:
-        return (Path(job.run_dir or "") / SCRIPT).read_text()
+        return (Path(job.attempt.run_dir or "") / SCRIPT).read_text()
     except (OSError, UnicodeDecodeError):
         return None

@@ -145,10 +145,14 @@ class ResultCollector:
                 if current is not None and current.state in ACTIVE:
                     _adopt(writer, current, end.still_runs_as, now)
             elif end.result is not None:
-                apply_result(writer, job.id, job.attempt, end.result, self.outputs, config, now)
+                apply_result(writer, job.id, job.attempt.number, end.result, self.outputs, config, now)
                 self._plan_cleanup(writer, job, end.result, now)
                 warnings.append(note_versions(writer, self.name, end.result, now))
-            elif current is not None and current.attempt == job.attempt and current.state in ACTIVE:
+            elif (
+                current is not None
+                and current.attempt.number == job.attempt.number
+                and current.state in ACTIVE
+            ):
                 fail(writer, current, end.error, now, end.state, end.cause)
         return list(filter(None, warnings))
 
@@ -162,13 +166,12 @@ class ResultCollector:
 
 def _adopt(writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
     """Go on with a job that is in the queue after all, perhaps as another submission of the same attempt."""
-    if job.queue_id == queue_id:
-        writer.put_job(msgspec.structs.replace(job, missing_since=None))
+    if job.attempt.queue_id == queue_id:
+        writer.put_job(msgspec.structs.replace(job, attempt=job.attempt_with(missing_since=None)))
     else:
-        move(
-            writer, job, JobState.RUNNING, now, f"found as {queue_id}",
-            queue_id=queue_id, missing_since=None, submitted=job.submitted or now,
-        )  # fmt: skip
+        submitted = job.attempt.submitted or now
+        found = job.attempt_with(queue_id=queue_id, missing_since=None, submitted=submitted)
+        move(writer, job, JobState.RUNNING, now, f"found as {queue_id}", attempt=found)
 
 
 def _not_kept(error: Exception) -> AttemptEnd:

@@ -28,7 +28,7 @@ from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.restarts import begin_due
 from reconciler.jobs.transitions import move, note
 from reconciler.model.manifests import PollInterval
-from reconciler.model.records import JobRecord
+from reconciler.model.records import Cancellation, JobRecord
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
 _CLEANUP_BATCH = 200
@@ -177,7 +177,7 @@ class WorkerRunner:
             seen = Observation(
                 marker=marker_name(job) in polled.markers,
                 asked=polled.entries is not None,
-                entry=(polled.entries or {}).get(job.queue_id or ""),
+                entry=(polled.entries or {}).get(job.attempt.queue_id or ""),
                 lost_after=self.access.queue.lost_after,
             )
             try:
@@ -209,10 +209,14 @@ class WorkerRunner:
         on_worker = [job for job in active if job.state in ON_WORKER]
         if not on_worker or not self.schedule.due(now):
             return PollResult(set())
-        self._urgent = any(job.cancel is not None or job.state is JobState.SUBMITTED for job in on_worker)
+        self._urgent = any(job.cancelling or job.state is JobState.SUBMITTED for job in on_worker)
         ask = {}
         if self.schedule.queue_due(now, urgent=self._urgent):
-            ask = {job.queue_id: job.submitted or now for job in on_worker if job.queue_id}
+            ask = {
+                job.attempt.queue_id: job.attempt.submitted or now
+                for job in on_worker
+                if job.attempt.queue_id
+            }
         polled = self.access.poll(ask)
         self.schedule.polled(now, asked=bool(ask))
         self._clear_strays(polled.markers - {marker_name(job) for job in on_worker})
@@ -239,18 +243,20 @@ class WorkerRunner:
 
         def write(writer: Writer) -> None:
             for job in on_worker(writer, Step.NOTE_RUNNING):
-                move(writer, job, JobState.RUNNING, now, missing_since=None, stuck=None)
+                move(writer, job, JobState.RUNNING, now, attempt=job.attempt.settled)
             for job in on_worker(writer, Step.NOTE_MISSING):
-                writer.put_job(msgspec.structs.replace(job, missing_since=now))
+                writer.put_job(msgspec.structs.replace(job, attempt=job.attempt_with(missing_since=now)))
             for job in on_worker(writer, Step.NOTE_FOUND):
-                writer.put_job(msgspec.structs.replace(job, missing_since=None))
+                writer.put_job(msgspec.structs.replace(job, attempt=job.attempt_with(missing_since=None)))
             for job in on_worker(writer, Step.NOTE_STUCK):
-                entry = entries.get(job.queue_id or "")
+                entry = entries.get(job.attempt.queue_id or "")
                 note_stuck(writer, job, entry.never if entry is not None else "", now)
             for job in on_worker(writer, Step.NOTE_RESUBMIT):
                 reason = "its run config was changed, and as submitted it can never start"
-                note(writer, job, "Resubmitting", reason, now, attempt=job.attempt)
-                writer.put_job(msgspec.structs.replace(job, cancel=reason, again=True))
+                note(writer, job, "Resubmitting", reason, now, attempt=job.attempt.number)
+                writer.put_job(
+                    msgspec.structs.replace(job, cancellation=Cancellation(reason=reason, rerun=True))
+                )
 
         noted = any(steps[step] for step in _NOTES)
         if noted:
@@ -261,9 +267,9 @@ class WorkerRunner:
         """Cancel jobs in the queue; the next polls show whether they are gone."""
         if not jobs:
             return
-        problems = self.access.cancel([job.queue_id for job in jobs if job.queue_id])
+        problems = self.access.cancel([job.attempt.queue_id for job in jobs if job.attempt.queue_id])
         self.schedule.ask_queue_soon()
-        refused = {job.id: problems[job.queue_id] for job in jobs if job.queue_id in problems}
+        refused = {job.id: problems[job.attempt.queue_id] for job in jobs if job.attempt.queue_id in problems}
 
         def write(writer: Writer) -> None:
             for job_id, problem in refused.items():

@@ -55,9 +55,9 @@ def next_step(job: JobRecord, seen: Observation, now: float) -> Step:
     """
     match job.state:
         case JobState.CHECKED_OUT:
-            return Step.UPLOAD if job.cancel is None else Step.DROP
+            return Step.UPLOAD if not job.cancelling else Step.DROP
         case JobState.UPLOADED:
-            return Step.START if job.cancel is None else Step.WITHDRAW
+            return Step.START if not job.cancelling else Step.WITHDRAW
         case JobState.RUN_FINISHED | JobState.DOWNLOADED:
             return Step.COLLECT
         case JobState.SUBMITTED | JobState.RUNNING:
@@ -70,21 +70,22 @@ def next_step(job: JobRecord, seen: Observation, now: float) -> Step:
         return Step.WAIT
     if seen.entry is not None:
         return _step_in_queue(job, seen.entry)
-    if job.missing_since is None or job.missing_since > now:  # later than now: the clock was set back
+    since = job.attempt.missing_since
+    if since is None or since > now:  # later than now: the clock was set back
         return Step.NOTE_MISSING
     # There is no doubt about a job that we cancelled.
-    doubt = seen.lost_after if job.cancel is None else 0.0
-    return Step.COLLECT_LOST if now - job.missing_since >= doubt else Step.WAIT
+    doubt = seen.lost_after if not job.cancelling else 0.0
+    return Step.COLLECT_LOST if now - since >= doubt else Step.WAIT
 
 
 def _step_in_queue(job: JobRecord, entry: QueueEntry) -> Step:
-    if job.cancel is not None:  # only jobs in the queue are killed: another id can belong to a stranger
+    if job.cancelling:  # only jobs in the queue are killed: another id can belong to a stranger
         return Step.KILL
-    if job.missing_since is not None:
+    if job.attempt.missing_since is not None:
         return Step.NOTE_FOUND
     if job.state is JobState.SUBMITTED and entry.state in (QueueState.RUNNING, QueueState.SUSPENDED):
         return Step.NOTE_RUNNING
-    if entry.never != (job.stuck or ""):
+    if entry.never != (job.attempt.stuck or ""):
         return Step.NOTE_STUCK
     # A job that can never start loses nothing when it is submitted again.
-    return Step.NOTE_RESUBMIT if job.stuck and job.wanted is not None else Step.WAIT
+    return Step.NOTE_RESUBMIT if job.attempt.stuck and job.wanted is not None else Step.WAIT

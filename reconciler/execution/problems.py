@@ -55,7 +55,7 @@ def note_problem(store: Store, job: JobRecord, reason: str, now: float) -> None:
 
     def write(writer: Writer) -> None:
         current = writer.job(job.id)
-        if current is not None and current.attempt == job.attempt and current.state in ACTIVE:
+        if current is not None and current.attempt.number == job.attempt.number and current.state in ACTIVE:
             note_stuck(writer, current, reason, now)
 
     store.write(write)
@@ -63,9 +63,9 @@ def note_problem(store: Store, job: JobRecord, reason: str, now: float) -> None:
 
 def note_stuck(writer: Writer, job: JobRecord, reason: str, now: float) -> None:
     """Record why a job cannot start or end, unless that is known; an empty reason ends this."""
-    if reason == (job.stuck or ""):
+    if reason == (job.attempt.stuck or ""):
         return
-    stuck = msgspec.structs.replace(job, stuck=reason or None)
+    stuck = msgspec.structs.replace(job, attempt=job.attempt_with(stuck=reason or None))
     event, message = ("Stuck", reason) if reason else ("Unstuck", "it can start now")
-    note(writer, stuck, event, message, now, attempt=job.attempt)
+    note(writer, stuck, event, message, now, attempt=job.attempt.number)
     writer.put_job(stuck)

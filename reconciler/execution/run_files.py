@@ -22,7 +22,7 @@ from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.queues.registry import queue_of
 from reconciler.model.flows import run_dir
 from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
-from reconciler.model.records import AppliedConfig, JobRecord
+from reconciler.model.records import AppliedConfig, JobAttempt, JobRecord
 
 SCRIPT, INPUT = "submit.sh", "job.json"
 CLAIM = "claim"
@@ -70,16 +70,16 @@ def worker_paths(worker: WorkerSpec, expand: Callable[[str], str]) -> WorkerPath
     return WorkerPaths(expand(worker.work_dir), expand(python) if python.startswith("~") else python)
 
 
-def next_attempt(job: JobRecord, work_dir: str) -> JobRecord:
-    """Return a job with the number and run directory of its next attempt."""
-    attempt = job.attempt + 1
-    directory = run_dir(work_dir, job.uuid, job.index, attempt)
-    return msgspec.structs.replace(job, attempt=attempt, run_dir=directory)
+def next_attempt(job: JobRecord, work_dir: str, worker: str) -> JobRecord:
+    """Return a job with its next attempt on a worker: the number and the run directory."""
+    number = job.attempt.number + 1
+    directory = run_dir(work_dir, job.uuid, job.index, number)
+    return msgspec.structs.replace(job, attempt=JobAttempt(number=number, worker=worker, run_dir=directory))
 
 
 def marker_name(job: JobRecord) -> str:
     """Return the name of the marker of the current attempt: ``<uuid>_<index>.<attempt>``."""
-    return f"{job.id}.{job.attempt}"
+    return f"{job.id}.{job.attempt.number}"
 
 
 def name_in_queue(job: JobRecord) -> str:
@@ -132,16 +132,16 @@ def submission_script(
     InputError
         The scheduler cannot give the resources.
     """
-    assert job.run_dir is not None
+    assert job.attempt.run_dir is not None
     header = submission_header(worker.scheduler_type, job.asked, name_in_queue(job))
     code = ":".join(shell_path(paths.code(tree)) for tree in job.code)
     outbox = shell_path(f"{paths.outbox}/{marker_name(job)}")
-    enter = f"cd {shell_path(job.run_dir)}"  # repeated after the user's commands, which can change it
+    enter = f"cd {shell_path(job.attempt.run_dir)}"  # repeated after the user's commands, which can change it
     # The path of a job can contain any character; in a comment it must not end the line.
     title = "".join(character if character.isprintable() else " " for character in job.path)
     parts = [
         header.rstrip("\n"),
-        f"# {title}  {job.id}  attempt {job.attempt}",
+        f"# {title}  {job.id}  attempt {job.attempt.number}",
         f"{enter} || exit 1",
         *_claim(worker.scheduler_type),
         "finish() {",

@@ -68,11 +68,8 @@ class JobStarter:
         return self.store.write(write) if possible else []
 
     def _begin_attempt(self, writer: Writer, job: JobRecord, now: float) -> JobRecord:
-        return move(
-            writer, next_attempt(job, self._access().work_dir), JobState.CHECKED_OUT, now,
-            f"worker {self.name}", run_worker=self.name, queue_id=None, submitted=None, missing_since=None,
-            error=None, cause=None, stuck=None,
-        )  # fmt: skip
+        begun = next_attempt(job, self._access().work_dir, self.name)
+        return move(writer, begun, JobState.CHECKED_OUT, now, f"worker {self.name}", error=None, cause=None)
 
     def upload(self, jobs: Sequence[JobRecord], now: float) -> list[JobRecord]:
         """Upload the run directories; return the jobs to submit. A job whose files cannot be made fails.
@@ -98,12 +95,12 @@ class JobStarter:
             ready = []
             restored = writer.restored() is not None
             for job in _still(writer, jobs, JobState.CHECKED_OUT):
-                if restored and job.id in uploads.ran and job.cancel is None:
+                if restored and job.id in uploads.ran and not job.cancelling:
                     reason = "it was started before the state was restored; that attempt counts"
                     ready.append(move(writer, job, JobState.UPLOADED, now, reason))
                 elif job.id in uploads.used:  # by an attempt that the store does not remember
                     self._begin_attempt(writer, job, now)
-                elif job.cancel is not None or job.id in uploads.impossible:
+                elif job.cancelling or job.id in uploads.impossible:
                     fail(writer, job, uploads.impossible.get(job.id, ""), now, JobState.REMOTE_ERROR)
                 elif job.id in uploads.ready:
                     ready.append(move(writer, job, JobState.UPLOADED, now))
@@ -148,7 +145,7 @@ class JobStarter:
 
         Return the other jobs.
         """
-        dropped = [job for job in active if job.state is JobState.CHECKED_OUT and job.cancel is not None]
+        dropped = [job for job in active if job.state is JobState.CHECKED_OUT and job.cancelling]
 
         def write(writer: Writer) -> None:
             for job in _still(writer, dropped, JobState.CHECKED_OUT):
@@ -188,7 +185,8 @@ def _still(writer: Writer, jobs: Sequence[JobRecord], state: JobState) -> list[J
 
 
 def _submitted(writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
-    move(writer, job, JobState.SUBMITTED, now, f"as {queue_id}", queue_id=queue_id, submitted=now)
+    attempt = job.attempt_with(queue_id=queue_id, submitted=now)
+    move(writer, job, JobState.SUBMITTED, now, f"as {queue_id}", attempt=attempt)
 
 
 def _note_full(writer: Writer, worker: str, answer: str, now: float) -> list[str]:

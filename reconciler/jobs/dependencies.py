@@ -177,12 +177,12 @@ def _is_lost(view: View, job: JobRecord, parent: str) -> bool:
     if first.generated_by is None:
         return False
     seen = {parent}
-    while generations and (first := generations[0]).generated_by is not None:
-        if first.generated_by in seen:  # it replaced itself, and its first generation was forgotten
+    while generations and (by := (first := generations[0]).generated_by) is not None:
+        if by.uuid in seen:  # it replaced itself, and its first generation was forgotten
             generations = []
             break
-        seen.add(first.generated_by)
-        generations = view.generations(first.generated_by)
+        seen.add(by.uuid)
+        generations = view.generations(by.uuid)
     return first.uuid not in job.parents or any(one.current for one in generations)
 
 
@@ -223,7 +223,8 @@ def _is_stopped(writer: Writer, record: JobRecord) -> bool:
 def _dependants(writer: Writer, job: JobRecord) -> Iterator[JobRecord]:
     """Yield who waits for a job, but not what it has asked for itself just now."""
     for child in writer.dependants(job.uuid):
-        new = child.generator == job.id and child.generator_attempt == job.attempt
+        by = child.generated_by
+        new = by is not None and (by.uuid, by.index, by.attempt) == (job.uuid, job.index, job.attempt.number)
         if not new and child.state in (JobState.WAITING, JobState.PAUSED):
             yield child
 

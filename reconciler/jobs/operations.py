@@ -15,8 +15,9 @@ from reconciler.jobs.dependencies import initial_state, release_all_tolerant, un
 from reconciler.jobs.outputs import forget_job
 from reconciler.jobs.restarts import give_up, run_again
 from reconciler.jobs.transitions import leave, move, note
+from reconciler.model.flows import job_id
 from reconciler.model.operations import Effect, JobOperation
-from reconciler.model.records import JobRecord
+from reconciler.model.records import Cancellation, JobRecord
 from reconciler.model.states import JobState
 from reconciler.plan.operations import OperationPlan, OperationStep
 
@@ -43,12 +44,18 @@ class OperationRunner:
         superseded = (step.job for step in self.plan.steps if step.effect is Effect.SUPERSEDE)
         unhook_from(self.writer, superseded, self.now)
         forgotten = [step.job for step in self.plan.steps if step.effect is Effect.FORGET]
-        self._incomplete({job.generator: job.generator_attempt for job in forgotten if job.generator})
+        self._incomplete(
+            {
+                job_id(by.uuid, by.index): by.attempt
+                for job in forgotten
+                if (by := job.generated_by) is not None
+            }
+        )
         self._forget_empty_flows({job.flow for job in forgotten})
 
     def _note(self, step: OperationStep) -> None:
         kind, message = str(self.plan.operation).capitalize(), f"by {self.by}: {step.reason} (`{self.asked}`)"
-        attempt = step.job.attempt or None
+        attempt = step.job.attempt.number or None
         note(self.writer, step.job, kind, message, self.now, by=self.by, attempt=attempt)
 
     def _one(self, step: OperationStep) -> None:
@@ -57,9 +64,11 @@ class OperationRunner:
             case Effect.SUPERSEDE:
                 leave(self.writer, job, step.reason, self.now)
             case Effect.CANCEL_THEN_AGAIN:
-                self.writer.put_job(msgspec.structs.replace(job, cancel=why, again=True))
+                self.writer.put_job(
+                    msgspec.structs.replace(job, cancellation=Cancellation(reason=why, rerun=True))
+                )
             case Effect.CANCEL:
-                self.writer.put_job(msgspec.structs.replace(job, cancel=why, again=False))
+                self.writer.put_job(msgspec.structs.replace(job, cancellation=Cancellation(reason=why)))
             case Effect.STOP:
                 move(self.writer, job, JobState.USER_STOPPED, self.now, why)
             case Effect.PAUSE:
@@ -85,9 +94,9 @@ class OperationRunner:
 
         ``attempts`` has, by the ids of the generators, the attempt that generated what was forgotten.
         """
-        for job_id, attempt in attempts.items():
-            job = self.writer.job(job_id)
-            if job is None or job.current or (job.state, job.attempt) != (JobState.COMPLETED, attempt):
+        for generator, attempt in attempts.items():
+            job = self.writer.job(generator)
+            if job is None or job.current or (job.state, job.attempt.number) != (JobState.COMPLETED, attempt):
                 continue
             reason = "what it generated was forgotten: wanted again, it runs again"
             move(self.writer, job, JobState.USER_STOPPED, self.now, reason)

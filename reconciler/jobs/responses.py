@@ -26,7 +26,15 @@ from reconciler.jobs.restarts import begin_again, no_worker, note_retry, reborn
 from reconciler.jobs.stopping import stop_children, stop_flow, stopped_parent, without_stopped
 from reconciler.jobs.transitions import move, note
 from reconciler.model.flows import digest
-from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.records import (
+    NOT_CANCELLED,
+    AppliedConfig,
+    Cancellation,
+    FlowRecord,
+    GeneratedBy,
+    JobRecord,
+    RetryStatus,
+)
 from reconciler.model.retries import Cause
 from reconciler.model.run_config import JobFacts, inherited, layer_of, layers_for, resolve
 from reconciler.model.settings import Layer, Level, Origin
@@ -45,9 +53,9 @@ def apply_result(
 ) -> None:
     """Complete or fail a job by its result. Doing it twice is the same as once."""
     job = writer.job(job_id)
-    if job is None or job.attempt != attempt or job.state not in ACTIVE:
+    if job is None or job.attempt.number != attempt or job.state not in ACTIVE:
         return
-    if job.again and job.cancel is not None:  # whatever this attempt has found, another one was asked for
+    if job.cancelling and job.cancellation.rerun:  # a new attempt counts, not the result of this one
         begin_again(writer, job, now)
         return
     if not result.ok:
@@ -57,10 +65,12 @@ def apply_result(
     outputs.save_inside(writer, result.documents, result.blobs)
     done = move(
         writer, job, JobState.COMPLETED, now, f"ran {result.ended - result.started:.1f} s",
-        error=None, cause=None, cancel=None, again=False, stuck=None, missing_since=None,
+        error=None, cause=None, cancellation=NOT_CANCELLED, attempt=job.attempt.settled,
         stored_data=result.response.stored_data, refers=[],
     )  # fmt: skip
-    _Response(writer, done, config, now, cancelled=job.cancel).carry_out(result.response, result.refers)
+    _Response(writer, done, config, now, cancelled=job.cancellation.reason).carry_out(
+        result.response, result.refers
+    )
     release_dependants(writer, done.uuid, now)
 
 
@@ -76,12 +86,13 @@ def fail(
 
     One that is to be retried has failed until then, and whoever needs it goes on waiting.
     """
-    if job.again:
+    if job.cancellation.rerun:
         begin_again(writer, job, now)
         return
-    over: dict[str, Any] = {"missing_since": None, "stuck": None}
-    if job.cancel is not None:
-        move(writer, job, JobState.USER_STOPPED, now, job.cancel, cancel=None, **over)
+    over: dict[str, Any] = {"attempt": job.attempt.settled}
+    if job.cancelling:
+        reason = job.cancellation.reason or ""
+        move(writer, job, JobState.USER_STOPPED, now, reason, cancellation=NOT_CANCELLED, **over)
         release_tolerant(writer, job.uuid, now)
         return
     lines = error.strip().splitlines() or ["unknown error"]
@@ -92,8 +103,8 @@ def fail(
         release_tolerant(writer, job.uuid, now)
         return
     assert cause is not None
-    retried = [*job.retried, str(cause)]
-    failed = move(writer, job, state, now, lines[-1], retried=retried, retry_at=retry.at, **over)
+    due = RetryStatus(at=retry.at, causes=[*job.retry.causes, str(cause)])
+    failed = move(writer, job, state, now, lines[-1], retry=due, **over)
     note_retry(writer, failed, retry, now)
 
 
@@ -155,9 +166,9 @@ class _Response:
 
     def _begin(self, record: JobRecord) -> JobState:
         state, reason = self._first_state(record)
-        if record.again:  # an attempt of a former life is on its way out
+        if record.cancellation.rerun:  # an attempt of a former life is on its way out
             if state in _NEVER:  # and none will follow it
-                self.writer.put_job(msgspec.structs.replace(record, again=False, cancel=reason))
+                self.writer.put_job(msgspec.structs.replace(record, cancellation=Cancellation(reason=reason)))
             return record.state
         if state is not record.state:
             error = reason if state in BROKEN else None
@@ -209,9 +220,11 @@ class _Response:
             parents=without_stopped(self.writer, [uuid for uuid in needs if self._is_known(uuid, inside)]),
             on_missing=config.get("on_missing_references") or "error",
             sequence=self.writer.next_number("sequence"), created=self.now, updated=self.now,
-            current=self.job.current, generated_by=self.job.uuid, generator_index=self.job.index,
-            generator_attempt=self.job.attempt, inherits=self._passes_on, files=self.job.files,
-            code=self.job.code,
+            current=self.job.current, files=self.job.files, code=self.job.code,
+            generated_by=GeneratedBy(
+                uuid=self.job.uuid, index=self.job.index, attempt=self.job.attempt.number,
+                inherits=self._passes_on,
+            ),
         )  # fmt: skip
 
     def _is_known(self, uuid: str, inside: set[str]) -> bool:

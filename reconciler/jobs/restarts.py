@@ -15,7 +15,14 @@ from reconciler.diagnostics import did_you_mean
 from reconciler.jobs.dependencies import recheck, release_tolerant, unhook
 from reconciler.jobs.transitions import move, note
 from reconciler.model.flows import BuiltJob
-from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.records import (
+    NOT_CANCELLED,
+    Cancellation,
+    DeferredPatch,
+    FlowRecord,
+    JobAttempt,
+    JobRecord,
+)
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.plan.interpreter import begun_again
 from reconciler.plan.retries import Retry, coming_retry
@@ -66,8 +73,16 @@ def run_again(
     builds = builds or Builds(writer)
     begun = [_begin(writer, builds, job, reason, now, as_retry=as_retry) for job in jobs]
     unhook(writer, begun, now)
-    for job in begun:
-        recheck(writer, _present(writer, [job, *writer.dependants(job.uuid)]), now)
+    recheck(writer, _present(writer, begun), now)
+    seen = {job.uuid for job in begun}
+    todo = list(seen)
+    for uuid in todo:
+        for child in _present(writer, writer.dependants(uuid)):
+            recheck(writer, [child], now)
+            # Jobs further down that tolerate missing inputs may get the missing one after all.
+            if child.state is JobState.WAITING and child.uuid not in seen:
+                seen.add(child.uuid)
+                todo.append(child.uuid)
 
 
 def begin_again(writer: Writer, job: JobRecord, now: float) -> None:
@@ -75,10 +90,9 @@ def begin_again(writer: Writer, job: JobRecord, now: float) -> None:
     config = writer.config()
     why = no_worker(job, config.workers) if config is not None else None
     if why is not None:  # it was generated anew, with a worker that does not exist
-        over: dict[str, Any] = {"stuck": None, "missing_since": None, "cancel": None, "again": False}
-        end_without_worker(writer, job, why, now, **over)
+        end_without_worker(writer, job, why, now, attempt=job.attempt.settled, cancellation=NOT_CANCELLED)
         return
-    run_again(writer, [job], job.cancel or "it was cancelled, and is wanted again", now)
+    run_again(writer, [job], job.cancellation.reason or "it was cancelled, and is wanted again", now)
 
 
 def _present(writer: Writer, jobs: Iterable[JobRecord]) -> list[JobRecord]:
@@ -134,12 +148,11 @@ def reborn(old: JobRecord, fresh: JobRecord) -> JobRecord:
     out, the new one waits until it is gone.
     """
     if old.state not in ACTIVE:
-        return msgspec.structs.replace(fresh, attempt=old.attempt)
+        return msgspec.structs.replace(fresh, attempt=JobAttempt(number=old.attempt.number))
     return msgspec.structs.replace(
         fresh,
-        state=old.state, config=old.config, wanted=fresh.config, attempt=old.attempt, run_dir=old.run_dir,
-        run_worker=old.run_worker, queue_id=old.queue_id, submitted=old.submitted,
-        missing_since=old.missing_since, stuck=old.stuck, cancel="generated anew", again=True,
+        state=old.state, config=old.config, attempt=old.attempt, deferred=DeferredPatch(config=fresh.config),
+        cancellation=Cancellation(reason="generated anew", rerun=True),
     )  # fmt: skip
 
 
@@ -163,7 +176,7 @@ def begin_due(store: Store, now: float) -> bool:
             if retry is None:
                 give_up(writer, job, "it is not wanted any more", now)
             else:
-                why = f"retry {retry.number} of {retry.limit} after {job.retried[-1]}"
+                why = f"retry {retry.number} of {retry.limit} after {job.retry.causes[-1]}"
                 run_again(writer, [job], why, now, as_retry=True, builds=builds)
 
     with store.read() as view:
@@ -175,25 +188,25 @@ def begin_due(store: Store, now: float) -> bool:
 
 def give_up(writer: Writer, job: JobRecord, reason: str, now: float) -> None:
     """Make no more retries of a job that waits for one: it has failed."""
-    note(writer, job, "GivenUp", f"no retry: {reason}", now, attempt=job.attempt)
-    writer.put_job(msgspec.structs.replace(job, retry_at=None))
+    note(writer, job, "GivenUp", f"no retry: {reason}", now, attempt=job.attempt.number)
+    writer.put_job(msgspec.structs.replace(job, retry=job.retry.not_due))
     release_tolerant(writer, job.uuid, now)
 
 
 def drop_unwanted_retry(writer: Writer, job: JobRecord, now: float) -> None:
     """Give up the retry of a job whose run config was changed to one without it."""
-    if job.retry_at is not None and coming_retry(job, writer.flow(job.flow)) is None:
+    if job.retry.at is not None and coming_retry(job, writer.flow(job.flow)) is None:
         give_up(writer, job, "its run config was changed", now)
 
 
 def note_retry(writer: Writer, job: JobRecord, retry: Retry, now: float) -> None:
     """Append the event that tells how an attempt died, and what the next one gets."""
     text = (
-        f"attempt {job.attempt} died of {job.cause} in {job.run_dir}: "
+        f"attempt {job.attempt.number} died of {job.cause} in {job.attempt.run_dir}: "
         f"retry {retry.number} of {retry.limit} in {retry.at - now:g} s"
     )
     base, asked = job.config.resources_value, job.asked
     if base is not None and asked is not None and asked != base:
         grown = {key: value for key, value in asked.values.items() if value != base.values[key]}
         text += f" with {', '.join(f'{key}={value}' for key, value in grown.items())}"
-    note(writer, job, "Retrying", text, now, attempt=job.attempt)
+    note(writer, job, "Retrying", text, now, attempt=job.attempt.number)

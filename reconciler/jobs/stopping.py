@@ -43,7 +43,7 @@ def stop_flow(writer: Writer, flow: FlowRecord, job: JobRecord, now: float) -> N
     for other in pending:
         move(writer, other, JobState.STOPPED, now, why)
     for other in others:
-        if other.retry_at is not None and other.state not in PENDING:
+        if other.retry.at is not None and other.state not in PENDING:
             give_up(writer, other, why, now)
     # Of its own flow all are stopped: who does not mind, and goes on, is of another one.
     release_all_tolerant(writer, (other.uuid for other in pending), now)
@@ -77,8 +77,9 @@ def _together(view: View, child: JobRecord, parent: str) -> bool:
     return any(_origin(job) == _origin(child) for job in view.generations(parent))
 
 
-def _origin(job: JobRecord) -> tuple[str | None, int]:
-    return job.generator, job.generator_attempt
+def _origin(job: JobRecord) -> tuple[str, int, int] | None:
+    by = job.generated_by
+    return (by.uuid, by.index, by.attempt) if by is not None else None
 
 
 def _needs(view: View, child: JobRecord, parent: JobRecord) -> bool:

@@ -19,11 +19,12 @@ def move(
     """
     new = moved(job, state, now, **fields)
     text = f"{job.state} -> {state}" + (f": {message}" if message else "")
-    note(writer, new, "State", text, now, attempt=new.attempt or None)
-    if job.wanted is not None and new.wanted is None:
+    note(writer, new, "State", text, now, attempt=new.attempt.number or None)
+    patch = job.deferred
+    if patch is not None and new.deferred is None:
         note(
             writer, new, "Patched", "the deferred change is applied", now,
-            revision=job.wanted_by, changes=job.wanted_changes,
+            revision=patch.revision, changes=patch.changes,
         )  # fmt: skip
     writer.put_job(new)
     return new
@@ -34,7 +35,7 @@ def leave(writer: Writer, job: JobRecord, reason: str, now: float, revision: str
     left = superseded_job(job, reason, now)
     if left.state is not job.state:
         text = f"{job.state} -> {left.state}: {reason}"
-        note(writer, left, "State", text, now, attempt=left.attempt or None)
+        note(writer, left, "State", text, now, attempt=left.attempt.number or None)
     elif job.state in ACTIVE:
         note(writer, left, "Cancelling", reason, now, revision=revision)
     writer.put_job(left)

@@ -103,7 +103,7 @@ def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> GoalVerdict:
     wanted = goal.states if goal.kind is GoalKind.STATE else {JobState.COMPLETED}
     if job.state in wanted:
         return GoalVerdict(target, Prospect.HOLDS, message)
-    if job.ended or job.state is JobState.PAUSED or job.stuck:
+    if job.ended or job.state is JobState.PAUSED or job.attempt.stuck:
         return GoalVerdict(target, Prospect.NEVER, message)
     why = doom(job) if job.state is JobState.WAITING else None
     if why is not None:
@@ -113,11 +113,13 @@ def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> GoalVerdict:
 
 def moves(job: JobRecord | JobGlance) -> bool:
     """Return whether a job is active, or becomes active without help."""
-    return job.state in ACTIVE or job.state is JobState.READY or job.retry_at is not None
+    return job.state in ACTIVE or job.state is JobState.READY or job.retry.at is not None
 
 
 def _said(job: JobRecord) -> str:
-    why = f"stuck: {job.stuck}" if job.stuck else (job.error or "").strip().rpartition("\n")[2]
+    why = (
+        f"stuck: {job.attempt.stuck}" if job.attempt.stuck else (job.error or "").strip().rpartition("\n")[2]
+    )
     return f"{job.state}: {why}" if why else str(job.state)
 
 

@@ -99,10 +99,10 @@ def _edges(job: JobRecord, generations: Mapping[str, list[int]]) -> Iterator[Edg
         before = [i for i in generations.get(parent, ()) if parent != job.uuid or i < job.index]
         if before:
             yield Edge(job_id(parent, before[-1]), job.id, EdgeKind.DATA)
-    generator = job.generator
-    if generator is not None and job.generator_index in generations.get(job.generated_by or "", ()):
-        itself = job.generated_by == job.uuid
-        yield Edge(generator, job.id, EdgeKind.GENERATION if itself else EdgeKind.GENERATED)
+    by = job.generated_by
+    if by is not None and by.index in generations.get(by.uuid, ()):
+        itself = by.uuid == job.uuid
+        yield Edge(job_id(by.uuid, by.index), job.id, EdgeKind.GENERATION if itself else EdgeKind.GENERATED)
 
 
 class Branch(msgspec.Struct, gc=False):

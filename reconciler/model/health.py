@@ -75,9 +75,9 @@ def _judge(
     broken = [job for job in jobs if job.state in BROKEN and job.ended]
     if broken:
         return Health.DEGRADED, _explain_broken(broken, counts[JobState.WAITING]), _retry(flow.name)
-    stuck = [job for job in jobs if job.stuck and job.state in ON_WORKER]
+    stuck = [job for job in jobs if job.attempt.stuck and job.state in ON_WORKER]
     if stuck:
-        return Health.DEGRADED, f"{stuck[0].key} is stuck: {stuck[0].stuck}{_more(stuck)}", _RESOURCES
+        return Health.DEGRADED, f"{stuck[0].key} is stuck: {stuck[0].attempt.stuck}{_more(stuck)}", _RESOURCES
     if all(job.ended for job in jobs):
         cancelled = counts[JobState.USER_STOPPED]
         if cancelled:
@@ -93,7 +93,7 @@ def _judge(
         ways = {"cancelled": _rerun(flow.name), "paused": f"`reconcile resume {flow.name}`"}
         fix = ", ".join(ways[what] for what, number in halted.items() if number)
         return Health.SUSPENDED, ", ".join(parts) + waiting, fix
-    again = sum(job.retry_at is not None for job in jobs)
+    again = sum(job.retry.at is not None for job in jobs)
     more = f"; {many_jobs(again)} to be retried" if again else ""
     return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {many_jobs(len(jobs))} completed{more}", ""
 

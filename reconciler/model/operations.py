@@ -81,7 +81,7 @@ def decide(
     gone = _gone(job, flow)
     if gone is not None:
         return gone
-    of_retry = _of_retry(operation, job) if job.retry_at is not None else None
+    of_retry = _of_retry(operation, job) if job.retry.at is not None else None
     if of_retry is not None:
         return of_retry
     if job.state not in TAKES[operation]:
@@ -125,14 +125,14 @@ def _gone(job: JobRecord, flow: FlowRecord | None) -> OperationVerdict | None:
 
 
 def _again(operation: JobOperation, job: JobRecord, *, suspended: bool) -> OperationVerdict:
-    attempt = f"attempt {job.attempt + 1}"
+    attempt = f"attempt {job.attempt.number + 1}"
     if job.state in ACTIVE:
-        if job.again and job.cancel is not None:
+        if job.cancellation.rerun and job.cancelling:
             return OperationVerdict(None, "it is being cancelled to run again already", slight=True)
         how = f"{job.state}: cancelled, and once that is done it runs again as {attempt}"
         return OperationVerdict(Effect.CANCEL_THEN_AGAIN, how)
     later = "; not before its flow is no longer suspended" if suspended else ""
-    if job.retry_at is not None and operation is JobOperation.RETRY:
+    if job.retry.at is not None and operation is JobOperation.RETRY:
         return OperationVerdict(
             Effect.AGAIN, f"{job.state}, to be retried: that is done now, as {attempt}{later}"
         )
@@ -153,7 +153,7 @@ def _resume(flow: FlowRecord | None, suspended_at: str) -> OperationVerdict:
 def _cancel(job: JobRecord) -> OperationVerdict:
     if job.state in PENDING:
         return OperationVerdict(Effect.STOP, f"{job.state}: it will not run")
-    if job.cancel is not None and not job.again:
+    if job.cancelling and not job.cancellation.rerun:
         return OperationVerdict(None, "it is being cancelled already", slight=True)
     return OperationVerdict(Effect.CANCEL, f"{job.state}: its attempt is cancelled")
 

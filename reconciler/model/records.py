@@ -31,24 +31,94 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     time: float | None = None
 
 
-class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """One job, small and hot; its arguments lie in the payload table.
+class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """The latest attempt of a job; ``number`` is 0 before the first one.
 
-    Times are seconds since the epoch. ``sequence`` orders jobs by age. ``wanted`` is a deferred patch,
-    ``wanted_changes`` what it changes, ``wanted_by`` the revision that asked for it.
-    ``run_dir`` and ``run_worker`` are of the latest attempt; the next one may get another worker.
-    ``current`` is False once a newer content of the flow has no place for the job: it is history then.
-    ``cancel`` is the reason why an active job is being cancelled, and ``again`` tells that it runs again once
-    that is done. ``again`` without ``cancel``: it was being cancelled, and is wanted again; if it still ends
-    with a result, that counts, else it runs again. ``held`` is who paused it by hand: then the end of
-    ``spec.suspend`` does not resume it.
-    ``missing_since`` is when the queue was first seen without it. ``stuck`` is why it can never start as it
-    was submitted, as its scheduler says; ``cause`` is the kind of reason for which it died: ``walltime``,
-    ``oom``, ``exception`` and so on. ``retry_at`` is when a job that failed is tried again by itself, and
-    ``retried`` are the causes for which that was decided since it was last begun by hand, one each time.
-    ``generated_by`` and ``generator_index`` are the job that generated it,
-    ``generator_attempt`` is the attempt that did; ``inherits`` is False if that passes nothing on. ``refers``
-    are the jobs that its output refers to and that had none when it completed: who reads it needs theirs.
+    ``worker`` is where it was submitted; the next attempt may get another worker. ``missing_since`` is when
+    the queue was first seen without it. ``stuck`` is why it can never start as it was submitted, in the
+    scheduler's words.
+    """
+
+    number: int = 0
+    worker: str | None = None
+    run_dir: str | None = None
+    queue_id: str | None = None
+    submitted: float | None = None
+    missing_since: float | None = None
+    stuck: str | None = None
+
+    @property
+    def settled(self) -> JobAttempt:
+        """The attempt once it is known where it is: neither missing nor stuck."""
+        if self.missing_since is None and self.stuck is None:
+            return self
+        return msgspec.structs.replace(self, missing_since=None, stuck=None)
+
+
+NO_ATTEMPT = JobAttempt()
+
+
+class Cancellation(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """How an active job is being cancelled: the ``reason``, and whether to ``rerun`` it once that is done.
+
+    ``rerun`` without a ``reason`` means that a job was being cancelled and is wanted again. If it still ends
+    with a result, the result counts; otherwise the job runs again.
+    """
+
+    reason: str | None = None
+    rerun: bool = False
+
+
+NOT_CANCELLED = Cancellation()
+
+
+class RetryStatus(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """The automatic retries of a job.
+
+    ``at`` is when the next one starts; None if none is due. ``causes`` are the causes of the failed attempts
+    that have led to a retry since the job was last started by a person.
+    """
+
+    at: float | None = None
+    causes: list[str] = []
+
+    @property
+    def not_due(self) -> RetryStatus:
+        """The same causes, with no retry due."""
+        return self if self.at is None else RetryStatus(causes=self.causes) if self.causes else NO_RETRY
+
+
+NO_RETRY = RetryStatus()
+
+
+class DeferredPatch(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """A patch that waits because its job is not editable: the new run config, and what asked for it."""
+
+    config: RunConfig
+    changes: list[Change] = []
+    revision: str | None = None
+
+
+class GeneratedBy(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """The generator of a job, and the attempt of it that created the job.
+
+    ``inherits`` is False if the generator does not pass its run config on.
+    """
+
+    uuid: str
+    index: int = 1
+    attempt: int = 0
+    inherits: bool = True
+
+
+class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """One job, small and read often; its arguments are in the payload table.
+
+    Times are seconds since the epoch. ``sequence`` orders jobs by age. ``current`` is False for a superseded
+    job. ``held`` names the person who paused the job; the end of ``spec.suspend`` does not resume such a job.
+    ``cause`` is the kind of failure: ``walltime``, ``oom``, ``exception`` and so on. ``refers`` are the jobs
+    that the output refers to and that had no output when this job completed: a job that reads the output
+    needs theirs too.
     """
 
     uuid: str
@@ -61,33 +131,20 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     config: RunConfig
     content: str
     own: Layer = {}
-    wanted: RunConfig | None = None
-    wanted_changes: list[Change] = []
-    wanted_by: str | None = None
+    deferred: DeferredPatch | None = None
+    generated_by: GeneratedBy | None = None
     parents: list[str] = []
     on_missing: str = "error"
     sequence: int = 0
     created: float = 0.0
     updated: float = 0.0
     current: bool = True
-    attempt: int = 0
-    run_dir: str | None = None
-    run_worker: str | None = None
-    queue_id: str | None = None
-    submitted: float | None = None
-    missing_since: float | None = None
-    cancel: str | None = None
-    again: bool = False
+    attempt: JobAttempt = NO_ATTEMPT
+    cancellation: Cancellation = NOT_CANCELLED
+    retry: RetryStatus = NO_RETRY
     held: str | None = None
-    stuck: str | None = None
     error: str | None = None
     cause: str | None = None
-    retry_at: float | None = None
-    retried: list[str] = []
-    generated_by: str | None = None
-    generator_index: int = 1
-    generator_attempt: int = 0
-    inherits: bool = True
     files: list[tuple[str, str]] = []
     code: list[str] = []
     stored_data: Any = None
@@ -100,8 +157,9 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
     @property
     def generator(self) -> str | None:
-        """``<uuid>_<index>`` of the job that generated it; None for a job of the built flow."""
-        return job_id(self.generated_by, self.generator_index) if self.generated_by is not None else None
+        """``<uuid>_<index>`` of the generator; None for a job of the built flow."""
+        by = self.generated_by
+        return job_id(by.uuid, by.index) if by is not None else None
 
     @property
     def path(self) -> str:
@@ -110,20 +168,51 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
     @property
     def editable(self) -> bool:
-        """Whether it can be patched now."""
+        """Whether a patch can be applied now."""
         return self.state in EDITABLE
 
     @property
     def ended(self) -> bool:
-        """Whether it has finished and waits for no retry."""
-        return has_ended(self.state, self.retry_at)
+        """Whether the job has finished and no retry is due."""
+        return has_ended(self.state, self.retry.at)
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the job is being cancelled."""
+        return self.cancellation.reason is not None
+
+    @property
+    def wanted(self) -> RunConfig | None:
+        """The run config of the deferred patch, if there is one."""
+        return self.deferred.config if self.deferred is not None else None
+
+    @property
+    def deferred_changes(self) -> list[Change]:
+        """What the deferred patch changes."""
+        return self.deferred.changes if self.deferred is not None else []
 
     @property
     def asked(self) -> Resources | None:
-        """The resources of its last attempt, or of the retry that is to come: as retries escalated them."""
-        policy = self.config.policy if self.retried else None
+        """The resources of the last attempt or of the retry that is due: as retries escalated them."""
+        policy = self.config.policy if self.retry.causes else None
         base = self.config.resources_value
-        return policy.escalated(base, len(self.retried)) if policy is not None else base
+        return policy.escalated(base, len(self.retry.causes)) if policy is not None else base
+
+    def attempt_with(self, **fields: Any) -> JobAttempt:
+        """Return the latest attempt with other values."""
+        return msgspec.structs.replace(self.attempt, **fields)
+
+
+class AttemptGlance(msgspec.Struct, frozen=True):
+    """The part of a :class:`JobAttempt` that a :class:`JobGlance` needs."""
+
+    stuck: str | None = None
+
+
+class RetryGlance(msgspec.Struct, frozen=True):
+    """The part of a :class:`RetryStatus` that a :class:`JobGlance` needs."""
+
+    at: float | None = None
 
 
 class JobGlance(msgspec.Struct, kw_only=True, gc=False):
@@ -133,18 +222,18 @@ class JobGlance(msgspec.Struct, kw_only=True, gc=False):
     state: JobState
     sequence: int = 0
     current: bool = True
-    stuck: str | None = None
+    attempt: AttemptGlance = AttemptGlance()
+    retry: RetryGlance = RetryGlance()
     error: str | None = None
-    retry_at: float | None = None
 
     @property
     def ended(self) -> bool:
-        """Whether it has finished and waits for no retry."""
-        return has_ended(self.state, self.retry_at)
+        """Whether the job has finished and no retry is due."""
+        return has_ended(self.state, self.retry.at)
 
 
 def has_ended(state: JobState, retry_at: float | None) -> bool:
-    """Return whether a job has finished and waits for no retry."""
+    """Return whether a job has finished and no retry is due."""
     return state in FINISHED and retry_at is None
 
 

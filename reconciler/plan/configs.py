@@ -63,9 +63,9 @@ class FlowConfigs:
 
     def layers_of_record(self, record: JobRecord, generator: RunConfig | None = None) -> list[Layer]:
         """Return the layers of a job that exists, strongest first; see :meth:`of_record`."""
-        generated = record.generated_by is not None
-        passed = inherited(generator) if generator is not None and record.inherits else {}
-        facts = self.facts(record.key, record.name, record.function, generated=generated)
+        by = record.generated_by
+        passed = inherited(generator) if generator is not None and (by is None or by.inherits) else {}
+        facts = self.facts(record.key, record.name, record.function, generated=by is not None)
         return self._layers(facts, record.own, passed)
 
     def facts(self, key: str, name: str, function: str, *, generated: bool = False) -> JobFacts:

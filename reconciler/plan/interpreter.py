@@ -17,7 +17,16 @@ from reconciler.model.desired import DesiredFlow
 from reconciler.model.flows import BuiltJob, job_id
 from reconciler.model.manifests import Prune
 from reconciler.model.operations import RERUN_BY_TOKEN
-from reconciler.model.records import ActualState, Change, FlowRecord, JobRecord
+from reconciler.model.records import (
+    NO_RETRY,
+    NOT_CANCELLED,
+    ActualState,
+    Cancellation,
+    Change,
+    DeferredPatch,
+    FlowRecord,
+    JobRecord,
+)
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, EDITABLE, KEPT, PENDING, JobState
 
@@ -76,23 +85,16 @@ def moved(job: JobRecord, state: JobState, now: float, **fields: Any) -> JobReco
     A deferred patch is applied as soon as the new state is editable. That a person paused the job, and that
     it was to be retried, is forgotten once it moves on.
     """
-    passing: dict[str, Any] = {"held": None, "retry_at": None}
+    passing: dict[str, Any] = {"held": None, "retry": job.retry.not_due}
     new = replace(job, state=state, updated=now, **(passing | fields))
-    if state in EDITABLE and new.wanted is not None:
-        return configured(new, new.wanted, now)
+    if state in EDITABLE and new.deferred is not None:
+        return configured(new, new.deferred.config, now)
     return new
 
 
 def configured(job: JobRecord, config: RunConfig, now: float) -> JobRecord:
     """Return a job with a new run config; a deferred patch is superseded by it."""
-    return with_deferred(replace(job, config=config, updated=now), None)
-
-
-def with_deferred(
-    job: JobRecord, config: RunConfig | None, changes: Sequence[Change] = (), revision: str | None = None
-) -> JobRecord:
-    """Return a job with another deferred patch, or with none."""
-    return replace(job, wanted=config, wanted_changes=list(changes), wanted_by=revision)
+    return replace(job, config=config, updated=now, deferred=None)
 
 
 def new_job(flow: str, plan: JobPlan, code: Sequence[str], sequence: int, now: float) -> JobRecord:
@@ -124,19 +126,19 @@ def revived_job(
     """
     detours = [uuid for uuid in old.parents if uuid not in plan.job.parents and uuid in generated]
     back = replace(
-        old, current=True, cancel=None, own=plan.own, key=plan.job.key, name=plan.job.name, error=None,
-        cause=None, updated=now, parents=[*plan.job.parents, *detours],
+        old, current=True, cancellation=NOT_CANCELLED, own=plan.own, key=plan.job.key, name=plan.job.name,
+        error=None, cause=None, updated=now, parents=[*plan.job.parents, *detours],
     )  # fmt: skip
     if old.state in ACTIVE:
-        running = replace(back, again=old.cancel is not None)
+        running = replace(back, cancellation=Cancellation(rerun=old.cancelling))
         if old.config.same_values(plan.config):
             return running
-        return with_deferred(running, plan.config, changes, revision)
+        return replace(running, deferred=_patch(plan.config, changes, revision))
     if old.state in KEPT:
         return replace(back, config=plan.config)
     return replace(
-        back, state=JobState.WAITING, config=plan.config, code=list(code), files=plan.job.files, stuck=None,
-        missing_since=None, retried=[],
+        back, state=JobState.WAITING, config=plan.config, code=list(code), files=plan.job.files,
+        attempt=back.attempt.settled, retry=NO_RETRY,
     )  # fmt: skip
 
 
@@ -158,8 +160,8 @@ def begun_again(
         more = [uuid for uuid in job.parents if uuid not in built.parents and uuid in generated]
         job = replace(job, code=list(code), files=built.files, parents=[*built.parents, *more])
     return replace(
-        job, retried=job.retried if as_retry and job.retry_at is not None else [], error=None, cause=None,
-        stuck=None, missing_since=None, cancel=None, again=False,
+        job, retry=job.retry.not_due if as_retry and job.retry.at is not None else NO_RETRY,
+        error=None, cause=None, attempt=job.attempt.settled, cancellation=NOT_CANCELLED,
     )  # fmt: skip
 
 
@@ -173,16 +175,20 @@ def patched_job(
     if job.editable:
         return configured(replace(job, key=plan.job.key, name=plan.job.name, own=plan.own), plan.config, now)
     if job.config.same_values(plan.config):
-        return with_deferred(replace(job, config=plan.config, own=plan.own), None)
-    return with_deferred(replace(job, own=plan.own), plan.config, changes, revision)
+        return replace(job, config=plan.config, own=plan.own, deferred=None)
+    return replace(job, own=plan.own, deferred=_patch(plan.config, changes, revision))
+
+
+def _patch(config: RunConfig, changes: Sequence[Change], revision: str) -> DeferredPatch:
+    return DeferredPatch(config=config, changes=list(changes), revision=revision)
 
 
 def restated_job(job: JobRecord, plan: JobPlan) -> JobRecord:
     """Return a job whose values stay and come from elsewhere now; unchanged if its values have moved on."""
     config = plan.config
-    if job.wanted is not None and job.wanted.same_values(config):
-        return replace(job, wanted=config, own=plan.own)
-    if job.wanted is None and job.config.same_values(config):
+    if job.deferred is not None and job.deferred.config.same_values(config):
+        return replace(job, deferred=replace(job.deferred, config=config), own=plan.own)
+    if job.deferred is None and job.config.same_values(config):
         return replace(job, config=config, own=plan.own)
     return job
 
@@ -216,10 +222,11 @@ def suspended_state(job: JobRecord, suspended: bool) -> JobState | None:
 
 def superseded_job(job: JobRecord, reason: str, now: float) -> JobRecord:
     """Return a job that is no longer current: it never starts, or its attempt is cancelled for ``reason``."""
-    left = with_deferred(replace(job, current=False, again=False, retry_at=None), None)
+    cancellation = Cancellation(reason=job.cancellation.reason) if job.cancelling else NOT_CANCELLED
+    left = replace(job, current=False, deferred=None, retry=job.retry.not_due, cancellation=cancellation)
     if job.state in PENDING:
         return moved(left, JobState.USER_STOPPED, now)
-    return replace(left, cancel=reason) if job.state in ACTIVE else left
+    return replace(left, cancellation=Cancellation(reason=reason)) if job.state in ACTIVE else left
 
 
 def why_superseded(action: Action) -> str:

@@ -188,7 +188,7 @@ class JobPlanner:
         else:
             if record.wanted is not None:
                 waiting = action(ActionType.KEEP, ReasonCode.NOT_EDITABLE, state=record.state)
-                yield replace(waiting, changes=tuple(record.wanted_changes), wanted=None)
+                yield replace(waiting, changes=tuple(record.deferred_changes), wanted=None)
             if (record.wanted or record.config) != config or record.own != wanted.own:
                 self.restated.append(action(ActionType.KEEP, ReasonCode.ORIGIN_CHANGED))
 
@@ -204,7 +204,7 @@ def _has_made(generator: JobRecord | None, record: JobRecord) -> bool:
     """Return whether the present result of a generator is that of the attempt which generated a job."""
     if generator is None or generator.state is not JobState.COMPLETED:
         return False
-    return generator.attempt == record.generator_attempt
+    return generator.attempt.number == (record.generated_by.attempt if record.generated_by is not None else 0)
 
 
 def _leave(record: JobRecord) -> Action:

@@ -71,7 +71,7 @@ def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
         elif not record.removed:
             yield action(ActionType.CANCEL, ReasonCode.REMOVED)
             for job in jobs:
-                if job.current and not job.ended and (job.cancel is None or job.again):
+                if job.current and not job.ended and (not job.cancelling or job.cancellation.rerun):
                     reason = Reason(ReasonCode.FLOW_REMOVED)
                     yield Action(
                         type=ActionType.CANCEL, subject=Subject.JOB, key=job.path, reason=reason, record=job

@@ -34,8 +34,8 @@ def next_retry(job: JobRecord, flow: FlowRecord | None, cause: str | None, now: 
     never tried again.
     """
     policy = (job.wanted or job.config).policy
-    made = len(job.retried)
-    if policy is None or job.cancel is not None or not may_retry(job, flow) or not policy.wants(cause, made):
+    made = len(job.retry.causes)
+    if policy is None or job.cancelling or not may_retry(job, flow) or not policy.wants(cause, made):
         return None
     return Retry(now + policy.wait(made), made + 1, policy.limit)
 
@@ -48,10 +48,10 @@ def may_retry(job: JobRecord, flow: FlowRecord | None) -> bool:
 
 def coming_retry(job: JobRecord, flow: FlowRecord | None) -> Retry | None:
     """Return the retry that a job waits for; None if by the run config that it has now there is none."""
-    policy, made = job.config.policy, len(job.retried) - 1
-    if job.retry_at is None or policy is None or not may_retry(job, flow):
+    policy, made = job.config.policy, len(job.retry.causes) - 1
+    if job.retry.at is None or policy is None or not may_retry(job, flow):
         return None
-    return Retry(job.retry_at, made + 1, policy.limit) if policy.wants(job.retried[-1], made) else None
+    return Retry(job.retry.at, made + 1, policy.limit) if policy.wants(job.retry.causes[-1], made) else None
 
 
 # checking ---------------------------------------------------------------------------------------------

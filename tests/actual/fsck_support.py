@@ -18,6 +18,8 @@ from reconciler.model.records import (
     AppliedRevision,
     Event,
     FlowRecord,
+    GeneratedBy,
+    JobAttempt,
     JobRecord,
     Outcome,
     WorkerStatus,
@@ -78,7 +80,8 @@ def record(writer: Writer, uuid: str, index: int = 1, **fields: Any) -> JobRecor
     """Return a job whose fields agree with each other."""
     state = fields.get("state", JobState.WAITING)
     if state in ACTIVE:
-        fields = {"run_worker": "w", "run_dir": f"/scratch/w/{uuid}", "attempt": 1, "queue_id": "1"} | fields
+        attempt = JobAttempt(number=1, worker="w", run_dir=f"/scratch/w/{uuid}", queue_id="1")
+        fields = {"attempt": attempt} | fields
     return job(uuid, index, sequence=writer.next_number("sequence"), **fields)
 
 
@@ -87,14 +90,16 @@ def furnish(store: Store) -> None:
 
     def write(writer: Writer) -> None:
         put_base(writer)
-        done = record(writer, "uuid0", state=JobState.COMPLETED, attempt=1)
+        done = record(writer, "uuid0", state=JobState.COMPLETED, attempt=JobAttempt(number=1))
         runs = record(writer, "uuid1", state=JobState.RUNNING, parents=["uuid0"])
-        born = record(writer, "uuid2", generated_by="uuid0", parents=["uuid1"], state=JobState.WAITING)
+        born = record(
+            writer, "uuid2", generated_by=GeneratedBy(uuid="uuid0"), parents=["uuid1"], state=JobState.WAITING
+        )
         put_flow(writer, "f", done, runs)
         for one in (done, runs, born):
             put_job(writer, one)
             writer.add_event(Event(time=1.0, type="T", about=f"job/{one.path}", message="m"))
-        writer.add_cleanup("w", 5.0, job("uuid0", run_dir="/scratch/w/uuid0", attempt=1))
+        writer.add_cleanup("w", 5.0, job("uuid0", attempt=JobAttempt(run_dir="/scratch/w/uuid0", number=1)))
         writer.add_revision(AppliedRevision(time=1.0, branch="main", commit="1" * 40, path="", summary={}))
         writer.put_good("Flow/f", GoodManifest("flows/f.yaml", "blob", 0))
         writer.put_parsed("blob:0:1", ParsedFile([], [], True, []))
@@ -137,7 +142,9 @@ def random_change(writer: Writer, dice: Random) -> None:
         case 4 if not writer.jobs_of(flow):
             writer.delete_flow(flow)
         case 5:
-            writer.add_cleanup("w", dice.random() * 100, job(uuid, run_dir="/x", attempt=0))
+            writer.add_cleanup(
+                "w", dice.random() * 100, job(uuid, attempt=JobAttempt(run_dir="/x", number=0))
+            )
             writer.delete_cleanups(list(writer.due_cleanups("w", 50.0, 3)))
             writer.put_parsed(f"{dice.randrange(20)}:0:1", ParsedFile([], [], True, []))
             writer.add_revision(

@@ -18,7 +18,7 @@ from reconciler.actual.keys import state_key
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.errors import WorldError
-from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.records import FlowRecord, GeneratedBy, JobAttempt, JobRecord
 from reconciler.model.states import JobState
 from tests.actual.db_support import run, start
 from tests.actual.fsck_support import open_furnished, problems, put_base, random_change, report
@@ -205,15 +205,15 @@ REPORTED: dict[str, tuple[Break, list[str]]] = {
         ["builds of flows: flow/f: what it was built to is missing"],
     ),
     "a generator is missing": (
-        edit("uuid2_1", generated_by="gone"),
+        edit("uuid2_1", generated_by=GeneratedBy(uuid="gone")),
         ["generators: job/f/uuid2: the job that generated it, gone_1, is missing"],
     ),
     "an unknown worker": (
-        edit("uuid1_1", run_worker="w9"),
+        edit("uuid1_1", attempt=JobAttempt(number=1, worker="w9", run_dir="/scratch/w/uuid1")),
         ["workers of jobs: job/f/uuid1: it is RUNNING on worker 'w9', unknown here"],
     ),
     "a job that is nowhere": (
-        edit("uuid1_1", run_dir=None),
+        edit("uuid1_1", attempt=JobAttempt(number=1, worker="w")),
         ["workers of jobs: job/f/uuid1: it is RUNNING, but its record does not tell where"],
     ),
     "an output is missing": (

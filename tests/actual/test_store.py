@@ -25,7 +25,16 @@ from reconciler.actual.migrations import SCHEMA_VERSION
 from reconciler.actual.state_dir import Lease, default_state_dir
 from reconciler.actual.store import Store
 from reconciler.errors import ExitCode, InputError, RefusedError
-from reconciler.model.records import Event, FlowRecord, JobRecord
+from reconciler.model.records import (
+    Cancellation,
+    DeferredPatch,
+    Event,
+    FlowRecord,
+    GeneratedBy,
+    JobAttempt,
+    JobRecord,
+    RetryStatus,
+)
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import JobState
@@ -271,9 +280,10 @@ def test_indexes_agree_with_a_plain_dict(tmp_path: Path) -> None:
 
 def test_a_record_survives_the_store_as_it_is(store: Store) -> None:
     full = job(
-        "a", wanted=config("w2", 3), parents=["b"], attempt=2, run_dir="/x", error="e",
-        stored_data={"k": [1]}, files=[("blob", "name")], code=["tree"], cancel="why", current=False,
-        generated_by="g",
+        "a", deferred=DeferredPatch(config=config("w2", 3)), parents=["b"],
+        attempt=JobAttempt(number=2, run_dir="/x"), error="e", stored_data={"k": [1]},
+        files=[("blob", "name")], code=["tree"], cancellation=Cancellation(reason="why"), current=False,
+        generated_by=GeneratedBy(uuid="g"),
     )  # fmt: skip
     store.write(lambda writer: writer.put_job(full))
     with store.read() as view:
@@ -381,7 +391,7 @@ class TestRetries:
 
     def test_those_that_are_due_and_the_next_one(self, store: Store) -> None:
         for uuid, due in (("a", 30.25), ("b", 10.0), ("c", 20.5)):
-            failed = job(uuid, state=JobState.FAILED, retry_at=due, retried=["oom"])
+            failed = job(uuid, state=JobState.FAILED, retry=RetryStatus(at=due, causes=["oom"]))
             store.write(lambda writer, failed=failed: writer.put_job(failed))  # type: ignore[misc]
         assert self.ids(store, 9.9) == []
         assert self.ids(store, 20.5) == ["b", "c"]
@@ -391,11 +401,17 @@ class TestRetries:
             assert [found.uuid for found in view.waiting_for_retry()] == ["b", "c", "a"]
 
     def test_the_time_goes_with_the_record(self, store: Store) -> None:
-        failed = job("a", state=JobState.FAILED, retry_at=10.0, retried=["oom"])
+        failed = job("a", state=JobState.FAILED, retry=RetryStatus(at=10.0, causes=["oom"]))
         store.write(lambda writer: writer.put_job(failed))
-        store.write(lambda writer: writer.put_job(msgspec.structs.replace(failed, retry_at=20.0)))
+        store.write(
+            lambda writer: writer.put_job(
+                msgspec.structs.replace(failed, retry=RetryStatus(at=20.0, causes=["oom"]))
+            )
+        )
         assert (self.ids(store, 15), self.ids(store, 25)) == ([], ["a"])
-        store.write(lambda writer: writer.put_job(msgspec.structs.replace(failed, retry_at=None)))
+        store.write(
+            lambda writer: writer.put_job(msgspec.structs.replace(failed, retry=RetryStatus(causes=["oom"])))
+        )
         assert self.ids(store, 25) == []
         store.write(lambda writer: writer.put_job(failed))
         store.write(lambda writer: writer.delete_job(failed))
@@ -403,7 +419,7 @@ class TestRetries:
             assert (view.next_retry(), view.count_retries()) == (None, 0)
 
     def test_one_that_the_index_has_lost_is_found_again(self, store: Store) -> None:
-        failed = job("a", state=JobState.FAILED, retry_at=10.0, retried=["oom"])
+        failed = job("a", state=JobState.FAILED, retry=RetryStatus(at=10.0, causes=["oom"]))
         store.write(lambda writer: writer.put_job(failed))
         store.write(lambda writer: writer.txn.delete("retries", struct.pack(">Q", 10_000) + b"a_1"))
         assert self.ids(store, 25) == []
@@ -416,7 +432,7 @@ class TestCleanups:
 
     @pytest.mark.parametrize("due", [0.0, 100.0, 100.001, 100.5, 100.999999, 1_789_000_000.25])
     def test_when_it_is_due_and_that_it_is(self, store: Store, due: float) -> None:
-        store.write(lambda writer: writer.add_cleanup("w", due, job("a", run_dir="/a")))
+        store.write(lambda writer: writer.add_cleanup("w", due, job("a", attempt=JobAttempt(run_dir="/a"))))
         with store.read() as view:
             told = view.next_cleanup("w")
             assert told is not None
@@ -428,7 +444,7 @@ class TestCleanups:
 
     def test_those_of_other_workers_and_later_ones_are_not_among_them(self, store: Store) -> None:
         for worker, uuid, due in (("w", "b", 11.0), ("w", "a", 10.0), ("w", "c", 11.1), ("w2", "d", 5.0)):
-            record = job(uuid, run_dir=f"/{uuid}")
+            record = job(uuid, attempt=JobAttempt(run_dir=f"/{uuid}"))
             store.write(lambda writer, w=worker, d=due, r=record: writer.add_cleanup(w, d, r))  # type: ignore[misc]
         with store.read() as view:
             assert list(view.due_cleanups("w", 11.0, 9).values()) == ["/a", "/b"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.records import FlowRecord, GeneratedBy, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import JobState
@@ -20,8 +20,8 @@ def member(key: str, *needs: str, by: str | None = None, flow: str = "f", **fiel
     uuid, _, index = key.partition("@")
     given: dict[str, Any] = {"state": JobState.COMPLETED, "name": uuid, "index": int(index or 1)}
     if by is not None:
-        given["generated_by"], _, generator_index = by.partition("@")
-        given["generator_index"] = int(generator_index or 1)
+        generator, _, generator_index = by.partition("@")
+        given["generated_by"] = GeneratedBy(uuid=generator, index=int(generator_index or 1))
     return JobRecord(
         uuid=fields.pop("uuid", uuid), flow=flow, key=key, function="m.f", config=CONFIG, content=key,
         parents=list(needs), **(given | fields),

@@ -18,7 +18,7 @@ from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.cli.main import main
 from reconciler.model.manifests import WorkerSpec
-from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.records import AppliedConfig, FlowRecord, JobAttempt, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import JobState
@@ -48,7 +48,8 @@ JOBS = {
 def record(flow: str, key: str, number: int, state: str) -> JobRecord:
     return JobRecord(
         uuid=f"00000000-0000-4000-8000-{number:012}", index=1, flow=flow, key=key, name=key, function="m.f",
-        state=JobState(state), content=key, sequence=number, attempt=int(state not in ("READY", "WAITING")),
+        state=JobState(state), content=key, sequence=number,
+        attempt=JobAttempt(number=int(state not in ("READY", "WAITING"))),
         config=RunConfig(worker=Setting("w2" if key == "fit" else "w1", PROJECT)),
         parents=["nobody"] if state == "WAITING" else [],
     )  # fmt: skip

@@ -52,7 +52,7 @@ def run_on(world: World, **worker: Any) -> Path:
     world.reconcile()
     world.run()
     assert world.state("f/j") == "COMPLETED"
-    return Path(str(world.job("f/j").run_dir))
+    return Path(str(world.job("f/j").attempt.run_dir))
 
 
 def over_ssh(sshd: Sshd) -> dict[str, Any]:

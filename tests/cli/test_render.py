@@ -15,7 +15,7 @@ from reconciler.cli.main import cli
 from reconciler.cli.render import Rendered, render_job
 from reconciler.errors import InputError
 from reconciler.loop import Session
-from reconciler.model.records import AppliedConfig
+from reconciler.model.records import AppliedConfig, DeferredPatch, JobAttempt
 from reconciler.model.settings import Resources
 from reconciler.model.states import JobState
 from tests.execution.support import Listener, World
@@ -129,8 +129,11 @@ def test_identical_to_the_script_of_the_executor(tmp_path: Path) -> None:
     world.advance()
     for path in paths:
         job = world.job(path)
-        assert before[path].job.run_dir == job.run_dir and before[path].job.attempt == job.attempt == 1
-        written = (Path(str(job.run_dir)) / "submit.sh").read_bytes()
+        assert (
+            before[path].job.attempt.run_dir == job.attempt.run_dir
+            and before[path].job.attempt.number == job.attempt.number == 1
+        )
+        written = (Path(str(job.attempt.run_dir)) / "submit.sh").read_bytes()
         assert written == before[path].script.encode(), path
         assert b"PYTHONPATH=" in written, "there is a code tree"
         if job.state is not JobState.FAILED:
@@ -138,17 +141,17 @@ def test_identical_to_the_script_of_the_executor(tmp_path: Path) -> None:
         assert is_shell_script(before[path].script)
     world.until(lambda: all(world.state(path) in ("FAILED", "REMOTE_ERROR") for path in paths))
     again = world.render("flow/plain")
-    assert again.job.run_dir == f"{before['flow/plain'].job.run_dir}.2"
+    assert again.job.attempt.run_dir == f"{before['flow/plain'].job.attempt.run_dir}.2"
     world.edit("flow/plain", state=JobState.READY)
     world.advance()
-    assert Path(str(world.job("flow/plain").run_dir), "submit.sh").read_text() == again.script
+    assert Path(str(world.job("flow/plain").attempt.run_dir), "submit.sh").read_text() == again.script
     world.close()
 
 
 def test_only_the_script_goes_to_stdout(world: Rendering, shown: Any) -> None:
     out, err = shown("flow/plain")
     assert out == world.render("flow/plain").script and out.startswith("#!/bin/bash\n")
-    where = world.render("flow/plain").job.run_dir
+    where = world.render("flow/plain").job.attempt.run_dir
     assert err == f"flow/plain is READY: next it gets attempt 1 on worker w1, in {where}\n"
     assert shown("flow/plain", "--quiet") == (out, "")
     assert shown(world.job("flow/plain").uuid)[0] == out
@@ -156,7 +159,7 @@ def test_only_the_script_goes_to_stdout(world: Rendering, shown: Any) -> None:
 
 
 def test_active_job_shows_its_current_attempt(world: Rendering, tmp_path: Path) -> None:
-    now: dict[str, Any] = {"state": JobState.RUNNING, "attempt": 3, "run_dir": str(tmp_path)}
+    now: dict[str, Any] = {"state": JobState.RUNNING, "attempt": JobAttempt(number=3, run_dir=str(tmp_path))}
     rendered = world.render("flow/plain", **now)
     assert f"cd {tmp_path} || exit 1" in rendered.script
     assert rendered.notes == [f"flow/plain is RUNNING: its attempt 3 on worker w1, {tmp_path}"]
@@ -171,10 +174,9 @@ def test_a_deferred_change_is_not_included_and_said(world: Rendering) -> None:
     wanted = msgspec.structs.replace(job.config, worker=world.job("flow/elsewhere").config.worker)
     now: dict[str, Any] = {
         "state": JobState.RUNNING,
-        "attempt": 1,
-        "run_dir": world.render("flow/plain").job.run_dir,
+        "attempt": world.render("flow/plain").job.attempt,
     }
-    rendered = world.render("flow/plain", **now, wanted=wanted)
+    rendered = world.render("flow/plain", **now, deferred=DeferredPatch(config=wanted))
     assert rendered.job.config.worker_name == "w1"
     assert "a patch is deferred and not included: see `reconcile describe job flow/plain`" in rendered.notes
     assert rendered.script == world.render("flow/plain").script
@@ -189,9 +191,9 @@ def test_a_deferred_change_is_not_included_and_said(world: Rendering) -> None:
     ],
 )
 def test_a_job_that_ended_shows_its_next_attempt(world: Rendering, state: JobState, text: str) -> None:
-    rendered = world.render("flow/plain", state=state, attempt=1, run_dir="/data/old")
+    rendered = world.render("flow/plain", state=state, attempt=JobAttempt(number=1, run_dir="/data/old"))
     assert text in rendered.notes[0]
-    assert str(rendered.job.run_dir).endswith("_1.2")
+    assert str(rendered.job.attempt.run_dir).endswith("_1.2")
 
 
 # as if given another worker ---------------------------------------------------------------------------
@@ -223,7 +225,7 @@ def test_default_resources_of_the_old_worker_fall_away(world: Rendering) -> None
 def test_worker_is_not_contacted(world: Rendering) -> None:
     rendered = world.render("flow/plain", "far")
     assert 'cd "$HOME"/far/' in rendered.script and "\npython3 " in rendered.script
-    assert rendered.job.run_dir is not None and rendered.job.run_dir.startswith("~/far/")
+    assert rendered.job.attempt.run_dir is not None and rendered.job.attempt.run_dir.startswith("~/far/")
     assert "#$ -cwd" in rendered.script.splitlines()
 
 
@@ -232,9 +234,9 @@ def test_the_worker_that_it_has_changes_nothing(world: Rendering) -> None:
 
 
 def test_as_if_shows_the_next_attempt_of_a_running_job(world: Rendering) -> None:
-    now: dict[str, Any] = {"state": JobState.RUNNING, "attempt": 1, "run_dir": "/data/now"}
-    assert world.render("flow/plain", "other", **now).job.attempt == 2
-    assert world.render("flow/plain", "w1", **now).job.attempt == 1
+    now: dict[str, Any] = {"state": JobState.RUNNING, "attempt": JobAttempt(number=1, run_dir="/data/now")}
+    assert world.render("flow/plain", "other", **now).job.attempt.number == 2
+    assert world.render("flow/plain", "w1", **now).job.attempt.number == 1
 
 
 # what cannot be rendered ------------------------------------------------------------------------------

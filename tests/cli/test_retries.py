@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.model.records import JobAttempt, RetryStatus
 from reconciler.model.states import JobState
 from tests.cli.conftest import Ended
 from tests.execution.support import World
@@ -38,10 +39,10 @@ def world(tmp_path: Path) -> Iterator[World]:
     world.repository.write("rules/r.yaml", RULE.lstrip())
     world.reconcile()
     world.edit(
-        "f/j", state=JobState.FAILED, attempt=2, run_worker="hpc", run_dir="/w/2",
-        error=f"last words\n{DIED}", cause="walltime", retried=["oom", "walltime"],
-        retry_at=time.time() + 3600,
-    )  # fmt: skip
+        "f/j", state=JobState.FAILED, attempt=JobAttempt(number=2, worker="hpc", run_dir="/w/2"),
+        error=f"last words\n{DIED}", cause="walltime",
+        retry=RetryStatus(causes=["oom", "walltime"], at=time.time() + 3600),
+        )  # fmt: skip
     yield world
     world.close()
 
@@ -68,7 +69,7 @@ def test_json_has_the_policy_and_what_was_made_of_the_resources(
     job, other = jobs["f/j"], jobs["f/other"]
     assert job["retries"]["limit"] == other["retries"]["limit"] == 3
     assert (job["retried"], other["retried"]) == (["oom", "walltime"], [])
-    assert (job["retry_at"], other["retry_at"]) == (world.job("f/j").retry_at, None)
+    assert (job["retry_at"], other["retry_at"]) == (world.job("f/j").retry.at, None)
     assert job["resources"] == {"time": "04:00:00", "mem": "9G", "ntasks": 2}
     assert other["resources"] == {"time": "01:00:00", "mem": "4G", "ntasks": 2}
 
@@ -112,7 +113,7 @@ def test_render_gives_the_script_of_the_retry(
     assert "#SBATCH --time=04:00:00\n" in reconcile("render", "job", "f/j")
     done = program("render", "job", "f/j", "--state-dir", str(world.root / "state"))
     assert "f/j is FAILED: as retry 2 after walltime it gets attempt 3 on worker hpc" in done.stderr
-    world.edit("f/j", retry_at=None)
+    world.edit("f/j", retry=RetryStatus(at=None))
     assert "#SBATCH --time=01:00:00\n" in reconcile("render", "job", "f/j"), "by hand it begins anew"
 
 
@@ -121,7 +122,7 @@ def test_verbs_on_a_job_that_waits_for_its_retry(world: World, reconcile: Callab
     assert "job  f/j  (FAILED, to be retried: that is done now, as attempt 3)" in text
     text = reconcile("cancel", "f/j")
     assert "cancel: 1 job not to be retried" in text
-    assert world.job("f/j").retry_at is None
+    assert world.job("f/j").retry.at is None
     assert "no retry: cancel by" in reconcile("events", "--for", "job/f/j")
     assert re.search(
         r"^retry: +2 of 3 made, after oom, walltime$", reconcile("describe", "job", "f/j"), re.MULTILINE

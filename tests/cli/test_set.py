@@ -18,6 +18,7 @@ from reconciler.cli.edit.command import NumberCommand
 from reconciler.cli.edit.command import command as set_group
 from reconciler.cli.main import main
 from reconciler.desired.yaml.reader import read_documents
+from reconciler.model.records import GeneratedBy
 from tests.support import ROOT, Repository
 
 PROJECT = """\
@@ -519,7 +520,12 @@ def add_generated(state_dir: Path) -> None:
         with store.read() as view:
             (parent,) = (job for job in view.jobs_of("eos-al") if job.key == "relax")
         child = msgspec.structs.replace(
-            parent, uuid="0" * 36, key="relax 2", name="relax 2", generated_by=parent.uuid, sequence=99
+            parent,
+            uuid="0" * 36,
+            key="relax 2",
+            name="relax 2",
+            generated_by=GeneratedBy(uuid=parent.uuid),
+            sequence=99,
         )
         store.write(lambda writer: writer.put_job(child))
     finally:

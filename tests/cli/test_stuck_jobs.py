@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
 
+from reconciler.model.records import JobAttempt
 from reconciler.model.states import JobState
 from tests.execution.support import World
 
@@ -24,12 +25,18 @@ def world(tmp_path: Path) -> Iterator[World]:
     world.flow("f", *jobs)
     world.flow("g", {"id": "runs", "function": "give", "args": [1]})
     world.reconcile()
-    on_worker: dict[str, Any] = {"attempt": 1, "run_worker": "w1", "run_dir": "/w/1"}
-    world.edit("f/long", state=JobState.SUBMITTED, queue_id="17", stuck=NEVER, **on_worker)
-    world.edit("f/longer", state=JobState.SUBMITTED, queue_id="18", stuck=NEVER, **on_worker)
-    world.edit("f/runs", state=JobState.RUNNING, queue_id="19", **on_worker)
+    attempt = JobAttempt(number=1, worker="w1", run_dir="/w/1")
+
+    def queued(queue_id: str, stuck: str | None = None) -> JobAttempt:
+        return msgspec.structs.replace(attempt, queue_id=queue_id, stuck=stuck)
+
+    world.edit("f/long", state=JobState.SUBMITTED, attempt=queued("17", NEVER))
+    world.edit("f/longer", state=JobState.SUBMITTED, attempt=queued("18", NEVER))
+    world.edit("f/runs", state=JobState.RUNNING, attempt=queued("19"))
     world.edit("f/killed", state=JobState.COMPLETED)
-    world.edit("g/runs", state=JobState.FAILED, error=f"last words\n{DIED}", cause="walltime", **on_worker)
+    world.edit(
+        "g/runs", state=JobState.FAILED, error=f"last words\n{DIED}", cause="walltime", attempt=attempt
+    )
     yield world
     world.close()
 

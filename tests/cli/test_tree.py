@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.actual.store import Store
 from reconciler.cli.views.tree import ASCII, BOXES, TreeSymbols, tree_rows
-from reconciler.model.records import Change, JobRecord
+from reconciler.model.records import Cancellation, Change, DeferredPatch, JobAttempt, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import JobState
 from tests.cli.members import member, put
@@ -80,13 +80,14 @@ def test_a_thousand_generators_in_a_row() -> None:
 def test_messages() -> None:
     jobs = [
         member("failed", state=JobState.FAILED, error="Traceback\nValueError: no\n"),
-        member("stuck", state=JobState.SUBMITTED, stuck="its limit is over that of the queue"),
-        member("leaving", state=JobState.RUNNING, cancel="its flow was removed"),
+        member(
+            "stuck", state=JobState.SUBMITTED, attempt=JobAttempt(stuck="its limit is over that of the queue")
+        ),
+        member("leaving", state=JobState.RUNNING, cancellation=Cancellation(reason="its flow was removed")),
         member(
             "waits",
             state=JobState.RUNNING,
-            wanted=RunConfig(),
-            wanted_changes=[Change(field="priority", old=0, new=9)],
+            deferred=DeferredPatch(config=RunConfig(), changes=[Change(field="priority", old=0, new=9)]),
         ),
         member("well\nnamed"),
     ]

@@ -39,7 +39,7 @@ def finish(world: Cluster) -> None:
     world.run()
     jobs = world.jobs()
     assert {path: job.state.value for path, job in jobs.items()} == dict.fromkeys(jobs, "COMPLETED")
-    assert {job.attempt for job in jobs.values()} == {1}
+    assert {job.attempt.number for job in jobs.values()} == {1}
     assert world.ran() == {job.key: 1 for job in jobs.values()}, NEVER_TWICE
 
 
@@ -200,7 +200,7 @@ def test_d1_slurmctld_forgets_what_it_had_started(
     slurm.call("scontrol", "update", "PartitionName=debug", "State=DOWN")
     world.advance()
     assert world.count("SUBMITTED") == 3
-    ids = [job.queue_id or "" for job in world.jobs().values()]
+    ids = [job.attempt.queue_id or "" for job in world.jobs().values()]
     slurm.wait_saved()
     before = slurm.saved_jobs()
     slurm.call("scontrol", "update", "PartitionName=debug", "State=UP")
@@ -214,7 +214,7 @@ def test_d1_slurmctld_forgets_what_it_had_started(
     assert eventually(lambda: ended.times() == dict.fromkeys(ids, 2), 200)
     assert world.ran() == dict.fromkeys(names, 1), NEVER_TWICE
     finish(world)
-    logs = [Path(job.run_dir or "") / STDOUT for job in world.jobs().values()]
+    logs = [Path(job.attempt.run_dir or "") / STDOUT for job in world.jobs().values()]
     assert [lines(log) for log in logs] == [["a word"]] * 3, "what was printed is still there"
 
 
@@ -324,7 +324,7 @@ def test_d3_a_worker_removed_from_git_serves_until_its_jobs_end(
     world.restart()
     gate.touch()
     finish(world)
-    assert sorted(job.run_worker or "" for job in world.jobs().values()) == [HPC, "w1"]
+    assert sorted(job.attempt.worker or "" for job in world.jobs().values()) == [HPC, "w1"]
     world.logging("next", 1)
     world.reconcile()
     config = world.view(lambda view: view.config())
@@ -417,7 +417,7 @@ def test_d8_killed_at_every_step(make_cluster: MakeCluster, slurm: Slurm, slurm_
     assert reconcile_killed_at(world, "write:before:100000") == 0
     world.store = Store(world.root / "state")
     assert lines(world.log) == names, NEVER_TWICE
-    assert {(job.state.value, job.attempt) for job in world.jobs().values()} == {("COMPLETED", 1)}
+    assert {(job.state.value, job.attempt.number) for job in world.jobs().values()} == {("COMPLETED", 1)}
 
 
 # D9: no result ----------------------------------------------------------------------------------------
@@ -449,10 +449,10 @@ def test_d9_cancelled_by_somebody_else_before_it_started(
     slurm.call("scontrol", "update", "PartitionName=debug", "State=DOWN")
     world.advance()
     job = world.job("never/never-000")
-    slurm.call("scancel", job.queue_id or "")
+    slurm.call("scancel", job.attempt.queue_id or "")
     world.until(lambda: world.state(job.path) == "REMOTE_ERROR" or world.elapse(5))
     assert "CANCELLED" in (world.job(job.path).error or "")
     assert "it never started" in (world.job(job.path).error or "")
-    late = {"PATH": SEARCH_PATH, "SLURM_JOB_ID": job.queue_id or ""}
-    subprocess.run(["bash", f"{job.run_dir}/submit.sh"], check=True, env=late)
+    late = {"PATH": SEARCH_PATH, "SLURM_JOB_ID": job.attempt.queue_id or ""}
+    subprocess.run(["bash", f"{job.attempt.run_dir}/submit.sh"], check=True, env=late)
     assert world.ran() == {}

@@ -13,7 +13,7 @@ def finish(world: Cluster, *names: str) -> None:
     """Run everything to its end; each job must have run once, in its first attempt."""
     world.run()
     assert world.ran() == dict.fromkeys(names, 1)
-    assert {(job.state.value, job.attempt) for job in world.jobs().values()} == {("COMPLETED", 1)}
+    assert {(job.state.value, job.attempt.number) for job in world.jobs().values()} == {("COMPLETED", 1)}
 
 
 def test_files_go_over_the_transfer_host_and_commands_do_not(

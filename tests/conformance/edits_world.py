@@ -184,7 +184,9 @@ class EditWorld:
         if state in ACTIVE or state in (JobState.COMPLETED, JobState.FAILED):
             first = CHAIN.index(job.state) + 1 if job.state in ACTIVE else 0
             if first == 0:
-                job = move(writer, job, CHAIN[0], self.clock, attempt=job.attempt + 1)
+                job = move(
+                    writer, job, CHAIN[0], self.clock, attempt=job.attempt_with(number=job.attempt.number + 1)
+                )
                 first = 1
             last = CHAIN.index(state) + 1 if state in ACTIVE else len(CHAIN)
             for step in CHAIN[first:last]:
@@ -201,7 +203,7 @@ class EditWorld:
         result = JobResult(ok=True, started=self.clock, ended=self.clock, response=response)
         outputs, now = EmbeddedOutputs(self.store), self.clock
         self.store.write(
-            lambda writer: apply_result(writer, job.id, job.attempt, result, outputs, config, now)
+            lambda writer: apply_result(writer, job.id, job.attempt.number, result, outputs, config, now)
         )
 
     def close(self) -> None:

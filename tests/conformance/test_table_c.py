@@ -207,7 +207,7 @@ def test_c8_what_the_generator_says_of_its_children_is_their_own(table: Table) -
 def test_c9_rules_reach_grandchildren(table: Table) -> None:
     assert table.seen("c9/middle") == ("w1", "ec1", 5)
     assert table.seen("c9/child") == ("w2", "ec1", 4)
-    assert str(table.job("c9/child").run_dir).startswith(str(table.work / "w2"))
+    assert str(table.job("c9/child").attempt.run_dir).startswith(str(table.work / "w2"))
 
 
 def test_c10_a_rule_that_was_committed_while_the_generator_ran(table: Table) -> None:

@@ -158,10 +158,10 @@ def test_d2_a_listing_that_omits_live_jobs(
         world.restart()
         world.advance(now + 10)
         assert {job.state for job in world.jobs().values()} == {JobState.RUNNING}
-        assert all(job.missing_since for job in world.jobs().values())
+        assert all(job.attempt.missing_since for job in world.jobs().values())
     world.restart()
     world.advance(now + 11)
-    assert not any(job.missing_since for job in world.jobs().values())
+    assert not any(job.attempt.missing_since for job in world.jobs().values())
     assert {job.state for job in world.jobs().values()} == {JobState.RUNNING}
     door.touch()
     finish(world)
@@ -184,7 +184,7 @@ def test_d3_a_worker_that_is_removed_serves_until_its_jobs_end(world: World) -> 
     assert "w2" in config_workers(world)
     door.touch()
     finish(world)
-    assert world.job("f/a").run_worker == "w2"
+    assert world.job("f/a").attempt.worker == "w2"
     world.repository.write("README", "more")
     world.reconcile()
     assert config_workers(world) == ["w1"]
@@ -210,7 +210,7 @@ def alone(world: World) -> Path:
 
 def test_d4_rerun_of_a_running_job_ends_the_old_attempt_first(world: World) -> None:
     place = alone(world)
-    old = processes_below(Path(str(world.job("f/j").run_dir)))
+    old = processes_below(Path(str(world.job("f/j").attempt.run_dir)))
     assert old
     plan = do(world, JobOperation.RERUN, "f/j")
     assert [step.effect for step in plan.steps] == [Effect.CANCEL_THEN_AGAIN]
@@ -220,13 +220,13 @@ def test_d4_rerun_of_a_running_job_ends_the_old_attempt_first(world: World) -> N
     assert Path(first).is_dir(), "nothing was wiped"
     (place / "go").touch()
     world.run()
-    assert (world.state("f/j"), world.job("f/j").attempt) == ("COMPLETED", 2)
+    assert (world.state("f/j"), world.job("f/j").attempt.number) == ("COMPLETED", 2)
     assert list(lines(place / "done")) == [second]
 
 
 def test_d5_cancel_ends_the_whole_process_group(world: World) -> None:
     alone(world)
-    place = Path(str(world.job("f/j").run_dir))
+    place = Path(str(world.job("f/j").attempt.run_dir))
     assert len(processes_below(place)) > 1
     do(world, JobOperation.CANCEL, "f/j")
     world.until(lambda: world.state("f/j") == "USER_STOPPED")
@@ -283,7 +283,7 @@ def test_d8_a_submission_that_was_not_recorded_is_adopted(world: World) -> None:
     done = program(world, "--once", "--wait", "--timeout", "100")
     assert done.returncode == 0, done.stderr
     world.store = Store(world.root / "state")
-    assert (world.state("f/a"), world.job("f/a").attempt) == ("COMPLETED", 1)
+    assert (world.state("f/a"), world.job("f/a").attempt.number) == ("COMPLETED", 1)
     assert lines(log) == ["a"]
 
 
@@ -305,8 +305,8 @@ def test_d9_a_job_that_dies_without_a_result(world: World) -> None:
     )
     world.reconcile()
     world.until(lambda: running(world, "f/killed")() and gate(world, "never.runs").exists())
-    os.killpg(int(world.job("f/killed").queue_id or "x"), signal.SIGKILL)
-    end_processes_below(Path(str(world.job("f/killed").run_dir)))
+    os.killpg(int(world.job("f/killed").attempt.queue_id or "x"), signal.SIGKILL)
+    end_processes_below(Path(str(world.job("f/killed").attempt.run_dir)))
     world.run()
     exits, text = told(world, "f/exits")
     assert exits["state"] == "FAILED"

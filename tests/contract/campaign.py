@@ -262,12 +262,12 @@ class Campaign:
             return False
         if self.scheduler is None:
             return True
-        self.stuck = self.world.job("cancel-never/j").stuck or ""
+        self.stuck = self.world.job("cancel-never/j").attempt.stuck or ""
         held = self.world.job("cancel-held/j")
         # Slurm gives another reason at first, until it has looked at the job for the first time.
         if self.scheduler.why not in self.stuck or held.state is not JobState.SUBMITTED:
             return False
-        self.requests["cancel-held/j"] = self.scheduler.request(held.queue_id or "")
+        self.requests["cancel-held/j"] = self.scheduler.request(held.attempt.queue_id or "")
         self.health = self._health("cancel-never")
         return True
 
@@ -300,11 +300,11 @@ class Campaign:
 
     def run_dir(self, path: str) -> Path:
         """Return the run directory of a job."""
-        return Path(self.world.job(path).run_dir or "/nonexistent")
+        return Path(self.world.job(path).attempt.run_dir or "/nonexistent")
 
     def queue_id(self, path: str) -> str:
         """Return the id of a job in its queue."""
-        return self.world.job(path).queue_id or ""
+        return self.world.job(path).attempt.queue_id or ""
 
 
 def _forget_peak() -> int:

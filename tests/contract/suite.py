@@ -95,25 +95,25 @@ class Contract:
 
     def test_a_killed_python_is_a_failure_with_its_signal(self, played: Campaign) -> None:
         job = played.world.job("python-killed/j")
-        assert (job.state.value, job.attempt, job.cause) == ("FAILED", 1, "killed")
+        assert (job.state.value, job.attempt.number, job.cause) == ("FAILED", 1, "killed")
         assert "exit code 137 (signal 9)" in (job.error or "")
 
     def test_a_killed_process_group_is_a_failure(self, played: Campaign) -> None:
         job = played.world.job("group-killed/j")
-        assert (job.state.value, job.attempt) == ("FAILED", 1)
+        assert (job.state.value, job.attempt.number) == ("FAILED", 1)
         assert job.cause in ("killed", "lost")
         assert re.search(r"exit code 137|vanished without an exit code", job.error or "")
 
     def test_a_job_that_vanished_is_a_failure_and_never_run_again(self, played: Campaign) -> None:
         job = played.world.job("vanished/j")
-        assert (job.state.value, job.attempt) == ("FAILED", 1)
+        assert (job.state.value, job.attempt.number) == ("FAILED", 1)
         assert job.cause in ("killed", "lost")
         assert job.error
 
     def test_a_result_without_a_marker_is_found_all_the_same(self, played: Campaign) -> None:
         assert played.world.state("unmarked/j") == "COMPLETED"
         assert played.world.output("unmarked/j") == "went on"
-        assert played.world.job("unmarked/j").attempt == 1
+        assert played.world.job("unmarked/j").attempt.number == 1
 
     # interrupted passes -------------------------------------------------------------------------------
 
@@ -122,7 +122,11 @@ class Contract:
 
     def test_a_submission_that_nobody_recorded_is_found_and_not_repeated(self, played: Campaign) -> None:
         job = played.world.job("submitted/j")
-        assert (job.state.value, job.attempt, job.queue_id) == ("COMPLETED", 1, played.first_id)
+        assert (job.state.value, job.attempt.number, job.attempt.queue_id) == (
+            "COMPLETED",
+            1,
+            played.first_id,
+        )
 
     # cancelling ---------------------------------------------------------------------------------------
 
@@ -135,7 +139,7 @@ class Contract:
     def test_cancelling_before_the_submission_leaves_no_trace(self, played: Campaign) -> None:
         assert played.world.states("cancel-uploaded/j", "cancel-ready/j") == ["USER_STOPPED"] * 2
         assert not (played.run_dir("cancel-uploaded/j") / "claim" / "queue_id").exists()
-        assert played.world.job("cancel-ready/j").run_dir is None
+        assert played.world.job("cancel-ready/j").attempt.run_dir is None
 
     # what is left -------------------------------------------------------------------------------------
 
@@ -199,7 +203,7 @@ class ContractOfSchedulers(Contract):
 
     def test_a_refused_submission_says_why(self, played: Campaign, scheduler: Scheduler) -> None:
         job = played.world.job("refused/j")
-        assert (job.state.value, job.queue_id) == ("REMOTE_ERROR", None)
+        assert (job.state.value, job.attempt.queue_id) == ("REMOTE_ERROR", None)
         assert scheduler.refusal in (job.error or "")
 
     def test_a_job_that_can_never_start_is_reported_and_can_be_cancelled(
@@ -208,12 +212,12 @@ class ContractOfSchedulers(Contract):
         assert scheduler.why in played.stuck
         assert played.health == f"Degraded: j is stuck: {played.stuck}"
         job = played.world.job("cancel-never/j")
-        assert (job.state.value, job.stuck) == ("USER_STOPPED", None)
+        assert (job.state.value, job.attempt.stuck) == ("USER_STOPPED", None)
 
     def test_a_waiting_job_can_be_cancelled(self, played: Campaign) -> None:
         job = played.world.job("cancel-held/j")
         assert job.state.value == "USER_STOPPED"
-        assert not (Path(job.run_dir or "") / "claim" / "queue_id").exists(), "it never started"
+        assert not (Path(job.attempt.run_dir or "") / "claim" / "queue_id").exists(), "it never started"
 
     def test_an_end_by_somebody_else_has_the_words_of_the_scheduler(self, played: Campaign) -> None:
         job = played.world.job("vanished/j")
@@ -221,7 +225,7 @@ class ContractOfSchedulers(Contract):
         assert re.search(r"^(Slurm: CANCELLED|Grid Engine: failed)", job.error or "", re.MULTILINE)
 
     def test_no_job_is_left_in_the_queue(self, played: Campaign, scheduler: Scheduler) -> None:
-        ids = [job.queue_id for job in played.world.jobs().values() if job.queue_id]
+        ids = [job.attempt.queue_id for job in played.world.jobs().values() if job.attempt.queue_id]
         assert len(ids) > 20
         assert eventually(lambda: not any(map(scheduler.has, ids)))
 
@@ -233,7 +237,7 @@ class TimeLimits(ContractOfSchedulers):
 
     def test_a_job_beyond_its_time_limit_has_failed_for_that(self, played: Campaign) -> None:
         job = played.world.job("overdue/j")
-        assert (job.state.value, job.cause, job.attempt) == ("FAILED", "walltime", 1)
+        assert (job.state.value, job.cause, job.attempt.number) == ("FAILED", "walltime", 1)
         assert re.search(r"Slurm: TIMEOUT|h_rt", job.error or ""), job.error
 
 

@@ -55,21 +55,21 @@ def forgotten(
 
 def _runs(world: World, name: str) -> bool:
     job = world.job(f"{name}/j")
-    return job.state.value == "RUNNING" and (Path(job.run_dir or "") / "pids").exists()
+    return job.state.value == "RUNNING" and (Path(job.attempt.run_dir or "") / "pids").exists()
 
 
 def _let_them_end(world: World, slurm: Slurm) -> None:
     """Nobody looks meanwhile; then take away what a crash of the cluster's disk may."""
     jobs = {name: world.job(f"{name}/j") for name in JOBS}
     for name in ("marked", "unmarked"):
-        (Path(jobs[name].run_dir or "") / "go").touch()
+        (Path(jobs[name].attempt.run_dir or "") / "go").touch()
     for name in ("ended", "wiped"):
-        slurm.call("scancel", jobs[name].queue_id or "")
-    assert eventually(lambda: not {job.queue_id for job in jobs.values()} & set(slurm.squeue("%i")))
+        slurm.call("scancel", jobs[name].attempt.queue_id or "")
+    assert eventually(lambda: not {job.attempt.queue_id for job in jobs.values()} & set(slurm.squeue("%i")))
     (world.work / OUTBOX / marker_name(jobs["unmarked"])).unlink()
     for name in ("ended", "wiped"):
         (world.work / OUTBOX / marker_name(jobs[name])).unlink(missing_ok=True)
-    directory = Path(jobs["wiped"].run_dir or "")
+    directory = Path(jobs["wiped"].attempt.run_dir or "")
     directory.rename(directory.with_name("elsewhere"))
 
 
@@ -79,14 +79,18 @@ class TestForgotten:
     @pytest.mark.parametrize("name", ["marked", "unmarked"])
     def test_a_result_counts_although_nobody_remembers_the_job(self, forgotten: World, name: str) -> None:
         job = forgotten.job(f"{name}/j")
-        assert (job.state.value, job.attempt, forgotten.output(f"{name}/j")) == ("COMPLETED", 1, "went on")
+        assert (job.state.value, job.attempt.number, forgotten.output(f"{name}/j")) == (
+            "COMPLETED",
+            1,
+            "went on",
+        )
 
     def test_no_result_is_a_failure_and_never_run_again(self, forgotten: World) -> None:
         job = forgotten.job("ended/j")
-        assert (job.state.value, job.attempt, job.cause) == ("FAILED", 1, "killed")
+        assert (job.state.value, job.attempt.number, job.cause) == ("FAILED", 1, "killed")
         assert "Slurm: CANCELLED" in (job.error or "")
 
     def test_no_directory_is_a_failure_that_says_so(self, forgotten: World) -> None:
         job = forgotten.job("wiped/j")
-        assert (job.state.value, job.attempt) == ("FAILED", 1)
+        assert (job.state.value, job.attempt.number) == ("FAILED", 1)
         assert "its run directory is gone" in (job.error or "")

@@ -33,7 +33,7 @@ def entries(world: World) -> list[str]:
 
 
 def run_dir(world: World, path: str) -> Path:
-    return Path(str(world.job(path).run_dir))
+    return Path(str(world.job(path).attempt.run_dir))
 
 
 def run(make_world: MakeWorld, cleanup: Any, **worker: Any) -> World:

@@ -144,7 +144,7 @@ def test_a_repository_that_is_away_is_an_outage_of_the_worker_that_needs_it(
     world.advance(time.time() + 600)
     world.run()
     assert world.states("f1/j", "f2/j") == ["COMPLETED"] * 2
-    assert world.job("f1/j").attempt == 1
+    assert world.job("f1/j").attempt.number == 1
 
 
 def test_a_repository_that_cannot_be_opened_yet_is_an_outage(
@@ -197,7 +197,7 @@ def test_a_repository_that_is_away_when_a_job_needs_a_file_of_it_is_an_outage(
     reading.advance(time.time() + 600)
     reading.run()
     assert reading.states("read/one", "read/two") == ["COMPLETED"] * 2
-    assert reading.job("read/one").attempt == 1
+    assert reading.job("read/one").attempt.number == 1
 
 
 def test_a_file_that_git_has_lost_fails_the_job_that_needs_it(reading: World) -> None:

@@ -66,8 +66,8 @@ def test_a_job_whose_whole_group_vanished_says_so(world: World) -> None:
     )
     world.reconcile()
     world.until(lambda: gate(world, "a.runs").exists() and gate(world, "b.runs").exists())
-    os.killpg(int(world.job("gone/group").queue_id or "x"), signal.SIGKILL)
-    script = int(world.job("gone/python").queue_id or "x")
+    os.killpg(int(world.job("gone/group").attempt.queue_id or "x"), signal.SIGKILL)
+    script = int(world.job("gone/python").attempt.queue_id or "x")
     python = next(pid for pid in processes_below(world.work / "w1") if os.getpgid(pid) == script != pid)
     os.kill(python, signal.SIGKILL)
     world.run()
@@ -311,7 +311,7 @@ def test_the_next_job_of_a_chain_starts_within_a_second(world: World) -> None:
     world.flow("chain", *jobs)
     world.reconcile()
     world.run()
-    directories = [Path(world.job(f"chain/j{n}").run_dir or "") for n in range(4)]
+    directories = [Path(world.job(f"chain/j{n}").attempt.run_dir or "") for n in range(4)]
     handovers = [
         (after / "claim" / "queue_id").stat().st_mtime - (before / "claim" / "result.json").stat().st_mtime
         for before, after in pairwise(directories)

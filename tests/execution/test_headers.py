@@ -14,7 +14,7 @@ from reconciler.errors import InputError
 from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.run_files import WorkerPaths, next_attempt, submission_script, worker_paths
 from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
-from reconciler.model.records import JobRecord
+from reconciler.model.records import JobAttempt, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.schedulers import SCHEDULERS as DESCRIPTORS
 from reconciler.model.schedulers.base import RESERVED
@@ -317,7 +317,9 @@ def no_expansion(path: str) -> str:
 def test_the_home_of_another_machine_is_left_to_its_shell() -> None:
     worker = remote()
     place = worker_paths(worker, no_expansion)
-    script = submission_script(next_attempt(made_job(), place.work_dir), worker, place, ExecConfigSpec())
+    script = submission_script(
+        next_attempt(made_job(), place.work_dir, "far"), worker, place, ExecConfigSpec()
+    )
     assert "cd \"$HOME\"/'my work/ee/5e/d8/ee5ed8e4-068f-5ec8-8c2f-d451816ddb65_1' || exit 1\n" in script
     assert "PYTHONPATH=\"$HOME\"/'my work/.code/tree1':\"$HOME\"/'my work/.code/tree 2'$" in script
     assert 'python3 "$HOME"/\'my work/.launchers/' in script
@@ -332,8 +334,8 @@ def test_such_a_script_runs(tmp_path: Any) -> None:
     """The shell really finds its home, claims the attempt, runs python and leaves the marker."""
     worker = remote(python="~/py thon", pre_run='echo "$PYTHONPATH"')
     place = worker_paths(worker, no_expansion)
-    job = next_attempt(made_job(), place.work_dir)
-    run_dir = tmp_path / str(job.run_dir).removeprefix("~/")
+    job = next_attempt(made_job(), place.work_dir, "far")
+    run_dir = tmp_path / str(job.attempt.run_dir).removeprefix("~/")
     run_dir.mkdir(parents=True)
     (tmp_path / "my work" / ".outbox").mkdir()
     python = tmp_path / "py thon"
@@ -353,7 +355,9 @@ def test_such_a_script_runs(tmp_path: Any) -> None:
 
 
 def test_a_name_of_a_job_stays_in_its_comment() -> None:
-    job = msgspec.structs.replace(made_job(key="a\nrm -rf ~\u2028b"), run_dir="/data/x", attempt=1)
+    job = msgspec.structs.replace(
+        made_job(key="a\nrm -rf ~\u2028b"), attempt=JobAttempt(run_dir="/data/x", number=1)
+    )
     worker = WorkerSpec(type="local", scheduler_type="shell", work_dir="/data")
     script = submission_script(job, worker, WorkerPaths("/data", "python3"), ExecConfigSpec())
     assert script.split("\n")[:3] == [

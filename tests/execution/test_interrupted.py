@@ -14,7 +14,7 @@ from reconciler.execution.hosts.local import LocalHost
 from reconciler.execution.queues.shell import ShellQueue
 from reconciler.execution.start import JobStarter
 from reconciler.model.flows import job_id
-from reconciler.model.records import JobRecord, WorkerStatus
+from reconciler.model.records import Cancellation, JobRecord, WorkerStatus
 from reconciler.model.states import JobState
 from tests.execution.support import World, eventually, gate, lines, processes_below, running
 
@@ -30,10 +30,10 @@ def test_cancel_of_a_running_job_ends_its_grandchildren(world: World) -> None:
     world.flow("f", {"id": "j", "function": "ignores_the_end", "args": [str(path)]})
     world.reconcile()
     world.until(lambda: path.exists() and running(world, "f/j")())
-    world.edit("f/j", cancel="no longer wanted")
+    world.edit("f/j", cancellation=Cancellation(reason="no longer wanted"))
     world.run()
     job = world.job("f/j")
-    assert (job.state, job.cancel) == (JobState.USER_STOPPED, None)
+    assert (job.state, job.cancellation.reason) == (JobState.USER_STOPPED, None)
     assert eventually(lambda: processes_below(world.work) == [])
     assert any("no longer wanted" in event for event in world.events("f/j"))
 
@@ -43,7 +43,7 @@ def test_cancel_in_every_active_state(world: World, state: str, monkeypatch: pyt
     world.flow("f", {"id": "j", "function": "wait_for", "args": [str(gate(world, "g"))]})
     world.reconcile()
     _bring_to(world, state, monkeypatch)
-    world.edit("f/j", cancel="removed")
+    world.edit("f/j", cancellation=Cancellation(reason="removed"))
     world.run()
     assert world.state("f/j") == "USER_STOPPED"
     assert eventually(lambda: processes_below(world.work) == [])
@@ -80,7 +80,7 @@ def test_a_job_that_never_started_is_cancelled_while_its_worker_is_away(
     _bring_to(world, "CHECKED_OUT", monkeypatch)
     away = WorkerStatus(reachable=False, reason="away", failures=9, next_try=time.time() + 1000)
     world.store.write(lambda writer: writer.put_worker_status("w1", away))
-    world.edit("f/j", cancel="removed")
+    world.edit("f/j", cancellation=Cancellation(reason="removed"))
     world.advance()
     assert world.state("f/j") == "USER_STOPPED"
 
@@ -92,10 +92,10 @@ def test_cancelled_before_its_late_script_claims(world: World, monkeypatch: pyte
     world.flow("f", {"id": "j", "function": "log_line", "args": [str(log), "ran"]})
     world.reconcile()
     _bring_to(world, "UPLOADED", monkeypatch)
-    world.edit("f/j", cancel="removed")
+    world.edit("f/j", cancellation=Cancellation(reason="removed"))
     world.run()
     assert world.state("f/j") == "USER_STOPPED"
-    assert os.system(f"cd '{world.job('f/j').run_dir}' && bash submit.sh") == 0
+    assert os.system(f"cd '{world.job('f/j').attempt.run_dir}' && bash submit.sh") == 0
     assert lines(log) == []
 
 
@@ -111,7 +111,7 @@ def _generator_that_has_just_ended(world: World) -> None:
 @pytest.mark.usefixtures("warm")
 def test_what_a_cancelled_job_asked_for_is_not_run(world: World) -> None:
     _generator_that_has_just_ended(world)
-    world.edit("f/j", cancel="removed", current=False)
+    world.edit("f/j", cancellation=Cancellation(reason="removed"), current=False)
     world.run()
     assert world.states("f/j", "f/child") == ["COMPLETED", "USER_STOPPED"]
     assert not world.job("f/child").current
@@ -143,7 +143,7 @@ def test_an_interrupted_submission_is_adopted(world: World, monkeypatch: pytest.
     pid = _start_by_hand(world.job("f/j"))
     world.until(gate(world, "g.runs").exists)
     world.until(running(world, "f/j"))
-    assert world.job("f/j").queue_id == str(pid)
+    assert world.job("f/j").attempt.queue_id == str(pid)
     gate(world, "g").touch()
     world.run()
     assert world.state("f/j") == "COMPLETED"
@@ -152,7 +152,7 @@ def test_an_interrupted_submission_is_adopted(world: World, monkeypatch: pytest.
 def _start_by_hand(job: JobRecord) -> int:
     """Start the script of a job as an interrupted pass has done; the process is nobody's child."""
     start = ShellQueue().submit_command("submit.sh")
-    return int(LocalHost().run(f"cd '{job.run_dir}' && {start}", timeout=60).stdout)
+    return int(LocalHost().run(f"cd '{job.attempt.run_dir}' && {start}", timeout=60).stdout)
 
 
 @pytest.mark.usefixtures("warm")
@@ -169,14 +169,14 @@ def test_a_submission_that_had_not_claimed_yet_runs_once(
     world.reconcile()
     _bring_to(world, "UPLOADED", monkeypatch)
     pid = _start_by_hand(world.job("f/j"))
-    claim = Path(world.job("f/j").run_dir or "") / "claim" / "queue_id"
+    claim = Path(world.job("f/j").attempt.run_dir or "") / "claim" / "queue_id"
     assert eventually(claim.exists)
     claim.rename(claim.with_name("not yet"))
     world.advance()
     assert world.state("f/j") == "SUBMITTED"
-    assert world.job("f/j").queue_id != str(pid)
+    assert world.job("f/j").attempt.queue_id != str(pid)
     claim.with_name("not yet").rename(claim)
-    world.until(lambda: world.job("f/j").queue_id == str(pid))
+    world.until(lambda: world.job("f/j").attempt.queue_id == str(pid))
     assert world.state("f/j") == "RUNNING"
     door.touch()
     world.run()
@@ -199,7 +199,7 @@ def test_a_run_directory_of_a_forgotten_life_is_not_used(make_world: MakeWorld) 
     new = world.job("f/j")
     assert job_id(new.uuid, new.index) == old.id
     assert new.state is JobState.FAILED
-    assert new.run_dir != old.run_dir
+    assert new.attempt.run_dir != old.attempt.run_dir
 
 
 # markers ----------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_a_marker_that_an_interrupted_pass_left_is_removed_later(world: World) -
     world.run()
     first = world.job("f/first")
     outbox = world.work / "w1" / ".outbox"
-    mine, foreign = outbox / f"{first.id}.{first.attempt}", outbox / "somebody-else_1.1"
+    mine, foreign = outbox / f"{first.id}.{first.attempt.number}", outbox / "somebody-else_1.1"
     assert not mine.exists()
     mine.touch()
     foreign.touch()
@@ -233,9 +233,9 @@ def test_a_script_that_is_just_starting_is_not_taken_for_withdrawn(
     world.flow("f", {"id": "j", "function": "give", "args": [1]})
     world.reconcile()
     _bring_to(world, "UPLOADED", monkeypatch)
-    claim = Path(world.job("f/j").run_dir or "") / "claim"
+    claim = Path(world.job("f/j").attempt.run_dir or "") / "claim"
     claim.mkdir()
-    world.edit("f/j", cancel="removed")
+    world.edit("f/j", cancellation=Cancellation(reason="removed"))
     world.advance()
     assert world.state("f/j") == "UPLOADED"
     os.utime(claim, (time.time() - 200, time.time() - 200))  # nobody takes minutes for that

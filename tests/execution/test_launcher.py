@@ -388,7 +388,7 @@ def test_a_python_that_cannot_run_it_is_named(
         f"worker w1: {python} does not exist, does not run, or is older than Python 3.9; "
         "set `python:` of the worker to the path of a Python that has jobflow"
     )
-    assert (Path(str(job.run_dir)) / "after").exists(), "post_run comes all the same"
+    assert (Path(str(job.attempt.run_dir)) / "after").exists(), "post_run comes all the same"
 
 
 def test_a_damaged_input_is_an_error_of_the_job(tmp_path: Path, site: Path) -> None:

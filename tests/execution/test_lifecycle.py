@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.execution.lifecycle import Observation, Step, next_step
 from reconciler.execution.queues.base import QueueEntry, QueueState
-from reconciler.model.records import JobRecord
+from reconciler.model.records import NO_ATTEMPT, Cancellation, DeferredPatch, JobAttempt, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
@@ -28,7 +28,8 @@ def job(
 ) -> JobRecord:
     return JobRecord(
         uuid="u", index=1, flow="f", key="k", name="n", function="m.f", state=state, config=RunConfig(),
-        content="c", cancel="removed" if cancel else None, missing_since=missing_since, stuck=stuck,
+        content="c", cancellation=Cancellation(reason="removed" if cancel else None),
+        attempt=JobAttempt(missing_since=missing_since, stuck=stuck),
     )  # fmt: skip
 
 
@@ -163,7 +164,14 @@ def test_that_a_job_can_never_start_is_noted_once_and_taken_back() -> None:
 
 def test_a_job_that_can_never_start_is_submitted_anew_once_that_was_put_right() -> None:
     never = QueueEntry(QueueState.PENDING, never="too long for its partition")
-    waits = msgspec.structs.replace(job(S.SUBMITTED, stuck=never.never), wanted=RunConfig())
+    waits = msgspec.structs.replace(
+        job(S.SUBMITTED, stuck=never.never), deferred=DeferredPatch(config=RunConfig())
+    )
     assert step(waits, in_queue=True, entry=never) is Step.NOTE_RESUBMIT
-    assert step(msgspec.structs.replace(waits, cancel="x"), in_queue=True, entry=never) is Step.KILL
-    assert step(msgspec.structs.replace(waits, stuck=None), in_queue=True, entry=PENDING) is Step.WAIT
+    assert (
+        step(
+            msgspec.structs.replace(waits, cancellation=Cancellation(reason="x")), in_queue=True, entry=never
+        )
+        is Step.KILL
+    )
+    assert step(msgspec.structs.replace(waits, attempt=NO_ATTEMPT), in_queue=True, entry=PENDING) is Step.WAIT

@@ -98,10 +98,10 @@ def test_one_that_is_generated_anew_while_the_old_one_is_on_its_way_out(bench: B
     bench.edit("f/b", on_missing="none")
     bench.start("f/a")
     bench.end("f/a", replace=[lost("f-a", 2, "nowhere")])
-    assert (bench.states("f/a@2"), bench.job("f/a@2").again) == (["RUNNING"], True)
+    assert (bench.states("f/a@2"), bench.job("f/a@2").cancellation.rerun) == (["RUNNING"], True)
     bench.killed("f/a@2")
     job = bench.job("f/a@2")
-    assert (job.state, job.again, job.cancel) == ("REMOTE_ERROR", False, None)
+    assert (job.state, job.cancellation.rerun, job.cancellation.reason) == ("REMOTE_ERROR", False, None)
     assert job.config.worker_name == "nowhere"
     assert bench.states("f/b") == ["READY"]
 
@@ -139,7 +139,7 @@ def test_a_commit_that_adds_the_worker_lets_it_go_on(lonely: World) -> None:
     assert reconcile(lonely, "retry", "lonely/child").exit_code == 0
     done = reconcile(lonely, "--once", "--wait", "--timeout", "120")
     assert (done.exit_code, lonely.states("lonely/child")) == (0, ["COMPLETED"]), done.output
-    assert lonely.job("lonely/child").run_worker == "w11"
+    assert lonely.job("lonely/child").attempt.worker == "w11"
 
 
 @pytest.mark.usefixtures("warm")

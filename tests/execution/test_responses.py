@@ -127,7 +127,7 @@ def test_stored_data_is_kept_and_shown(world: World) -> None:
 def test_generated_jobs_tell_where_they_came_from(world: World) -> None:
     parent = world.job("adds/adds")
     child = next(job for job in jobs_of(world, "adds") if job.generated_by)
-    assert child.generated_by == parent.uuid
+    assert child.generated_by is not None and child.generated_by.uuid == parent.uuid
     assert "addition by adds/adds" in world.events(child.path)[0]
 
 

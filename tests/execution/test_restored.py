@@ -66,7 +66,7 @@ def test_jobs_that_ran_after_the_backup_do_not_run_again_and_their_results_are_f
     world.run()
     assert world.states("f/a", "f/b", "f/c") == ["COMPLETED"] * 3
     assert {name: world.output(f"f/{name}") for name in "abc"} == results
-    assert {world.job(f"f/{name}").attempt for name in "abc"} == {1}
+    assert {world.job(f"f/{name}").attempt.number for name in "abc"} == {1}
     assert lines(log) == ["a", "b", "c"]
     assert any("started before the state was restored" in said for said in world.events("f/a"))
     check_clean(world)
@@ -78,12 +78,12 @@ def test_a_job_that_runs_meanwhile_is_followed(world: World) -> None:
     world.reconcile()
     early = backup(world)
     world.until(running(world, "f/j"))
-    queue_id = world.job("f/j").queue_id
+    queue_id = world.job("f/j").attempt.queue_id
     restore(world, early)
-    world.until(lambda: world.job("f/j").queue_id == queue_id)
+    world.until(lambda: world.job("f/j").attempt.queue_id == queue_id)
     door.touch()
     world.run()
-    assert (world.state("f/j"), world.job("f/j").attempt) == ("COMPLETED", 1)
+    assert (world.state("f/j"), world.job("f/j").attempt.number) == ("COMPLETED", 1)
 
 
 @pytest.mark.parametrize("moment", ["CHECKED_OUT", "UPLOADED", "SUBMITTED", "RUNNING"])
@@ -143,7 +143,7 @@ def test_a_failure_is_found_as_it_was_and_a_retry_runs_in_a_directory_of_its_own
     assert (world.state("f/j"), lines(log)) == ("FAILED", ["failed"])
     world.edit("f/j", state="READY")
     world.run()
-    assert (world.state("f/j"), world.job("f/j").attempt, lines(log)) == ("FAILED", 2, ["failed"] * 2)
+    assert (world.state("f/j"), world.job("f/j").attempt.number, lines(log)) == ("FAILED", 2, ["failed"] * 2)
 
 
 def test_where_the_run_directory_was_removed_the_job_runs_again(world: World) -> None:
@@ -151,7 +151,7 @@ def test_where_the_run_directory_was_removed_the_job_runs_again(world: World) ->
     world.reconcile()
     early = backup(world)
     world.run()
-    shutil.rmtree(world.job("f/a").run_dir or "")
+    shutil.rmtree(world.job("f/a").attempt.run_dir or "")
     restore(world, early)
     world.run()
     assert (world.state("f/a"), lines(log)) == ("COMPLETED", ["a", "a"])
@@ -169,4 +169,4 @@ def test_a_withdrawn_attempt_does_not_count(world: World) -> None:
     claim.mkdir(parents=True)
     (claim / "withdrawn").touch()
     world.run()
-    assert (world.state("f/a"), world.job("f/a").attempt, lines(log)) == ("COMPLETED", 2, ["a"])
+    assert (world.state("f/a"), world.job("f/a").attempt.number, lines(log)) == ("COMPLETED", 2, ["a"])

@@ -17,6 +17,7 @@ from reconciler.actual.store import Store
 from reconciler.actual.unchanged import unchanged_outcome
 from reconciler.loop import Session, reconcile_once
 from reconciler.model.health import flow_status
+from reconciler.model.records import RetryStatus
 from reconciler.model.states import Health
 from tests.execution.support import Listener, World, gate, lines, reconcile_killed_at, running
 
@@ -37,11 +38,11 @@ def test_an_exception_that_passes(world: World) -> None:
     world.run()
     job = world.job("f/j")
     assert world.states("f/j", "f/k") == ["COMPLETED", "COMPLETED"]
-    assert (job.attempt, job.retried, job.error) == (3, ["exception"] * 2, None)
+    assert (job.attempt.number, job.retry.causes, job.error) == (3, ["exception"] * 2, None)
     assert world.output("f/k") == 3
-    directories = [Path(f"{(job.run_dir or '').removesuffix('.3')}{end}") for end in ("", ".2", ".3")]
+    directories = [Path(f"{(job.attempt.run_dir or '').removesuffix('.3')}{end}") for end in ("", ".2", ".3")]
     assert all((directory / "claim" / "result.json").exists() for directory in directories)
-    assert Path(job.run_dir or "") == directories[-1]
+    assert Path(job.attempt.run_dir or "") == directories[-1]
 
 
 def test_a_death_for_good(world: World) -> None:
@@ -49,7 +50,7 @@ def test_a_death_for_good(world: World) -> None:
     world.reconcile()
     world.run()
     job = world.job("f/j")
-    assert (job.state.value, job.attempt, job.retried) == ("FAILED", 3, ["killed"] * 2)
+    assert (job.state.value, job.attempt.number, job.retry.causes) == ("FAILED", 3, ["killed"] * 2)
     assert job.cause == "killed"
 
 
@@ -60,25 +61,25 @@ def test_a_process_that_vanishes(world: World) -> None:
     world.flow("f", work, retries=AT_ONCE)
     world.reconcile()
     world.until(lambda: running(world, "f/j")() and gate(world, "g.runs").exists())
-    os.killpg(int(world.job("f/j").queue_id or 0), signal.SIGKILL)
-    world.until(lambda: world.job("f/j").attempt == 2)
+    os.killpg(int(world.job("f/j").attempt.queue_id or 0), signal.SIGKILL)
+    world.until(lambda: world.job("f/j").attempt.number == 2)
     door.touch()
     world.run()
     job = world.job("f/j")
-    assert (job.state.value, len(job.retried)) == ("COMPLETED", 1)
+    assert (job.state.value, len(job.retry.causes)) == ("COMPLETED", 1)
 
 
 def test_a_rule_gives_retries_and_a_commit_takes_them(world: World) -> None:
     world.flow("f", unlucky(world, 9))
     world.put("OverrideRule", "again", {"flows": ["f"], "set": {"retries": AT_ONCE | {"backoff": "1h"}}})
     world.reconcile()
-    world.until(lambda: world.job("f/j").retry_at is not None)
+    world.until(lambda: world.job("f/j").retry.at is not None)
     status = world.view(lambda view: flow_status(view.flow("f"), view.jobs_of("f")))
     assert status.health is Health.PROGRESSING
     world.put("OverrideRule", "again", {"flows": ["f"], "set": {"retries": {"limit": 0}}})
     world.reconcile()
     job = world.job("f/j")
-    assert (job.state.value, job.retry_at, job.attempt) == ("FAILED", None, 1)
+    assert (job.state.value, job.retry.at, job.attempt.number) == ("FAILED", None, 1)
     assert world.is_idle()
 
 
@@ -89,14 +90,14 @@ def test_what_an_orphaned_flow_has_left_is_retried_on_a_worker_that_was_removed(
     world.flow("f", unlucky(world, 1), retries=AT_ONCE | {"backoff": "1h"}, worker="w2", prune="orphan")
     world.flow("g", {"id": "k", "function": "give", "args": [1]})
     world.reconcile()
-    world.until(lambda: world.job("f/j").retry_at is not None)
+    world.until(lambda: world.job("f/j").retry.at is not None)
     world.repository.remove("flows/f.yaml")
     world.repository.remove("workers/w2.yaml")
     world.reconcile()
-    world.edit("f/j", retry_at=time.time())
+    world.edit("f/j", retry=RetryStatus(at=time.time(), causes=world.job("f/j").retry.causes))
     world.run()
     job = world.job("f/j")
-    assert (job.state.value, job.attempt, job.run_worker) == ("COMPLETED", 2, "w2")
+    assert (job.state.value, job.attempt.number, job.attempt.worker) == ("COMPLETED", 2, "w2")
 
 
 # passes that find nothing else to do ------------------------------------------------------------------
@@ -105,25 +106,25 @@ def test_what_an_orphaned_flow_has_left_is_retried_on_a_worker_that_was_removed(
 def test_a_pass_does_not_sleep_through_a_retry_that_is_due(world: World) -> None:
     world.flow("f", unlucky(world, 1), retries=AT_ONCE | {"backoff": "1h"})
     world.reconcile()
-    world.until(lambda: world.job("f/j").retry_at is not None)
+    world.until(lambda: world.job("f/j").retry.at is not None)
     session = Session(world.source, world.store)
     assert not reconcile_once(session, Listener()).timed_out
-    due = world.job("f/j").retry_at or 0.0
+    due = world.job("f/j").retry.at or 0.0
     before = unchanged_outcome(world.store, session.revision, due - 1)
     after = unchanged_outcome(world.store, session.revision, due + 0.01)
     assert before is not None and (before.idle, before.retry_at) == (True, int(due * 1000) / 1000)
     assert after is not None and not after.idle
     assert reconcile_once(session, Listener()).plan is None
-    assert world.job("f/j").attempt == 1, "not before its time"
-    world.edit("f/j", retry_at=time.time())
+    assert world.job("f/j").attempt.number == 1, "not before its time"
+    world.edit("f/j", retry=RetryStatus(at=time.time(), causes=world.job("f/j").retry.causes))
     assert reconcile_once(Session(world.source, world.store), Listener(), wait=120).outcome.degraded == []
-    assert (world.state("f/j"), world.job("f/j").attempt) == ("COMPLETED", 2)
+    assert (world.state("f/j"), world.job("f/j").attempt.number) == ("COMPLETED", 2)
 
 
 def test_wait_waits_for_retries_even_if_nothing_runs(world: World) -> None:
     world.flow("f", unlucky(world, 1), retries=AT_ONCE | {"backoff": "2s"})
     world.reconcile()
-    world.until(lambda: world.job("f/j").retry_at is not None)
+    world.until(lambda: world.job("f/j").retry.at is not None)
     reconcile_once(Session(world.source, world.store), Listener())
     listener = Listener()
     assert reconcile_once(Session(world.source, world.store), listener, wait=120).plan is None
@@ -138,7 +139,7 @@ def test_retries_that_python_code_gives(world: World) -> None:
     world.reconcile()
     world.run()
     (job,) = world.jobs().values()
-    assert (job.state.value, job.attempt) == ("COMPLETED", 2)
+    assert (job.state.value, job.attempt.number) == ("COMPLETED", 2)
     assert job.config.retries is not None
     assert job.config.retries.origin.level == "job"
 
@@ -166,6 +167,8 @@ def test_killed_at_every_record_around_a_retry(make_world: Callable[..., World])
     assert reconcile_killed_at(world, "write:before:100000") == 0
     world.store = Store(world.root / "state")
     found = world.jobs().values()
-    assert {(job.state.value, job.attempt, len(job.retried)) for job in found} == {("COMPLETED", 3, 2)}
+    assert {(job.state.value, job.attempt.number, len(job.retry.causes)) for job in found} == {
+        ("COMPLETED", 3, 2)
+    }
     assert Counter(lines(world.root / "log")) == {f"j{number}": 3 for number in range(count)}
     assert ends[-signal.SIGKILL] >= 10, ends

@@ -15,7 +15,7 @@ from reconciler.jobs.transitions import leave
 from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.health import flow_status
 from reconciler.model.operations import Effect
-from reconciler.model.records import JobRecord
+from reconciler.model.records import Cancellation, DeferredPatch, JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.states import Health, JobState
 from reconciler.plan.interpreter import configured
@@ -55,26 +55,26 @@ def health(bench: Bench) -> tuple[Health, str]:
 
 def test_each_attempt_has_its_directory_its_reason_and_its_time(bench: Bench) -> None:
     first = die(bench)
-    assert (first.state, first.cause, first.retried) == (JobState.FAILED, "walltime", ["walltime"])
-    assert first.retry_at == bench.clock + 10
+    assert (first.state, first.cause, first.retry.causes) == (JobState.FAILED, "walltime", ["walltime"])
+    assert first.retry.at == bench.clock + 10
     assert health(bench) == (Health.PROGRESSING, "0 of 2 jobs completed; 1 job to be retried")
     assert bench.states("f/b") == ["WAITING"]
     assert not bench.wait(9.5)
     assert bench.wait(0.5)
-    assert (bench.job("f/a").state, bench.job("f/a").retry_at) == (JobState.READY, None)
+    assert (bench.job("f/a").state, bench.job("f/a").retry.at) == (JobState.READY, None)
     bench.start("f/a")
     bench.end("f/a", error="no luck")
     second = bench.job("f/a")
-    assert (second.retried, second.retry_at) == (["walltime", "exception"], bench.clock + 20)
+    assert (second.retry.causes, second.retry.at) == (["walltime", "exception"], bench.clock + 20)
     assert bench.wait(20)
     third = die(bench)
-    assert (third.attempt, third.retry_at, third.retried) == (3, None, second.retried)
-    assert len({first.run_dir, second.run_dir, third.run_dir}) == 3
+    assert (third.attempt.number, third.retry.at, third.retry.causes) == (3, None, second.retry.causes)
+    assert len({first.attempt.run_dir, second.attempt.run_dir, third.attempt.run_dir}) == 3
     assert health(bench)[0] is Health.DEGRADED
     assert not bench.wait(1e9)
     assert bench.events("f/a", "Retrying") == [
-        f"attempt 1 died of walltime in {first.run_dir}: retry 1 of 2 in 10 s",
-        f"attempt 2 died of exception in {second.run_dir}: retry 2 of 2 in 20 s",
+        f"attempt 1 died of walltime in {first.attempt.run_dir}: retry 1 of 2 in 10 s",
+        f"attempt 2 died of exception in {second.attempt.run_dir}: retry 2 of 2 in 20 s",
     ]
     assert "FAILED -> WAITING: retry 2 of 2 after exception" in bench.events("f/a", "State")
 
@@ -84,28 +84,28 @@ def test_a_retry_that_completes_lets_the_others_go_on(bench: Bench) -> None:
     bench.wait(10)
     bench.run("f/a")
     assert bench.states("f/a", "f/b") == ["COMPLETED", "READY"]
-    assert bench.job("f/a").retried == ["walltime"], "what it had asked for stays to be seen"
+    assert bench.job("f/a").retry.causes == ["walltime"], "what it had asked for stays to be seen"
 
 
 @pytest.mark.parametrize("cause", [Cause.OOM, None])
 def test_not_after_another_death(bench: Bench, cause: Cause | None) -> None:
     bench.start("f/a")
     bench.killed("f/a", cause)
-    assert (bench.job("f/a").retry_at, health(bench)[0]) == (None, Health.DEGRADED)
+    assert (bench.job("f/a").retry.at, health(bench)[0]) == (None, Health.DEGRADED)
 
 
 @pytest.mark.parametrize("policy", [None, {"limit": 0}, {"limit": "many"}, {"limit": 10**9}])
 def test_not_without_a_policy(bench: Bench, policy: Any) -> None:
     bench.edit("f/a", config=config(retries=policy))
-    assert die(bench).retry_at is None
+    assert die(bench).retry.at is None
 
 
 def test_not_of_a_job_that_is_being_cancelled(bench: Bench) -> None:
     bench.start("f/a")
-    bench.edit("f/a", cancel="removed")
+    bench.edit("f/a", cancellation=Cancellation(reason="removed"))
     bench.killed("f/a", Cause.WALLTIME)
     job = bench.job("f/a")
-    assert (job.state, job.retry_at, job.retried) == (JobState.USER_STOPPED, None, [])
+    assert (job.state, job.retry.at, job.retry.causes) == (JobState.USER_STOPPED, None, [])
 
 
 def test_not_in_a_flow_that_has_been_stopped(bench: Bench) -> None:
@@ -115,18 +115,20 @@ def test_not_in_a_flow_that_has_been_stopped(bench: Bench) -> None:
     bench.start("g/x", "g/y", "g/z")
     bench.killed("g/x", Cause.WALLTIME)
     bench.end("g/z", stop_jobflow=True)
-    assert bench.job("g/x").retry_at is None
+    assert bench.job("g/x").retry.at is None
     assert bench.events("g/x", "GivenUp") == ["no retry: stop_jobflow of g/z"]
     bench.killed("g/y", Cause.WALLTIME)
-    assert bench.job("g/y").retry_at is None
+    assert bench.job("g/y").retry.at is None
 
 
 def test_a_deferred_policy_counts_as_soon_as_it_can(bench: Bench) -> None:
     bench.start("f/a")
-    bench.edit("f/a", wanted=config(retries={"limit": 1, "on": ["oom"], "backoff": "1m"}))
+    bench.edit(
+        "f/a", deferred=DeferredPatch(config=config(retries={"limit": 1, "on": ["oom"], "backoff": "1m"}))
+    )
     bench.killed("f/a", Cause.OOM)
     job = bench.job("f/a")
-    assert (job.wanted, job.retry_at) == (None, bench.clock + 60)
+    assert (job.wanted, job.retry.at) == (None, bench.clock + 60)
 
 
 def test_who_does_not_mind_a_missing_output_waits_for_the_retries_as_well(bench: Bench) -> None:
@@ -142,7 +144,7 @@ def test_a_generated_job_has_the_retries_of_its_generator(bench: Bench) -> None:
     bench.end("f/a", addition=[new_job("n")])
     bench.start("f/new")
     bench.killed("f/new", Cause.WALLTIME)
-    assert bench.job("f/new").retry_at == bench.clock + 10
+    assert bench.job("f/new").retry.at == bench.clock + 10
 
 
 def test_many_retries_at_once_read_their_flow_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +186,7 @@ def test_retry_by_hand_is_the_retry_that_was_to_come(bench: Bench) -> None:
     (step,) = bench.operate("retry", "f/a").steps
     assert step.reason == "FAILED, to be retried: that is done now, as attempt 2"
     job = bench.job("f/a")
-    assert (job.state, job.retried, job.retry_at) == (JobState.READY, ["walltime"], None)
+    assert (job.state, job.retry.causes, job.retry.at) == (JobState.READY, ["walltime"], None)
     assert not bench.wait(100), "not twice"
 
 
@@ -193,21 +195,21 @@ def test_retry_of_what_has_failed_for_good_counts_anew(bench: Bench) -> None:
     bench.wait(10)
     die(bench, Cause.OOM)
     bench.operate("retry", "f/a")
-    assert bench.job("f/a").retried == []
-    assert die(bench).retried == ["walltime"]
+    assert bench.job("f/a").retry.causes == []
+    assert die(bench).retry.causes == ["walltime"]
 
 
 def test_rerun_counts_anew(bench: Bench) -> None:
     die(bench)
     bench.operate("rerun", "f/a")
-    assert (bench.job("f/a").retried, bench.job("f/a").retry_at) == ([], None)
+    assert (bench.job("f/a").retry.causes, bench.job("f/a").retry.at) == ([], None)
     die(bench)
     bench.wait(10)
     bench.start("f/a")
     bench.operate("rerun", "f/a")
     bench.killed("f/a", Cause.WALLTIME)
     job = bench.job("f/a")
-    assert (job.state, job.retried, job.retry_at) == (JobState.READY, [], None)
+    assert (job.state, job.retry.causes, job.retry.at) == (JobState.READY, [], None)
 
 
 def test_cancel_makes_no_more_retries(bench: Bench) -> None:
@@ -215,7 +217,7 @@ def test_cancel_makes_no_more_retries(bench: Bench) -> None:
     (step,) = bench.operate("cancel", "f/a").steps
     assert step.effect is Effect.GIVE_UP
     job = bench.job("f/a")
-    assert (job.state, job.retry_at, job.error) == (JobState.FAILED, None, "killed")
+    assert (job.state, job.retry.at, job.error) == (JobState.FAILED, None, "killed")
     assert not bench.wait(100)
     assert bench.operate("cancel", "f/a").steps == []
 
@@ -227,7 +229,7 @@ def test_pause_keeps_the_retry_until_resume(bench: Bench) -> None:
     assert bench.states("f/a") == ["PAUSED"]
     assert not bench.wait(100)
     bench.operate("resume", "f/a")
-    assert (bench.job("f/a").state, bench.job("f/a").retried) == (JobState.READY, ["walltime"])
+    assert (bench.job("f/a").state, bench.job("f/a").retry.causes) == (JobState.READY, ["walltime"])
 
 
 def test_a_suspended_flow_keeps_its_retries_for_later(bench: Bench) -> None:
@@ -239,13 +241,13 @@ def test_a_suspended_flow_keeps_its_retries_for_later(bench: Bench) -> None:
     bench.store.write(lambda writer: writer.put_flow(flow))
     assert health(bench)[0] is Health.SUSPENDED
     bench.wait(10)
-    assert (bench.job("f/a").state, bench.job("f/a").retried) == (JobState.PAUSED, ["walltime"])
+    assert (bench.job("f/a").state, bench.job("f/a").retry.causes) == (JobState.PAUSED, ["walltime"])
 
 
 def test_a_job_that_leaves_is_not_retried(bench: Bench) -> None:
     die(bench)
     bench.store.write(lambda writer: leave(writer, bench.job("f/a"), "replaced", bench.clock))
-    assert (bench.job("f/a").retry_at, bench.wait(100)) == (None, False)
+    assert (bench.job("f/a").retry.at, bench.wait(100)) == (None, False)
 
 
 @pytest.mark.parametrize(
@@ -261,5 +263,5 @@ def test_a_commit_may_take_the_retry_away(bench: Bench, policy: dict[str, Any], 
         drop_unwanted_retry(writer, patched, bench.clock)
 
     bench.store.write(patch)
-    assert (bench.job("f/a").retry_at is not None) is stays
+    assert (bench.job("f/a").retry.at is not None) is stays
     assert bench.events("f/a", "GivenUp") == ([] if stays else ["no retry: its run config was changed"])

@@ -41,7 +41,7 @@ def test_one_exception_at_each_boundary(watched: WatchWorld) -> None:
         watched.until_state(f"{flow}/j", "COMPLETED")
 
     def stuck(flow: str) -> str:
-        return eventually(lambda: watched.jobs()[f"{flow}/j"].stuck, f"a reason of {flow}", watch)
+        return eventually(lambda: watched.jobs()[f"{flow}/j"].attempt.stuck, f"a reason of {flow}", watch)
 
     def reason(worker: str) -> str:
         def look() -> str:

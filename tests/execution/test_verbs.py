@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reconciler.jobs.dependencies import unhook
 from reconciler.jobs.outputs import EmbeddedOutputs
 from reconciler.model.operations import Effect
-from reconciler.model.records import JobRecord
+from reconciler.model.records import Cancellation, DeferredPatch, JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.states import ACTIVE, FINISHED, JobState
 from tests.execution.verbs_bench import BY, Bench, config, new_job
@@ -47,14 +47,16 @@ class TestRetry:
         bench.end("f/a", error="no luck")
         assert bench.states("f/a", "f/b") == ["FAILED", "WAITING"]
         job = bench.job("f/a")
-        wanted = msgspec.structs.replace(job, wanted=config(priority=7), state=JobState.REMOTE_ERROR)
+        wanted = msgspec.structs.replace(
+            job, deferred=DeferredPatch(config=config(priority=7)), state=JobState.REMOTE_ERROR
+        )
         bench.store.write(lambda writer: writer.put_job(wanted))
         bench.operate("retry", "f/a")
         again = bench.job("f/a")
         assert (again.state, again.error, again.cause, again.wanted) == (JobState.READY, None, None, None)
         assert again.config.priority_value == 7
         bench.start("f/a")
-        assert bench.job("f/a").run_dir == f"{job.run_dir}.2"
+        assert bench.job("f/a").attempt.run_dir == f"{job.attempt.run_dir}.2"
         bench.end("f/a")
         assert bench.states("f/a", "f/b") == ["COMPLETED", "READY"]
 
@@ -104,7 +106,7 @@ class TestRerun:
         assert {step.job.path for step in plan.steps} == {"f/a", "f/b", "f/c", "g/x"}
         assert bench.states("f/a", "f/b", "f/c", "f/d", "g/x") == ["READY"] + ["WAITING"] * 4
         bench.run("f/a", "f/b", "f/c", "g/x", "f/d")
-        assert {job.attempt for job in bench.jobs()} == {1, 2}
+        assert {job.attempt.number for job in bench.jobs()} == {1, 2}
 
     def test_is_refused_while_its_output_is_in_use(self, bench: Bench) -> None:
         bench.run("f/a")
@@ -136,13 +138,18 @@ class TestRerun:
         bench.start("f/a", state=state)
         bench.operate("rerun", "f/a")
         job = bench.job("f/a")
-        assert (job.state, job.attempt, job.again) == (state, 1, True)
-        assert job.cancel == f"rerun by {BY}"
+        assert (job.state, job.attempt.number, job.cancellation.rerun) == (state, 1, True)
+        assert job.cancellation.reason == f"rerun by {BY}"
         bench.killed("f/a")
         job = bench.job("f/a")
-        assert (job.state, job.again, job.cancel, job.error) == (JobState.READY, False, None, None)
+        assert (job.state, job.cancellation.rerun, job.cancellation.reason, job.error) == (
+            JobState.READY,
+            False,
+            None,
+            None,
+        )
         bench.run("f/a")
-        assert bench.job("f/a").attempt == 2
+        assert bench.job("f/a").attempt.number == 2
         assert bench.states("f/b") == ["READY"]
 
     @pytest.mark.parametrize("error", ["", "no luck"])
@@ -210,7 +217,11 @@ class TestGenerated:
             bench.start("f/a")
             bench.end("f/a", addition=[new_job(f"u{number}")])
             new = bench.job("f/new")
-            assert (new.uuid, new.current, new.generator_attempt) == (f"u{number}", True, number)
+            assert (new.uuid, new.current, new.generated_by and new.generated_by.attempt) == (
+                f"u{number}",
+                True,
+                number,
+            )
             bench.operate("rerun", "f/a")
 
     def test_a_replacement_of_a_former_life_neither_counts_nor_hides_the_new_output(
@@ -236,7 +247,7 @@ class TestGenerated:
         bench.end("f/a", replace=[new_job("f-a", 2)])
         assert bench.states("f/a@2", "f/b") == ["READY", "WAITING"]
         bench.run("f/a@2")
-        assert bench.job("f/a@2").attempt == 2
+        assert bench.job("f/a@2").attempt.number == 2
         assert bench.output("f-a") == "f-a_2.2"
 
     def test_a_replacement_is_born_again_while_the_old_one_is_on_its_way_out(self, bench: Bench) -> None:
@@ -247,10 +258,15 @@ class TestGenerated:
         bench.start("f/a")
         bench.end("f/a", replace=[new_job("f-a", 2)])
         job = bench.job("f/a@2")
-        assert (job.state, job.attempt, job.again, job.current) == (JobState.RUNNING, 1, True, True)
+        assert (job.state, job.attempt.number, job.cancellation.rerun, job.current) == (
+            JobState.RUNNING,
+            1,
+            True,
+            True,
+        )
         bench.killed("f/a@2")
         bench.run("f/a@2")
-        assert (bench.job("f/a@2").attempt, bench.states("f/b")) == (2, ["READY"])
+        assert (bench.job("f/a@2").attempt.number, bench.states("f/b")) == (2, ["READY"])
 
 
 class TestPauseAndResume:
@@ -302,7 +318,7 @@ class TestCancelAndForget:
         assert bench.states("f/c", "h/y", "h/z") == ["WAITING", "READY", "WAITING"]
         bench.edit("h/x", on_missing="pass", parents=["f-a"], state=JobState.WAITING)
         bench.start("f/a")
-        bench.edit("f/a", cancel="by anna")
+        bench.edit("f/a", cancellation=Cancellation(reason="by anna"))
         bench.killed("f/a")
         assert bench.states("f/a", "h/x") == ["USER_STOPPED", "READY"]
 
@@ -498,10 +514,10 @@ def test_random_lives(tmp_path_factory: pytest.TempPathFactory, steps: list[tupl
     built = {job.id for job in bench.jobs()}
     life = Life(bench)
     for step in steps:
-        known = {job.id: job.attempt for job in bench.jobs()}
+        known = {job.id: job.attempt.number for job in bench.jobs()}
         life.step(*step)
         bench.check()
-        now = {job.id: job.attempt for job in bench.jobs()}
+        now = {job.id: job.attempt.number for job in bench.jobs()}
         assert built <= now.keys()
         assert all(now[job_id] >= attempt for job_id, attempt in known.items()), (
             "directories are never reused"

@@ -113,12 +113,13 @@ class Bench:
         """Start the next attempt of a READY job."""
         assert job.state is JobState.READY, f"{job.path} is {job.state}"
         assert not [one for one, _ in self.running if one == job.id], f"{job.path} runs already"
-        attempt = next_attempt(job, "/w")
+        begun = next_attempt(job, "/w", job.config.worker_name)
+        attempt = begun.attempt_with(queue_id="7")
         self.clock += 1
         self.store.write(
-            lambda writer: move(writer, attempt, state, self.clock, error=None, cause=None, queue_id="7")
+            lambda writer: move(writer, begun, state, self.clock, error=None, cause=None, attempt=attempt)
         )
-        self.running.add((job.id, attempt.attempt))
+        self.running.add((job.id, attempt.number))
 
     def end(self, path: str, *, error: str = "", output: Any = None, **response: Any) -> None:
         """End the attempt of a job, with what it asks for next."""
@@ -126,9 +127,13 @@ class Bench:
 
     def end_one(self, job: JobRecord, *, error: str = "", output: Any = None, **response: Any) -> None:
         """End the attempt of a job by its result."""
-        self.running.remove((job.id, job.attempt))
+        self.running.remove((job.id, job.attempt.number))
         self.clock += 1
-        document = {"uuid": job.uuid, "index": job.index, "output": output or f"{job.id}.{job.attempt}"}
+        document = {
+            "uuid": job.uuid,
+            "index": job.index,
+            "output": output or f"{job.id}.{job.attempt.number}",
+        }
         result = JobResult(
             ok=not error, started=self.clock - 1, ended=self.clock,
             error=JobError("E", error, error) if error else None,
@@ -136,7 +141,7 @@ class Bench:
         )  # fmt: skip
         self.store.write(
             lambda writer: apply_result(
-                writer, job.id, job.attempt, result, self.outputs, self.config, self.clock
+                writer, job.id, job.attempt.number, result, self.outputs, self.config, self.clock
             )
         )
 
@@ -146,7 +151,7 @@ class Bench:
 
     def killed_one(self, job: JobRecord, cause: Cause | None = None) -> None:
         """End the attempt of a job that is gone without a result."""
-        self.running.remove((job.id, job.attempt))
+        self.running.remove((job.id, job.attempt.number))
         self.clock += 1
         self.store.write(
             lambda writer: fail(writer, _known(writer, job.id), "killed", self.clock, cause=cause)
@@ -196,23 +201,23 @@ class Bench:
         """What runs is what the store knows to run; nothing waits for what is there, or runs without it."""
         with self.store.read() as view:
             jobs = list(view.jobs())
-            active = [(job.id, job.attempt) for job in jobs if job.state in ACTIVE]
+            active = [(job.id, job.attempt.number) for job in jobs if job.state in ACTIVE]
             assert sorted(active) == sorted(self.running)
             for job in jobs:
                 if not job.current:
-                    assert not job.again
+                    assert not job.cancellation.rerun
                     assert job.state not in (JobState.READY, JobState.WAITING, JobState.PAUSED)
-                    assert job.state not in ACTIVE or job.cancel is not None, f"{job.path} runs, as history"
+                    assert job.state not in ACTIVE or job.cancelling, f"{job.path} runs, as history"
                 elif job.state is JobState.READY:
                     assert parents_ready(view, job), f"{job.path} is READY too early"
                 elif job.state is JobState.WAITING:
                     assert not parents_ready(view, job), f"{job.path} waits for nothing"
                 for parent in job.parents if job.current else ():
                     assert view.generations(parent), f"{job.path} needs what nobody knows"
-                assert job.again is False or job.state in ACTIVE
-                if job.retry_at is not None:
-                    assert job.current and job.state in BROKEN and job.retried
-            waiting = {job.id for job in jobs if job.retry_at is not None}
+                assert job.cancellation.rerun is False or job.state in ACTIVE
+                if job.retry.at is not None:
+                    assert job.current and job.state in BROKEN and job.retry.causes
+            waiting = {job.id for job in jobs if job.retry.at is not None}
             assert {job.id for job in view.waiting_for_retry()} == waiting
 
 

@@ -48,7 +48,7 @@ def test_a_campaign_outlives_an_outage(
     sshd.start()
     site.wait_completed(seconds=600)
     assert site.status("hpc").reachable
-    assert {job.attempt for job in site.all_jobs()} == {1}, "nobody was taken for dead"
+    assert {job.attempt.number for job in site.all_jobs()} == {1}, "nobody was taken for dead"
     daemon.end()
     assert_sound(site)
     assert not {"RUNNING", "PENDING"} & set(slurm.squeue("%T"))

@@ -74,7 +74,7 @@ def all_run(site: Site, name: str, count: int = 1) -> Callable[[], bool]:
 def finish(site: Site, daemon: Daemon, *work_dirs: Path) -> None:
     """Everything completes, in its first attempt; the daemon ends; nothing is left."""
     site.wait_completed()
-    assert {job.attempt for job in site.all_jobs()} == {1}
+    assert {job.attempt.number for job in site.all_jobs()} == {1}
     daemon.end()
     assert_sound(site)
     assert_nothing_is_left(site, *work_dirs)
@@ -175,7 +175,7 @@ def test_a_worker_is_removed_while_its_jobs_run(site: Site, add_far: Callable[..
     site.wait(lambda: len(site.ran()) == 2)
     gate.touch()
     site.wait_completed()
-    assert sorted(job.run_worker or "" for job in site.all_jobs()) == ["far", "here"]
+    assert sorted(job.attempt.worker or "" for job in site.all_jobs()) == ["far", "here"]
     site.chain("next", 1)
     site.repository.commit()
     site.wait_completed("next")

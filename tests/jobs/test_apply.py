@@ -15,7 +15,14 @@ from reconciler.jobs.apply import PlanApplication
 from reconciler.model.desired import DesiredState
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import FlowSpec, Prune
-from reconciler.model.records import ActualState, FlowRecord, JobRecord
+from reconciler.model.records import (
+    ActualState,
+    FlowRecord,
+    GeneratedBy,
+    JobAttempt,
+    JobRecord,
+    RetryStatus,
+)
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.plan.interpreter import carried_out
 from reconciler.plan.planner import make_plan
@@ -84,8 +91,7 @@ class Records:
                     state=JobState.COMPLETED,
                     config=parent.config,
                     content="",
-                    generated_by=parent.uuid,
-                    generator_attempt=parent.attempt,
+                    generated_by=GeneratedBy(uuid=parent.uuid, attempt=parent.attempt.number),
                     sequence=number,
                 )
             )
@@ -150,7 +156,7 @@ class TestInEachState:
 
     def test_rerun(self, records: Records, state: JobState) -> None:
         submitted(records)
-        records.change("f/a", state=state, error="it failed", retried=["oom"], cause="oom")
+        records.change("f/a", state=state, error="it failed", retry=RetryStatus(causes=["oom"]), cause="oom")
         one = flow(jobs=("a", "b", "c"), spec=FlowSpec(jobs=[], rerun="1"))
         assert records.apply(desired(one), {"f": built(one)})[0] == "Patch f"
 
@@ -181,7 +187,7 @@ def test_new_metadata_of_a_flow(records: Records) -> None:
 
 def test_generated_jobs_leave_with_their_generator_and_come_back(records: Records) -> None:
     submitted(records)
-    records.change("f/a", state=JobState.COMPLETED, attempt=1)
+    records.change("f/a", state=JobState.COMPLETED, attempt=JobAttempt(number=1))
     records.generate("f/a", "child")
     one = flow(jobs=("a", "b", "c"))
     assert "Forget f/child" in records.apply(desired(one), {"f": built(one, a="new")})

@@ -51,7 +51,7 @@ def history(world: World) -> list[JobRecord]:
 def facts(world: World) -> dict[str, Any]:
     """Return all of the present jobs that a revert has to bring back."""
     return {
-        path: (job.id, job.state, job.attempt, sorted(job.parents), job.content, output(world, job))
+        path: (job.id, job.state, job.attempt.number, sorted(job.parents), job.content, output(world, job))
         for path, job in current(world).items()
     }
 

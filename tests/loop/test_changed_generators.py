@@ -116,9 +116,9 @@ def test_an_edit_in_the_middle_of_a_generation(world: World) -> None:
     write(world, {"name": "generate"})
     world.reconcile()
     left = world.view(lambda view: view.job(running.id))
-    assert (left.current, left.cancel) == (False, "no longer part of the flow")
+    assert (left.current, left.cancellation.reason) == (False, "no longer part of the flow")
     world.run()
-    assert eventually(lambda: not processes_below(Path(str(running.run_dir))))
+    assert eventually(lambda: not processes_below(Path(str(running.attempt.run_dir))))
     assert world.view(lambda view: view.job(running.id)).state is JobState.USER_STOPPED
     assert news(world, once) == ["child", "generate"]
     assert completed(world)
@@ -167,11 +167,11 @@ def test_a_revert_after_the_kill_runs_again_what_was_killed(which: str, world: W
     world.until(lambda: killed)
     write(world, tree)
     world.reconcile()
-    assert current(world)[f"f/{which}"].again or state(world, f"f/{which}") == "READY"
+    assert current(world)[f"f/{which}"].cancellation.rerun or state(world, f"f/{which}") == "READY"
     gate.touch()
     settle(world)
     assert completed(world)
-    assert current(world)[f"f/{which}"].attempt == 2
+    assert current(world)[f"f/{which}"].attempt.number == 2
 
 
 def hear_of_kills(world: World) -> list[Any]:
@@ -199,12 +199,12 @@ def test_what_was_generated_for_nobody_comes_back_too(world: World) -> None:
     write(world, {"name": "generate", "variant": 1})
     gate.touch()
     assert eventually(
-        lambda: bool(list(Path(str(world.job("f/generate").run_dir)).glob("claim/result.json")))
+        lambda: bool(list(Path(str(world.job("f/generate").attempt.run_dir)).glob("claim/result.json")))
     )
     world.reconcile()
     world.run()
     (born,) = [job for job in history(world) if job.key == "detour"]
-    assert (born.state, born.attempt) == (JobState.USER_STOPPED, 0)
+    assert (born.state, born.attempt.number) == (JobState.USER_STOPPED, 0)
     before = log(world)
     write(world, tree)
     settle(world)

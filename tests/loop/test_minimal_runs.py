@@ -38,7 +38,7 @@ def world(ran: World) -> World:
     write(ran, both(ran))
     settle(ran, allow_prune=True)
     assert sorted(current(ran)) == ["one/a", "one/b", "one/born", "one/c", "two/x", "two/y"]
-    assert all(job.attempt == 1 for job in current(ran).values())
+    assert all(job.attempt.number == 1 for job in current(ran).values())
     return ran
 
 

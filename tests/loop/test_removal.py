@@ -61,7 +61,7 @@ class Removed(World):
 
     def remember(self) -> None:
         self.uuids = {path: job.uuid for path, job in self.jobs().items()}
-        self.directory = Path(str(self.job("f/runs").run_dir))
+        self.directory = Path(str(self.job("f/runs").attempt.run_dir))
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_delete_ends_what_runs_first_and_then_leaves_nothing(spec: dict[str, str
     world.begin(**spec)
     world.remember()
     world.remove()
-    assert world.job("f/runs").cancel == "its flow was removed"
+    assert world.job("f/runs").cancellation.reason == "its flow was removed"
     assert world.outputs("f/done", "f/born") == ["done", "born"], "as long as something of it runs"
     assert not plan(world).effective
     world.run()

@@ -18,7 +18,7 @@ from reconciler.jobs.transitions import move
 from reconciler.model.actions import Action, Subject
 from reconciler.model.operations import JobOperation
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import JobRecord
+from reconciler.model.records import JobAttempt, JobRecord, RetryStatus
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.plan.operations import OperationPlanner
 from tests.loop.worlds import SharedBuilder, Silent, World
@@ -64,7 +64,12 @@ class Campaign:
             for key, state in states.items():
                 job = self.job(key)
                 move(
-                    writer, job, state, self.clock, attempt=1, error="x" if state is JobState.FAILED else None
+                    writer,
+                    job,
+                    state,
+                    self.clock,
+                    attempt=JobAttempt(number=1),
+                    error="x" if state is JobState.FAILED else None,
                 )
                 release_dependants(writer, job.uuid, self.clock)
 
@@ -142,7 +147,9 @@ class TestWhoDoesNotMind:
     @pytest.mark.parametrize("state", [JobState.READY, JobState.FAILED])
     def test_goes_on_without_a_job_that_newer_content_replaced(self, both: Campaign, state: JobState) -> None:
         waits_for_a_retry = msgspec.structs.replace(
-            both.job("d"), state=state, retry_at=9e9 if state is JobState.FAILED else None, retried=["oom"]
+            both.job("d"),
+            state=state,
+            retry=RetryStatus(at=9e9 if state is JobState.FAILED else None, causes=["oom"]),
         )
         both.world.store.write(lambda writer: writer.put_job(waits_for_a_retry))
         both.reconcile("", FLOW.replace("args: [4]", "args: [5]"))
@@ -275,7 +282,7 @@ class TestWhatAPersonAskedFor:
                 continue
             if job.state is JobState.READY:
                 campaign.put(**{key: source.choice(sorted(ACTIVE))})
-            elif job.state in ACTIVE and (job.cancel is not None or source.random() < 0.5):
+            elif job.state in ACTIVE and (job.cancelling or source.random() < 0.5):
                 campaign.world.store.write(lambda writer, job=job: _end(writer, job.id))  # type: ignore[misc]
             elif job.state in ACTIVE:
                 campaign.put(**{key: JobState.COMPLETED})

@@ -21,7 +21,7 @@ from reconciler.loop import Session
 from reconciler.model.actions import Action, ActionType, Plan
 from reconciler.model.desired import DesiredState
 from reconciler.model.flows import BuiltFlow, build_key
-from reconciler.model.records import JobRecord
+from reconciler.model.records import NOT_CANCELLED, JobRecord
 from reconciler.model.states import ACTIVE, FINISHED, JobState
 from tests.loop.random_repositories import RepositoryModel, write
 from tests.support import Repository, minimal_project
@@ -119,9 +119,15 @@ class World:
     def _step(self, writer: Writer, job: JobRecord, source: random.Random) -> None:
         self.clock += 1
         if job.state is JobState.READY:
-            move(writer, job, source.choice(sorted(ACTIVE)), self.clock, attempt=job.attempt + 1)
-        elif job.state in ACTIVE and job.cancel is not None:
-            move(writer, job, JobState.USER_STOPPED, self.clock, cancel=None)
+            move(
+                writer,
+                job,
+                source.choice(sorted(ACTIVE)),
+                self.clock,
+                attempt=job.attempt_with(number=job.attempt.number + 1),
+            )
+        elif job.state in ACTIVE and job.cancelling:
+            move(writer, job, JobState.USER_STOPPED, self.clock, cancellation=NOT_CANCELLED)
         elif job.state in ACTIVE:
             state = source.choice([JobState.COMPLETED, JobState.COMPLETED, JobState.FAILED])
             done = move(writer, job, state, self.clock)
@@ -142,7 +148,7 @@ class World:
                 if job.flow in orphaned:
                     continue
                 if not job.current or job.flow not in alive:
-                    assert job.state in FINISHED or job.cancel is not None, (job.path, job.state)
+                    assert job.state in FINISHED or job.cancelling, (job.path, job.state)
                     continue
                 if job.state is JobState.WAITING:
                     assert not parents_ready(view, job), f"{job.path} waits for nothing"

@@ -17,7 +17,14 @@ from reconciler.model.goals import (
     worker_verdict,
 )
 from reconciler.model.health import flow_status
-from reconciler.model.records import FlowRecord, JobRecord, WorkerStatus
+from reconciler.model.records import (
+    DeferredPatch,
+    FlowRecord,
+    JobAttempt,
+    JobRecord,
+    RetryStatus,
+    WorkerStatus,
+)
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import JobState, Sync
 
@@ -28,7 +35,7 @@ S = JobState
 def job(state: JobState, key: str = "j", *, stuck: str | None = None, current: bool = True) -> JobRecord:
     return JobRecord(
         uuid=key, index=1, flow="f", key=key, name=key, function="m.f", state=state, config=RunConfig(),
-        content=key, stuck=stuck, current=current,
+        content=key, attempt=JobAttempt(stuck=stuck), current=current,
     )  # fmt: skip
 
 
@@ -101,7 +108,7 @@ def test_a_flow_is_synced_once_its_deferred_changes_are_applied() -> None:
     goal = Goal(GoalKind.SYNCED)
     running = job(S.RUNNING)
     assert flow(goal, running).prospect is HOLDS
-    running.wanted = RunConfig()
+    running.deferred = DeferredPatch(config=RunConfig())
     late = flow(goal, running, sync=(Sync.OUT_OF_SYNC, "1 deferred change"))
     assert late == GoalVerdict("flow/f", PENDING, "OutOfSync: 1 deferred change")
     assert flow(goal, job(S.COMPLETED), sync=(Sync.OUT_OF_SYNC, "it is invalid")).prospect is NEVER
@@ -125,7 +132,7 @@ def test_a_worker_is_tried_again() -> None:
 
 
 def test_a_job_that_is_tried_again_may_still_reach_everything() -> None:
-    again = msgspec.structs.replace(job(S.FAILED), retry_at=10.0)
+    again = msgspec.structs.replace(job(S.FAILED), retry=RetryStatus(at=10.0))
     child = job(S.WAITING, "child")
     assert _of(Goal(GoalKind.IDLE), again).prospect is PENDING
     assert _of(Goal(GoalKind.COMPLETED), again).prospect is PENDING

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.model.health import flow_status
-from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.records import FlowRecord, JobAttempt, JobRecord, RetryStatus
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, PENDING, Health, JobState
 
@@ -28,7 +28,7 @@ def job(
         content=key,
         current=current,
         error=error,
-        stuck=stuck,
+        attempt=JobAttempt(stuck=stuck),
     )
 
 
@@ -125,7 +125,7 @@ def test_counts_are_by_state() -> None:
 
 def retried(state: JobState = S.FAILED) -> JobRecord:
     one = job("a", state, error="killed")
-    one.retry_at, one.retried = 100.0, ["walltime"]
+    one.retry = RetryStatus(at=100.0, causes=["walltime"])
     return one
 
 

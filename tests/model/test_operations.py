@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from reconciler.model.operations import TAKES, Effect, JobOperation, decide
-from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.records import FlowRecord, JobAttempt, JobRecord, RetryStatus
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, JobState
 
@@ -36,7 +36,7 @@ USER_STOPPED  -      yes    -      -       -       yes
 def job(state: JobState, *, current: bool = True) -> JobRecord:
     return JobRecord(
         uuid="u", index=1, flow="f", key="j", name="j", function="m.f", state=state, config=RunConfig(),
-        content="c", attempt=1, current=current,
+        content="c", attempt=JobAttempt(number=1), current=current,
     )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_forget_leaves_alone_what_is_wanted() -> None:
 def test_a_job_that_waits_for_its_retry(state: JobState) -> None:
     """As the row of the documentation says."""
     waiting = job(state)
-    waiting.retry_at, waiting.retried = 100.0, ["oom"]
+    waiting.retry = RetryStatus(at=100.0, causes=["oom"])
     effects = {operation: decide(operation, waiting, FLOW) for operation in JobOperation}
     assert {operation: verdict.effect for operation, verdict in effects.items()} == {
         JobOperation.RETRY: Effect.AGAIN,

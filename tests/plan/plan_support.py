@@ -22,7 +22,7 @@ from reconciler.model.manifests import (
     WorkerSpec,
 )
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import ActualState, FlowRecord, JobRecord
+from reconciler.model.records import ActualState, Cancellation, DeferredPatch, FlowRecord, JobRecord
 from reconciler.model.run_config import Rule, RunConfig, layer_of
 from reconciler.model.settings import Layer, Level, Origin
 from reconciler.model.states import ACTIVE, PENDING, JobState
@@ -211,18 +211,23 @@ def _apply_to_job(jobs: dict[str, JobRecord], action: Action) -> None:
             jobs[fresh.id] = msgspec.structs.replace(fresh, state=state, sequence=len(jobs))
     elif action.record is not None and action.record.editable:
         jobs[action.record.id] = msgspec.structs.replace(
-            action.record, config=config, key=job.key, name=job.name, own=action.wanted.own, wanted=None
+            action.record, config=config, key=job.key, name=job.name, own=action.wanted.own, deferred=None
         )
     elif action.record is not None:
-        wanted = None if action.record.config.same_values(config) else config
-        jobs[action.record.id] = msgspec.structs.replace(action.record, wanted=wanted)
+        same = action.record.config.same_values(config)
+        deferred = None if same else DeferredPatch(config=config)
+        jobs[action.record.id] = msgspec.structs.replace(action.record, deferred=deferred)
 
 
 def _left(job: JobRecord) -> JobRecord:
-    left = msgspec.structs.replace(job, current=False, wanted=None)
+    left = msgspec.structs.replace(job, current=False, deferred=None)
     if job.state in PENDING:
         return msgspec.structs.replace(left, state=JobState.USER_STOPPED)
-    return msgspec.structs.replace(left, cancel="left") if job.state in ACTIVE else left
+    return (
+        msgspec.structs.replace(left, cancellation=Cancellation(reason="left"))
+        if job.state in ACTIVE
+        else left
+    )
 
 
 def record(job: BuiltJob, name: str = "f", **fields: Any) -> JobRecord:

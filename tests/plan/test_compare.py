@@ -14,7 +14,7 @@ from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import FlowSpec, OnChange, Prune
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import ActualState
+from reconciler.model.records import ActualState, GeneratedBy
 from reconciler.model.run_config import Rule
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.plan.compare import NOTE, compare
@@ -238,7 +238,9 @@ class TestWithAStore:
         base, head = desired(CHAIN), desired(CHAIN, rules=[LATE])
         store = store_of(base)
         (generator, *_) = store.jobs["f"]
-        child = record(built_job("a child", "x"), generated_by=generator.uuid, config=generator.config)
+        child = record(
+            built_job("a child", "x"), generated_by=GeneratedBy(uuid=generator.uuid), config=generator.config
+        )
         store.jobs["f"].append(child)
         assert shown(compare(base, base, store, store.built).plan) == []
         assert shown(compare(base, head, store, store.built).plan) == ["Patch f/a", "Patch f/a child"]

@@ -11,7 +11,7 @@ from reconciler.model.actions import ActionType
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import OnChange
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import ActualState, JobRecord
+from reconciler.model.records import ActualState, Cancellation, GeneratedBy, JobRecord
 from reconciler.model.run_config import Rule, RunConfig
 from reconciler.model.settings import Level
 from reconciler.model.states import ACTIVE, EDITABLE, JobState
@@ -207,8 +207,9 @@ class TestGenerated:
         return actual
 
     @staticmethod
-    def born(key: str, by: str, **fields: Any) -> JobRecord:
-        return record(built_job(key, key), generated_by=by, **fields)
+    def born(key: str, by: str, *, inherits: bool = True, **fields: Any) -> JobRecord:
+        generated_by = GeneratedBy(uuid=by, inherits=inherits)
+        return record(built_job(key, key), **({"generated_by": generated_by} | fields))
 
     def test_they_are_no_drift(self) -> None:
         assert make_plan(desired(flow()), self.world()).actions == ()
@@ -270,7 +271,9 @@ class TestGenerated:
         actual = self.world()
         child = actual.jobs["f"][2]
         again = msgspec.structs.replace(child, uuid="f-a", index=2, key="a@2", own=own, sequence=9)
-        late = msgspec.structs.replace(child, uuid="f-late", key="late", generator_index=2, sequence=20)
+        late = msgspec.structs.replace(
+            child, uuid="f-late", key="late", generated_by=GeneratedBy(uuid="f-a", index=2), sequence=20
+        )
         actual.jobs["f"] = [*actual.jobs["f"][:2], again, child, late]
         plan = make_plan(desired(flow(), rules=[LATE]), actual)
         values = {action.key: action.wanted.config.priority_value for action in plan.actions if action.wanted}
@@ -319,7 +322,9 @@ class TestGenerated:
         assert plan == ["Patch f", "Replace f/a", "Submit f/child"]
 
     def test_not_what_an_earlier_attempt_generated(self) -> None:
-        plan, _ = self.back(child={"state": JobState.COMPLETED, "generator_attempt": 3})
+        plan, _ = self.back(
+            child={"state": JobState.COMPLETED, "generated_by": GeneratedBy(uuid="f-a", attempt=3)}
+        )
         assert plan == ["Patch f", "Replace f/a"]
 
     @pytest.mark.parametrize(
@@ -333,7 +338,7 @@ class TestGenerated:
         assert (plan == ["Keep f"]) is blocks
 
     def test_one_that_still_runs_is_said_to_go_on(self) -> None:
-        _, actual = self.back(child={"state": JobState.RUNNING, "cancel": "left"})
+        _, actual = self.back(child={"state": JobState.RUNNING, "cancellation": Cancellation(reason="left")})
         reasons = {action.key: action.reason for action in make_plan(desired(flow()), actual).actions}
         assert reasons["f/child"] == Reason(ReasonCode.ACTIVE_WANTED_AGAIN, {"state": JobState.RUNNING})
 

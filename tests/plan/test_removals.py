@@ -8,7 +8,7 @@ import pytest
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import ProjectSpec, Prune
 from reconciler.model.reasons import ReasonCode
-from reconciler.model.records import ActualState
+from reconciler.model.records import ActualState, Cancellation
 from reconciler.model.states import JobState
 from reconciler.plan.planner import make_plan
 from tests.plan.plan_support import applied, before, built, desired, flow, shown, with_jobs
@@ -36,7 +36,10 @@ def test_cancel_ends_what_has_not_finished_and_keeps_the_rest() -> None:
 def test_what_runs_is_cancelled_once() -> None:
     state, actual = campaign()
     actual = with_jobs(
-        actual, "f", a={"state": JobState.RUNNING}, b={"state": JobState.RUNNING, "cancel": "x"}
+        actual,
+        "f",
+        a={"state": JobState.RUNNING},
+        b={"state": JobState.RUNNING, "cancellation": Cancellation(reason="x")},
     )
     assert shown(make_plan(state, actual)) == ["Cancel f", "Cancel f/a"]
 

@@ -9,7 +9,7 @@ import pytest
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.actions import ActionType
 from reconciler.model.manifests import Kind
-from reconciler.model.records import FlowRecord
+from reconciler.model.records import FlowRecord, RetryStatus
 from reconciler.model.run_config import RunConfig, layer_of
 from reconciler.model.settings import Level, Origin
 from reconciler.model.states import JobState
@@ -69,7 +69,7 @@ def test_an_edit_patches_what_it_reaches_and_is_deferred_on_its_way() -> None:
 def test_a_removed_flow_takes_jobs_with_it_that_wait_for_a_retry() -> None:
     one = flow()
     actual = applied(make_plan(desired(one), before((one, built(one)))), before((one, built(one))))
-    waiting = {"state": JobState.FAILED, "retry_at": 9.0, "retried": ["oom"]}
+    waiting = {"state": JobState.FAILED, "retry": RetryStatus(at=9.0, causes=["oom"])}
     actual = with_jobs(actual, "f", a=waiting, b={"state": JobState.FAILED})
     plan = make_plan(desired(), actual, allow_prune=True)
     assert [a.key for a in plan.actions if a.type is ActionType.CANCEL] == ["f", "f/a"]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.model.records import GeneratedBy
 from reconciler.model.run_config import FIELDS
 from reconciler.model.settings import Resources
 from reconciler.plan.checks import worker_defaults
@@ -124,10 +125,13 @@ def test_the_levels(
     assert configs.of_preview(preview) == parent
 
     born = msgspec.structs.replace(
-        record(built_job("c", "c"), "f1", generated_by="f1-a", own=own_layer("f1", child_own)), **child
+        record(
+            built_job("c", "c"), "f1", generated_by=GeneratedBy(uuid="f1-a"), own=own_layer("f1", child_own)
+        ),
+        **child,
     )
     passed_on = expected(child, all_rules, [child_own, by_levels, of_flow, project], generated=True)
     assert plain(configs.of_record(born, parent)) == with_default(passed_on, defaults)
-    alone = msgspec.structs.replace(born, inherits=False)
+    alone = msgspec.structs.replace(born, generated_by=GeneratedBy(uuid="f1-a", inherits=False))
     not_passed = expected(child, all_rules, [child_own, of_flow, project], generated=True)
     assert plain(configs.of_record(alone, parent)) == with_default(not_passed, defaults)

@@ -47,8 +47,8 @@ def test_a_new_limit_holds_at_once_and_what_runs_runs_on(watched: WatchWorld) ->
         gate.touch()
     for number in range(3):
         done = watched.until_state(f"flow/j{number}", "COMPLETED")
-        assert done.attempt == 1
-    assert watched.jobs()["flow/j0"].queue_id == first.queue_id
+        assert done.attempt.number == 1
+    assert watched.jobs()["flow/j0"].attempt.queue_id == first.attempt.queue_id
 
 
 def test_a_worker_that_was_removed_serves_until_its_jobs_end(watched: WatchWorld) -> None:
@@ -62,7 +62,7 @@ def test_a_worker_that_was_removed_serves_until_its_jobs_end(watched: WatchWorld
     watched.commit()
     watched.until_state("new/new", "COMPLETED")
     gate.touch()
-    assert watched.until_state("old/wait", "COMPLETED").run_worker == "w2"
+    assert watched.until_state("old/wait", "COMPLETED").attempt.worker == "w2"
 
 
 def test_a_worker_whose_directory_cannot_be_made_hurts_no_other(watched: WatchWorld) -> None:
@@ -268,7 +268,7 @@ def test_a_store_of_outputs_that_cannot_be_opened_stops_its_users_only(watched: 
     rows = json.loads(watched.run("get", "workers", "-o", "json").stdout)
     (row,) = (row for row in rows if row["name"] == "w1")
     assert not row["reachable"] and "DOCS_FILE is not set" in row["reason"]
-    assert watched.jobs()["flow/j"].attempt == 1
+    assert watched.jobs()["flow/j"].attempt.number == 1
     watch.end()
     watched.start(*NEVER, env={"DOCS_FILE": str(watched.root / "docs.json")})
-    assert watched.until_state("flow/j", "COMPLETED").attempt == 1
+    assert watched.until_state("flow/j", "COMPLETED").attempt.number == 1

@@ -21,11 +21,11 @@ def test_a_job_runs_on_and_the_next_start_takes_it_in(watched: WatchWorld, numbe
     assert watch.end(number) == code
     assert time.monotonic() - begun < 10, "though the job takes for ever"
     assert watched.jobs()["long/wait"].state == "RUNNING"
-    assert is_alive(int(job.queue_id or 0))
+    assert is_alive(int(job.attempt.queue_id or 0))
     gate.touch()
     watched.start()
     done = watched.until_state("long/wait", "COMPLETED")
-    assert (done.attempt, done.run_dir) == (1, job.run_dir)
+    assert (done.attempt.number, done.attempt.run_dir) == (1, job.attempt.run_dir)
 
 
 def test_a_second_interrupt_does_not_wait_for_a_step_that_hangs(watched: WatchWorld) -> None:

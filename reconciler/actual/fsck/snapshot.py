@@ -115,7 +115,7 @@ class Snapshot:
 def _in_short(job: JobRecord) -> Job:
     return Job(
         job.id, job.path, job.flow, job.uuid, job.index, job.state, job.current, job.generator, job.sequence,
-        job.attempt, job.run_worker, job.run_dir,
+        job.attempt.number, job.attempt.worker, job.attempt.run_dir,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from reconciler.jobs.flow_health import health_of
 from reconciler.model.actions import Plan
 from reconciler.model.conditions import flow_conditions, never_submitted_conditions, worker_conditions
 from reconciler.model.desired import DesiredState
+from reconciler.model.flows import job_id
 from reconciler.model.health import flow_sync
 from reconciler.model.manifests import Kind, RuleSpec, WorkerSpec
 from reconciler.model.records import AppliedConfig, Attempt, Event, FlowRecord, JobRecord, WorkerStatus
@@ -37,8 +38,9 @@ def job_keys(jobs: Iterable[JobRecord]) -> dict[str, str]:
 def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
     """Return a job; ``keys`` is :func:`job_keys` of its flow."""
     resources = job.asked
-    generator = keys.get(job.generator, job.generated_by) if job.generator is not None else None
-    deferred = {change.field: change.new for change in job.wanted_changes} if job.wanted is not None else None
+    by = job.generated_by
+    generator = keys.get(job_id(by.uuid, by.index), by.uuid) if by is not None else None
+    deferred = {change.field: change.new for change in job.deferred_changes} if job.deferred else None
     return {
         "key": job.path,
         "flow": job.flow,
@@ -54,18 +56,18 @@ def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
         "priority": job.config.priority_value,
         "deferred": deferred,
         "generated_by": generator,
-        "run_dir": job.run_dir,
-        "run_worker": job.run_worker,
+        "run_dir": job.attempt.run_dir,
+        "run_worker": job.attempt.worker,
         "error": job.error,
         "cause": job.cause,
-        "stuck": job.stuck,
+        "stuck": job.attempt.stuck,
         "retries": job.config.value("retries"),
-        "retried": job.retried,
-        "retry_at": job.retry_at,
-        "attempt": job.attempt,
+        "retried": job.retry.causes,
+        "retry_at": job.retry.at,
+        "attempt": job.attempt.number,
         "function": job.function,
         "current": job.current,
-        "queue_id": job.queue_id,
+        "queue_id": job.attempt.queue_id,
         "parents": [keys.get(parent, parent) for parent in job.parents],
     }
 

@@ -61,7 +61,7 @@ def _field(
 
     field, setting = decision.field, decision.in_effect
     value = record.config.priority_value if field == "priority" else record.config.shown(field)
-    deferred = [change.new for change in record.wanted_changes if change.field == field]
+    deferred = [change.new for change in record.deferred_changes if change.field == field]
     # A setting that names an ExecConfig says nothing about the commands: they have a place of their own.
     names_exec_config = field == "exec_config" and setting is not None and isinstance(setting.value, str)
     return {

@@ -63,7 +63,7 @@ class Provenance:
         if grown is None or retries is None:
             return None
         return {
-            "value": grown.value.shown, "factors": grown.factors, "after": record.retried,
+            "value": grown.value.shown, "factors": grown.factors, "after": record.retry.causes,
             "by": self.of_setting(retries),
         }  # fmt: skip
 

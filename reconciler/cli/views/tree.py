@@ -114,12 +114,12 @@ def _row(name: str, state: str | None, *, message: str | None, worker: str | Non
 
 def _message(job: JobRecord) -> str | None:
     """Return why a job is cancelled, stuck or failed, or its deferred change; None for other jobs."""
-    if job.cancel is not None:
-        return f"cancelling: {job.cancel}"
-    if job.stuck:
-        return f"stuck: {job.stuck}"
+    if job.cancelling:
+        return f"cancelling: {job.cancellation.reason}"
+    if job.attempt.stuck:
+        return f"stuck: {job.attempt.stuck}"
     if job.error:
-        retry = f"to be retried after {job.cause}: " if job.retry_at is not None else ""
+        retry = f"to be retried after {job.cause}: " if job.retry.at is not None else ""
         return retry + job.error.strip().splitlines()[-1]
-    waits = {change.field: change.new for change in job.wanted_changes}
+    waits = {change.field: change.new for change in job.deferred_changes}
     return f"deferred: {cell_text(waits)}" if waits else None

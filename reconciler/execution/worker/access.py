@@ -238,7 +238,7 @@ class WorkerAccess:
                 if end is not None:
                     yield wanted[number].job, end
             directories = {
-                number: wanted[number].job.run_dir or ""
+                number: wanted[number].job.attempt.run_dir or ""
                 for number, fact in facts.items()
                 if fact.size is not None and not fact.later
             }

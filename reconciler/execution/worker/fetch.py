@@ -65,11 +65,11 @@ def script(
         _LOOK.format(claim=CLAIM, result=RESULT, limit=LARGEST_RESULT, sentinel=sentinel),
     ]
     for number, one in enumerate(wanted):
-        job, directory = one.job, shell_path(one.job.run_dir or "")
+        job, directory = one.job, shell_path(one.job.attempt.run_dir or "")
         tail = f"cd -- {directory} && tail -c {_TAIL} -- {shlex.quote(STDERR)} 2>/dev/null"
         questions = {f"{number}.tail": tail}
-        if job.queue_id and job.cancel is None:  # we know why a cancelled job has ended
-            questions[f"{number}.accounting"] = queue.accounting_command(job.queue_id)
+        if job.attempt.queue_id and not job.cancelling:  # we know why a cancelled job has ended
+            questions[f"{number}.accounting"] = queue.accounting_command(job.attempt.queue_id)
         lines.append(f"look {number} {directory}")
         lines.append(f'if [ "$size" = - ]; then :\n{sections_script(questions, sentinel)}\nfi')
     lines.append(f"printf '\\n%s results\\n' {sentinel}-facts")

@@ -136,5 +136,7 @@ def read_withdrawals(
 
 
 def _for_each(function: str, jobs: Sequence[JobRecord], sentinel: str) -> str:
-    calls = {str(number): f"{function} {shell_path(job.run_dir or '')}" for number, job in enumerate(jobs)}
+    calls = {
+        str(number): f"{function} {shell_path(job.attempt.run_dir or '')}" for number, job in enumerate(jobs)
+    }
     return sections_script(calls, sentinel)

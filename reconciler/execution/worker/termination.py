@@ -104,14 +104,14 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
     goes on.
     """
     job = wanted.job
-    if wanted.lost and facts.claimant is not None and facts.claimant != job.queue_id:
+    if wanted.lost and facts.claimant is not None and facts.claimant != job.attempt.queue_id:
         return AttemptEnd(still_runs_as=facts.claimant)
     if facts.bad_result:
         return bad_result(facts.bad_result)
     accounting = _accounting(wanted, facts, queue)
     if accounting is not None and not accounting.over:
         if wanted.lost:
-            return AttemptEnd(still_runs_as=job.queue_id)
+            return AttemptEnd(still_runs_as=job.attempt.queue_id)
         if (facts.exit_code or 0) > 128:  # killed, probably by the scheduler, which will know why
             return None
     started = facts.found == "claimed" and (facts.claimant is not None or facts.damaged_claim)
@@ -155,6 +155,6 @@ def can_still_start(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -
 
 
 def _accounting(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> Termination | None:
-    if wanted.job.queue_id is None or facts.accounting is None:
+    if wanted.job.attempt.queue_id is None or facts.accounting is None:
         return None
-    return queue.accounting(wanted.job.queue_id, facts.accounting)
+    return queue.accounting(wanted.job.attempt.queue_id, facts.accounting)

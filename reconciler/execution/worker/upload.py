@@ -223,7 +223,10 @@ def script(
         copy = f"cp -R -- {shell_path(other)}/{CODE}/{tree} {target} 2>/dev/null || rm -rf -- {target}"
         lines.append(f"mkdir -p -- {stage}/shared/{CODE}/ && {{ {copy}; }}")
     lines += [f"reconciler_share {name}" for name in shared]
-    lines += [f"reconciler_place {number} {shell_path(job.run_dir or '')}" for number, job in enumerate(jobs)]
+    lines += [
+        f"reconciler_place {number} {shell_path(job.attempt.run_dir or '')}"
+        for number, job in enumerate(jobs)
+    ]
     return "\n".join([*lines, "exit 0"])
 
 

@@ -7,7 +7,7 @@ import pytest
 from reconciler.execution.queues.shell import ShellQueue
 from reconciler.execution.worker.fetch import AttemptFacts, CollectRequest
 from reconciler.execution.worker.termination import end_without_result
-from reconciler.model.records import JobRecord
+from reconciler.model.records import JobAttempt, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import JobState
 
@@ -18,7 +18,7 @@ from reconciler.model.states import JobState
 def test_a_marker_without_an_exit_code_points_to_a_full_disk(lost: bool, said: str) -> None:
     job = JobRecord(
         uuid="u", index=1, flow="f", key="j", name="j", function="m.f", state=JobState.RUNNING,
-        config=RunConfig(), content="", queue_id="7",
+        config=RunConfig(), content="", attempt=JobAttempt(queue_id="7"),
     )  # fmt: skip
     facts = AttemptFacts(found="claimed", claimant="7")
     ended = end_without_result(CollectRequest(job, lost=lost), facts, ShellQueue())
