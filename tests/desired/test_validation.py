@@ -124,9 +124,13 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
     "function without a module": (
         "Flow", "jobs:\n  - id: a\n    function: f", "schema/pattern", 7, 17, "at least a module", None
     ),
-    "path out of the repository": ("Flow", "file: a/../../x.json", "schema/pattern", 5, 9, "without a leading '/', '..'", None),
+    "path out of the repository": (
+        "Flow", "file: a/../../x.json", "schema/pattern", 5, 9, "without a leading '/', '..'", None
+    ),
     "absolute path": ("Project", "python_path: [/opt/lib]", "schema/pattern", 5, 17, "relative", None),
-    "shell in a module": ("ExecConfig", "modules: ['a; rm']", "schema/pattern", 5, 13, "characters that a shell interprets", None),
+    "shell in a module": (
+        "ExecConfig", "modules: ['a; rm']", "schema/pattern", 5, 13, "characters that a shell interprets", None
+    ),
     "line break behind a module": (
         "ExecConfig", 'modules: ["a\\n"]', "schema/pattern", 5, 13, "characters that a shell interprets", None
     ),

@@ -1,8 +1,15 @@
-"""One call of the ``git`` command, with an environment that does not lead it to another repository."""
+"""The one call of the ``git`` command for reading, hardened against configuration and environment.
+
+What we read of a repository must not depend on the settings of the user who reads it, nor on where we are
+called from. So settings that change output are overridden, hooks and monitors do not run, replacement refs
+are ignored, and only those variables of git are passed on that say how to reach a remote or find
+configuration.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,21 +18,88 @@ from reconciler.errors import TransientError, WorldError
 COMMAND_TIMEOUT = 60.0
 """Seconds after which a call of git is given up."""
 
-_UNWANTED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
+_SETTINGS = (
+    # Nothing of the repository runs while we read it.
+    *("core.fsmonitor=false", "core.hooksPath=/dev/null", "safe.bareRepository=explicit"),
+    # Settings that change the output of the commands that we use.
+    *("core.quotePath=true", "i18n.logOutputEncoding=UTF-8"),
+    *("color.ui=false", "color.diff=false", "color.status=false", "color.branch=false"),
+    *("log.showSignature=false", "log.follow=false", "log.showRoot=true", "log.mailmap=true"),
+    *("mailmap.file=/dev/null", "mailmap.blob=HEAD:.mailmap"),
+    *("diff.suppressBlankEmpty=false", "diff.renames=true", "diff.renameLimit=1000", "diff.relative=false"),
+    *("diff.algorithm=default", "diff.indentHeuristic=true", "diff.context=3", "diff.interHunkContext=0"),
+    *("diff.noprefix=false", "diff.mnemonicPrefix=false", "diff.orderFile=/dev/null"),
+    *("diff.ignoreSubmodules=untracked", "diff.submodule=short", "diff.wsErrorHighlight=none"),
+    *("status.showUntrackedFiles=normal", "status.relativePaths=false", "status.branch=false"),
+)
+HARDENED = ("--no-pager", *(part for setting in _SETTINGS for part in ("-c", setting)))
+"""The options of git before the name of a command."""
+
+_PASSED_ON = re.compile(
+    r"GIT_(CONFIG_(GLOBAL|SYSTEM|NOSYSTEM|COUNT|KEY_\d+|VALUE_\d+)"
+    r"|SSH|SSH_COMMAND|SSH_VARIANT|ASKPASS|PROXY_\w+|SSL_\w+|HTTP_\w+|ALLOW_PROTOCOL|PROTOCOL_FROM_USER"
+    r"|EXEC_PATH|CEILING_DIRECTORIES|DISCOVERY_ACROSS_FILESYSTEM|TEST_ASSUME_\w+)"
+)
+"""The variables of git that reading calls keep: how to reach a remote, and where configuration is."""
+
+_OF_ONE_REPOSITORY = re.compile(
+    r"GIT_(DIR|WORK_TREE|INDEX_FILE|OBJECT_DIRECTORY|ALTERNATE_OBJECT_DIRECTORIES|COMMON_DIR|NAMESPACE|PREFIX"
+    r"|GRAFT_FILE|SHALLOW_FILE|IMPLICIT_WORK_TREE|INTERNAL_SUPER_PREFIX|REPLACE_REF_BASE|QUARANTINE_PATH"
+    r"|CONFIG|CONFIG_PARAMETERS|ATTR_SOURCE|(LITERAL|GLOB|NOGLOB|ICASE)_PATHSPECS)"
+)
+"""Variables that belong to the repository for which git started us, as in a hook."""
 
 
-def git_environment() -> dict[str, str]:
-    """Return the environment of this process without the variables that select another repository.
+def users_environment() -> dict[str, str]:
+    """Return the environment for commands that act as the user, such as ``git commit``.
 
-    Inside a git hook these variables name a repository other than the one that the user gave.
+    It lacks the variables that select another repository than the one that the user named.
     """
-    return {key: value for key, value in os.environ.items() if key not in _UNWANTED}
+    return {key: value for key, value in os.environ.items() if not _OF_ONE_REPOSITORY.fullmatch(key)}
+
+
+def reading_environment(git_dir: Path | None = None) -> dict[str, str]:
+    """Return the environment for commands that only read, without prompts and in English.
+
+    In a hook that checks a push, new objects are in quarantine. If the quarantine is that of ``git_dir``, its
+    objects can be read.
+    """
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("GIT_", "LC_")) or _PASSED_ON.fullmatch(key)
+    }
+    environment |= {
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "LC_ALL": "C",
+        "LANGUAGE": "",
+    }
+    quarantine = os.environ.get("GIT_QUARANTINE_PATH")
+    if quarantine and git_dir is not None:
+        objects = common_dir(git_dir) / "objects"
+        if Path(quarantine).resolve().parent == objects.resolve():
+            environment["GIT_OBJECT_DIRECTORY"] = str(Path(quarantine).resolve())
+            environment["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str(objects.resolve())
+    return environment
+
+
+def common_dir(git_dir: Path) -> Path:
+    """Return the directory that holds objects and branches; for a linked work tree, that of the main one."""
+    pointer = git_dir / "commondir"
+    if not pointer.is_file():
+        return git_dir.resolve()
+    return (git_dir / os.fsdecode(pointer.read_bytes().rstrip(b"\n"))).resolve()
 
 
 def run_git(
-    arguments: list[str], *, stdin: bytes | None = None, check: bool = True
+    arguments: list[str], *, git_dir: Path | None = None, stdin: bytes | None = None, check: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a git command that only reads, without prompts and in English; return its result as bytes.
+    """Run a git command that only reads; return its result as bytes.
+
+    ``arguments`` begin with ``-C DIRECTORY`` or ``--git-dir=DIRECTORY``; ``git_dir`` is that of the
+    repository, if it is known.
 
     Raises
     ------
@@ -34,14 +108,13 @@ def run_git(
     TransientError
         git gave no answer in time, or cannot be started now.
     """
-    environment = git_environment() | {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         result = subprocess.run(
-            ["git", *arguments],
+            ["git", *HARDENED, *arguments],
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            env=environment,
+            env=reading_environment(git_dir),
             timeout=COMMAND_TIMEOUT,
             check=False,
         )
@@ -65,9 +138,15 @@ def not_started(error: OSError) -> WorldError:
     )
 
 
+def printable(text: bytes | str) -> str:
+    r"""Return text of git for messages and for the store; a byte that is not UTF-8 becomes ``\xe9``."""
+    raw = text if isinstance(text, bytes) else os.fsencode(text)
+    return raw.decode(errors="backslashreplace")
+
+
 def first_line(text: bytes) -> str:
     """Return the first line of git's error output."""
-    lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in printable(text).splitlines() if line.strip()]
     return lines[0].strip().removeprefix("stderr: ").strip("'") if lines else ""
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import shlex
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from reconciler.desired.source.command import first_line, is_remote, run_git
+from reconciler.desired.source.command import common_dir, first_line, is_remote, printable, run_git
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import (
     InputError,
@@ -26,8 +28,11 @@ from reconciler.errors import (
 )
 from reconciler.model.desired import Revision
 
-_SYMLINK, _SUBMODULE = "120000", "160000"
+_SYMLINK, _SUBMODULE, _EXECUTABLE, _DIRECTORY = "120000", "160000", "100755", "040000"
 _OBJECT_TYPES = frozenset(("commit", "tree", "blob", "tag"))
+_LFS_POINTER = re.compile(rb"version https://(git-lfs\.github\.com|hawser\.github\.com)/spec/")
+_LFS_SIZES = range(60, 1025)
+"""Sizes in bytes of the pointer files of Git LFS; its specification allows less than 1024."""
 
 
 class TreeEntry(msgspec.Struct, frozen=True):
@@ -40,25 +45,50 @@ class TreeEntry(msgspec.Struct, frozen=True):
     @property
     def is_file(self) -> bool:
         """Return whether it is a plain file, neither symlink nor submodule."""
-        return self.mode not in (_SYMLINK, _SUBMODULE)
+        return self.mode not in (_SYMLINK, _SUBMODULE, _DIRECTORY)
+
+    @property
+    def executable(self) -> bool:
+        """Return whether a checkout would make the file executable."""
+        return self.mode == _EXECUTABLE
 
     @property
     def what(self) -> str:
         """The kind of entry, for a message."""
-        return {_SYMLINK: "symlink", _SUBMODULE: "submodule"}.get(self.mode, "file")
+        return {_SYMLINK: "symlink", _SUBMODULE: "submodule", _DIRECTORY: "folder"}.get(self.mode, "file")
+
+
+class UnfitEntry(msgspec.Struct, frozen=True):
+    """An entry of a code tree that cannot be sent to a worker; ``what`` is its kind."""
+
+    path: str
+    what: str
+
+
+UNFIT_HINTS = {
+    "symlink": "replace the symlink by the file that it points to",
+    "submodule": "copy the files of the submodule into this repository, or install them on the worker",
+    "pointer of Git LFS": "commit the file itself, without Git LFS; reconciler reads only what git stores",
+    "folder": "name a single file",
+}
+"""The remedy for each kind of entry that cannot be used as a file."""
 
 
 class Source:
-    """A repository, a branch and a subdirectory."""
+    """A repository, a branch and a subdirectory. ``url`` is the remote of which ``git_dir`` is a mirror."""
 
-    def __init__(self, git_dir: Path, work_tree: Path | None, branch: str | None, path: str) -> None:
+    def __init__(
+        self, git_dir: Path, work_tree: Path | None, branch: str | None, path: str, url: str | None = None
+    ) -> None:
         self.git_dir = git_dir
         self.work_tree = work_tree
         self.branch = branch
         self.path = path.strip("/")
+        self.url = url
+        self._unfit: dict[str, list[UnfitEntry]] = {}
 
     def revision(self, commit: str | None = None) -> Revision:
-        """Resolve the branch (or ``commit``) to one commit.
+        """Resolve the branch (or ``commit``) to one commit. A branch comes before a tag of the same name.
 
         Raises
         ------
@@ -70,31 +100,59 @@ class Source:
         wanted = commit or self.branch or "HEAD"
         if "\n" in wanted or "\n" in self.path:
             raise InputError("the name of a branch or folder cannot contain a line break")
-        found, tree = self._objects(f"{wanted}^{{commit}}", f"{wanted}^{{commit}}:{self.path}")
-        if found is None:
+        names = [f"{name}^{{commit}}" for name in (f"refs/heads/{wanted}", wanted)]
+        if "{" in wanted or "}" in wanted:  # git cannot find a path behind such a name
+            found = [*self._objects(*names), None, None]
+        else:
+            found = self._objects(*names, *(f"{name}:{self.path}" for name in names))
+        number = 0 if found[0] is not None else 1
+        resolved, tree = found[number], found[number + 2]
+        if resolved is None:
             raise self._no_such_revision(wanted)
+        if tree is None:
+            (tree,) = self._objects(f"{resolved[0]}:{self.path}")
+        shown = printable(wanted)
         if tree is None or tree[1] != "tree":
-            removed_by = None if tree else self.removed_by(found[0], self.path)
+            entry = self.entry(resolved[0], "") if self.path else None
+            if entry is not None:
+                raise InputError(
+                    f"{shown}: '{printable(self.path)}' is a {entry.what}, not a folder of this repository",
+                    hint="check --path; it is relative to --repo",
+                )
+            removed_by = self.removed_by(resolved[0], self.path)
             if removed_by is not None:
-                raise gone(f"{wanted} no longer has the directory '{self.path}'", removed_by)
+                raise gone(f"{shown} no longer has the directory '{printable(self.path)}'", removed_by)
             raise InputError(
-                f"{wanted} does not have a directory '{self.path}'",
+                f"{shown} does not have a directory '{printable(self.path)}'",
                 hint="check --path; it is relative to --repo",
             )
         branch = self._checked_out() if commit else self.branch_name()
-        return Revision(branch, found[0], self.path, tree[0])
+        return Revision(branch, resolved[0], printable(self.path), tree[0])
+
+    def revision_id(self, wanted: str) -> str:
+        """Return the commit id of a branch or other name. Raises InputError if it does not exist."""
+        branch, other = self._objects(f"refs/heads/{wanted}^{{commit}}", f"{wanted}^{{commit}}")
+        found = branch or other
+        if found is None:
+            raise self._no_such_revision(wanted)
+        return found[0]
 
     def _objects(self, *names: str) -> list[tuple[str, str] | None]:
         """Return (object id, type) of each name, or None if it does not exist; one command for all."""
         raw = self.run(
-            "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin="\n".join(names).encode()
+            "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=os.fsencode("\n".join(names))
         )
-        lines = raw.stdout.decode(errors="replace").splitlines()
-        fields = (line.rpartition(" ") for line in lines)
+        lines = raw.stdout.decode(errors="replace").split("\n")
+        fields = [line.rpartition(" ") for line in lines[: len(names)]]
         return [(head, kind) if kind in _OBJECT_TYPES else None for head, _, kind in fields]
 
     def _no_such_revision(self, wanted: str) -> InputError:
         if wanted == "HEAD":
+            if self.url is not None:
+                return InputError(
+                    f"the default branch of {self.url} does not have a commit",
+                    hint="push a commit, or name another branch with --branch",
+                )
             return InputError(
                 f"the repository {self.git_dir} does not have a commit yet",
                 hint="run `git add` and `git commit` first",
@@ -102,29 +160,37 @@ class Source:
         raw = self.run(
             "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags", "refs/remotes"
         ).stdout
-        known = raw.decode(errors="replace").split()
-        hint = did_you_mean(wanted, known) or "list the branches with `git branch`"
-        return InputError(f"there is no branch or commit '{wanted}'", hint=hint)
+        known = printable(raw).split("\n")
+        remedy = "list the branches with `git branch`"
+        if self.url is not None:
+            remedy = f"list the branches with `git ls-remote --heads {self.url}`"
+        hint = did_you_mean(printable(wanted), [name for name in known if name]) or remedy
+        return InputError(f"there is no branch or commit '{printable(wanted)}'", hint=hint)
 
     def removed_by(self, commit: str, path: str) -> str | None:
-        """Return the commit (shortened) that removed a path; None if it never existed.
+        """Return the commit (shortened) that removed a path; None if none did.
 
         ``path`` is relative to the root of the repository.
         """
-        raw = self.run("log", "-1", "--format=%h", commit, "--", f":(literal){path}").stdout
-        return raw.decode().strip() or None
+        place = f":(literal){path}"
+        raw = self.run("log", "-1", "--no-patch", "--format=%H %P", commit, "--", place).stdout
+        removing, *parents = raw.decode().split() or [""]
+        if not parents:
+            return None
+        after, *before = self._objects(*(f"{found}:{path}" for found in (removing, *parents)))
+        return removing[:7] if after is None and any(before) else None
 
     def branch_name(self) -> str:
         """Return the branch that is read, by default the checked-out one; ``HEAD`` if that is detached."""
-        return self.branch or self._checked_out()
+        return printable(self.branch) if self.branch else self._checked_out()
 
     def _checked_out(self) -> str:
-        result = self.run("symbolic-ref", "-q", "--short", "HEAD", check=False)
-        return result.stdout.decode().strip() or "HEAD"
+        result = self.run("symbolic-ref", "-q", "HEAD", check=False)
+        return printable(result.stdout.rstrip(b"\n")).removeprefix("refs/heads/") or "HEAD"
 
     def reads_head(self) -> bool:
         """Return whether the source reads the branch of the work tree."""
-        return self.branch is None or self.branch in ("HEAD", self._checked_out())
+        return self.branch is None or printable(self.branch) in ("HEAD", self._checked_out())
 
     def tree_id(self, commit: str, directory: str) -> str | None:
         """Return the tree id of a directory (relative to ``path``), or None if it does not exist."""
@@ -161,7 +227,15 @@ class Source:
         """Yield at most ``limit`` blob ids that a file had before, the newest first."""
         place = f":(literal){self.inside(path)}"
         raw = self.run(
-            "log", "--raw", "--no-abbrev", "--format=", f"--max-count={limit}", commit, "--", place
+            "log",
+            "--raw",
+            "--no-abbrev",
+            "--no-renames",
+            "--format=",
+            f"--max-count={limit}",
+            commit,
+            "--",
+            place,
         )
         for line in raw.stdout.decode(errors="replace").splitlines():
             blob = line.split()[2]
@@ -194,36 +268,88 @@ class Source:
             stream.read(1)
 
     def code(self, tree: str) -> Iterator[tuple[str, bool, bytes]]:
-        """Yield (path, is executable, content) of the files of a tree.
+        """Yield (path, is executable, content) of the files of a tree, exactly as they were committed.
+
+        No attribute or setting of git (``export-ignore``, ``ident``, ``core.autocrlf``, encodings) applies.
 
         Raises
         ------
         UnfitError
-            The tree has a symlink or submodule.
+            The tree has a symlink, a submodule or a pointer of Git LFS.
         LostError
             The repository does not have all of the tree.
         """
-        import tarfile
-
-        raw = self._archived(tree)
-        with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
-            for member in archive:
-                if member.isdir():
-                    continue
-                content = archive.extractfile(member) if member.isfile() else None
-                if content is None or ".." in Path(member.name).parts:
-                    raise UnfitError(f"'{member.name}' in the code of this repository is not a plain file")
-                yield member.name, bool(member.mode & 0o100), content.read()
-
-    def _archived(self, tree: str) -> bytes:
+        entries = self._listed(tree)
         try:
-            return self.run("archive", "--format=tar", tree).stdout
+            contents = dict(self.blobs({entry.object_id for entry in entries if entry.is_file}))
         except TransientError:
             raise
         except WorldError as error:
             if self._lacks(tree):
                 raise self._lost(f"the code {tree}") from error
             raise
+        for entry in entries:
+            what = "pointer of Git LFS" if entry.is_file else entry.what
+            if not entry.is_file or _is_lfs_pointer(contents[entry.object_id]):
+                raise UnfitError(
+                    f"'{printable(entry.path)}' in the code of this repository is a {what}",
+                    hint=UNFIT_HINTS[what],
+                )
+        for entry in entries:
+            yield entry.path, entry.executable, contents[entry.object_id]
+
+    def unfit_entries(self, tree: str) -> list[UnfitEntry]:
+        """Return the entries of a code tree that cannot be sent to a worker, by path.
+
+        Raises
+        ------
+        LostError
+            The repository does not have all of the tree.
+        """
+        if tree not in self._unfit:
+            entries = self._listed(tree)
+            pointers = self.lfs_pointers(entry.object_id for entry in entries if entry.is_file)
+            self._unfit[tree] = [
+                UnfitEntry(printable(entry.path), "pointer of Git LFS" if entry.is_file else entry.what)
+                for entry in entries
+                if not entry.is_file or entry.object_id in pointers
+            ]
+        return self._unfit[tree]
+
+    def _listed(self, tree: str) -> list[TreeEntry]:
+        """Return the files of a tree with the exact bytes of their paths (as ``os.fsdecode`` gives them)."""
+        try:
+            raw = self.run("ls-tree", "-r", "-z", tree).stdout
+        except TransientError:
+            raise
+        except WorldError as error:
+            if self._lacks(tree):
+                raise self._lost(f"the code {tree}") from error
+            raise
+        entries = list(_parse_listing(raw, "", os.fsdecode))
+        for entry in entries:
+            if ".." in entry.path.split("/"):
+                raise UnfitError(f"'{printable(entry.path)}' is not a path that can be sent to a worker")
+        return entries
+
+    def lfs_pointers(self, object_ids: Iterable[str]) -> set[str]:
+        """Return those blobs that are pointers of Git LFS instead of the content of a file.
+
+        A partial clone would have to fetch each blob for this, so there the answer is none.
+        """
+        wanted = sorted(set(object_ids))
+        if not wanted or self._is_partial():
+            return set()
+        raw = self.run(
+            "cat-file", "--batch-check=%(objectname) %(objectsize)", stdin="\n".join(wanted).encode() + b"\n"
+        ).stdout
+        sizes = (line.split(" ") for line in raw.decode().splitlines())
+        small = [blob for blob, size in sizes if size.isdigit() and int(size) in _LFS_SIZES]
+        return {blob for blob, data in self.blobs(small) if _is_lfs_pointer(data)}
+
+    def _is_partial(self) -> bool:
+        found = self.run("config", "--get-regexp", r"^remote\..*\.promisor$", check=False)
+        return bool(found.stdout)
 
     def _lacks(self, tree: str) -> bool:
         """Return whether this repository answers, but does not have all objects of a tree."""
@@ -234,11 +360,16 @@ class Source:
 
     def _lost(self, what: str) -> WorldError:
         """Return the error for a missing object: lost, or not yet fetched by a partial clone."""
-        if self.run("config", "--get-regexp", r"^remote\..*\.promisor$", check=False).stdout:
+        if self._is_partial():
             return TransientError(
                 f"git cannot fetch {what}", hint="this clone is partial: check that its remote answers"
             )
-        shallow = (self.git_dir / "shallow").exists()
+        if self.url is not None:
+            return LostError(
+                f"the mirror of {self.url} does not have {what}",
+                hint=f"if the remote still has it, remove the mirror {self.git_dir} and try again",
+            )
+        shallow = (common_dir(self.git_dir) / "shallow").exists()
         fetch = "git fetch --unshallow" if shallow else "git fetch"
         return LostError(
             f"git has lost {what}", hint=f"restore it with `{fetch}`, or check the repository with `git fsck`"
@@ -276,15 +407,17 @@ class Source:
 
     def common_dir(self) -> Path:
         """Return the directory that holds the branches; for a linked work tree, that of the main one."""
-        raw = self.run("rev-parse", "--git-common-dir").stdout
-        return (self.git_dir / raw.decode(errors="surrogateescape").rstrip("\n")).resolve()
+        return common_dir(self.git_dir)
 
     def root_commit(self) -> str:
         """Return the first commit of the history; empty for a shallow clone, which does not have it."""
         if (self.git_dir / "shallow").exists():
             return ""
-        wanted = self.branch or "HEAD"
-        roots = self.run("rev-list", "--max-parents=0", wanted).stdout.decode().split()
+        roots = (
+            self.run("rev-list", "--max-parents=0", self.revision_id(self.branch or "HEAD"))
+            .stdout.decode()
+            .split()
+        )
         return roots[-1] if roots else ""
 
     def follows(self, commit: str, earlier: str) -> bool:
@@ -313,7 +446,7 @@ class Source:
         raw = self.run(
             "status", "--porcelain", "-z", "--untracked-files=all", "--", *places, cwd=self.work_tree
         )
-        fields = raw.stdout.decode(errors="replace").split("\0")
+        fields = printable(raw.stdout).split("\0")
         return [field[3:] for field in fields if len(field) > 3 and field[2] == " "]
 
     def inside(self, directory: str) -> str:
@@ -333,7 +466,11 @@ class Source:
             git gave no answer in time, or cannot be started now.
         """
         where = ["-C", str(cwd)] if cwd is not None else [f"--git-dir={self.git_dir}"]
-        return run_git([*where, *arguments], stdin=stdin, check=check)
+        return run_git([*where, *arguments], git_dir=self.git_dir, stdin=stdin, check=check)
+
+
+def _is_lfs_pointer(data: bytes) -> bool:
+    return len(data) in _LFS_SIZES and _LFS_POINTER.match(data) is not None
 
 
 def open_source(location: str, branch: str | None, path: str, mirrors: Path, *, fetch: bool = True) -> Source:
@@ -349,26 +486,52 @@ def open_source(location: str, branch: str | None, path: str, mirrors: Path, *, 
         The remote cannot be reached in time; a mirror that exists is left as it was.
     """
     if is_remote(location):
-        from reconciler.desired.source.mirror import mirror_of
+        from reconciler.desired.source.mirror import mirror_of, without_password
 
-        return Source(mirror_of(location, mirrors, fetch=fetch), None, branch, path)
+        return Source(
+            mirror_of(location, mirrors, fetch=fetch), None, branch, path, without_password(location)
+        )
     directory = Path(location).expanduser()
     if not directory.is_dir():
         raise InputError(
-            f"the directory {location} does not exist", hint="--repo expects a git repository or a URL"
+            f"the directory {printable(location)} does not exist",
+            hint="--repo expects a git repository or a URL",
         )
-    questions = ("--absolute-git-dir", "--is-bare-repository", "--show-cdup", "--show-prefix")
-    result = run_git(["-C", str(directory), "rev-parse", *questions], check=False)
+    # A repository without a work tree is used only if it was named itself, not if it is found above.
+    is_git_dir = all((directory / name).exists() for name in ("HEAD", "objects", "refs"))
+    where = [f"--git-dir={directory}"] if is_git_dir else ["-C", str(directory)]
+    questions = ["--absolute-git-dir", "--is-bare-repository", "--show-cdup", "--show-prefix"]
+    result = run_git([*where, "rev-parse", *(questions[:2] if is_git_dir else questions)], check=False)
     if result.returncode != 0:
-        raise InputError(
-            f"{directory.resolve()} is not inside a git repository: {first_line(result.stderr)}",
-            hint="run `git init` and commit your manifests, or name a repository with --repo",
-        )
-    git_dir, bare, *tree = result.stdout.decode(errors="surrogateescape").splitlines()
+        raise _not_usable(directory, result.stderr)
+    git_dir, bare, *tree = os.fsdecode(result.stdout).splitlines()
     up, prefix = tree if len(tree) == 2 else (None, "")  # neither of them inside the .git directory
     inside = "/".join(part.strip("/") for part in (prefix, path) if part.strip("/"))
     work_tree = None if bare == "true" or up is None else (directory / up).resolve()
     return Source(Path(git_dir), work_tree, branch, inside)
+
+
+def _not_usable(directory: Path, stderr: bytes) -> WorldError | InputError:
+    """Return the error for a directory in which git does not answer."""
+    place, reason = printable(str(directory.resolve())), first_line(stderr)
+    if b"dubious ownership" in stderr:
+        named = re.search(rb"repository at '(.*)'", stderr)
+        owned = printable(named[1]) if named else place
+        return InputError(
+            f"git does not trust {owned}, because it belongs to another user",
+            hint=f"if you trust it, run `git config --global --add safe.directory {shlex.quote(owned)}`",
+        )
+    if b"safe.bareRepository" in stderr:
+        return InputError(
+            f"{place} is inside a git repository without a work tree",
+            hint="name the repository itself with --repo",
+        )
+    if b"not a git repository" in stderr:
+        return InputError(
+            f"{place} is not inside a git repository: {reason}",
+            hint="run `git init` and commit your manifests, or name a repository with --repo",
+        )
+    return WorldError(f"git cannot read the repository of {place}: {reason}")
 
 
 def gone(what: str, removed_by: str) -> RefusedError:
@@ -381,9 +544,12 @@ def gone(what: str, removed_by: str) -> RefusedError:
     )
 
 
-def _parse_listing(raw: bytes, prefix: str) -> Iterator[TreeEntry]:
-    for line in raw.decode(errors="surrogateescape").split("\0"):
+def _parse_listing(
+    raw: bytes, prefix: str, decode: Callable[[bytes], str] = printable
+) -> Iterator[TreeEntry]:
+    """Yield the entries of ``git ls-tree -z``; by default, paths are text for messages and the store."""
+    for line in raw.split(b"\0"):
         if line:
-            facts, _, path = line.partition("\t")
-            mode, _, object_id = facts.split(" ")[:3]
-            yield TreeEntry(prefix + path, mode, object_id)
+            facts, _, path = line.partition(b"\t")
+            mode, _, object_id = facts.decode().split(" ")[:3]
+            yield TreeEntry(prefix + decode(path), mode, object_id)

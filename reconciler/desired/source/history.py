@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.desired.source.command import printable
 from reconciler.desired.source.git import Source, TreeEntry
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Manifest, ParsedFile
@@ -50,7 +51,7 @@ class History:
 
     def _last(self, *arguments: str) -> CommitInfo | None:
         raw = self.source.run("log", _FORMAT, *arguments, check=False).stdout
-        fields = raw.decode(errors="replace").rstrip("\n").split("\0")
+        fields = printable(raw).rstrip("\n").split("\0")
         if len(fields) != 5:
             return None
         commit, parents, author, time, summary = fields
@@ -65,20 +66,14 @@ class History:
         """Return whether ``commit`` is ``later`` or one of its ancestors."""
         return self.source.run("merge-base", "--is-ancestor", commit, later, check=False).returncode == 0
 
-    def line_commits(self, commit: str, file: str, first: int, last: int) -> list[str]:
-        """Return the commits that wrote these lines of a file as of ``commit``; none if they do not exist."""
-        raw = self.source.run(
-            "blame",
-            "--porcelain",
-            "-L",
-            f"{first},{last}",
-            commit,
-            "--",
-            self.source.inside(file),
-            check=False,
-        ).stdout.decode(errors="replace")
-        headers = (line.split(" ") for line in raw.splitlines() if not line.startswith("\t"))
-        return sorted({words[0] for words in headers if len(words[0]) >= 40 and len(words) >= 3})
+    def last_change(self, commit: str, file: str, first: int, last: int) -> CommitInfo | None:
+        """Return the newest commit, from ``commit`` backwards, that changed these lines of a file.
+
+        None if the lines do not exist. ``git log -L`` answers, since ``git blame`` fails if a file with
+        ignored revisions that the user's configuration names does not exist here.
+        """
+        lines = f"-L{first},{last}:{self.source.inside(file)}"
+        return self._last("--no-patch", "--no-ext-diff", "--no-textconv", "--max-count=1", lines, commit)
 
     def last_with(self, commit: str, file: str, blob: str) -> str | None:
         """Return the newest commit, from ``commit`` backwards, in which a file has this content."""
@@ -92,13 +87,6 @@ class History:
     def _has(self, commit: str, file: str, blob: str) -> bool:
         entry = self.source.entry(commit, file)
         return entry is not None and entry.object_id == blob
-
-    def newest(self, commits: Sequence[str]) -> str:
-        """Return the commit that is not an ancestor of another; clocks may be wrong, ancestry is not."""
-        if len(commits) == 1:
-            return commits[0]
-        raw = self.source.run("rev-list", "--topo-order", "--max-count=1", *commits).stdout
-        return raw.decode().strip()
 
     def replaced(self, parent: str, commit: str) -> list[TreeEntry]:
         """Return the YAML files of ``parent`` that ``commit`` has changed, moved or removed."""
@@ -114,8 +102,8 @@ class History:
             "--",
             *where,
             check=False,
-        ).stdout.decode(errors="surrogateescape")
-        fields = raw.split("\0")
+        ).stdout
+        fields = printable(raw).split("\0")
         pairs = zip(fields[::2], fields[1::2], strict=False)
         replaced = []
         for facts, path in pairs:
@@ -147,10 +135,7 @@ class Authors:
     def _search(self, commit: str, manifest: Manifest, pointer: str) -> CommitInfo | None:
         value = manifest.value(pointer)
         while True:
-            writers = self.history.line_commits(commit, manifest.file, *manifest.lines(pointer))
-            if not writers:
-                return None
-            newest = self.history.info(self.history.newest(writers))
+            newest = self.history.last_change(commit, manifest.file, *manifest.lines(pointer))
             before = self._before(newest, manifest, pointer, value) if newest is not None else None
             if before is None:
                 return newest

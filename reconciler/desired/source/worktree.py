@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.desired.source.command import first_line, git_environment, not_started
+from reconciler.desired.source.command import first_line, not_started, users_environment
 from reconciler.desired.source.git import Source, TreeEntry
 from reconciler.errors import InputError, RefusedError, WorldError
 from reconciler.model.desired import Revision
@@ -160,7 +160,7 @@ class WorkTree:
         """Return the unified diff of a file between two commits."""
         place = f":(literal){self.source.inside(file)}"
         return self.source.run(
-            "diff-tree", "-p", "--no-ext-diff", "--no-textconv", base, commit, "--", place
+            "diff-tree", "-p", "--abbrev=7", "--no-ext-diff", "--no-textconv", base, commit, "--", place
         ).stdout
 
     # committing ---------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ class WorkTree:
                 ["git", "-C", str(self.root), *arguments],
                 input=stdin,
                 capture_output=True,
-                env={**git_environment(), **(env or {})},
+                env={**users_environment(), **(env or {})},
                 check=False,
             )
         except OSError as error:

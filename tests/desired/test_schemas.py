@@ -35,7 +35,7 @@ SPECS: dict[Kind, type[msgspec.Struct]] = {
     Kind.OVERRIDE_RULE: RuleSpec,
 }
 RUN_CONFIG = {"worker", "exec_config", "resources", "qresources", "priority", "retries"}
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 every_kind = pytest.mark.parametrize("kind", Kind)
 

@@ -30,7 +30,7 @@ from reconciler.desired.yaml.source_text import (
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.manifests import Mark, ParsedFile
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def problems(result: ReadResult) -> list[Diagnostic]:
