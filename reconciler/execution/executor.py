@@ -150,8 +150,9 @@ class WorkerRunner:
         times = [cleanup] if cleanup is not None else []
         if on_worker:
             times.append(self.schedule.next_poll(now, urgent=self._urgent))
-        if self._starter.is_full(now):
-            times.append(self._starter.full_until)
+        next_try = self._starter.next_try(now)
+        if next_try is not None:
+            times.append(next_try)
         elif waiting and not on_worker:
             times.append(now + _RETRY_INTERVAL)
         if times and self.health.backs_off(now):
@@ -186,18 +187,17 @@ class WorkerRunner:
                 note_problem(self.store, job, f"its next step is unknown: {describe_error(error)}", now)
 
         moved = self._collector.collect(steps[Step.COLLECT], steps[Step.COLLECT_LOST], now)
-        if moved:  # the queue may have room again
-            self._starter.full_until = 0.0
+        if moved:
+            self._starter.job_ended()
         moved |= self._note(steps, polled, now)
         self._kill(steps[Step.KILL], now)
         moved |= self._starter.withdraw(steps[Step.WITHDRAW], now)
 
         # Jobs that earlier passes could not upload or submit go first: no others leave the store until then.
         begun, uploaded = steps[Step.UPLOAD], steps[Step.START]
-        full = self._starter.is_full(now)
-        fresh = [] if full or begun or uploaded else self._starter.check_out(now)
+        fresh = [] if begun or uploaded else self._starter.check_out(now)
         ready = self._starter.upload([*begun, *fresh], now)
-        started = not full and self._starter.start(ready, uploaded, now)
+        started = self._starter.start(ready, uploaded, now)
         if started:
             self.schedule.ask_queue_soon()
         if moved or started:

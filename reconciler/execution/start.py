@@ -6,8 +6,10 @@ Also the way back: cancelling a job that may not have started yet.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+
+import msgspec
 
 from reconciler.actual.store import Store
 from reconciler.actual.view import View
@@ -15,26 +17,45 @@ from reconciler.actual.writer import Writer
 from reconciler.errors import TransientError
 from reconciler.execution.run_files import next_attempt
 from reconciler.execution.worker.access import WorkerAccess
-from reconciler.execution.worker.submit import SubmitResult
+from reconciler.execution.worker.submit import SubmitResult, target_of
 from reconciler.execution.worker.upload import BundleContents
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.responses import fail
 from reconciler.jobs.transitions import move
+from reconciler.model.flows import run_dir
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.states import ACTIVE, JobState
 
 BATCH = 100
 """Jobs that are checked out together and share one upload and one submission command."""
 
-_FULL_INTERVAL = 30.0
-"""Seconds until a queue that had no room is tried again, unless a job on the worker ends before."""
+_FIRST_WAIT, _LONGEST_WAIT = 30.0, 300.0
+"""Seconds until something that was not accepted is tried again."""
+
+
+class _Refused(msgspec.Struct):
+    """A target or a job that was not accepted: how often, and until when it is not tried again."""
+
+    times: int = 0
+    until: float = 0.0
+
+    def is_over(self, now: float) -> bool:
+        """Return whether it may be tried again; also true if the clock was set back."""
+        return not 0 < self.until - now <= _LONGEST_WAIT
+
+
+def _refuse(known: dict[str, _Refused], key: str, now: float) -> None:
+    refused = known.setdefault(key, _Refused())
+    refused.until = now + min(_LONGEST_WAIT, _FIRST_WAIT * 2**refused.times)
+    refused.times = min(refused.times + 1, 10)
 
 
 class JobStarter:
     """Starts the jobs of one worker.
 
-    The caller takes new ``warnings`` from the list. ``full_until`` is when a queue that has no room for more
-    jobs is tried again (seconds since the epoch).
+    A job that the scheduler does not accept now is READY again: it can be edited and takes no place of
+    ``max_jobs``. While its target (queue, partition, QOS, account) accepts no jobs, jobs for the same target
+    stay READY; then one of them is tried first. The caller takes new ``warnings`` from the list.
     """
 
     def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
@@ -42,12 +63,19 @@ class JobStarter:
         self.outputs = outputs
         self.name = name
         self.warnings: list[str] = []
-        self.full_until = 0.0
         self._access = access
+        self._targets: dict[str, _Refused] = {}
+        self._jobs: dict[str, _Refused] = {}
 
-    def is_full(self, now: float) -> bool:
-        """Return whether the queue has no room for more jobs; false if the clock was set back."""
-        return 0 < self.full_until - now <= _FULL_INTERVAL
+    def job_ended(self) -> None:
+        """Try all targets again soon: the queue may have room."""
+        for refused in self._targets.values():
+            refused.until = 0.0
+
+    def next_try(self, now: float) -> float | None:
+        """Return when something that was not accepted is tried again."""
+        waits = [*self._targets.values(), *self._jobs.values()]
+        return min((one.until for one in waits if not one.is_over(now)), default=None)
 
     def check_out(self, now: float) -> list[JobRecord]:
         """Check out the most urgent READY jobs, as many as the worker's limit allows: the written intent."""
@@ -59,13 +87,34 @@ class JobStarter:
             active = sum(view.count_in_state(state, self.name) for state in ACTIVE)
             return max(0, min(BATCH, limit - active))
 
+        def choose(view: View) -> list[JobRecord]:
+            jobs = view.in_state(JobState.READY, self.name)
+            if self._targets or self._jobs:
+                jobs = self._acceptable(jobs, now)
+            return list(islice(jobs, free(view)))
+
         def write(writer: Writer) -> list[JobRecord]:
-            chosen = list(islice(writer.in_state(JobState.READY, self.name), free(writer)))
-            return [self._begin_attempt(writer, job, now) for job in chosen]
+            return [self._begin_attempt(writer, job, now) for job in choose(writer)]
 
         with self.store.read() as view:
             possible = view.any_in_state([JobState.READY], self.name) and free(view) > 0
+            if possible and (self._targets or self._jobs):
+                possible = bool(choose(view))
         return self.store.write(write) if possible else []
+
+    def _acceptable(self, jobs: Iterable[JobRecord], now: float) -> Iterator[JobRecord]:
+        """Yield the jobs that may be accepted; only the first one of a target that was refused before."""
+        tried = set()
+        for job in jobs:
+            target = target_of(job, self._access().queue)
+            refused = self._targets.get(target)
+            own = self._jobs.get(job.id)
+            if own is not None and not own.is_over(now):
+                continue
+            if refused is not None and (target in tried or not refused.is_over(now)):
+                continue
+            tried.add(target)
+            yield job
 
     def _begin_attempt(self, writer: Writer, job: JobRecord, now: float) -> JobRecord:
         begun = next_attempt(job, self._access().work_dir, self.name)
@@ -111,17 +160,21 @@ class JobStarter:
     def start(self, fresh: Sequence[JobRecord], doubtful: Sequence[JobRecord], now: float) -> bool:
         """Submit uploaded jobs. An interrupted pass may have submitted the ``doubtful`` ones.
 
-        Jobs for which the queue has no room stay as they are, to be submitted later.
-
         Raises
         ------
         TransientError
             The worker gave no clear answer; the next pass finds what it may have submitted.
         """
+        queue = self._access().queue
         found = self._access().find(doubtful) if doubtful else {}
-        rest = [job for job in (*doubtful, *fresh) if job.id not in found]
-        result = self._access().submit(rest) if rest else SubmitResult({}, {})
+        by_target: dict[str, list[JobRecord]] = {}
+        for job in (*doubtful, *fresh):
+            if job.id not in found:
+                by_target.setdefault(target_of(job, queue), []).append(job)
+        rest = [job for jobs in by_target.values() for job in jobs]
+        result = self._access().submit(rest) if rest else SubmitResult()
         queue_ids = found | result.queue_ids
+        not_now = result.target_refused | result.not_now
 
         def write(writer: Writer) -> list[str]:
             for job in _still(writer, (*doubtful, *fresh), JobState.UPLOADED):
@@ -129,14 +182,57 @@ class JobStarter:
                     _submitted(writer, job, queue_ids[job.id], now)
                 elif job.id in result.refused:
                     fail(writer, job, result.refused[job.id], now, JobState.REMOTE_ERROR)
-            return _note_full(writer, self.name, result.full, now) if result.full else []
+                elif job.id in not_now:
+                    _take_back(writer, job, not_now[job.id], self._access().work_dir, now)
+            warnings = [self._warn(writer, target, answer, now) for target, answer in closed.items()]
+            return [warning for found in warnings for warning in found]
 
-        self.full_until = now + _FULL_INTERVAL if result.full else 0.0
-        if queue_ids or result.refused or result.full:
+        closed = {
+            target: result.target_refused[job.id]
+            for target, jobs in by_target.items()
+            for job in jobs
+            if job.id in result.target_refused
+        }
+        if queue_ids or result.refused or not_now:
             self.warnings += self.store.write(write)
-        if result.doubt:
-            raise TransientError(result.doubt)
+        self._remember(by_target, result, now)
+        if result.outage:
+            raise TransientError(result.outage)
         return bool(queue_ids or result.refused)
+
+    def _remember(
+        self, by_target: Mapping[str, Sequence[JobRecord]], result: SubmitResult, now: float
+    ) -> None:
+        """Note what was accepted and what was not, to decide when to try again."""
+        for target, jobs in by_target.items():
+            if any(job.id in result.target_refused for job in jobs):
+                _refuse(self._targets, target, now)
+            elif any(job.id in result.queue_ids for job in jobs):
+                self._targets.pop(target, None)
+            for job in jobs:
+                if job.id in result.not_now:
+                    _refuse(self._jobs, job.id, now)
+                else:
+                    self._jobs.pop(job.id, None)
+
+    def _warn(self, writer: Writer, target: str, answer: str, now: float) -> list[str]:
+        """Return a warning that a target accepts no jobs, unless the same was reported before."""
+
+        def without_numbers(text: str) -> str:  # some schedulers count the jobs in the message
+            return re.sub(r"\d+", "", text)
+
+        kind, about = "QueueFull", f"worker/{self.name}"
+        reason = " ".join(answer.split())
+        where = f" ({target})" if target else ""
+        message = f"its queue takes no more jobs now{where}: {reason}"
+        known = {without_numbers(event.message) for event in writer.events(about) if event.type == kind}
+        if without_numbers(message) in known:
+            return []
+        writer.add_event(Event(time=now, type=kind, about=about, message=message))
+        return [
+            f"worker {self.name}: {message}; these jobs wait, others go on. If it is a limit on your jobs, "
+            "set max_jobs of the worker to it"
+        ]
 
     # cancelled before the start -----------------------------------------------------------------------
 
@@ -185,21 +281,22 @@ def _still(writer: Writer, jobs: Sequence[JobRecord], state: JobState) -> list[J
 
 
 def _submitted(writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
-    attempt = job.attempt_with(queue_id=queue_id, submitted=now)
+    attempt = job.attempt_with(queue_id=queue_id, submitted=now, waiting=None)
     move(writer, job, JobState.SUBMITTED, now, f"as {queue_id}", attempt=attempt)
 
 
-def _note_full(writer: Writer, worker: str, answer: str, now: float) -> list[str]:
-    """Return a warning that the queue has no room, unless there was one about the same limit before."""
+def _take_back(writer: Writer, job: JobRecord, reason: str, work_dir: str, now: float) -> None:
+    """Make a job READY again that was not accepted; its next try is the same attempt in the same directory.
 
-    def without_numbers(text: str) -> str:  # some schedulers count the jobs in the message
-        return re.sub(r"\d+", "", text)
-
-    kind, about = "QueueFull", f"worker/{worker}"
-    reason = " ".join(answer.split())
-    message = f"its queue takes no more jobs now: {reason}; set max_jobs of the worker to its limit"
-    known = {without_numbers(event.message) for event in writer.events(about) if event.type == kind}
-    if without_numbers(message) in known:
-        return []
-    writer.add_event(Event(time=now, type=kind, about=about, message=message))
-    return [f"worker {worker}: {message}; the other jobs wait for room"]
+    So even if the answer was wrong and the job is in the queue, its claim lets it run only once.
+    """
+    if job.cancelling or job.cancellation.rerun:
+        fail(writer, job, "", now)
+        return
+    flow = writer.flow(job.flow)
+    state = JobState.PAUSED if flow is not None and flow.suspended else JobState.READY
+    number = job.attempt.number - 1
+    directory = run_dir(work_dir, job.uuid, job.index, number) if number else None
+    reason = " ".join(reason.split())
+    attempt = job.attempt_with(number=number, run_dir=directory, waiting=reason)
+    move(writer, job, state, now, f"not accepted now: {reason}", attempt=attempt)

@@ -36,7 +36,7 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 
     ``worker`` is where it was submitted; the next attempt may get another worker. ``missing_since`` is when
     the queue was first seen without it. ``stuck`` is why it can never start as it was submitted, in the
-    scheduler's words.
+    scheduler's words; ``waiting`` is why it waits, in the queue or because it was not accepted now.
     """
 
     number: int = 0
@@ -46,6 +46,7 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     submitted: float | None = None
     missing_since: float | None = None
     stuck: str | None = None
+    waiting: str | None = None
 
     @property
     def settled(self) -> JobAttempt:

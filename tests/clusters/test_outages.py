@@ -347,7 +347,7 @@ exec "$real" "$@"
 def test_a_slurm_that_takes_no_more_jobs_of_a_user_is_waited_for(
     make_cluster: MakeCluster, new_slurm: NewSlurm, new_sshd: NewSshd, faults: Faults
 ) -> None:
-    """It is asked once, and again after a while or when a job has ended; nothing more leaves the store."""
+    """It is asked once, and again after a while or when a job has ended; all others can still be edited."""
     faults.wrap("sbatch", LIMITED)
     slurm = new_slurm(nodes=1, cpus=4)
     world = make_cluster(slurm, clumsy(new_sshd, slurm, faults))
@@ -357,7 +357,12 @@ def test_a_slurm_that_takes_no_more_jobs_of_a_user_is_waited_for(
     gate = world.gated("jobs", 8)
     world.reconcile()
     assert world.advance()
-    assert (world.count("SUBMITTED"), world.count("UPLOADED"), len(lines(calls))) == (3, 5, 4)
+    assert (world.count("SUBMITTED"), world.count("READY"), len(lines(calls))) == (3, 5, 4)
+    assert all(
+        "QOSMaxSubmitJob" in (job.attempt.waiting or "")
+        for job in world.jobs().values()
+        if job.attempt.queue_id is None
+    )
     assert world.status.reachable
     assert world.executor is not None
     (warning,) = world.executor.warnings()
@@ -369,7 +374,7 @@ def test_a_slurm_that_takes_no_more_jobs_of_a_user_is_waited_for(
     for seconds, asked in ((0, 5), (29, 5), (31, 6)):  # the first, since this executor is a new one
         world.advance(begin + seconds)
         assert len(lines(calls)) == asked
-    assert (world.count("UPLOADED"), world.count("READY")) == (5, 4)
+    assert world.count("READY") == 9
     assert world.executor.warnings() == [], "it is told once"
     gate.touch()
     finish(world)

@@ -42,6 +42,17 @@ class QueueEntry(msgspec.Struct, frozen=True):
     never: str = ""
 
 
+class Refusal(StrEnum):
+    """Why a submission was refused, as far as it matters for the next step."""
+
+    FINAL = "final"
+    """The scheduler does not accept this job as it is."""
+    TARGET = "target"
+    """Its queue, partition, QOS or account accepts no jobs now; others may."""
+    JOB = "job"
+    """This job is not accepted now, or the answer is not clear; other jobs may be accepted."""
+
+
 class Termination(msgspec.Struct, frozen=True):
     """How a job ended, as far as its scheduler knows. ``text`` is one line for people: ``Slurm: TIMEOUT``.
 
@@ -64,14 +75,14 @@ class Queue(ABC):
 
     ``id_variable`` is the shell expression for the queue id inside a job: ``$SLURM_JOB_ID``.
     ``lost_after`` is for how many seconds a job must be missing from two listings before its files decide.
-    ``full`` is a bash condition on ``$said``, the error output of a failed submission: whether the user has
-    as many jobs in the queue as the scheduler accepts. Empty: never.
+    ``target_refused`` is an extended regular expression, for bash and for Python, with the known messages of
+    a submission for :attr:`Refusal.TARGET`. Empty: there are none.
     """
 
     scheduler: Scheduler
     id_variable: str
     lost_after: float = 10.0
-    full: str = ""
+    target_refused: str = ""
 
     def __init__(self, username: str | None = None) -> None:
         self.username = username
@@ -93,10 +104,11 @@ class Queue(ABC):
         """Return the queue id in the answer to a submission, also below a banner; None without one."""
 
     @abstractmethod
-    def refused(self, result: CommandResult) -> bool:
-        """Return whether the scheduler certainly refused a submission that failed.
+    def refusal(self, result: CommandResult) -> Refusal | None:
+        """Return why a submission failed; None if the scheduler did not answer: then the worker is down.
 
-        False when it may work later, or may even have worked: controller down, no answer in time.
+        Only known forms of the scheduler's own messages count as "no answer", never single words: the text
+        can come from a hook of the site.
         """
 
     @abstractmethod

@@ -19,6 +19,7 @@ from reconciler.execution.queues.base import (
     Queue,
     QueueEntry,
     QueueState,
+    Refusal,
     Termination,
     in_parts,
     no_answer,
@@ -33,19 +34,19 @@ Record = Mapping[str, Any]
 _ID = re.compile(r"\d+(\[\])?\.(?=.*[A-Za-z])[A-Za-z0-9][\w.-]*", re.ASCII)
 """What ``qsub`` prints: ``12.server``, ``12[].server``. A version or a date in a banner has no letter."""
 
-_LATER = re.compile(
-    r"cannot connect|could ?n[o']t connect|communication|connection|timed? ?out|errno|errors? *\(|\berror \d"
-    r"|out of memory|security library|would exceed|maximum number of jobs|not enabled|system error|internal"
-    r"|shutting down",
-    re.IGNORECASE,
+_OUTAGE = re.compile(
+    r"^qsub: (cannot connect to server |could not connect|Communication failure|Batch protocol error"
+    r"|Premature end of message|No free connections|Invalid credential|Expired credential|End of File"
+    r"|Access from host not allowed|Unknown Host|PBS server internal error|System error: "
+    r"|[Ss]erver shutting down|out of memory *$|Connection (refused|timed out|reset by peer)"
+    r"|[Ff]ailed to (connect|load security library)|.*\(errno=\d+\))"
+    r"|^auth: error returned|^pbs_\w+: |^Connection (refused|timed out)$|^No Permission\.$",
+    re.MULTILINE,
 )
-"""A submission that failed like this may work later, or may have worked."""
+"""Messages of PBS that say nothing about a job: the server, the network or the client does not work."""
 
-# A limit on a resource is not a limit on jobs: another job may fit.
-_FULL = (
-    "[[ $said == *'would exceed '*limit* && $said != *'limit on resource'*"
-    " || $said == *[Mm]'aximum number of jobs'* ]]"
-)
+_NOT_NOW = re.compile(r"^qsub: (would exceed .*limit on resource|.* encountered an exception)", re.MULTILINE)
+"""Refusals that may pass but do not concern other jobs: a smaller one may fit."""
 
 _UNKNOWN_ID, _HAS_FINISHED = "Unknown Job Id", "Job has finished"
 _ANSWERED = (0, 153, 35)
@@ -106,7 +107,9 @@ class PBSQueue(Queue):
 
     scheduler = SCHEDULERS["pbs"]
     id_variable = "$PBS_JOBID"
-    full = _FULL
+    target_refused = (
+        "qsub: (Queue is not enabled|Maximum number of jobs|would exceed [^:]*limit( of jobs[^:]*)? *$)"
+    )
 
     # submitting ---------------------------------------------------------------------------------------
 
@@ -121,10 +124,16 @@ class PBSQueue(Queue):
         found = [line.strip() for line in answer.splitlines() if _ID.fullmatch(line.strip())]
         return found[-1] if found else None
 
-    def refused(self, result: CommandResult) -> bool:
-        """Return whether the server, or ``qsub`` itself, refused this very script."""
-        words = re.findall(r"^qsub: .*", result.stderr, re.MULTILINE)
-        return result.exit_code != 0 and bool(words) and not any(map(_LATER.search, words))
+    def refusal(self, result: CommandResult) -> Refusal | None:
+        """Return why qsub failed; its own messages begin with its name, also those of hooks of the site."""
+        text = result.stderr.rstrip()
+        if result.exit_code in (126, 127) or _OUTAGE.search(text):
+            return None
+        if _NOT_NOW.search(text):
+            return Refusal.JOB
+        if re.search(self.target_refused, text):
+            return Refusal.TARGET
+        return Refusal.FINAL if re.search(r"^qsub: \S", text, re.MULTILINE) else Refusal.JOB
 
     # listing ------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from reconciler.execution.queues.base import (
     Queue,
     QueueEntry,
     QueueState,
+    Refusal,
     Termination,
     in_parts,
     no_answer,
@@ -27,13 +28,14 @@ from reconciler.model.schedulers import SCHEDULERS
 
 _SUBMITTED = re.compile(r"(\d+)(?:\.\d+-\d+:\d+)?|Your job(?:-array)? (\d+)[ .].* has been submitted")
 _REFUSED = re.compile(r"^Unable to (run job|read script file)", re.MULTILINE)
-_LATER = re.compile(
-    r"qmaster|commlib|jobs are allowed per user|more jobs|maximum number of|timeout|SGE_ROOT|submit host",
-    re.IGNORECASE,
+_OUTAGE = re.compile(
+    r"^(Unable to run job: |error: |critical error: |qsub: )*"
+    r"(commlib error|unable to (contact|send message to|connect to) qmaster|got no response from .*qmaster"
+    r"|can't (connect|resolve) |failed receiving gdi request|.* is (not a|no) submit host|cell directory "
+    r"|[Pp]lease set the environment variable SGE_ROOT|SGE_ROOT |sge_gethostbyname|denied: host )",
+    re.MULTILINE,
 )
-"""A submission that failed like this may work later, or may have worked."""
-
-_FULL = "[[ $said == *'jobs are allowed per '* || $said == *'no more jobs'* ]]"
+"""Messages of Grid Engine that say nothing about a job: the master or the client does not work."""
 
 _RECORD = re.compile(r"<job_list\b[^>]*>(.*?)</job_list>", re.DOTALL)
 _CLOSED = re.compile(r"</job_info>\s*\Z")
@@ -61,7 +63,7 @@ class SGEQueue(Queue):
 
     scheduler = SCHEDULERS["sge"]
     id_variable = "$JOB_ID"
-    full = _FULL
+    target_refused = "Unable to run job: (job rejected: )?(Only [0-9]+ jobs are allowed per |no more jobs)"
 
     # submitting ---------------------------------------------------------------------------------------
 
@@ -75,10 +77,14 @@ class SGEQueue(Queue):
         ids = [match[1] or match[2] for match in found if match]
         return ids[-1] if ids else None
 
-    def refused(self, result: CommandResult) -> bool:
-        """Return whether the master, or ``qsub`` itself, refused this very script."""
-        words = result.stderr + result.stdout
-        return result.exit_code != 0 and bool(_REFUSED.search(words)) and not _LATER.search(words)
+    def refusal(self, result: CommandResult) -> Refusal | None:
+        """Return why qsub failed."""
+        text = result.stderr + result.stdout
+        if result.exit_code in (126, 127) or _OUTAGE.search(text):
+            return None
+        if re.search(self.target_refused, text):
+            return Refusal.TARGET
+        return Refusal.FINAL if _REFUSED.search(text) else Refusal.JOB
 
     # listing ------------------------------------------------------------------------------------------
 

@@ -17,7 +17,15 @@ import msgspec
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.qtk import scheduler_io, standard_state
-from reconciler.execution.queues.base import Queue, QueueEntry, QueueState, Termination, all_of, chunks
+from reconciler.execution.queues.base import (
+    Queue,
+    QueueEntry,
+    QueueState,
+    Refusal,
+    Termination,
+    all_of,
+    chunks,
+)
 from reconciler.model.schedulers import SCHEDULERS
 
 _GRACE = 2
@@ -62,9 +70,9 @@ class ShellQueue(Queue):
         last = answer.strip().rpartition("\n")[2].strip()
         return last if _is_pid(last) else None
 
-    def refused(self, result: CommandResult) -> bool:
-        """Return False: a script that did not start may start later; no scheduler can refuse it."""
-        return False
+    def refusal(self, result: CommandResult) -> Refusal | None:
+        """Return None: there is no scheduler, so the machine did not start the script."""
+        return None
 
     # listing ------------------------------------------------------------------------------------------
 

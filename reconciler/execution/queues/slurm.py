@@ -19,6 +19,7 @@ from reconciler.execution.queues.base import (
     Queue,
     QueueEntry,
     QueueState,
+    Refusal,
     Termination,
     all_of,
     chunks,
@@ -34,19 +35,27 @@ _CLEAN_CANCEL = "unset ${!SCANCEL_@}"
 _CLEAN_SUBMIT = "unset SBATCH_{ARRAY_INX,ERROR,INPUT,JOB_NAME,NO_REQUEUE,OPEN_MODE,OUTPUT,REQUEUE,WAIT}"
 
 _ID = re.compile(r"[1-9][0-9]{0,9}")
-_REFUSED = re.compile(r"^sbatch: (error|fatal|unrecognized|invalid|option)\b", re.MULTILINE)
-_OUTAGE = re.compile(
-    r"(unable|failed) to contact|timed out|zero bytes|standby|authentication|munge|communication|connection"
-    r"|configuration (file|source)|I/O error|temporarily|not available \((inactive|down)|invalid user id",
-    re.IGNORECASE,
-)
-"""Errors that say nothing about a job or a request: the same may work later."""
+_NO_COMMAND = (126, 127)
+"""Exit codes of the shell for a command that is not there or cannot be run."""
 
-# The message about policies alone may be about any limit: then it may pass, see _may_pass.
-_FULL = (
-    "[[ $said =~ (Assoc|QOS)[A-Z][A-Za-z]*Submit || $said == *'unable to accept job'*"
-    " || $said == *'job queue full'* || $said == *'accounting/QOS policy'* && ! $said =~ (Assoc|QOS)[A-Z] ]]"
+_OUTAGE = re.compile(
+    r"Unable to contact slurm controller|Socket timed out on send/recv operation"
+    r"|Zero Bytes were transmitted|Slurm backup controller in standby mode"
+    r"|Protocol authentication error|Invalid authentication credential"
+    r"|(Communication|Transport) (connection|shutdown) failure|Message (send|receive) failure"
+    r"|Connection (refused|timed out|reset by peer)|No route to host|Transport endpoint is not connected"
+    r"|Incompatible versions of client and server code|I/O error writing script/environment to file"
+    r"|Invalid user id|Unable to process configuration file|Could not establish a configuration source"
+    r"|(_establish_config_source|fetch_config|resolve_ctls_from_dns_srv|s_p_parse_file|slurm_conf_\w+): "
+    r"|Munge encode failed|If munged is up|(auth_g_create|auth_g_pack|slurm_send_node_msg): "
 )
+"""Messages of Slurm that say nothing about a job: the controller, the network or the client does not work."""
+
+_SUBMISSION_FAILED = re.compile(r"^sbatch: error: Batch job submission failed: (.*)", re.MULTILINE)
+_CLIENT_FAILED = re.compile(r"^sbatch: (?:error|fatal): (.*)", re.MULTILINE)
+_REFUSED = re.compile(r"^sbatch: (error|fatal|unrecognized|invalid|option)\b", re.MULTILINE)
+_NOT_NOW = ("Required node not available", "Requested partition configuration not available now")
+_POLICY = "Job violates accounting/QOS policy"
 
 _NO_SUCH_JOB = "Invalid job id specified"
 _ALREADY_OVER = (_NO_SUCH_JOB, "already completing or completed")
@@ -125,7 +134,11 @@ class SlurmQueue(Queue):
 
     scheduler = SCHEDULERS["slurm"]
     id_variable = "$SLURM_JOB_ID"
-    full = _FULL
+    target_refused = (
+        "sbatch: error: (Assoc|QOS)[A-Za-z]*Submit[A-Za-z]*"
+        "|sbatch: error: (Batch job submission failed: )?Slurm temporarily unable to accept job"
+        r"|Batch job submission failed: (Job queue full|Required partition not available \(inactive)"
+    )
 
     @property
     def _io(self) -> Any:
@@ -143,12 +156,34 @@ class SlurmQueue(Queue):
         found = [str(queue_id) for queue_id in ids if queue_id]
         return found[-1] if found else None
 
-    def refused(self, result: CommandResult) -> bool:
-        """Return whether sbatch or the controller refused the script itself; limits on the user may pass."""
-        words = result.stderr
-        if result.exit_code == 0 or "Unable to open file" in words:
-            return False
-        return bool(_REFUSED.search(words)) and not _OUTAGE.search(words) and not _may_pass(words)
+    def refusal(self, result: CommandResult) -> Refusal | None:
+        """Return why sbatch failed.
+
+        The controller's own message follows "Batch job submission failed"; the lines before it may be from a
+        plugin of the site. Without it sbatch itself failed.
+        """
+        text = result.stderr
+        if result.exit_code in _NO_COMMAND:
+            return None
+        if re.search(self.target_refused, text):
+            return Refusal.TARGET
+        found = _SUBMISSION_FAILED.findall(text)
+        if found:
+            message = found[-1]
+            if _OUTAGE.match(message):
+                return None
+            if message.startswith(_POLICY):
+                # Slurm names the limit in the line before. Without a name it can be any limit.
+                named = re.findall(r"^sbatch: error: ((?:Assoc|QOS)[A-Z]\w+)", text, re.MULTILINE)
+                if not named:
+                    return Refusal.TARGET
+                return Refusal.JOB if any("Grp" in name for name in named) else Refusal.FINAL
+            return Refusal.JOB if message.startswith(_NOT_NOW) else Refusal.FINAL
+        if any(map(_OUTAGE.match, _CLIENT_FAILED.findall(text))):
+            return None
+        if "Unable to open file" in text or not _REFUSED.search(text):
+            return Refusal.JOB
+        return Refusal.FINAL
 
     # listing ------------------------------------------------------------------------------------------
 
@@ -250,14 +285,6 @@ class SlurmQueue(Queue):
 def _valid(queue_ids: Iterable[str]) -> list[str]:
     """Return the ids that are job ids: squeue refuses all of them if one is not."""
     return [queue_id for queue_id in queue_ids if _ID.fullmatch(queue_id)]
-
-
-def _may_pass(words: str) -> bool:
-    """Return whether a refusal is about how many jobs a user may submit; Slurm may name the limit."""
-    named = re.findall(r"\b(?:Assoc|QOS)[A-Z]\w+", words)
-    if named:
-        return any("Submit" in name or "Grp" in name for name in named)
-    return "accounting/QOS policy" in words
 
 
 def _check_answer(result: CommandResult) -> None:

@@ -14,6 +14,7 @@ from reconciler.model.schedulers.generic import (
     QRESOURCES_FIELDS,
     Problem,
     generic_request,
+    own_keywords_of,
     placement_problems,
     value_problems,
 )
@@ -24,6 +25,9 @@ RESERVED = frozenset(
     {"job_name", "qout_path", "qerr_path", "array", "output_filepath", "error_filepath", "njobs"}
 )
 """Keywords and fields that reconciler sets for every job: it finds a job again by its name and its files."""
+
+TARGET_KEYWORDS = ("partition", "queue", "queue_name", "qos", "account", "project", "device", "group_list")
+"""Keywords and fields whose limits decide whether a scheduler accepts a job now."""
 
 VERBATIM = "qverbatim"
 """The keyword for lines that go into the script as they are."""
@@ -121,7 +125,13 @@ class Scheduler:
         if fields and self.is_batch:
             yield from placement_problems(fields)
 
-    # reading what a request amounts to ----------------------------------------------------------------
+    # reading a request --------------------------------------------------------------------------------
+
+    def target_of(self, resources: Resources | None) -> str:
+        """Return the queue, partition, QOS and account that resources ask for: ``partition a, qos b``."""
+        values = dict(resources.values) if resources is not None else {}
+        values |= own_keywords_of(values)
+        return ", ".join(f"{key} {values[key]}" for key in TARGET_KEYWORDS if values.get(key) is not None)
 
     def request_of(self, resources: Resources | None) -> ResourceRequest:
         """Return the cores, GPUs and time that resources ask for."""

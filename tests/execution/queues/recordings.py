@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.queues.base import Queue
+from reconciler.execution.queues.base import Queue, Refusal
 
 _RECORDED = Path(__file__).parent / "recorded"
 
@@ -26,9 +26,12 @@ def answering(command: str, output: str = "", errors: str = "", code: int = 0) -
     return LocalHost().run(f"{programs}\n{command}", 60)
 
 
-def is_full(queue: Queue, said: str) -> bool:
-    """Whether a submission that failed with these words means that the queue takes no more jobs."""
-    script = f"said={shlex.quote(said)}\nif {queue.full}; then exit 0; else exit 120; fi"
-    done = LocalHost().run(script, 30)
+def refusal(queue: Queue, errors: str, code: int = 1) -> Refusal | None:
+    """Return why a submission failed. Bash decides on the host about refusals of a target: it must agree."""
+    found = queue.refusal(CommandResult(code, "", errors))
+    script = f"said={shlex.quote(errors.rstrip())}\nrefused={shlex.quote(queue.target_refused)}\n"
+    done = LocalHost().run(f"{script}if [[ $said =~ $refused ]]; then exit 0; else exit 120; fi", 30)
     assert not done.stderr
-    return done.exit_code == 0
+    if done.exit_code == 0:
+        assert found is Refusal.TARGET, errors
+    return found

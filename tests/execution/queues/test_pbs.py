@@ -17,12 +17,12 @@ from reconciler.errors import TransientError
 from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.queues.base import Queue, QueueEntry, QueueState
+from reconciler.execution.queues.base import Queue, QueueEntry, QueueState, Refusal
 from reconciler.execution.queues.pbs import PBSQueue
 from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
 from tests.execution.queues import fake_pbs
-from tests.execution.queues.recordings import answering, is_full, recorded
+from tests.execution.queues.recordings import answering, recorded, refusal
 
 QUEUE = PBSQueue("ada")
 NAME = "relax.ee5ed8e4-068f-5ec8-8c2f-d451816ddb65_1.1"
@@ -114,43 +114,44 @@ def test_jobs_of_another_user_are_not_found() -> None:
     assert "-u 'a b' " in PBSQueue("a b").find_command([NAME])
 
 
-@pytest.mark.parametrize(
-    ("errors", "code", "refused"),
-    [
-        ("qsub: Unknown queue\n", 170, True),
-        ("qsub: Job violates queue and/or server resource limits\n", 188, True),
-        ("qsub: illegal -N value\n", 1, True),
-        ("qsub: would exceed queue workq's per-user limit\n", 75, False),
-        ("qsub: Queue is not enabled\n", 173, False),
-        ("qsub: cannot connect to server pbs01 (errno=15010)\n", 162, False),
-        ("Connection refused\nqsub: cannot connect to server pbs01 (errno=111)\n", 111, False),
-        ("bash: line 1: qsub: command not found\n", 127, False),
-        ("", 137, False),
-        ("", 0, False),
-    ],
-)
-def test_a_refusal_is_told_from_a_failure(errors: str, code: int, refused: bool) -> None:
-    assert QUEUE.refused(CommandResult(code, "", errors)) is refused
+FINAL, TARGET, JOB = Refusal.FINAL, Refusal.TARGET, Refusal.JOB
 
 
 @pytest.mark.parametrize(
-    ("errors", "full"),
+    ("errors", "code", "expected"),
     [
-        ("qsub: would exceed queue workq's per-user limit", True),
-        ("qsub: would exceed complex's per-user limit of jobs in 'Q' state", True),
-        ("qsub: Maximum number of jobs already in queue", True),
-        ("qsub: would exceed complex's per-user limit on resource ncpus", False),
-        ("qsub: Queue is not enabled", False),
+        ("qsub: Unknown queue\n", 170, FINAL),
+        ("qsub: Job violates queue and/or server resource limits\n", 188, FINAL),
+        ("qsub: illegal -N value\nusage: qsub [-a date_time] [-A account_string]\n", 1, FINAL),
+        ("qsub: Access to queue is denied\n", 165, FINAL),
+        ("qsub: Queue is not enabled\n", 173, TARGET),
+        ("qsub: would exceed queue workq's per-user limit\n", 75, TARGET),
+        ("qsub: would exceed complex's per-user limit of jobs in 'Q' state", 75, TARGET),
+        ("qsub: Maximum number of jobs already in queue", 130, TARGET),
+        ("qsub: would exceed complex's per-user limit on resource ncpus", 75, JOB),
+        ("qsub: request rejected as filter hook 'x' encountered an exception. Please inform Admin", 192, JOB),
+        ("your shell has no project set\n", 1, JOB),
+        ("", 137, JOB),
+        # hooks of a site, with words that an outage could have
+        ("qsub: interactive jobs are not enabled here\n", 1, FINAL),
+        ("qsub: error 17: project not active\n", 1, FINAL),
+        ("qsub: internal projects must set -P\n", 1, FINAL),
+        ("qsub: connection to the accounting server: no more hours\n", 1, FINAL),
+        ("qsub: cannot connect to server pbs01 (errno=15010)\n", 162, None),
+        ("Connection refused\nqsub: cannot connect to server pbs01 (errno=111)\n", 111, None),
+        ("qsub: Communication failure.\n", 1, None),
+        ("qsub: PBS server internal error\n", 199, None),
+        ("bash: line 1: qsub: command not found\n", 127, None),
     ],
 )
-def test_a_limit_on_jobs_is_told_from_others(errors: str, full: bool) -> None:
-    assert is_full(QUEUE, errors) is full
+def test_a_refusal_is_as_small_as_what_it_is_about(errors: str, code: int, expected: Refusal | None) -> None:
+    assert refusal(QUEUE, errors, code) is expected
 
 
 def test_a_server_that_is_down_is_no_answer_to_anything(server: Server) -> None:
     queue_id = QUEUE.submitted_id(server.submit(NAME).stdout) or ""
     (server.directory / "down").touch()
-    assert not QUEUE.refused(server.submit(NAME))
+    assert QUEUE.refusal(server.submit(NAME)) is None
     with pytest.raises(TransientError, match="cannot connect to server pbs01"):
         server.listing({queue_id: 0.0})
     with pytest.raises(TransientError, match="cannot connect"):

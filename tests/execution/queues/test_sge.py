@@ -16,11 +16,11 @@ from reconciler.errors import InputError, TransientError
 from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.queues.base import Queue, QueueEntry, QueueState, Termination
+from reconciler.execution.queues.base import Queue, QueueEntry, QueueState, Refusal, Termination
 from reconciler.execution.queues.sge import SGEQueue
 from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
-from tests.execution.queues.recordings import answering, is_full, recorded
+from tests.execution.queues.recordings import answering, recorded, refusal
 from tests.execution.support import eventually
 from tests.services.gridengine import GridEngine
 
@@ -156,10 +156,10 @@ def test_why_jobs_died(jobs: Jobs) -> None:
 def test_a_refusal_is_told_from_a_failure(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ({"queue": "nosuch"}, {"model": "nosuch 4"}, {"select": "nosuch=1"}):
         answer = jobs.attempt("exit 0\n", **wrong)
-        assert QUEUE.refused(answer) and QUEUE.submitted_id(answer.stdout) is None, answer
+        assert QUEUE.refusal(answer) is Refusal.FINAL and QUEUE.submitted_id(answer.stdout) is None, answer
     monkeypatch.setenv("SGE_QMASTER_PORT", "1")
-    assert not QUEUE.refused(jobs.attempt("exit 0\n"))
-    assert not QUEUE.refused(CommandResult(127, "", "bash: qsub: command not found\n"))
+    assert QUEUE.refusal(jobs.attempt("exit 0\n")) is None
+    assert QUEUE.refusal(CommandResult(127, "", "bash: qsub: command not found\n")) is None
 
 
 def test_an_unrequested_rerun_never_happens(jobs: Jobs, sge: GridEngine) -> None:
@@ -198,7 +198,7 @@ def test_a_master_that_is_down_is_no_answer_to_anything(
         QUEUE.found(["n.1"], jobs.run(QUEUE.find_command(["n.1"])))
     with pytest.raises(TransientError, match="Connection refused"):
         jobs.cancel(queue_id)
-    assert not QUEUE.refused(jobs.attempt("exit 0\n"))
+    assert QUEUE.refusal(jobs.attempt("exit 0\n")) is None
     cell.start_master()
     assert jobs.is_in(queue_id, QueueState.SUSPENDED)
 
@@ -224,15 +224,21 @@ def listed(output: str, *queue_ids: str, errors: str = "", code: int = 0) -> dic
 
 
 @pytest.mark.parametrize(
-    ("errors", "full"),
+    ("errors", "expected"),
     [
-        ("job rejected: Only 10 jobs are allowed per user (current job count: 10).", True),
-        ("job rejected: Only 10 jobs are allowed per cluster.", True),
-        ('job rejected: the requested parallel environment "nosuch" does not exist.', False),
+        ("job rejected: Only 10 jobs are allowed per user (current job count: 10).", Refusal.TARGET),
+        ("job rejected: Only 10 jobs are allowed per cluster.", Refusal.TARGET),
+        ('job rejected: the requested parallel environment "nosuch" does not exist.', Refusal.FINAL),
+        ("ask the qmaster's people for a project: your timeout has come", Refusal.FINAL),
+        ("unable to contact qmaster using port 6444 on host h", None),
     ],
 )
-def test_a_limit_on_jobs_is_told_from_others(errors: str, full: bool) -> None:
-    assert is_full(QUEUE, f"Unable to run job: {errors}\nExiting.") is full
+def test_a_refusal_is_as_small_as_what_it_is_about(errors: str, expected: Refusal | None) -> None:
+    assert refusal(QUEUE, f"Unable to run job: {errors}\nExiting.") is expected
+
+
+def test_what_no_grid_engine_says_holds_up_one_job() -> None:
+    assert refusal(QUEUE, "please source /opt/sge/settings.sh") is Refusal.JOB
 
 
 @pytest.mark.parametrize(

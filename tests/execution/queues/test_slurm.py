@@ -18,11 +18,11 @@ from reconciler.errors import TransientError
 from reconciler.execution.headers import submission_header
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.hosts.local import LocalHost
-from reconciler.execution.queues.base import QueueEntry, QueueState, Termination
+from reconciler.execution.queues.base import QueueEntry, QueueState, Refusal, Termination
 from reconciler.execution.queues.slurm import SlurmQueue
 from reconciler.model.retries import Cause
 from reconciler.model.settings import Resources
-from tests.execution.queues.recordings import is_full
+from tests.execution.queues.recordings import refusal
 from tests.execution.support import eventually
 from tests.services.slurm import Slurm
 
@@ -489,7 +489,7 @@ def test_what_sbatch_refuses_is_refused(cluster: Cluster, keywords: dict[str, An
     (directory / "submit.sh").write_text(submission_header("slurm", Resources(keywords), "n.1"))
     done = cluster.run(f"cd {directory}; {cluster.queue.submit_command('submit.sh')}")
     assert cluster.queue.submitted_id(done.stdout) is None
-    assert cluster.queue.refused(done), done
+    assert cluster.queue.refusal(done) is Refusal.FINAL, done
 
 
 FAILED = "sbatch: error: Batch job submission failed:"
@@ -504,17 +504,51 @@ POLICY = f"{FAILED} Job violates accounting/QOS policy (job submit limit, user's
         f"{FAILED} Zero Bytes were transmitted or received",
         f"{FAILED} Protocol authentication error",
         f"{FAILED} I/O error writing script/environment to file",
-        f"{FAILED} Required partition not available (inactive or drain)",
-        "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying",
+        "sbatch: error: Munge encode failed: Failed to access socket\n"
+        f"{FAILED} Protocol authentication error",
+        "sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\n"
+        "sbatch: error: fetch_config: DNS SRV lookup failed\n"
+        "sbatch: error: _establish_config_source: failed to fetch config\n"
+        "sbatch: fatal: Could not establish a configuration source",
         "sbatch: fatal: Unable to process configuration file",
-        "sbatch: error: Unable to open file submit.sh",
-        "bash: line 5: sbatch: command not found",
+    ],
+)
+def test_an_outage_is_of_the_whole_worker(stderr: str) -> None:
+    assert refusal(SlurmQueue(), stderr) is None
+
+
+def test_a_client_that_is_missing_is_an_outage() -> None:
+    assert refusal(SlurmQueue(), "bash: line 5: sbatch: command not found", 127) is None
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        f"{FAILED} Required partition not available (inactive or drain)",
+        "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying.",
+        f"{FAILED} Job queue full",
         f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{POLICY}",
+        f"sbatch: error: AssocMaxSubmitJobLimit\n{POLICY}",
+        f"sbatch: error: AssocGrpSubmitJobsLimit\n{POLICY}",
         POLICY,
     ],
 )
-def test_what_may_work_later_is_not_refused(stderr: str) -> None:
-    assert not SlurmQueue(None).refused(answer("", stderr, 1))
+def test_a_partition_or_account_that_takes_no_jobs_now_is_no_outage(stderr: str) -> None:
+    assert refusal(SlurmQueue(), stderr) is Refusal.TARGET
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        f"sbatch: error: AssocGrpCpuLimit\n{POLICY}",
+        f"{FAILED} Required node not available (down, drained or reserved)",
+        "sbatch: error: Unable to open file submit.sh",
+        "Please load the module slurm first.",
+        "",
+    ],
+)
+def test_what_is_unclear_or_about_one_job_holds_up_that_job_only(stderr: str) -> None:
+    assert refusal(SlurmQueue(), stderr) is Refusal.JOB
 
 
 @pytest.mark.parametrize(
@@ -527,28 +561,14 @@ def test_what_may_work_later_is_not_refused(stderr: str) -> None:
         "sbatch: unrecognized option '--foo'\nTry \"sbatch --help\" for more information",
         "sbatch: option '--requeue' doesn't allow an argument",
         'sbatch: error: "x" is not a valid node count',
+        # hooks of a site, with words that an outage could have
+        f"sbatch: error: connection to the licence server timed out\n{FAILED} Unspecified error",
+        f"sbatch: error: this partition is temporarily for project xy, authentication needed\n{FAILED} Error",
+        f"sbatch: error: internal communication error 17: not enabled\n{FAILED} Unspecified error",
     ],
 )
 def test_what_can_never_work_is_refused(stderr: str) -> None:
-    assert SlurmQueue(None).refused(answer("", stderr, 1))
-    assert not SlurmQueue(None).refused(answer("Submitted batch job 1", stderr, 0))
-
-
-@pytest.mark.parametrize(
-    ("stderr", "full"),
-    [
-        (f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{POLICY}", True),
-        (f"sbatch: error: AssocMaxSubmitJobLimit\n{POLICY}", True),
-        (f"sbatch: error: AssocGrpSubmitJobsLimit\n{POLICY}", True),
-        (POLICY, True),
-        ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying.", True),
-        (f"sbatch: error: QOSMaxWallDurationPerJobLimit\n{POLICY}", False),
-        (f"sbatch: error: AssocGrpCpuLimit\n{POLICY}", False),
-        (f"{FAILED} Unable to contact slurm controller (connect failure)", False),
-    ],
-)
-def test_a_limit_on_jobs_is_told_from_others(stderr: str, full: bool) -> None:
-    assert is_full(SlurmQueue(None), stderr) == full
+    assert refusal(SlurmQueue(), stderr) is Refusal.FINAL
 
 
 # how jobs die -----------------------------------------------------------------------------------------
