@@ -1,8 +1,9 @@
 """The interface of a host, and the framing of scripts and their output that all hosts share.
 
-A script travels on the standard input of ``bash -s``, never on a command line. So it can have any length, no
-other shell interprets its quoting, and the login shell of the account does not matter. Everything that login
-files print before the script starts is cut off at a random sentinel line.
+A script travels on the standard input of a bash, never on a command line. So it can have any length, no other
+shell interprets its quoting, and the login shell of the account does not matter. That bash is a clean one: it
+has the environment that the login files made, but none of their functions, aliases and options. Everything
+that login files print before the script starts is cut off at a random sentinel line.
 """
 
 from __future__ import annotations
@@ -74,13 +75,38 @@ class Host(Protocol):
 # Framing of one script ------------------------------------------------------------------------------------
 
 
+CLEAN_BASH = ("bash", "--norc", "--noprofile", "-p", "-s")
+"""The shell that runs scripts. ``-p`` ignores BASH_ENV, SHELLOPTS and exported functions (``cd() { ... }``).
+
+Children such as the scripts of jobs still inherit them.
+"""
+
+_LOGIN_LINES = 20
+"""Empty lines before a script, for login files of the account's own shell that read standard input."""
+
+
+_NO_OPTIONS = "set +o posix; unset POSIXLY_CORRECT TAR_OPTIONS QUOTING_STYLE BLOCK_SIZE LS_BLOCK_SIZE"
+"""Variables that would change the output of the programs that scripts run."""
+
+
+def remote_shell(login_shell: bool) -> str:
+    """Return the command that starts the shell for scripts; the account's own shell, perhaps csh, runs it.
+
+    Login files get an empty standard input, so that a ``read`` in them does not take a part of the script.
+    """
+    clean = " ".join(CLEAN_BASH)
+    if not login_shell:
+        return f"exec {clean}"
+    return f"exec bash --norc -p -c 'exec bash -l -c \"exec {clean} <&3 3<&-\" 3<&0 </dev/null'"
+
+
 def new_sentinel() -> str:
     """Return a random line that no other output contains."""
     return f"-=-{secrets.token_hex(12)}-=-"
 
 
 def framed(script: str, sentinel: str, *, reads_data: bool) -> bytes:
-    """Return the bytes to send to ``bash -s`` before the data.
+    """Return the bytes to send to the shell before the data.
 
     The function wrapper makes bash read the script to its last line before it runs the first one: a script
     that a lost connection cut off runs nothing.
@@ -88,8 +114,8 @@ def framed(script: str, sentinel: str, *, reads_data: bool) -> bytes:
     feed = "" if reads_data else " </dev/null"
     # stdout and stderr both get the sentinel, since login files can print to either.
     return (
-        f"reconciler_script() {{\n"
-        f"printf '\\n%s\\n' {sentinel}\nprintf '\\n%s\\n' {sentinel} >&2\n{script}\n}}\n"
+        f"{_LOGIN_LINES * chr(10)}reconciler_script() {{\n"
+        f"printf '\\n%s\\n' {sentinel}\nprintf '\\n%s\\n' {sentinel} >&2\n{_NO_OPTIONS}\n{script}\n}}\n"
         # bash reads this line as a whole, so what is left on its standard input is the data.
         f"reconciler_script{feed}; exit $?\n"
     ).encode()

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import msgspec
 
 from reconciler.errors import TransientError
-from reconciler.execution.hosts.base import AccessError, CommandResult, new_sentinel
+from reconciler.execution.hosts.base import AccessError, CommandResult, new_sentinel, remote_shell
 from reconciler.execution.hosts.local import clean_environment, run_script
 from reconciler.model.connections import Connection
 
@@ -68,8 +68,7 @@ class ControlMasterHost:
         # Failures of ssh itself do not print this line after the script.
         end = new_sentinel()
         script = f"(\n{script}\n)\nended_with=$?\nprintf '\\n%s\\n' {end} >&2\n(exit $ended_with)"
-        shell = "exec bash -l -s" if self._connection.login_shell else "exec bash -s"
-        argv = [*self._ssh, "--", self._connection.host, shell]
+        argv = [*self._ssh, "--", self._connection.host, remote_shell(self._connection.login_shell)]
         try:
             result = run_script(self.name, argv, clean_environment(os.environ), script, timeout, data, sink)
         except TransientError as error:

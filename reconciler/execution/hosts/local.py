@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import IO, Any, BinaryIO
 
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import (
+    CLEAN_BASH,
     CommandResult,
     SentinelFilter,
     after_sentinel,
@@ -33,6 +35,10 @@ _INHERITED = frozenset(
     ]
 )
 _INHERITED_PREFIXES = ("LC_", "MODULE", "LMOD_")
+_MODULES = re.compile(
+    r"BASH_ENV|BASH_FUNC_(module|ml|_module_raw|_mlshdbg|switchml|clear(LMOD|Mt|MT))(%%|\(\))"
+)
+"""How the environment brings the function ``module`` along: exported functions, or a file that defines it."""
 
 _CHUNK = 1 << 16
 _CHECK_INTERVAL = 0.2
@@ -67,7 +73,7 @@ class LocalHost:
         """
         self.commands += 1
         environment = clean_environment(os.environ)
-        return run_script(self.name, ["/bin/bash", "-s"], environment, script, timeout, data, sink)
+        return run_script(self.name, ["/bin/bash", *CLEAN_BASH[1:]], environment, script, timeout, data, sink)
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -83,7 +89,7 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         key: value
         for key, value in environment.items()
-        if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)
+        if key in _INHERITED or key.startswith(_INHERITED_PREFIXES) or _MODULES.fullmatch(key)
     }
 
 

@@ -17,6 +17,7 @@ from reconciler.execution.hosts.base import (
     after_sentinel,
     framed,
     new_sentinel,
+    remote_shell,
     shell_never_started,
 )
 from reconciler.execution.hosts.ssh import opening
@@ -119,8 +120,7 @@ class SshHost:
                 self._deadlines.watching(channel.get_transport(), lambda: transfer.due),
                 self._agent_forwarded(channel),
             ):
-                command = "exec bash -l -s" if self._connection.login_shell else "exec bash -s"
-                channel.exec_command(command)
+                channel.exec_command(remote_shell(self._connection.login_shell))
                 return transfer.run()
         except NoAnswerError:
             kill(channel)
