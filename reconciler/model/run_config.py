@@ -7,11 +7,14 @@ For each field the strongest level that sets it wins. Presence decides, never tr
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
+from reconciler.diagnostics import did_you_mean
+from reconciler.model.manifests import ExecConfigSpec
 from reconciler.model.retries import Retries, policy_of
 from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
 
@@ -82,6 +85,57 @@ class Rule(msgspec.Struct, frozen=True):
 FIELDS = ("worker", "exec_config", "resources", "priority", "retries")
 
 
+LOWEST_PRIORITY, HIGHEST_PRIORITY = -(2**31), 2**31 - 1
+
+
+def as_priority(value: Any) -> int | None:
+    """Return the integer that a value of ``priority`` stands for: ``5``, ``5.0`` and ``"5"`` are 5.
+
+    None if it is not an integer. The bounds are not checked.
+    """
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,30}\s*", value):
+        return int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
+        return int(value)
+    return None
+
+
+def value_problem(field: str, value: Any) -> str | None:
+    """Return why a field of the run config cannot have a value, whatever the revision has; None if it can.
+
+    Manifests have passed their schema; this is for values that Python code sets, and for old records.
+    """
+    match field:
+        case "worker":
+            return None if isinstance(value, str) and value else "give the name of a Worker"
+        case "exec_config":
+            if isinstance(value, dict):
+                return _exec_config_problem(value)
+            return None if isinstance(value, str) else "give the name of an ExecConfig, or a mapping"
+        case "resources":
+            return (
+                None if isinstance(value, Resources) and isinstance(value.values, dict) else "give a mapping"
+            )
+        case "priority":
+            priority = as_priority(value)
+            if priority is None or not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
+                return f"give an integer from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}"
+    return None
+
+
+def _exec_config_problem(value: dict[str, Any]) -> str | None:
+    known = msgspec.structs.fields(ExecConfigSpec)
+    for key in value:
+        if key not in {field.name for field in known}:
+            guess = did_you_mean(str(key), [field.name for field in known])
+            return f"'{key}' is not a key of an exec_config{f': {guess}' if guess else ''}"
+    try:
+        msgspec.convert(value, ExecConfigSpec)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return None
+
+
 class RunConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The five settings of one job; None where no level gives the field.
 
@@ -111,18 +165,20 @@ class RunConfig(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def worker_name(self) -> str:
-        """The name of the worker; empty when no level gives one."""
-        return cast(str, self.worker.value) if self.worker is not None else ""
+        """The name of the worker; empty when no level sets one."""
+        return str(self.worker.value) if self.worker is not None else ""
 
     @property
     def priority_value(self) -> int:
-        """The priority; 0 when no level gives one."""
-        return cast(int, self.priority.value) if self.priority is not None else 0
+        """The priority; 0 when no level sets one, and within its bounds whatever an old record holds."""
+        priority = as_priority(self.priority.value) if self.priority is not None else 0
+        return max(LOWEST_PRIORITY, min(HIGHEST_PRIORITY, priority or 0))
 
     @property
     def resources_value(self) -> Resources | None:
-        """The resources; None when no level gives any."""
-        return cast(Resources, self.resources.value) if self.resources is not None else None
+        """The resources; None when no level sets any."""
+        value = self.resources.value if self.resources is not None else None
+        return value if isinstance(value, Resources) else None
 
     @property
     def policy(self) -> Retries | None:
@@ -155,17 +211,17 @@ def layer_of(values: Mapping[str, Any], origin: Origin, pointer: str) -> Layer:
     ``pointer`` is where ``values`` stands in the manifest of ``origin``.
     """
     layer: Layer = {}
-    for key in ("worker", "exec_config", "priority", "retries"):
+    for key in ("worker", "exec_config", "priority", "retries", "resources", "qresources"):
         if key in values:
-            layer[key] = Setting(values[key], _at(origin, f"{pointer}/{key}"))
-    for key, generic in (("resources", False), ("qresources", True)):
-        if key in values:
-            layer["resources"] = Setting(Resources(values[key], generic), _at(origin, f"{pointer}/{key}"))
+            value, at = values[key], Origin(origin.level, origin.kind, origin.name, f"{pointer}/{key}")
+            if key == "priority":
+                value = value if (priority := as_priority(value)) is None else priority
+            if key in ("resources", "qresources"):
+                value = Resources(value, key == "qresources") if isinstance(value, dict) else str(value)
+            elif not isinstance(value, str | int | dict) or (isinstance(value, int) and abs(value) >= 2**63):
+                value = str(value)  # wrong, and the checks say so; a record could not hold it as it is
+            layer["resources" if key == "qresources" else key] = Setting(value, at)
     return layer
-
-
-def _at(origin: Origin, pointer: str) -> Origin:
-    return Origin(origin.level, origin.kind, origin.name, pointer)
 
 
 def inherited(generator: RunConfig) -> Layer:
@@ -202,7 +258,7 @@ def resolve(
         for field, setting in layer.items():
             chosen.setdefault(field, setting)
     if "resources" not in chosen and "worker" in chosen:
-        default = worker_defaults.get(cast(str, chosen["worker"].value))
+        default = worker_defaults.get(str(chosen["worker"].value))
         if default is not None:
             chosen["resources"] = default
     exec_config = chosen["exec_config"].value if "exec_config" in chosen else None

@@ -26,14 +26,14 @@ class JobState(StrEnum):
 
 S = JobState
 
-EDITABLE = frozenset({S.READY, S.WAITING, S.COMPLETED, S.FAILED, S.PAUSED, S.REMOTE_ERROR})
-"""Only in these states can a job be patched."""
-
 ACTIVE = frozenset({S.CHECKED_OUT, S.UPLOADED, S.SUBMITTED, S.RUNNING, S.RUN_FINISHED, S.DOWNLOADED})
 """On its way through a worker: the executor works on these jobs."""
 
 ON_WORKER = frozenset({S.SUBMITTED, S.RUNNING})
 """The scheduler of the worker knows, or should know, the job."""
+
+EDITABLE = frozenset(S) - ACTIVE
+"""Only in these states can a job be patched: not while an attempt is on its way."""
 
 PENDING = frozenset({S.WAITING, S.READY, S.PAUSED})
 """Not started yet."""
@@ -48,7 +48,6 @@ BROKEN = frozenset({S.FAILED, S.REMOTE_ERROR})
 """Ended with a failure."""
 
 assert frozenset(JobState) == ACTIVE | PENDING | FINISHED, "every state belongs to one group"
-assert not (ACTIVE & EDITABLE), "an active job is never editable"
 
 
 class Sync(StrEnum):

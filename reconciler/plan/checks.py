@@ -11,7 +11,7 @@ from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.model.connections import CONNECTION_FIELDS, Connection
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import Kind, Manifest, WorkerSpec
-from reconciler.model.run_config import RunConfig
+from reconciler.model.run_config import FIELDS, RunConfig, value_problem
 from reconciler.model.schedulers import SCHEDULERS
 from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
 from reconciler.plan.resources import at_origin, check_resources, check_words
@@ -43,6 +43,9 @@ def check_config(desired: DesiredState, flow: DesiredFlow, config: RunConfig) ->
     """Check one effective run config: names, scheduler keywords, shell worker with resources, retries."""
     if config.worker is None:
         return [_no_worker(flow)]
+    impossible = [*_impossible_values(desired, config)]
+    if impossible:
+        return impossible
     found = [*check_name(desired, "worker", config.worker)]
     if config.exec_config is not None:
         found += check_name(desired, "exec_config", config.exec_config)
@@ -62,6 +65,17 @@ def _no_worker(flow: DesiredFlow) -> Diagnostic:
         "/metadata/name",
         hint="set spec.worker in the flow, or spec.defaults.worker in the Project",
     )
+
+
+def _impossible_values(desired: DesiredState, config: RunConfig) -> Iterator[Diagnostic]:
+    """Check what no schema has checked: values that Python code sets."""
+    for field in FIELDS:
+        setting = config.setting(field)
+        problem = value_problem(field, setting.value) if setting is not None else None
+        if setting is not None and problem is not None:
+            shown = repr(setting.shown)
+            message = f"{field} cannot be {shown if len(shown) <= 80 else f'{shown[:77]}...'}"
+            yield at_origin(desired, setting.origin, "run-config/invalid", message, hint=problem)
 
 
 def check_name(desired: DesiredState, field: str, setting: Setting) -> Iterator[Diagnostic]:

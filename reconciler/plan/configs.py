@@ -94,7 +94,7 @@ class FlowConfigs:
 
     def problems(self, config: RunConfig) -> list[Diagnostic]:
         """Return why a run config is impossible; jobs share settings, so that few of them need a check."""
-        key = (id(config.worker), id(config.exec_config), id(config.resources), id(config.retries))
+        key = tuple(id(config.setting(field)) for field in FIELDS)
         known = self._checked.get(key)
         if known is None:
             # Keeping the config keeps its settings alive, and so their ids unique.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredState
-from reconciler.model.manifests import Prune
+from reconciler.model.manifests import Kind, Manifest, Prune
 from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState
 from reconciler.model.states import ACTIVE
@@ -31,15 +31,29 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
     actions: list[Action] = []
     restated: list[Action] = []
     before = {new: old for old, new in renamed.items()}
-    for name in sorted(desired.flows):
-        planner = FlowPlanner(desired, desired.flows[name], actual, defaults, affected, before.get(name))
-        actions += planner.actions()
-        problems += planner.diagnostics
-        restated += planner.restated
+    for name, flow in sorted(desired.flows.items()):
+        try:
+            planner = FlowPlanner(desired, flow, actual, defaults, affected, before.get(name))
+            actions += planner.actions()
+            problems += planner.diagnostics
+            restated += planner.restated
+        except Exception as error:
+            bug = _bug(error, f"flow '{name}' cannot be planned", flow.manifest)
+            problems.append(bug)
+            actions.append(
+                Action(
+                    type=ActionType.KEEP, subject=Subject.FLOW, key=name, flow=flow,
+                    reason=Reason(ReasonCode.WAITS, {"why": bug.message}),
+                )
+            )  # fmt: skip
     actions += _removals(desired, actual)
-    found = [
-        *desired.diagnostics, *problems, *check_desired(desired), *unmatched_rules(desired, actual),
-    ]  # fmt: skip
+    for check in (check_desired, lambda state: unmatched_rules(state, actual)):
+        try:
+            problems += check(desired)
+        except Exception as error:
+            manifest = desired.manifests.get(f"{Kind.PROJECT}/{desired.project_name}")
+            problems.append(_bug(error, "the revision cannot be checked as a whole", manifest))
+    found = [*desired.diagnostics, *problems]
     return Plan(
         revision=str(desired.revision),
         base=actual.base,
@@ -50,6 +64,22 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
         restated=tuple(restated),
         renames=renamed,
     )
+
+
+def _bug(error: Exception, what: str, manifest: Manifest | None) -> Diagnostic:
+    """Return the report of an exception that is a bug of this program: it must stop nothing else."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = ""
+    if trace is not None:
+        place = f" ({trace.tb_frame.f_code.co_filename.rpartition('/reconciler/')[2]}:{trace.tb_lineno})"
+    first_line = (str(error).strip().splitlines() or [""])[0][:200]
+    message = f"{what}: {type(error).__name__}: {first_line}{place}"
+    hint = "this is a bug in reconciler: report it with this text and the document; everything else goes on"
+    if manifest is not None:
+        return manifest.diagnostic("plan/bug", message, "/metadata/name", hint=hint)
+    return Diagnostic(code="plan/bug", message=message, hint=hint)
 
 
 def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:

@@ -133,7 +133,7 @@ class TestInEachState:
         one = flow(jobs=("a", "b", "c"))
         moved = desired(one, rules=[rule("r", {"worker": "w2"}, name_filter="a")])
         assert records.apply(moved, {"f": built(one)})
-        assert (records.job("f/a").wanted is not None) is (state not in _editable())
+        assert (records.job("f/a").wanted is not None) is (state in ACTIVE)
         assert records.apply(desired(one), {"f": built(one)})
 
     def test_edit_and_revert(self, records: Records, state: JobState) -> None:
@@ -167,10 +167,6 @@ class TestInEachState:
         assert records.apply(desired(), {})
         one = flow(jobs=("a", "b", "c"))
         assert records.apply(desired(one), {"f": built(one)})
-
-
-def _editable() -> set[JobState]:
-    return {state for state in JobState if state not in ACTIVE} - {JobState.STOPPED, JobState.USER_STOPPED}
 
 
 def test_new_metadata_of_a_flow(records: Records) -> None:

@@ -122,6 +122,11 @@ class Scheduler:
                     hint = "set `resources: {}`, or use a worker with a scheduler"
                 message = f"{self.title} jobs cannot ask for '{key}'"
                 yield Problem("resources/unsupported-field", key, message, hint)
+        own = values.get("scheduler_kwargs")
+        if own is not None and not isinstance(own, Mapping):
+            hint = f"give a mapping of keywords of {self.title}"
+            message = f"'scheduler_kwargs' is {own!r}"
+            yield Problem("resources/impossible-value", "scheduler_kwargs", message, hint)
         if fields and self.is_batch:
             yield from placement_problems(fields)
 

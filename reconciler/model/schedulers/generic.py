@@ -71,7 +71,7 @@ def placement_problems(fields: Mapping[str, Any]) -> Iterator[Problem]:
     given = (_PER_NODE | _TOTAL) & fields.keys()
     fitting = {"EVENLY_DISTRIBUTED": (_PER_NODE,), None: (_TOTAL, _PER_NODE)}
     placement = fields.get("process_placement")
-    allowed = fitting.get(placement, (_TOTAL,))
+    allowed = fitting.get(placement if placement is None else str(placement), (_TOTAL,))
     if given not in allowed:
         words = " or ".join(_IN_WORDS[one] for one in allowed)
         with_it = f" with process_placement {placement}" if placement else ""
