@@ -106,12 +106,50 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
+def nearest_path(path: str, candidates: Iterable[str]) -> str | None:
+    """Return the file that the user most likely meant, or None.
+
+    It has a similar name in the same folder, or the same name in another one: ``lib/run.py`` is not meant by
+    ``lib/x.npy`` only because both are in ``lib``.
+    """
+    folder, _, name = path.rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    beside: list[tuple[float, float, str]] = []
+    same_name = []
+    for candidate in candidates:
+        other_folder, _, other = candidate.rpartition("/")
+        other_stem = other.rpartition(".")[0] or other
+        if other_folder == folder and candidate != path:
+            beside.append((_likeness(stem.lower(), other_stem.lower()), _likeness(name, other), candidate))
+        elif other == name:
+            same_name.append(candidate)
+    nearest_beside = max(beside, default=None)
+    if nearest_beside is not None and nearest_beside[0] >= 0.6:
+        return nearest_beside[2]
+    return same_name[0] if len(same_name) == 1 else None
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
-    """Return a hint that names the nearest candidate, else all of a short list, else None."""
-    known = sorted(set(candidates))
+    """Return a hint that names the nearest candidate, else all of a short list, else None.
+
+    If several candidates are equally near, it names them all, or none if they are many.
+    """
+    known = sorted(set(candidates) - {name})
     guess = nearest(name, known)
     if guess is not None:
-        return f"did you mean '{guess}'?"
+        best = _likeness(name, guess)
+        equal = [other for other in known if _likeness(name, other) == best]
+        if guess.lower() == name.lower() or len(equal) == 1:
+            return f"did you mean '{guess}'?"
+        if len(equal) <= _MOST_GUESSES:
+            return f"did you mean {', '.join(map(repr, equal[:-1]))} or '{equal[-1]}'?"
     if known and len(known) <= 12:
         return "known: " + ", ".join(known)
     return None
+
+
+_MOST_GUESSES = 3
+
+
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, name).ratio()

@@ -210,21 +210,24 @@ class FlowBuilder:
             "spec": build_form(flow.spec),
             "externals": dict(externals),
             "files": {path: place for path, (place, _) in files.items()},
-            "blobs": {place: (blob, Path(path).name) for path, (place, blob) in files.items()},
+            "blobs": dict(files.values()),
             "code_as_content": flow.code if recompute else [],
         }
 
-    def _materialise_files(self, flow: DesiredFlow) -> dict[str, tuple[str, str]]:
-        """Write the files of the repository that the flow names; return {path: (place, blob id)}."""
-        blobs = dict(flow.files)
-        places = {path: self.files_dir / blob / Path(path).name for path, blob in blobs.items()}
-        missing = {blobs[path]: place for path, place in places.items() if not place.exists()}
-        for blob, data in self.source.blobs(missing):
-            write_file(missing[blob], data)
-        for path, place in places.items():
-            if not place.exists():  # the same content under two names
-                write_file(place, next(data for _, data in self.source.blobs([blobs[path]])))
-        return {path: (str(place), blobs[path]) for path, place in places.items()}
+    def _materialise_files(self, flow: DesiredFlow) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Write the files of the repository that the flow names.
+
+        Return {path: (place of the copy, (blob id, file name, and ``x`` if it is executable))}.
+        """
+        places = {}
+        for path, blob, *executable in flow.files:
+            name = Path(path).name
+            place = self.files_dir / "".join([blob, *executable]) / name
+            places[path] = (str(place), (blob, name, *executable))
+            if not place.exists():
+                ((_, data),) = self.source.blobs([blob])
+                write_file(place, data, executable=bool(executable))
+        return places
 
     # the process --------------------------------------------------------------------------------------
 
@@ -278,12 +281,13 @@ class FlowBuilder:
         return BuildFailedError(flow.manifest.diagnostic("build/failed", text, place, hint=hint))
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, executable: bool = False) -> None:
     """Write a file atomically: it exists completely or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
+        partial.chmod(0o755 if executable else 0o644)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)

@@ -23,8 +23,8 @@ from reconciler.model.flows import digest, job_uuid
 RESULT_CONFIG = ("resolve_references", "on_missing_references", "expose_store")
 """The keys of JobConfig that change what a job returns."""
 
-Files = Mapping[str, tuple[str, str]]
-"""{path of the copy of a repository file: (blob id, file name)}"""
+Files = Mapping[str, tuple[str, ...]]
+"""{path of the copy of a repository file: (blob id, file name), and ``x`` if it is executable}"""
 
 
 class IdentifiedJob:
@@ -37,7 +37,7 @@ class IdentifiedJob:
         self.content = ""
         self.uuid = ""
         self.payload: dict[str, Any] = {}
-        self.files: list[tuple[str, str]] = []
+        self.files: list[tuple[str, ...]] = []
 
 
 def identify(
@@ -79,7 +79,7 @@ def identify(
         used[item.content] += 1
         names[item.job.uuid] = item.uuid
     for item in ordered:
-        named_files: set[tuple[str, str]] = set()
+        named_files: set[tuple[str, ...]] = set()
         item.payload = _renamed(item.raw, names, files, named_files)
         item.parents = sorted(names.get(parent, parent) for parent in item.parents)
         item.files = sorted(named_files)
@@ -129,7 +129,7 @@ def _flow_uuids(flow: Flow, identity: str, path: str = "") -> dict[str, str]:
     return names
 
 
-def _renamed(value: Any, names: Mapping[str, str], files: Files, used: set[tuple[str, str]]) -> Any:
+def _renamed(value: Any, names: Mapping[str, str], files: Files, used: set[tuple[str, ...]]) -> Any:
     if isinstance(value, dict):
         return {key: _renamed(inner, names, files, used) for key, inner in value.items()}
     if isinstance(value, list):

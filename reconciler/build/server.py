@@ -90,7 +90,7 @@ def _build(request: dict[str, Any]) -> list[dict[str, Any]]:
         made,
         identity=request["identity"],
         externals=dict(map(tuple, externals.values())),  # type: ignore[arg-type]
-        files={path: (blob, name) for path, (blob, name) in request["blobs"].items()},
+        files={path: tuple(file) for path, file in request["blobs"].items()},
         code=request["code_as_content"],
     )
     ids = {job.uuid: job_id for job_id, job in construction.jobs.items()}

@@ -95,7 +95,7 @@ def _holds_for_anonymous(several: list[_Found], good: Mapping[str, GoodManifest]
         spec = document.content.get("spec")
         kind: str | None = Kind.OVERRIDE_RULE if isinstance(spec, dict) and "set" in spec else None
         if document.kind is not None:
-            kind = nearest(document.kind, Kind)
+            kind = document.kind if document.kind in _KINDS else nearest(document.kind, Kind)
         if kind in (Kind.OVERRIDE_RULE, Kind.PROJECT) and f"{kind}/{document.name}" not in good:
             reasons.append(f"one {kind} of this revision cannot be read")
     return reasons

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.desired.source.git import Source, TreeEntry
+from reconciler.desired.source.git import UNFIT_HINTS, Source, TreeEntry, UnfitEntry
 from reconciler.desired.values import iter_directives, parse_output_reference
-from reconciler.diagnostics import Diagnostic, did_you_mean
+from reconciler.diagnostics import Diagnostic, did_you_mean, nearest_path
+from reconciler.errors import LostError
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
 from reconciler.model.flows import digest, flow_identity
 from reconciler.model.manifests import JOB_BY_ID, FlowSpec, Kind, Manifest, OnCodeChange
@@ -41,24 +42,40 @@ class FlowReader:
         self.diagnostics: list[Diagnostic] = []
         self._code = self._code_trees()
         self._listing: dict[str, TreeEntry] | None = None
+        self._pointers: set[str] = set()
 
-    def read(self, manifest: Manifest, *, stale: bool) -> DesiredFlow | None:
-        """Return the flow of a valid manifest; None (and diagnostics) if a file it names does not exist."""
+    def read_all(self, manifests: Iterable[Manifest]) -> None:
+        """Add the flows of valid manifests to the state; a flow that cannot be used becomes invalid there."""
+        manifests = list(manifests)
+        named = [path for manifest in manifests for _, path in _named_files(manifest)]
+        entries = [self._all_files().get(path) for path in named]
+        self._pointers = self.source.lfs_pointers(e.object_id for e in entries if e is not None and e.is_file)
+        for manifest in manifests:
+            flow = self._read(manifest, stale=f"{Kind.FLOW}/{manifest.name}" in self.state.stale)
+            if flow is not None:
+                self.state.flows[flow.name] = flow
+
+    def _read(self, manifest: Manifest, *, stale: bool) -> DesiredFlow | None:
+        """Return the flow of a valid manifest; None (and diagnostics) if a file that it needs is unusable."""
         spec = msgspec.convert(manifest.spec, FlowSpec)
         name = manifest.name or ""
         before = len(self.diagnostics)
-        files = self._files(manifest, spec)
+        files = self._files(manifest)
         references = [
             parse_output_reference(value)[:2]
             for _, directive, value in iter_directives(manifest.spec, "/spec")
             if directive == "$output"
         ]
         externals = sorted({f"{other}/{job}" for other, job in references if other not in (None, name)})
+        code, broken = self._code_used(manifest, spec)
         if len(self.diagnostics) > before:
+            self.state.invalid[name] = self.diagnostics[before].message
+            return None
+        if broken is not None:
+            self.state.invalid[name] = f"it needs code of this repository, but {broken}"
             return None
         origin = Origin(Level.FLOW, Kind.FLOW, name, "")
         project = self.state.project
-        code = self._code_used(manifest, spec)
         on_code_change = spec.on_code_change or project.on_code_change
         recompute = on_code_change is OnCodeChange.RECOMPUTE
         previous = manifest.metadata.get("previous_names", [])
@@ -74,7 +91,9 @@ class FlowReader:
             code=code,
             files=files,
             externals=externals,
-            preview=preview_jobs(name, spec, dict(files), code if recompute else []),
+            preview=preview_jobs(
+                name, spec, {path: blob for path, blob, *_ in files}, code if recompute else []
+            ),
             on_change=spec.on_change or project.on_change,
             prune=spec.prune or project.prune,
             protected=_PROTECTION.get(annotations.get("reconciler/prune")),
@@ -125,31 +144,32 @@ class FlowReader:
                     f"{pointer}/$output", hint=did_you_mean(job, keys),
                 )  # fmt: skip
 
-    def _files(self, manifest: Manifest, spec: FlowSpec) -> list[tuple[str, str]]:
-        """Return (path, blob id) of every file of the repository that the flow names."""
-        wanted = [
-            (f"{pointer}/$path", value)
-            for pointer, directive, value in iter_directives(manifest.spec, "/spec")
-            if directive == "$path"
-        ]
-        if spec.file is not None:
-            wanted.append(("/spec/file", spec.file))
-        found = []
-        for pointer, path in wanted:
+    def _files(self, manifest: Manifest) -> list[tuple[str, ...]]:
+        """Return every file of the repository that the flow names, as in :class:`DesiredFlow`."""
+        found: set[tuple[str, ...]] = set()
+        for pointer, path in _named_files(manifest):
             entry = self._all_files().get(path)
-            if entry is None or not entry.is_file:
-                self.diagnostics.append(
-                    manifest.diagnostic(
-                        "reference/unknown-file",
-                        f"{self.state.revision} does not have a file '{path}'",
-                        pointer,
-                        hint=did_you_mean(path, self._all_files())
-                        or "paths are relative to the folder of reconciler.yaml",
-                    )
+            if entry is not None and entry.is_file and entry.object_id not in self._pointers:
+                found.add((path, entry.object_id, *(["x"] if entry.executable else [])))
+                continue
+            code, message = "reference/unknown-file", f"{self.state.revision} does not have a file '{path}'"
+            what = entry.what if entry is not None else None
+            if entry is not None and entry.is_file:
+                what = "pointer of Git LFS"
+            elif any(name.startswith(f"{path.rstrip('/')}/") for name in self._all_files()):
+                what = "folder"
+            if what is not None:
+                code, message, hint = (
+                    "reference/not-a-file",
+                    f"'{path}' is a {what}, not a file",
+                    UNFIT_HINTS[what],
                 )
             else:
-                found.append((path, entry.object_id))
-        return sorted(set(found))
+                files = [name for name, other in self._all_files().items() if other.is_file]
+                guess = nearest_path(path, files)
+                hint = f"did you mean '{guess}'?" if guess else _PATHS_HINT
+            self.diagnostics.append(manifest.diagnostic(code, message, pointer, hint=hint))
+        return sorted(found)
 
     def _all_files(self) -> dict[str, TreeEntry]:
         """Return every file of the revision by path, listed once and only when a flow names a file."""
@@ -157,33 +177,75 @@ class FlowReader:
             self._listing = {entry.path: entry for entry in self.source.files(self.commit, "")}
         return self._listing
 
-    def _code_trees(self) -> dict[str, tuple[str, set[str]]]:
-        """Return {directory: (tree id, top-level names)} of ``spec.python_path``."""
+    def _code_trees(self) -> dict[str, _CodeTree]:
+        """Return the code tree of each directory of ``spec.python_path``, with diagnostics of the Project."""
         found = {}
+        project = self.state.manifests.get(f"{Kind.PROJECT}/{self.state.project_name}")
         for number, directory in enumerate(self.state.project.python_path):
+            problem, hint = None, None
             tree = self.source.tree_id(self.commit, directory)
-            if tree is not None:
-                found[directory] = (tree, self.source.top_level_names(tree))
-                continue
-            project = self.state.manifests.get(f"{Kind.PROJECT}/{self.state.project_name}")
-            if project is not None:
-                self.diagnostics.append(
-                    project.diagnostic(
-                        "reference/unknown-directory",
-                        f"{self.state.revision} does not have a directory '{directory}'",
-                        f"/spec/python_path/{number}",
+            if tree is None:
+                entry = self.source.entry(self.commit, directory)
+                problem = f"{self.state.revision} does not have a directory '{directory}'"
+                hint = did_you_mean(directory, self.source.directories(self.commit))
+                if entry is not None:
+                    problem = f"'{directory}' is a {entry.what}, not a directory"
+                    hint = UNFIT_HINTS.get(entry.what) or "name the directory that contains the file"
+            else:
+                unfit = self._unfit_entry(tree)
+                if unfit is not None:
+                    problem = (
+                        f"'{directory}/{unfit.path}' is a {unfit.what}, which cannot be sent to a worker"
                     )
-                )
+                    hint = UNFIT_HINTS[unfit.what]
+                found[directory] = _CodeTree(tree, self.source.top_level_names(tree), problem)
+            if problem is not None and project is not None:
+                code = "reference/unknown-directory" if tree is None else "reference/unfit-code"
+                pointer = f"/spec/python_path/{number}"
+                self.diagnostics.append(project.diagnostic(code, problem, pointer, hint=hint))
         return found
 
-    def _code_used(self, manifest: Manifest, spec: FlowSpec) -> list[str]:
-        """Return the code trees whose modules the flow names; a serialised flow may use all of them."""
+    def _unfit_entry(self, tree: str) -> UnfitEntry | None:
+        try:
+            return next(iter(self.source.unfit_entries(tree)), None)
+        except LostError:
+            return None  # the flows that need the code report it when they are built
+
+    def _code_used(self, manifest: Manifest, spec: FlowSpec) -> tuple[list[str], str | None]:
+        """Return the code trees whose modules the flow names, and why one of them cannot be used, if so.
+
+        A serialised flow may use all of them.
+        """
         tops = {path.partition(".")[0] for path in _callables(manifest.spec)}
-        return [
-            tree
-            for tree, names in self._code.values()
-            if spec.file is not None or any(top in names or f"{top}.py" in names for top in tops)
+        used = [
+            code
+            for code in self._code.values()
+            if spec.file is not None or any(top in code.names or f"{top}.py" in code.names for top in tops)
         ]
+        broken = next((code.problem for code in used if code.problem is not None), None)
+        return [code.tree for code in used], broken
+
+
+class _CodeTree(NamedTuple):
+    """The code in one directory: its tree, the names directly in it, and why it cannot be used, if so."""
+
+    tree: str
+    names: set[str]
+    problem: str | None
+
+
+_PATHS_HINT = "paths are relative to the folder of reconciler.yaml"
+
+
+def _named_files(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return (pointer, path) of every file of the repository that a flow names."""
+    named = [
+        (f"{pointer}/$path", value)
+        for pointer, directive, value in iter_directives(manifest.spec, "/spec")
+        if directive == "$path"
+    ]
+    file = manifest.spec.get("file")
+    return named if file is None else [*named, ("/spec/file", file)]
 
 
 def build_form(spec: FlowSpec) -> dict[str, Any]:

@@ -217,12 +217,7 @@ def _assemble(source: Source, revision: Revision, collection: Collection) -> Des
         diagnostics=collection.diagnostics,
     )
     reader = FlowReader(source, state)
-    for manifest in collection.of(Kind.FLOW):
-        flow = reader.read(manifest, stale=f"{Kind.FLOW}/{manifest.name}" in collection.stale)
-        if flow is not None:
-            state.flows[flow.name] = flow
-        elif manifest.name:
-            state.invalid[manifest.name] = "it refers to something that does not exist"
+    reader.read_all(collection.of(Kind.FLOW))
     reader.check_references_between(state.flows)
     state.diagnostics += reader.diagnostics
     return state

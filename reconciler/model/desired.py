@@ -65,7 +65,7 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     layer: Layer
     inputs: str
     code: list[str]
-    files: list[tuple[str, str]]
+    files: list[tuple[str, ...]]
     externals: list[str]
     preview: list[PreviewJob]
     on_change: OnChange

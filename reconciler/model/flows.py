@@ -29,7 +29,7 @@ class BuiltJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     parents: list[str]
     on_missing: str
     own: dict[str, Any]
-    files: list[tuple[str, str]]
+    files: list[tuple[str, ...]]
     hosts: list[str]
     payload: bytes
 

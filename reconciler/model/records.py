@@ -146,7 +146,7 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     held: str | None = None
     error: str | None = None
     cause: str | None = None
-    files: list[tuple[str, str]] = []
+    files: list[tuple[str, ...]] = []
     code: list[str] = []
     stored_data: Any = None
     refers: list[str] = []

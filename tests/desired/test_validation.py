@@ -129,10 +129,10 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
     ),
     "absolute path": ("Project", "python_path: [/opt/lib]", "schema/pattern", 5, 17, "relative", None),
     "shell in a module": (
-        "ExecConfig", "modules: ['a; rm']", "schema/pattern", 5, 13, "characters that a shell interprets", None
+        "ExecConfig", "modules: ['a; rm']", "schema/pattern", 5, 13, "that a shell interprets", None
     ),
     "line break behind a module": (
-        "ExecConfig", 'modules: ["a\\n"]', "schema/pattern", 5, 13, "characters that a shell interprets", None
+        "ExecConfig", 'modules: ["a\\n"]', "schema/pattern", 5, 13, "that a shell interprets", None
     ),
     "name of a variable": (
         "ExecConfig", "export: {A-B: x}", "schema/pattern", 5, 12, "only letters, digits and '_'", None

@@ -113,7 +113,7 @@ def test_code_that_git_has_lost_fails_only_the_jobs_that_need_it(world: World) -
     world.edit("f3/a", code=[lost])
     world.run()
     assert world.states("f1/j", "f2/j", "f3/a", "f3/b") == ["COMPLETED"] * 2 + ["REMOTE_ERROR", "COMPLETED"]
-    assert f"git has lost the code {lost} - bring it back with `git fetch`" in (world.job("f3/a").error or "")
+    assert f"git has lost the code {lost} - restore it with `git fetch`" in (world.job("f3/a").error or "")
     assert world.executor is not None
     assert world.executor.outages() == {}
 
@@ -205,4 +205,4 @@ def test_a_file_that_git_has_lost_fails_the_job_that_needs_it(reading: World) ->
     (reading.repository.path / ".git/objects" / blob[:2] / blob[2:]).unlink()
     reading.run()
     assert reading.states("read/one", "read/two") == ["REMOTE_ERROR", "COMPLETED"]
-    assert f"git has lost the object {blob} - bring it back" in (reading.job("read/one").error or "")
+    assert f"git has lost the object {blob} - restore it" in (reading.job("read/one").error or "")

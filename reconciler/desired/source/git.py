@@ -242,6 +242,11 @@ class Source:
             if blob.strip("0"):
                 yield blob
 
+    def directories(self, commit: str) -> list[str]:
+        """Return all directories of a revision, relative to ``path``."""
+        raw = self.run("ls-tree", "-r", "-d", "-z", f"{commit}:{self.path}").stdout
+        return [entry.path for entry in _parse_listing(raw, "") if entry.mode == _DIRECTORY]
+
     def top_level_names(self, tree: str) -> set[str]:
         """Return the names directly below a tree."""
         raw = self.run("ls-tree", "--name-only", "-z", tree).stdout.decode(errors="surrogateescape")

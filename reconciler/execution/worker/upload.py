@@ -129,8 +129,8 @@ class UploadBundle:
             except Exception as error:
                 self.impossible[job.id] = f"its files cannot be made: {describe_error(error)}"
             else:
-                for path, data in files.items():
-                    yield ArchiveMember(f"jobs/{number}/{path}", data)
+                for file in files:
+                    yield msgspec.structs.replace(file, name=f"jobs/{number}/{file.name}")
 
     def _missing_code(self) -> Iterator[ArchiveMember]:
         """Yield the code trees that the worker lacks; note those that cannot be sent."""
@@ -144,17 +144,18 @@ class UploadBundle:
                 for path, executable, data in files:
                     yield ArchiveMember(f"shared/{CODE}/{tree}/{path}", data, executable)
 
-    def _files_of(self, job: JobRecord) -> dict[str, bytes]:
+    def _files_of(self, job: JobRecord) -> list[ArchiveMember]:
         payload = self._contents.payload(job)
         documents, blobs = needed_outputs(json.loads(payload), self._contents.outputs)
         script = run_files.script_of(job, self._contents.config, self._worker, self._paths)
-        files = {
-            run_files.SCRIPT: script.encode(),
-            run_files.INPUT: run_files.job_input(job, payload, documents, blobs),
-        }
-        for blob, name in job.files:
+        files = [
+            ArchiveMember(run_files.SCRIPT, script.encode()),
+            ArchiveMember(run_files.INPUT, run_files.job_input(job, payload, documents, blobs)),
+        ]
+        for blob, name, *executable in job.files:
             with _reading_repository():
-                ((_, files[f"files/{blob}/{name}"]),) = self._repository.blobs([blob])
+                ((_, data),) = self._repository.blobs([blob])
+            files.append(ArchiveMember(f"files/{blob}/{name}", data, bool(executable)))
         return files
 
 
