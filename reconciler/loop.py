@@ -27,6 +27,7 @@ from reconciler.build.builder import (
     known_builds,
     previous_previews,
 )
+from reconciler.desired.source.followed import Followed, branch_to_follow
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.history import Authors, Causes, History
 from reconciler.desired.state import Loaded, flows_in_build_order, load_desired, parsed_blob
@@ -40,6 +41,7 @@ from reconciler.execution.worker.upload import Repository
 from reconciler.jobs.applied import (
     applied_config,
     attributed,
+    followed_branch,
     has_cause,
     note_revision,
     remember_good,
@@ -89,7 +91,8 @@ class Session:
     """One revision of one source, and the store that it is compared with.
 
     ``hosts`` are the connections to the workers, opened when first used; they may outlive the session.
-    ``spare`` is a build process that was started in advance. ``parsed_files`` counts the files that were not
+    ``spare`` is a build process that was started in advance. With ``follow`` the state moves to the branch
+    of the source, whichever it followed before. ``parsed_files`` counts the files that were not
     in the store's cache.
     """
 
@@ -100,12 +103,15 @@ class Session:
         revision: Revision | None = None,
         hosts: Hosts | None = None,
         spare: SpareProcess | None = None,
+        *,
+        follow: bool = False,
     ) -> None:
         self.source = source
         self.store = store
         self.hosts = hosts or Hosts()
         self.revision = revision or source.revision()
         self.parsed_files = 0
+        self.follow = follow
         self._builder: FlowBuilder | None = None
         self._spare = spare
 
@@ -151,8 +157,9 @@ class Session:
         Raises
         ------
         RefusedError
-            A guard refuses the plan; nothing was changed.
+            A guard refuses the plan, or the state follows another branch; nothing was changed.
         """
+        followed = self.followed()
         loaded = self.load()
         if loaded.state.project_known:
             self.store.check_lineage(loaded.state.project_name, self.source.root_commit())
@@ -173,13 +180,29 @@ class Session:
             overtaken = writer.change_counter() != actual.change_counter
             PlanApplication(writer, plan, loaded.state.project_name, actual.built, now).carry_out()
             writer.put_config(applied_config(writer, loaded.state, plan))
+            writer.put_followed(followed.branch or "")
             remember_good(writer, loaded.good)
             note_revision(writer, self.revision, commit, plan, now)
             return overtaken
 
         overtaken = self.store.write(apply)
+        if followed.note:
+            reporter.say(followed.note)
         with self.store.read() as view:
             return Applied(plan, overtaken, view.change_counter())
+
+    def followed(self) -> Followed:
+        """Return the branch that the state follows once this revision is applied.
+
+        Raises
+        ------
+        RefusedError
+            The state follows another branch.
+        """
+        with self.store.read() as view:
+            config, branch = view.config(), followed_branch(view, self.source)
+        applied = config.commit if config is not None else ""
+        return branch_to_follow(self.source, branch, applied, follow=self.follow)
 
     def authors(self) -> Authors:
         """Return the look-up of the commit that set a value."""
@@ -312,7 +335,8 @@ def reconcile_once(
     RefusedError
         A guard refuses the plan, or another process holds the lease.
     """
-    outcome = unchanged_outcome(session.store, session.revision, time.time())
+    moves = session.follow  # a branch with the same content must be recorded, too
+    outcome = None if moves else unchanged_outcome(session.store, session.revision, time.time())
     if check is None and outcome is not None and is_settled(outcome, wait=wait is not None):
         return Pass(outcome, None)
     with Lease(session.store.path) as lease, closing(session.hosts):

@@ -21,12 +21,16 @@ _FORGOTTEN = 3600.0
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):
-    """Look at the source now. ``by`` asks; ``allow_prune`` lets a plan pass that a guard refuses."""
+    """Look at the source now. ``by`` asks; ``allow_prune`` lets a plan pass that a guard refuses.
+
+    ``follow`` is the branch to follow from now on; empty for the present one.
+    """
 
     token: str
     by: str
     time: float
     allow_prune: bool = False
+    follow: str = ""
 
 
 class Answer(msgspec.Struct, kw_only=True, frozen=True):
@@ -65,7 +69,7 @@ class Requests:
         except OSError as error:
             raise _unwritable(self.directory, error) from error
 
-    def ask(self, by: str, now: float, *, allow_prune: bool = False) -> str:
+    def ask(self, by: str, now: float, *, allow_prune: bool = False, follow: str = "") -> str:
         """Write a request; return its token.
 
         Raises
@@ -75,7 +79,8 @@ class Requests:
         """
         self.open()
         token = secrets.token_hex(8)
-        self._write(token, "request", Request(token=token, by=by, time=now, allow_prune=allow_prune))
+        request = Request(token=token, by=by, time=now, allow_prune=allow_prune, follow=follow)
+        self._write(token, "request", request)
         return token
 
     def poke(self) -> None:

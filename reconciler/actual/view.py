@@ -241,6 +241,11 @@ class View:
         raw = self.txn.get("meta", b"lineage")
         return decode_lineage(raw) if raw is not None else None
 
+    def followed(self) -> str | None:
+        """Return the branch that this state follows: empty for none, None if that was never recorded."""
+        raw = self.txn.get("meta", b"followed")
+        return raw.decode(errors="surrogateescape") if raw is not None else None
+
     def restored(self) -> float | None:
         """Return when this state was restored from a backup; None if it never was."""
         raw = self.txn.get("meta", b"restored")

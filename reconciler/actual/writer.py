@@ -122,6 +122,10 @@ class Writer(View):
         """Bind this state to a project and a repository."""
         self.txn.put("meta", b"lineage", encode(lineage))
 
+    def put_followed(self, branch: str) -> None:
+        """Set the branch that this state follows; empty for none."""
+        self.txn.put("meta", b"followed", branch.encode(errors="surrogateescape"))
+
     def put_restored(self, time: float) -> None:
         """Write that this state was restored: workers may have seen more than it knows."""
         self.txn.put("meta", b"restored", big_endian(int(time)))

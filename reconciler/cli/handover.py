@@ -55,9 +55,17 @@ def now(context: Context, *, wait: bool, timeout: float | None, allow_prune: boo
 
 
 def pass_by_daemon(
-    context: Context, store: Store, wanted: Revision, limit: float | None, *, allow_prune: bool
+    context: Context,
+    store: Store,
+    wanted: Revision,
+    limit: float | None,
+    *,
+    allow_prune: bool,
+    follow: bool = False,
 ) -> tuple[int, Outcome, bool]:
     """Have the daemon make the pass over a revision, and print its result.
+
+    With ``follow`` the daemon follows the branch of the revision from now on.
 
     Returns
     -------
@@ -76,10 +84,11 @@ def pass_by_daemon(
 
     lease = Lease(store.path)
     context.say(f"a daemon uses this state ({lease.holder() or 'holder unknown'}): it makes the pass")
-    answer = _ask(context, store, lease, wanted, allow_prune=False)
+    branch = wanted.branch if follow else ""
+    answer = _ask(context, store, lease, wanted, allow_prune=False, follow=branch)
     # Only now: what the daemon reads had to be checked before a guard is switched off.
     if allow_prune and answer.code == ExitCode.REFUSED:
-        answer = _ask(context, store, lease, wanted, allow_prune=True)
+        answer = _ask(context, store, lease, wanted, allow_prune=True, follow=branch)
     code = _show_answer(context, answer)
     refused = code not in (ExitCode.OK, ExitCode.USAGE)  # of an invalid revision the valid part was applied
     settled = limit is None or refused
@@ -98,9 +107,11 @@ def pass_by_daemon(
         return code, summarise(view, "", revision, (), clean=False), settled
 
 
-def _ask(context: Context, store: Store, lease: Lease, wanted: Revision, *, allow_prune: bool) -> Answer:
+def _ask(
+    context: Context, store: Store, lease: Lease, wanted: Revision, *, allow_prune: bool, follow: str
+) -> Answer:
     requests = Requests(store.path)
-    token = requests.ask(user_identity(context), time.time(), allow_prune=allow_prune)
+    token = requests.ask(user_identity(context), time.time(), allow_prune=allow_prune, follow=follow)
     answer = _wait_for_answer(requests, token, lease, None)
     assert answer is not None, "no time limit"
     _check_revision(context, store, wanted, answer)

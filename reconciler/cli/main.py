@@ -92,14 +92,15 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 negative answer (changes found, timed out, degraded), 2 invalid input, "
-    "3 external failure (git, host, scheduler, disk), 4 refused.",
+    epilog="Exit codes: 0 success, 1 condition not met (changes found, timed out, degraded), "
+    "2 invalid input, 3 external failure (git, host, scheduler, disk), 4 refused.",
 )
 @click.option("--once", is_flag=True, help="Reconcile once: plan, apply, advance jobs.")
 @click.option("--wait", is_flag=True, help="With --once: continue until nothing is running.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: how long.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
 @click.option("--allow-prune", is_flag=True, help="Apply a plan that a guard refuses.")
+@click.option("--follow", is_flag=True, help="Follow --branch, or the checked-out branch, from now on.")
 @click.version_option(__version__, prog_name="reconcile")
 @global_options
 def cli(context: Context, **flags: Any) -> None:
@@ -115,14 +116,15 @@ def cli(context: Context, **flags: Any) -> None:
     if click_context.invoked_subcommand is not None:
         if any(flags.values()):
             raise InputError(
-                "--once, --wait, --timeout, --dry-run and --allow-prune cannot precede a command",
+                "--once, --wait, --timeout, --dry-run, --allow-prune and --follow go without a command",
                 hint="write `reconcile --once`, or the command without these options",
             )
         return
     if not flags["once"] and not flags["dry_run"]:
         if any(flags.values()):
             raise InputError(
-                "--wait, --timeout and --allow-prune require --once", hint="write `reconcile --once --wait`"
+                "--wait, --timeout, --allow-prune and --follow require --once",
+                hint="write `reconcile --once --wait`",
             )
         click.echo(click_context.get_help())
         return

@@ -20,6 +20,8 @@ from reconciler.errors import ExitCode, InputError
 from reconciler.model.records import Outcome
 
 if TYPE_CHECKING:
+    from reconciler.actual.store import Store
+    from reconciler.desired.source.git import Source
     from reconciler.loop import Session
 
 
@@ -31,6 +33,7 @@ def run(
     timeout: float | None,
     dry_run: bool,
     allow_prune: bool,
+    follow: bool,
 ) -> int:
     """Run ``reconcile --once`` or ``--dry-run``, and return the exit code.
 
@@ -40,18 +43,21 @@ def run(
     if dry_run:
         from reconciler.cli.plan import show_plan
 
-        return show_plan(context, exit_code=False, allow_prune=allow_prune)
+        return show_plan(context, exit_code=False, allow_prune=allow_prune, follow=follow)
     source = context.source()
     revision = source.revision()
     context.notice_uncommitted(source)
     with opened(context.state_dir(source, revision), context.say) as store:
-        outcome = unchanged_outcome(store, revision, time.time())
+        is_watched = Lease(store.path).is_watched()
+        if not is_watched or follow:  # a daemon decides by itself what it reads
+            _check_followed(source, store, follow=follow)
+        outcome = None if follow else unchanged_outcome(store, revision, time.time())
         if outcome is None or not is_settled(outcome, wait=wait):
-            if Lease(store.path).is_watched():
+            if is_watched:
                 from reconciler.cli.handover import pass_by_daemon
 
                 code, outcome, settled = pass_by_daemon(
-                    context, store, revision, limit, allow_prune=allow_prune
+                    context, store, revision, limit, allow_prune=allow_prune, follow=follow
                 )
                 click.echo(_status_line(context, outcome))
                 if code != ExitCode.OK:
@@ -59,7 +65,8 @@ def run(
                 return ExitCode.NO if not settled or (wait and outcome.degraded) else ExitCode.OK
             from reconciler.loop import Session
 
-            return _reconcile(context, Session(source, store, revision), limit, allow_prune=allow_prune)
+            session = Session(source, store, revision, follow=follow)
+            return _reconcile(context, session, limit, allow_prune=allow_prune)
     if outcome.warnings:
         from reconciler.cli.views.terminal_reporter import show_diagnostics
 
@@ -74,8 +81,9 @@ def run(
 @click.argument("file", metavar="PLAN")
 @click.option("--wait", is_flag=True, help="Continue until nothing is running.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: how long.")
+@click.option("--follow", is_flag=True, help="Follow the branch of the plan from now on.")
 @global_options
-def apply(context: Context, file: str, *, wait: bool, timeout: float | None) -> None:
+def apply(context: Context, file: str, *, wait: bool, timeout: float | None, follow: bool) -> None:
     """Apply exactly the plan of a file. If it is stale or for another repository, change nothing."""
     limit = _time_limit(wait, timeout)
     from reconciler.cli.saved_plan import check_holds, check_source, read
@@ -90,11 +98,24 @@ def apply(context: Context, file: str, *, wait: bool, timeout: float | None) -> 
     source.branch, source.path = saved.branch, saved.path
     check_source(saved, source)
     with opened(context.state_dir(source, saved.revision), context.say) as store:
-        session = Session(source, store, saved.revision)
+        session = Session(source, store, saved.revision, follow=follow)
         code = _reconcile(
             context, session, limit, allow_prune=saved.allow_prune, check=lambda: check_holds(saved, session)
         )
     sys.exit(code)
+
+
+def _check_followed(source: Source, store: Store, *, follow: bool) -> None:
+    """Refuse early to apply another branch than the one that the state follows.
+
+    The pass checks it again under the lease. Here the check only serves a pass that has nothing to do.
+    """
+    with store.read() as view:
+        recorded = view.followed()
+    if recorded and (follow or source.branch_name() != recorded):
+        from reconciler.loop import Session
+
+        Session(source, store, follow=follow).followed()
 
 
 def _time_limit(wait: bool, timeout: float | None) -> float | None:

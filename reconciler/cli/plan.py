@@ -64,8 +64,14 @@ def diff(context: Context, *, base: str, head: str, flows: tuple[str, ...], exit
     sys.exit(code)
 
 
-def show_plan(context: Context, *, exit_code: bool, allow_prune: bool, out: str | None = None) -> int:
-    """Print the plan of a reconcile, save it in ``out`` if given, and return the exit code."""
+def show_plan(
+    context: Context, *, exit_code: bool, allow_prune: bool, follow: bool = False, out: str | None = None
+) -> int:
+    """Print the plan of a reconcile, save it in ``out`` if given, and return the exit code.
+
+    A plan for another branch than the one that the state follows has a note that says so; not with
+    ``follow``, which is how such a plan is applied.
+    """
     from reconciler.cli.planning import plan_revision
     from reconciler.cli.saved_plan import save
     from reconciler.loop import Session
@@ -76,20 +82,21 @@ def show_plan(context: Context, *, exit_code: bool, allow_prune: bool, out: str 
     with opened(context.state_dir(source, revision)) as store:
         with store.read() as view:
             counter = view.change_counter()  # read before planning: later changes make the plan stale
-        session = Session(source, store, revision)
+        session = Session(source, store, revision, follow=follow)
         planned = plan_revision(session, allow_prune=allow_prune)
         plan = planned.plan
+        other = bool(planned.notes)
         print_planned(context, planned)
         if out is not None and not plan.refusals:
             save(Path(out).expanduser(), session, planned, counter, allow_prune=allow_prune)
     if plan.refusals and out is not None:
         context.say("not saved: a guard refuses this plan; to save it anyway, add --allow-prune")
     elif out is not None:
-        context.say(f"saved in {out}; apply it with: reconcile apply {out}")
+        context.say(f"saved in {out}; apply it with: reconcile apply {out}{' --follow' * other}")
     elif plan.refusals:
         context.say("refused by a guard; to apply it anyway: reconcile --once --allow-prune")
     elif plan.effective and context.options.output in ("table", "wide"):
-        context.say("apply it with: reconcile --once")
+        context.say(f"apply it with: reconcile --once{' --follow' * (other or follow)}")
     return _exit_code(planned, exit_code=exit_code)
 
 

@@ -18,7 +18,7 @@ from reconciler.desired.documents import PROJECT_FILES
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import load_desired
 from reconciler.diagnostics import did_you_mean
-from reconciler.errors import InputError
+from reconciler.errors import InputError, RefusedError
 from reconciler.loop import Session, StoreCache
 from reconciler.model.actions import Plan
 from reconciler.model.desired import DesiredState, Revision
@@ -46,7 +46,18 @@ def plan_revision(session: Session, *, allow_prune: bool) -> Planned:
     plan = make_plan(loaded.state, actual, allow_prune=allow_prune)
     workers = config.workers if config is not None else {}
     cost = plan_cost(plan, loaded.state, actual.jobs, workers)
-    return Planned(loaded.state.project_name, plan, cost)
+    return Planned(loaded.state.project_name, plan, cost, _notes_on_branch(session))
+
+
+def _notes_on_branch(session: Session) -> tuple[str, ...]:
+    """Return a note if a reconcile would refuse the revision because the state follows another branch."""
+    try:
+        session.followed()
+    except RefusedError as error:
+        return (f"{error.message.removeprefix('refused: ')}: a reconcile refuses this plan without --follow",)
+    except InputError:  # --follow with a commit or a tag
+        return ()
+    return ()
 
 
 def plan_comparison(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from reconciler.cli.context import Context
+from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
 from reconciler.errors import ExitCode, InputError
 
@@ -67,7 +67,8 @@ def command(context: Context, *, name: str, interval: float | None) -> None:
     options = context.options
     # -P: modules in the working directory are not imported.
     arguments = [sys.executable, "-P", "-m", "reconciler", "--repo", repository]
-    arguments += ["--branch", options.branch] if options.branch else []
+    branch = options.branch or _followed(context, state_dir)
+    arguments += ["--branch", branch] if branch and branch.isprintable() else []
     arguments += ["--path", options.path] if options.path else []
     arguments += ["--state-dir", str(state_dir)] if options.state_dir else []
     arguments += ["watch", "--standby"] + (["--interval", f"{interval:g}"] if interval is not None else [])
@@ -84,6 +85,19 @@ def command(context: Context, *, name: str, interval: float | None) -> None:
         f"To reconcile immediately: systemctl --user reload {name}, or reconcile now --wait",
     ):
         context.say(line)
+
+
+def _followed(context: Context, state_dir: Path) -> str | None:
+    """Return the branch that the state follows, or the checked-out one if nothing has been applied yet."""
+    from reconciler.actual.store import Store
+    from reconciler.jobs.applied import followed_branch
+
+    source = context.source(fetch=False)
+    followed = None
+    if Store.exists(state_dir):
+        with opened(state_dir, read_only=True) as store, store.read() as view:
+            followed = followed_branch(view, source)
+    return followed or source.followable()
 
 
 def unit(arguments: Sequence[str], repository: str, home: Path, environment: Mapping[str, str]) -> str:

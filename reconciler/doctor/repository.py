@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from reconciler.actual.view import View
+from reconciler.desired.source.command import printable
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import ParseCache, load_desired
 from reconciler.doctor.check import Check, Finding, failed, named, ok, skipped, warning
 from reconciler.errors import InputError, ReconcilerError, RefusedError
+from reconciler.jobs.applied import followed_branch
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.manifests import API_VERSION, ParsedFile
 from reconciler.model.records import ActualState
@@ -64,6 +66,13 @@ def _branch(known: Known) -> Finding:
         known.revision = known.source.revision()
     except ReconcilerError as error:
         return _as_finding(error, "give --branch the name of a branch")
+    followed = followed_branch(known.view, known.source) if known.view is not None else None
+    branch = known.source.followable()
+    if followed is not None and branch != followed:
+        return warning(
+            f"{known.revision}, but the state follows {printable(followed)}",
+            f"git switch {printable(followed)}; or, to move the state: reconcile --once --follow",
+        )
     return ok(str(known.revision))
 
 

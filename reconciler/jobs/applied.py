@@ -9,6 +9,7 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
+from reconciler.desired.source.git import Source
 from reconciler.desired.source.history import Causes, CommitInfo
 from reconciler.diagnostics import Diagnostic
 from reconciler.jobs.flow_health import health_of
@@ -23,6 +24,18 @@ from reconciler.plan.checks import worker_defaults
 from reconciler.plan.configs import content_origin
 
 # What a reconcile leaves in the store beside jobs: applied configuration, last good manifests, outcome.
+
+
+def followed_branch(view: View, source: Source) -> str | None:
+    """Return the branch that a state follows; None if it follows none yet.
+
+    A store of an earlier version has no record of it: then it is the branch that was applied last.
+    """
+    recorded = view.followed()
+    if recorded is not None:
+        return recorded or None
+    last = view.last_revision()
+    return last.branch if last is not None and source.tip(last.branch) is not None else None
 
 
 def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConfig:

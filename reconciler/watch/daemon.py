@@ -86,7 +86,10 @@ def acquire_lease(lease: Lease, signals: Signals, manager: ServiceManager, *, st
 
 
 class Daemon:
-    """Reconciles until a signal ends it. The caller holds the lease."""
+    """Reconciles until a signal ends it. The caller holds the lease.
+
+    ``place`` names the branch and repository for the log.
+    """
 
     def __init__(
         self,
@@ -96,8 +99,10 @@ class Daemon:
         signals: Signals,
         manager: ServiceManager,
         *,
+        place: str = "the source",
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._place = place
         self._store = store
         self._signals = signals
         self._manager = manager
@@ -150,7 +155,7 @@ class Daemon:
         with self._store.read() as view:
             self._last_event = view.last_event()
         self._source.start()
-        log_event("begun", f"watching; the state is in {self._store.path}")
+        log_event("begun", f"watching {self._place}; the state is in {self._store.path}")
         self._manager.send("READY=1")
 
     def _new_thread(self, name: str, config: AppliedConfig) -> WorkerThread:

@@ -18,10 +18,12 @@ from reconciler.actual.daemon_requests import Answer, Request, Requests
 from reconciler.actual.state_dir import is_on_network
 from reconciler.actual.store import Store
 from reconciler.build.builder import SpareProcess
+from reconciler.desired.source.command import printable
 from reconciler.desired.source.git import Source
-from reconciler.errors import ForeignStateError, ReconcilerError
+from reconciler.errors import ForeignStateError, ReconcilerError, RefusedError
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.upload import Repository
+from reconciler.jobs.applied import followed_branch
 from reconciler.loop import Session
 from reconciler.model.desired import Revision
 from reconciler.model.manifests import Prune
@@ -48,12 +50,14 @@ REQUESTED = "requested"
 class SourceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the source is, and how often to check it.
 
-    ``open_source`` takes whether to fetch from a remote. ``interval`` is in seconds; None means the default
-    for the kind of source.
+    ``open_source`` takes whether to fetch from a remote. ``branch`` is that of ``--branch``; without it the
+    daemon follows the branch of the state, whatever is checked out. ``interval`` is in seconds; None means
+    the default for the kind of source.
     """
 
     open_source: Callable[[bool], Source]
     is_remote: bool
+    branch: str | None = None
     interval: float | None = None
 
 
@@ -89,6 +93,7 @@ class SourceThread(threading.Thread):
         self._has_notices = False
         self._deleting = False
         self._attempt: Attempt | None = None
+        self._elsewhere = ""
         self._ending = False
 
     @property
@@ -151,10 +156,12 @@ class SourceThread(threading.Thread):
 
     def _check(self, reasons: frozenset[str]) -> None:
         """Read the source, and make a pass if one is due. Every request gets an answer."""
-        requests = self._requests.pending()
+        requests: Sequence[Request] = self._requests.pending()
         try:
             with bugs_logged("source-bug"):
                 self._source = source = self._settings.open_source(True)
+                requests, follow = self._moves(source, requests)
+                self._choose_branch(source, follow)
                 self._watch(source)  # before reading, so that a commit in between wakes this thread
                 revision = source.revision()
         except ReconcilerError as error:
@@ -163,7 +170,43 @@ class SourceThread(threading.Thread):
             return
         if requests or REQUESTED in reasons or self._is_due(revision):
             with log_context():
-                self._pass(source, revision, requests)
+                self._pass(source, revision, requests, follow=bool(follow))
+
+    def _moves(self, source: Source, requests: Sequence[Request]) -> tuple[Sequence[Request], str]:
+        """Return the requests that can be carried out, and the branch that they want to be followed, if any.
+
+        A request to follow a branch that this daemon cannot read is answered here; it changes nothing else.
+        """
+        refused, given = [], self._settings.branch
+        for request in requests:
+            if request.follow and given is not None and source.followable() != request.follow:
+                error = RefusedError(
+                    f"refused: the daemon was started with --branch {given}",
+                    hint=f"stop it, and start it again with --branch {request.follow} --follow",
+                )
+            elif request.follow and source.tip(request.follow) is None:
+                error = RefusedError(f"refused: the daemon's repository has no branch {request.follow}")
+            else:
+                continue
+            self._answer([request], refusal(error))
+            refused.append(request)
+        left = [request for request in requests if request not in refused]
+        return left, next((request.follow for request in reversed(left) if request.follow), "")
+
+    def _choose_branch(self, source: Source, follow: str) -> None:
+        """Make the source read the branch that the state follows, whatever is checked out; or ``follow``."""
+        with self._store.read() as view:
+            followed = follow or followed_branch(view, source)
+        if self._settings.branch is not None or not followed or source.tip(followed) is None:
+            return  # a branch that is gone may have been renamed: the pass decides
+        head = printable(followed) if self._settings.is_remote else source.branch_name()
+        source.branch = followed
+        shown = printable(followed)
+        elsewhere = "" if head == shown else f"{head} -> {shown}"
+        if elsewhere not in ("", self._elsewhere):
+            what = "HEAD is detached" if head == "HEAD" else f"HEAD is now {head}"
+            log_event("head-elsewhere", f"{what}; still following {shown}")
+        self._elsewhere = elsewhere
 
     def _watch(self, source: Source) -> None:
         """Ask for notices of commits; a network file system gives none of changes by other machines."""
@@ -194,9 +237,9 @@ class SourceThread(threading.Thread):
             names = [flow.name for flow in view.flows() if _is_to_delete(flow)]
             return any(all(job.state not in ACTIVE for job in view.glances_of(name)) for name in names)
 
-    def _pass(self, source: Source, revision: Revision, requests: Sequence[Request]) -> None:
+    def _pass(self, source: Source, revision: Revision, requests: Sequence[Request], *, follow: bool) -> None:
         """Make a pass over a revision, and record, log and answer what came of it."""
-        self._session = Session(source, self._store, revision, self._hosts, self._spare)
+        self._session = Session(source, self._store, revision, self._hosts, self._spare, follow=follow)
         allow_prune = any(request.allow_prune for request in requests)
         done = make_pass(self._session, self._reporter, allow_prune=allow_prune)
         self._session = None

@@ -139,6 +139,7 @@ _META: dict[bytes, Decode] = {
     b"config": records.decode_config,
     b"outcome": records.decode_outcome,
     b"lineage": records.decode_lineage,
+    b"followed": bytes.decode,
     b"changes": number_of,
     b"schema": number_of,
     b"restored": number_of,

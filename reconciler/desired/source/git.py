@@ -6,6 +6,7 @@ than all of these calls, keeps the mirrors of remote sources; see :mod:`reconcil
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -74,15 +75,37 @@ UNFIT_HINTS = {
 """The remedy for each kind of entry that cannot be used as a file."""
 
 
+class Head(msgspec.Struct, frozen=True):
+    """What HEAD of a repository is.
+
+    ``branch`` is empty if HEAD is detached. During a rebase or bisect, which detach HEAD for a while, it is
+    the branch that ``operation`` started from.
+    """
+
+    branch: str
+    operation: str = ""
+
+
+_STARTED_FROM = {
+    "rebase-merge/head-name": "rebase",
+    "rebase-apply/head-name": "rebase",
+    "BISECT_START": "bisect",
+}
+"""Files of a git directory that hold the branch from which an operation started."""
+
+
 class Source:
-    """A repository, a branch and a subdirectory. ``url`` is the remote of which ``git_dir`` is a mirror."""
+    """A repository, a branch and a subdirectory. Without a branch it reads the one that is checked out.
+
+    ``url`` is the remote of which ``git_dir`` is a mirror.
+    """
 
     def __init__(
         self, git_dir: Path, work_tree: Path | None, branch: str | None, path: str, url: str | None = None
     ) -> None:
         self.git_dir = git_dir
         self.work_tree = work_tree
-        self.branch = branch
+        self.branch = None if branch == "HEAD" else branch
         self.path = path.strip("/")
         self.url = url
         self._unfit: dict[str, list[UnfitEntry]] = {}
@@ -100,8 +123,13 @@ class Source:
         wanted = commit or self.branch or "HEAD"
         if "\n" in wanted or "\n" in self.path:
             raise InputError("the name of a branch or folder cannot contain a line break")
-        names = [f"{name}^{{commit}}" for name in (f"refs/heads/{wanted}", wanted)]
-        if "{" in wanted or "}" in wanted:  # git cannot find a path behind such a name
+        read = branch = wanted
+        if commit or self.branch is None:
+            branch = self.head().branch
+            if not commit and branch:
+                read = branch  # not HEAD, which git may move between two commands
+        names = [f"{name}^{{commit}}" for name in (f"refs/heads/{read}", wanted)]
+        if "{" in wanted + read or "}" in wanted + read:  # git cannot find a path behind such a name
             found = [*self._objects(*names), None, None]
         else:
             found = self._objects(*names, *(f"{name}:{self.path}" for name in names))
@@ -126,8 +154,7 @@ class Source:
                 f"{shown} does not have a directory '{printable(self.path)}'",
                 hint="check --path; it is relative to --repo",
             )
-        branch = self._checked_out() if commit else self.branch_name()
-        return Revision(branch, resolved[0], printable(self.path), tree[0])
+        return Revision(printable(branch) or "HEAD", resolved[0], printable(self.path), tree[0])
 
     def revision_id(self, wanted: str) -> str:
         """Return the commit id of a branch or other name. Raises InputError if it does not exist."""
@@ -182,15 +209,48 @@ class Source:
 
     def branch_name(self) -> str:
         """Return the branch that is read, by default the checked-out one; ``HEAD`` if that is detached."""
-        return printable(self.branch) if self.branch else self._checked_out()
+        return printable(self.branch or self.head().branch) or "HEAD"
 
-    def _checked_out(self) -> str:
+    def head(self) -> Head:
+        """Return the checked-out branch, or the one from which a rebase or bisect in progress started."""
         result = self.run("symbolic-ref", "-q", "HEAD", check=False)
-        return printable(result.stdout.rstrip(b"\n")).removeprefix("refs/heads/") or "HEAD"
+        branch = os.fsdecode(result.stdout.rstrip(b"\n")).removeprefix("refs/heads/")
+        if branch:
+            return Head(branch)
+        for file, operation in _STARTED_FROM.items():
+            with contextlib.suppress(OSError):
+                name = os.fsdecode((self.git_dir / file).read_bytes().strip()).removeprefix("refs/heads/")
+                if self.tip(name) is not None:
+                    return Head(name, operation)
+        return Head("")
+
+    def followable(self) -> str | None:
+        """Return the name of the branch that is read; None for a commit, a tag or a detached HEAD.
+
+        A remote-tracking branch counts as a branch: ``origin/main``.
+        """
+        if self.branch is None:
+            return self.head().branch or None
+        name = self.branch
+        for prefix in ("refs/heads/", "heads/", "refs/remotes/", "remotes/"):
+            name = name.removeprefix(prefix)
+        return name if self.tip(name) is not None else None
+
+    def tip(self, branch: str) -> str | None:
+        """Return the commit of a local or remote-tracking branch; None if there is no such branch."""
+        if not branch or any(character.isspace() or character in "~^:?*[\\" for character in branch):
+            return None
+        found = self._objects(f"refs/heads/{branch}", f"refs/remotes/{branch}")
+        return next((one[0] for one in found if one is not None), None)
+
+    def contains(self, branch: str, commit: str) -> bool:
+        """Return whether a commit is part of the history of a branch."""
+        tip = self.tip(branch)
+        return tip is not None and self.knows(commit) and self.follows(tip, commit)
 
     def reads_head(self) -> bool:
         """Return whether the source reads the branch of the work tree."""
-        return self.branch is None or printable(self.branch) in ("HEAD", self._checked_out())
+        return self.branch is None or self.branch == self.head().branch
 
     def tree_id(self, commit: str, directory: str) -> str | None:
         """Return the tree id of a directory (relative to ``path``), or None if it does not exist."""
