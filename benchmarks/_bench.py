@@ -106,7 +106,7 @@ class Project:
         return time.perf_counter() - started
 
     def answer(self, *arguments: str) -> str:
-        """Run the program; return what it prints."""
+        """Run the program; return its output."""
         command = [sys.executable, "-m", "reconciler", *arguments, "--state-dir", str(self.state_dir)]
         done = subprocess.run(command, cwd=self.repo, capture_output=True, text=True)
         if done.returncode:
@@ -123,7 +123,7 @@ def compiled() -> None:
 
 @contextmanager
 def project(max_jobs: int = 2) -> Iterator[Project]:
-    """Give a project in a temporary directory, with a home of its own."""
+    """Yield a project in a temporary directory with its own home directory."""
     compiled()
     with tempfile.TemporaryDirectory(prefix="reconciler-bench-", ignore_cleanup_errors=True) as directory:
         root = Path(directory)

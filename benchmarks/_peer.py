@@ -1,4 +1,4 @@
-"""jobflow-remote 1.0.1 on a database of its own, in an environment of its own.
+"""jobflow-remote 1.0.1 with its own database, in a separate environment.
 
 It is never imported here. The environment is made when first asked for, in ``benchmarks/peer/.venv``. No
 MongoDB server can be installed by pip; SecantusDB speaks its protocol. What that server costs says nothing
@@ -26,7 +26,7 @@ STAMP = VENV / "requirements.stamp"
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """What one edit of so many jobs took: seconds of wall time, and of CPU of the client."""
+    """The cost of one edit of this many jobs: seconds of wall time, and of CPU of the client."""
 
     jobs: int
     wall: float
@@ -34,7 +34,7 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 def peer(counts: Sequence[int]) -> dict[int, Peer]:
-    """Make the edit with jobflow-remote; return what it took, by the number of jobs."""
+    """Make the edit with jobflow-remote; return the cost by number of jobs."""
     _provide()
     with tempfile.TemporaryDirectory(prefix="peer-bench-") as home, _database(Path(home)) as port:
         command = [PYTHON, str(HERE / "client.py"), home, str(port), *map(str, counts)]
@@ -59,7 +59,7 @@ def _provide() -> None:
 
 @contextmanager
 def _database(home: Path) -> Iterator[int]:
-    """Run the server as a process of its own on a free port, which is given."""
+    """Run the server in a separate process on a free port; yield the port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

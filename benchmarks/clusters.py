@@ -58,7 +58,7 @@ def cluster() -> Iterator[tuple[Slurm, Sshd]]:
 
 
 def over_ssh(bench: Project, sshd: Sshd, count: int) -> Run:
-    """Run so many jobs that do nothing, by the Python of this program."""
+    """Run this many jobs that do nothing, with the Python of this program."""
     spec = {
         "type": "remote",
         "scheduler_type": "slurm",

@@ -1,4 +1,4 @@
-"""A job that generates thousands, for which another job waits: taken in, planned, listed."""
+"""A job that generates thousands of jobs, which another job waits for: recording its result, and listing."""
 
 import time
 from statistics import median as middle
@@ -44,7 +44,7 @@ def measure(count: int) -> None:
             bench.commit()
             took.append(taken_in(bench, count))
             if last:
-                show(f"{count} generated jobs are taken in", middle(wall for wall, _ in took), wanted[0])
+                show(f"{count} generated jobs are recorded", middle(wall for wall, _ in took), wanted[0])
                 show("- its CPU", middle(used for _, used in took))
                 listing(bench, wanted[1])
 

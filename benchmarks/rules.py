@@ -105,7 +105,7 @@ class Campaign:
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     def check(self, number: int) -> None:
-        """Every job has the new values, as ``get jobs`` shows them, and an event of its own."""
+        """Every job has the new values, as ``get jobs`` shows them, and its own event."""
         jobs = json.loads(self.bench.answer("get", "jobs", "-o", "json"))
         shown = [(job["worker"], job["priority"]) for job in jobs]
         if shown != [(WORKERS[number % 2], number)] * self.count:

@@ -14,7 +14,7 @@ def run(function: str, count: int, max_jobs: int = 2) -> float:
 
 
 def main() -> None:
-    """Measure; the floor is what one job's process costs by itself."""
+    """Measure; the floor is the cost of the job's process alone."""
     head()
     floor_of_one = floor("import jobflow")
     show("python -c 'import jobflow': the floor of one job", floor_of_one)

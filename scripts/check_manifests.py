@@ -1,6 +1,6 @@
 """Check every manifest of a directory against the schema of its kind, as an editor would do it.
 
-A second pair of eyes beside the program's own validation: it knows nothing but the schemas.
+Independent of the program's own validation: it knows only the schemas.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def documents(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def problems(root: Path) -> tuple[int, list[str]]:
-    """Return how many documents were checked, and what is wrong with them."""
+    """Return the number of documents that were checked, and their problems."""
     known, found, count = registry(), [], 0
     for place, document in documents(root):
         count += 1

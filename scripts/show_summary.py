@@ -1,4 +1,4 @@
-"""Print the demo's table of results and where its plot is; the summary comes as JSON on standard input."""
+"""Print the table of results and the path of the plot; reads the summary as JSON from standard input."""
 
 import json
 import sys

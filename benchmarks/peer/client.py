@@ -1,4 +1,4 @@
-"""The edit of benchmarks/rules.py with jobflow-remote; runs in an environment of its own, see _peer.py.
+"""The edit of benchmarks/rules.py with jobflow-remote; runs in a separate environment, see _peer.py.
 
 For each number of jobs that its arguments give it submits a flow and sets worker and priority of all its
 jobs. Prints one line of JSON for each: seconds of wall time and of CPU of this process alone, without its
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def submitted(count: int) -> str:
-    """Submit a flow of so many jobs; return its uuid."""
+    """Submit a flow of this many jobs; return its uuid."""
     from jobflow import Flow, job
     from jobflow_remote import submit_flow
 

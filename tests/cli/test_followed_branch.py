@@ -339,3 +339,13 @@ def test_doctor_and_the_unit_name_the_followed_branch(place: Place) -> None:
     assert "⚠ branch: experiment@" in place.run("doctor").stdout.replace("! branch", "⚠ branch")
     unit = place.run("systemd").stdout
     assert " --branch main " in unit
+
+
+def test_set_on_another_branch_says_how_it_gets_applied(place: Place) -> None:
+    place.git("switch", "--quiet", "-c", "experiment")
+    done = place.run("set", "priority", "one/*", "5")
+    assert done.returncode == 0, done.stderr
+    assert "note: this state follows main; merge experiment into it to apply this" in done.stderr
+    assert "reconcile --once" not in done.stderr
+    place.git("switch", "--quiet", "main")
+    assert "apply it with: reconcile --once" in place.run("set", "priority", "one/*", "5").stderr

@@ -21,6 +21,7 @@ from reconciler.desired.state import Loaded
 from reconciler.desired.yaml.edit import EditError
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, ReconcilerError, WorldError
+from reconciler.jobs.applied import followed_branch
 from reconciler.loop import Session
 from reconciler.model.actions import Plan
 from reconciler.model.desired import DesiredState, Revision
@@ -131,7 +132,14 @@ class EditSession:
                 ) from error
             self.context.say(f"pushed {self.tree.branch} to {upstream}")
         else:
-            self.context.say("apply it with: reconcile --once")
+            with self.store.read() as view:
+                followed = followed_branch(view, self.tree.source)
+            if followed is not None and followed != self.tree.branch:
+                self.context.say(
+                    f"note: this state follows {followed}; merge {self.tree.branch} into it to apply this"
+                )
+            else:
+                self.context.say("apply it with: reconcile --once")
 
     def _planned(self, result: RevisionPlan) -> Planned:
         """Return the plan under the name of HEAD: the id of a simulated commit means nothing to the user."""
