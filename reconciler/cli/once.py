@@ -95,7 +95,7 @@ def apply(context: Context, file: str, *, wait: bool, timeout: float | None, fol
             f"the plan is for branch {saved.branch}, not {context.options.branch}", hint="omit --branch"
         )
     source = context.source()
-    source.branch, source.path = saved.branch, saved.path
+    source.branch, source.path = None if saved.branch == "HEAD" else saved.branch, saved.path
     check_source(saved, source)
     with opened(context.state_dir(source, saved.revision), context.say) as store:
         session = Session(source, store, saved.revision, follow=follow)

@@ -227,7 +227,7 @@ class TestState:
         before = (state_dir / "lmdb" / "data.mdb").read_bytes()
         found = as_data(reconcile("--state-dir", str(state_dir), "doctor", "w1", "-o", "json"))
         assert (
-            found["machine", "store"]["message"] == f"opens, schema 2; last applied main@{applied.head[:7]}"
+            found["machine", "store"]["message"] == f"opens, schema 3; last applied main@{applied.head[:7]}"
         )
         assert found["machine", "permissions"]["message"] == "mode 0700"
         assert found["repository", "state"]["message"] == "belongs to project 'minimal' of this repository"

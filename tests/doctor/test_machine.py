@@ -53,7 +53,7 @@ def test_a_good_state_is_left_as_it_is(state_dir: Path) -> None:
     before = (state_dir / "lmdb" / "data.mdb").read_bytes()
     found = checks(state_dir)
     assert {check.status for check in found.values()} == {Status.OK}
-    assert "opens, schema 2; no revision was applied yet" in found["store"].message
+    assert "opens, schema 3; no revision was applied yet" in found["store"].message
     assert (state_dir / "lmdb" / "data.mdb").read_bytes() == before
     assert [path.name for path in state_dir.iterdir()] == ["lmdb"], "no probe file stays"
 
