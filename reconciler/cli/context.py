@@ -161,7 +161,7 @@ def opened(
 
 
 def user_identity(context: Context) -> str:
-    """Return who runs this command, for the record: ``login (Name <mail>)``, or just the login.
+    """Return the user who runs this command, for events: ``login (Name <mail>)``, or just the login.
 
     Name and mail are those that git would put into a commit here; git must not guess them.
     """

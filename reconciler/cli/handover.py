@@ -29,7 +29,7 @@ _POLL = 0.02
 @click.command(help="Ask the daemon to check the source immediately.")
 @click.option("--wait", is_flag=True, help="Wait for the pass and print its result.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: how long.")
-@click.option("--allow-prune", is_flag=True, help="Let the daemon apply a plan that a guard refuses.")
+@click.option("--allow-prune", is_flag=True, help="Allow the daemon to apply a plan that a guard refuses.")
 @global_options
 def now(context: Context, *, wait: bool, timeout: float | None, allow_prune: bool) -> None:
     """Ask the daemon of this state for a pass."""

@@ -77,7 +77,7 @@ _OPERATIONS = {
         "until `reconcile resume`.",
     ),
     JobOperation.RESUME: _Help(
-        "Let paused jobs start.", "Accepts PAUSED jobs, unless spec.suspend suspends their flow."
+        "Allow paused jobs to start.", "Accepts PAUSED jobs, unless spec.suspend suspends their flow."
     ),
     JobOperation.CANCEL: _Help(
         "End jobs, or keep them from starting.",

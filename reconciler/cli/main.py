@@ -24,7 +24,7 @@ COMMANDS = {
     "retry": ("job_operations:retry", "Run failed jobs again."),
     "rerun": ("job_operations:rerun", "Run jobs again, whatever their result."),
     "pause": ("job_operations:pause", "Keep jobs from starting."),
-    "resume": ("job_operations:resume", "Let paused jobs start."),
+    "resume": ("job_operations:resume", "Allow paused jobs to start."),
     "cancel": ("job_operations:cancel", "End jobs, or keep them from starting."),
     "forget": ("job_operations:forget", "Delete records and outputs of jobs that are history."),
     "get": ("get:command", "List flows, jobs, workers or rules."),

@@ -13,7 +13,9 @@ from reconciler.cli.formats import FORMATS, check_format
 
 _GLOBAL = (
     click.option("--repo", metavar="PATH|URL", help="Git repository of the campaign.  [default: .]"),
-    click.option("--branch", metavar="NAME", help="Branch or commit to read.  [default: HEAD]"),
+    click.option(
+        "--branch", metavar="NAME", help="Branch, tag or commit.  [default: the checked-out branch]"
+    ),
     click.option("--path", metavar="DIR", help="Folder of reconciler.yaml inside the repository."),
     click.option("--state-dir", metavar="DIR", help="Directory of the state."),
     click.option(

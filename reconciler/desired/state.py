@@ -94,7 +94,7 @@ def load_desired(
 
 
 class _Reader:
-    """Reads the blobs of a revision; a blob is parsed only once, ever."""
+    """Reads the blobs of a revision; each blob is parsed only once."""
 
     def __init__(self, source: Source, revision: Revision, cache: ParseCache) -> None:
         self.source = source

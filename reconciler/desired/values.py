@@ -95,7 +95,7 @@ def check_arguments(manifest: Manifest, holder: Any, pointer: str) -> Iterator[D
             if key.startswith("$"):
                 yield manifest.diagnostic(
                     "value/misplaced-directive",
-                    f"'{key}' is in the place of the name of a keyword argument",
+                    f"'{key}' is used instead of the name of a keyword argument",
                     _below(f"{pointer}/{name}", key),
                     key=True,
                     hint=f"give the argument's name first: {{name: {{{key}: ...}}}}",

@@ -76,7 +76,7 @@ def _state_dir(path: Path) -> Finding:
     except OSError as error:
         return failed(f"cannot write to {place}: {error.strerror}", f"check its owner, or {_OTHER_DIR}")
     if place != path:
-        return ok(f"{path}: does not exist yet, the first `reconcile --once` makes it")
+        return ok(f"{path}: does not exist yet; the first `reconcile --once` creates it")
     return ok(f"{path}: on a local disk, writable")
 
 

@@ -59,7 +59,7 @@ def clock(worker: WorkerUnderTest, evidence: Evidence) -> Finding:
     seconds = abs(evidence.skew)
     if seconds > _LARGEST_SKEW:
         side = "ahead of" if evidence.skew > 0 else "behind"
-        return warning(f"{seconds:.0f} s {side} this machine", "set both clocks by NTP")
+        return warning(f"{seconds:.0f} s {side} this machine", "synchronize both clocks with NTP")
     return ok("in sync" if seconds < 1 else f"{seconds:.0f} s off")
 
 

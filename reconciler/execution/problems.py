@@ -36,7 +36,7 @@ def answer_of(host: str, action: str, *outputs: str) -> Iterator[None]:
     Raises
     ------
     TransientError
-        The output has a form that nobody expects.
+        The output has an unexpected form.
     """
     try:
         yield

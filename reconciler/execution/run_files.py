@@ -115,7 +115,7 @@ def script_of(job: JobRecord, config: AppliedConfig, worker: WorkerSpec, paths: 
     else:
         found = config.commands.get(job.config.commands or "")
         if found is None:
-            raise InputError(f"there is no ExecConfig named '{value}' any more")
+            raise InputError(f"the ExecConfig '{value}' no longer exists")
         exec_config = found
     return submission_script(job, worker, paths, exec_config)
 

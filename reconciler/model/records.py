@@ -267,7 +267,7 @@ class WorkerStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
     """How a worker was when last used.
 
     ``reason`` is why it could not be used, ``fix`` what a person can do about that; ``next_try`` is when it
-    is tried again by itself. ``python`` and ``jobflow`` are the versions that its last finished job had.
+    is tried again automatically. ``python`` and ``jobflow`` are the versions that its last finished job had.
     """
 
     reachable: bool
@@ -293,7 +293,7 @@ class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     """The last attempt to apply a revision; ``revision`` is empty if the source could not even be read.
 
     ``result`` is ``Invalid`` if a part of it was not applied, since a document is wrong. ``failures`` counts
-    attempts that failed in a row, and ``next_try`` is when the next follows by itself.
+    attempts that failed in a row, and ``next_try`` is when the next one follows automatically.
     """
 
     time: float
@@ -311,7 +311,7 @@ class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """One thing that happened; append-only. ``by`` is the person who asked for it with a verb."""
+    """One event; append-only. ``by`` is the user whose command caused it."""
 
     time: float
     type: str

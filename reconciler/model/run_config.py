@@ -219,7 +219,9 @@ def layer_of(values: Mapping[str, Any], origin: Origin, pointer: str) -> Layer:
             if key in ("resources", "qresources"):
                 value = Resources(value, key == "qresources") if isinstance(value, dict) else str(value)
             elif not isinstance(value, str | int | dict) or (isinstance(value, int) and abs(value) >= 2**63):
-                value = str(value)  # wrong, and the checks say so; a record could not hold it as it is
+                value = str(
+                    value
+                )  # invalid, and the checks report it; a record could not hold the value itself
             layer["resources" if key == "qresources" else key] = Setting(value, at)
     return layer
 

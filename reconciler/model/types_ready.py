@@ -10,6 +10,6 @@ import msgspec
 
 
 def make_ready(*types: type) -> None:
-    """Let msgspec work out the fields of Structs now."""
+    """Make msgspec resolve the fields of Structs now."""
     for kind in types:
         msgspec.json.Decoder(kind)

@@ -127,7 +127,7 @@ def _with_head(
     ``base_real`` are the real ones of ``base_builds``. For each flow of ``head``:
 
     - It depends on the same as in base: it has the build of base. If that is made up of records, since the
-      manifest shows no jobs, nobody knows its jobs: it is ``unseen``.
+      manifest shows no jobs, its jobs are unknown: it is ``unseen``.
     - It was built, and base has a real build or no such flow: its own build counts.
     - Otherwise the uuids of a real build would be compared with made-up ones, so the manifests are compared
       instead (``previous``).

@@ -41,7 +41,7 @@ def next_retry(job: JobRecord, flow: FlowRecord | None, cause: str | None, now: 
 
 
 def may_retry(job: JobRecord, flow: FlowRecord | None) -> bool:
-    """Whether a job may run again by itself, whatever its policy says."""
+    """Return whether a job may run again automatically, whatever its retries say."""
     wanted = flow is not None and not flow.stopped and (flow.orphaned or not flow.removed)
     return wanted and job.current
 
@@ -58,7 +58,7 @@ def coming_retry(job: JobRecord, flow: FlowRecord | None) -> Retry | None:
 
 
 def check_policy(desired: DesiredState, setting: Setting) -> Iterator[Diagnostic]:
-    """Check retries by themselves, whatever the worker will be: form, and words that no scheduler knows."""
+    """Check the form of retries, and keywords that no scheduler knows. The worker does not matter."""
     try:
         policy = policy_of(setting.value)
     except msgspec.ValidationError as error:

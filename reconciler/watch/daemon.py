@@ -244,7 +244,7 @@ class Daemon:
         self._wake.call()
 
     def _end(self) -> None:
-        """Let every thread finish its step. Jobs keep running; a thread that hangs is left behind."""
+        """End the threads after their current step. Jobs keep running; a thread that hangs is abandoned."""
         self._manager.send("STOPPING=1")
         log_event(
             "ending",

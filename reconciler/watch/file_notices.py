@@ -72,7 +72,7 @@ class FileNotices:
                 self._observer.join(2)
 
     def _is_watched(self, directory: Path, call: Callable[[], None]) -> bool:
-        # Let go of removed directories: a new one may have the same name and even the same inode.
+        # Stop watching removed directories: a new one may have the same name and even the same inode.
         for gone in [key for key, watched in self._watches.items() if watched.handler.is_gone]:
             self._drop(gone)
         key, inode = str(directory), directory.stat().st_ino

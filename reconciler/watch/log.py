@@ -18,7 +18,7 @@ _PASS: ContextVar[str | None] = ContextVar("pass", default=None)
 
 @contextmanager
 def log_context() -> Iterator[None]:
-    """Give all records that this thread logs meanwhile the same field ``reconcile``, the id of a pass."""
+    """Give all records that this thread logs in the block the same field ``reconcile``, the id of a pass."""
     token = _PASS.set(secrets.token_hex(4))
     try:
         yield

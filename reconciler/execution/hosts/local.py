@@ -146,7 +146,7 @@ class _TimeoutError(Exception):
 
 
 class _ProcessStreams:
-    """Feeds and drains a process at the same time, so that neither side can block the other for ever.
+    """Feeds and drains a process at the same time, so that neither side can block the other forever.
 
     With ``renewed``, the timeout starts again with each progress.
     """

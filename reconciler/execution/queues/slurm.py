@@ -273,7 +273,7 @@ class SlurmQueue(Queue):
         record = _scontrol_record(controller.rpartition("=scontrol\n")[2])
         if record is not None:
             return _termination(record)
-        # The others may say RUNNING for ever of a job that was lost in a crash of the controller.
+        # The others may report RUNNING forever for a job that was lost in a crash of the controller.
         records = [record for record in map(_sacct_record, rest.splitlines()) if record is not None]
         ended = [record for record in records if record.word in _FINAL_STATES]
         return _termination(ended[0]) if ended else None

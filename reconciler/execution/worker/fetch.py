@@ -74,7 +74,7 @@ def script(
         lines.append(f'if [ "$size" = - ]; then :\n{sections_script(questions, sentinel)}\nfi')
     lines.append(f"printf '\\n%s results\\n' {sentinel}-facts")
     if with_results:
-        # A result that vanishes or changes meanwhile affects no other: what has arrived decides.
+        # A result that disappears or changes during the transfer affects no other: only what arrived counts.
         lines.append('if [ ${#results[@]} -gt 0 ]; then tar -cf - "${results[@]}"; fi')
     return "\n".join([*lines, "exit 0"])
 
@@ -178,7 +178,7 @@ def _too_large(size: int) -> str:
 def read_results(stream: BinaryIO, names: Mapping[str, int]) -> Iterator[tuple[int, bytes | None]]:
     """Yield (number, result) from the tar at the position of the stream; ``names`` are by run directory name.
 
-    The result is None if it is not a regular file. Members that nobody asked for are skipped.
+    The result is None if it is not a regular file. Members that were not requested are skipped.
 
     Raises
     ------

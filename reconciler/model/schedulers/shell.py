@@ -1,4 +1,4 @@
-"""The plain shell: jobs are processes; there is no queue and nothing to ask for."""
+"""The plain shell: jobs are processes; there is no queue and nothing to request."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Login:
         try:
             agent = Agent()
         except (SSHException, OSError):
-            return  # there is no agent behind SSH_AUTH_SOCK any more
+            return  # the agent behind SSH_AUTH_SOCK has ended
         try:
             wanted: set[bytes] | None = None
             if self._only_named:
