@@ -38,7 +38,7 @@ faults: services ## kill the daemon at random and at every step, stop sshd (KILL
 	@RECONCILER_TEST_KILLS=$(KILLS) RECONCILER_TEST_SEED=$(SEED) $(BIN)/python -m pytest --timeout 0 tests/faults/test_campaign.py tests/faults/test_outage_in_real_time.py $(ARGS)
 
 oracle: bootstrap ## compare random dynamic flows with jobflow's run_locally (EXAMPLES=60: 3 minutes)
-	@RECONCILER_TEST_FLOWS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/execution/test_random_flows.py
+	@RECONCILER_TEST_FLOWS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/jobs/test_random_flows.py
 
 check: bootstrap ## check format, lint, types, import contracts, dependencies, spelling, schemas
 	@bash scripts/check

@@ -38,7 +38,8 @@ from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.access import Accesses
 from reconciler.execution.worker.remote_cache import RemoteCaches
 from reconciler.execution.worker.upload import Repository
-from reconciler.jobs.applied import (
+from reconciler.jobs.apply import PlanApplication
+from reconciler.jobs.bookkeeping import (
     applied_config,
     attributed,
     followed_branch,
@@ -47,7 +48,6 @@ from reconciler.jobs.applied import (
     remember_good,
     summarise,
 )
-from reconciler.jobs.apply import PlanApplication
 from reconciler.jobs.outputs import EmbeddedOutputs, Outputs
 from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredState, Revision

@@ -38,7 +38,7 @@ LONGEST = (
     "tests/faults/",
     "tests/execution/test_executor.py",
     "tests/execution/test_interrupted.py",
-    "tests/execution/test_responses.py",
+    "tests/jobs/test_responses.py",
     "tests/services/",
     "tests/conformance/",
     "tests/execution/test_kills.py",
@@ -47,6 +47,7 @@ LONGEST = (
     "tests/loop/",
     "tests/test_blast_radius.py",
     "tests/cli/",
+    "tests/jobs/",
     "tests/execution/",
 )
 

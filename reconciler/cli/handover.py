@@ -80,7 +80,7 @@ def pass_by_daemon(
     RefusedError
         The daemon reads another revision.
     """
-    from reconciler.jobs.applied import summarise
+    from reconciler.jobs.bookkeeping import summarise
 
     lease = Lease(store.path)
     context.say(f"a daemon uses this state ({lease.holder() or 'holder unknown'}): it makes the pass")

@@ -90,7 +90,7 @@ def command(context: Context, *, name: str, interval: float | None) -> None:
 def _followed(context: Context, state_dir: Path) -> str | None:
     """Return the branch that the state follows, or the checked-out one if nothing has been applied yet."""
     from reconciler.actual.store import Store
-    from reconciler.jobs.applied import followed_branch
+    from reconciler.jobs.bookkeeping import followed_branch
 
     source = context.source(fetch=False)
     followed = None

@@ -88,7 +88,7 @@ def _followed(context: Context, store: Store, *, follow: bool) -> str | None:
     RefusedError
         The state follows another branch than that of ``--branch``.
     """
-    from reconciler.jobs.applied import followed_branch
+    from reconciler.jobs.bookkeeping import followed_branch
     from reconciler.loop import Session
 
     try:

@@ -12,7 +12,7 @@ from reconciler.desired.source.git import Source
 from reconciler.desired.state import ParseCache, load_desired
 from reconciler.doctor.check import Check, Finding, failed, named, ok, skipped, warning
 from reconciler.errors import InputError, ReconcilerError, RefusedError
-from reconciler.jobs.applied import followed_branch
+from reconciler.jobs.bookkeeping import followed_branch
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.manifests import API_VERSION, ParsedFile
 from reconciler.model.records import ActualState

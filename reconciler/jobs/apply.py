@@ -1,7 +1,7 @@
-"""Carrying out a plan on the store, in one transaction.
+"""Applies a plan to the store in one transaction.
 
-Every action looks at the record again: what has changed since planning is not overwritten (a patch whose
-job has become active meanwhile is deferred).
+Every action reads the record again, so that nothing that has changed since planning is overwritten: a patch
+whose job has become active meanwhile is deferred.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 
 from reconciler.actual.writer import Writer
 from reconciler.jobs.dependencies import (
+    drop_superseded_parents,
     initial_state,
     recheck,
-    release_all_tolerant,
     release_dependants,
-    unhook,
-    unhook_from,
+    release_tolerant,
+    stop_waiting_for,
 )
 from reconciler.jobs.outputs import forget_job
 from reconciler.jobs.restarts import drop_unwanted_retry, generated_among, run_again
@@ -60,7 +60,7 @@ class PlanApplication:
         self.left: list[JobRecord] = []
 
     def carry_out(self) -> None:
-        """Carry out every action, then decide who of the new jobs may run."""
+        """Carry out every action, then decide which of the new jobs may run."""
         for old, new in self.plan.renames.items():
             self._rename(old, new)
         for action in self.plan.effective:
@@ -73,18 +73,15 @@ class PlanApplication:
         for action in self.plan.restated:
             self._restate(action)
         run_again(self.writer, self._records(self.again), "spec.rerun", self.now)
-        unhook_from(self.writer, self.left, self.now)
-        unhook(self.writer, self._records(self.revived), self.now)
+        stop_waiting_for(self.writer, self.left, self.now)
+        drop_superseded_parents(self.writer, self._records(self.revived), self.now)
         recheck(self.writer, self._records(self.touched), self.now)
         for job in self._records(self.revived):
             if job.state is JobState.COMPLETED:
                 release_dependants(self.writer, job.uuid, self.now)
-        self._go_on_without_those_that_left()
-
-    def _go_on_without_those_that_left(self) -> None:
-        """Who does not mind waits no longer for them, unless they still run: then it is not sure yet."""
+        # A superseded job that still runs may yet have a result; the others never will.
         left = self._records([job.id for job in self.left])
-        release_all_tolerant(self.writer, (job.uuid for job in left if job.state not in ACTIVE), self.now)
+        release_tolerant(self.writer, (job.uuid for job in left if job.state not in ACTIVE), self.now)
 
     def _records(self, ids: Sequence[str]) -> list[JobRecord]:
         return [job for job_id in ids if (job := self.writer.job(job_id)) is not None]
@@ -105,7 +102,7 @@ class PlanApplication:
                 self._forget_flow(action.key)
 
     def _rename(self, old: str, new: str) -> None:
-        """The records of a flow go on under its new name."""
+        """Give the records of a flow its new name."""
         record = self.writer.flow(old)
         if record is None:
             return
@@ -133,7 +130,7 @@ class PlanApplication:
                 move(self.writer, job, state, self.now, why)
 
     def _refresh_jobs(self, old_build: str, built: BuiltFlow) -> None:
-        """Bring a new build to the jobs that stay; one that waits for a detour goes on waiting for it."""
+        """Bring a new build to the jobs that stay. A job that waits for a detour continues to wait for it."""
         before = self.writer.build(old_build)
         known = {job.uuid: job.parents for job in before.jobs} if before is not None else {}
         for job in built.jobs:
@@ -216,7 +213,7 @@ class PlanApplication:
             self.left.append(job)
 
     def _patch(self, action: Action) -> None:
-        """Patch the job as it is now: one that has become active since planning waits with its patch."""
+        """Patch the job as it is now: if it has become active since planning, the patch is deferred."""
         assert action.wanted is not None and action.record is not None
         plan = action.wanted
         job = self.writer.job(action.record.id)
@@ -236,7 +233,7 @@ class PlanApplication:
             drop_unwanted_retry(self.writer, patched, self.now)
 
     def _restate(self, action: Action) -> None:
-        """Write down where the values of a job come from now: neither an event nor a patch."""
+        """Record where the values of a job come from now; this is neither an event nor a patch."""
         assert action.wanted is not None and action.record is not None
         job = self.writer.job(action.record.id)
         if job is not None:

@@ -1,9 +1,14 @@
-"""Which waiting jobs may run, and what they wait for. Works inside a transaction."""
+"""What waiting jobs wait for, and which of them may run. Everything here works inside a transaction.
+
+A job waits for the uuids in ``parents``: jobs that its arguments refer to, jobs that a detour or replacement
+has put in between, and jobs that the output of a parent refers to.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -14,64 +19,24 @@ from reconciler.jobs.transitions import move
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
 
-# Which waiting jobs may run, now that a job they depend on has moved. Works inside a transaction.
-
-
-def initial_state(view: View, job: JobRecord) -> JobState:
-    """Return READY if nothing is missing for the job, else WAITING."""
-    return JobState.READY if parents_ready(view, job) else JobState.WAITING
-
-
-def parents_ready(view: View, job: JobRecord, lost: MissingResults | None = None) -> bool:
-    """Whether all that the job refers to is there, or will never be and the job does not mind.
-
-    ``lost`` remembers what was found out for other jobs; nobody may have begun or ended since.
-    """
-    lost = lost or MissingResults(view)
-    # The last first: a job may wait for thousands, is looked at after each, and they mostly end in order.
-    return all(_parent_ready(view, parent, job.on_missing, lost) for parent in reversed(job.parents))
-
-
-def _parent_ready(view: View, uuid: str, on_missing: str, lost: MissingResults) -> bool:
-    """The highest index of a uuid counts: a job may have been replaced.
-
-    Not that of a former life: once a job runs again, its former replacements are history.
-    """
-    last = latest(view, uuid)
-    if last is not None and last.state is JobState.COMPLETED:
-        return True
-    return on_missing != "error" and (last is None or lost.has(uuid))
+# whether a job may run -------------------------------------------------------------------------------------
 
 
 def latest(view: View, uuid: str) -> JobRecord | None:
-    """Return the last generation of a uuid, one of its present life if there is any."""
+    """Return the last generation of a uuid; superseded ones only count if no generation is current."""
     generations = view.generations(uuid)
-    present = [job for job in generations if job.current] or generations
-    return present[-1] if present else None
-
-
-def reached(view: View, uuids: Iterable[str]) -> list[str]:
-    """Return some jobs and those that their outputs refer to, over and over."""
-    found = list(dict.fromkeys(uuids))
-    for uuid in found:
-        last = latest(view, uuid)
-        if last is not None and last.state is JobState.COMPLETED:
-            found += [more for more in last.refers if more not in found]
-    return found
-
-
-def still_to_come(view: View, uuids: Iterable[str]) -> list[str]:
-    """Return those of the reached jobs that have no result so far, but may have one some day."""
-    last = {uuid: latest(view, uuid) for uuid in reached(view, uuids)}
-    no_more = (JobState.COMPLETED, JobState.STOPPED)
-    return [uuid for uuid, job in last.items() if job is not None and job.state not in no_more]
+    current = [job for job in generations if job.current] or generations
+    return current[-1] if current else None
 
 
 class MissingResults:
-    """The jobs that have ended without a result, or wait for one that has and cannot do without.
+    """Which jobs will never have a result: they ended without one, or need a job that will never have one.
 
-    What was found out once is not asked again: thousands may wait for each other, in many ways. It stays true
-    while jobs only become READY.
+    Example: ``a`` is FAILED; ``b`` waits for ``a`` and needs its output; ``c`` waits for ``b`` and tolerates
+    missing inputs. ``has(a)`` and ``has(b)`` are true, so ``c`` can run.
+
+    Answers are remembered, because thousands of jobs may wait for each other in many ways. They stay true
+    while jobs only become READY, so an instance must not be used after any other change.
     """
 
     def __init__(self, view: View) -> None:
@@ -79,63 +44,82 @@ class MissingResults:
         self._known: dict[str, bool] = {}
 
     def has(self, uuid: str) -> bool:
-        """Whether the job of a uuid is one of them."""
-        asked_by = {uuid: uuid}
-        todo = [uuid]
-        while todo:
+        """Return whether the job of a uuid will never have a result as things are."""
+        needed_by: dict[str, str] = {}
+        seen, todo = {uuid}, [uuid]
+        while todo:  # no recursion: chains have thousands of jobs
             one = todo.pop()
-            job = latest(self._view, one) if one not in self._known else None
-            if self._known.get(one) or (
-                job is not None and job.ended and job.state is not JobState.COMPLETED
-            ):
-                self._remember(one, asked_by)
+            missing = self._known.get(one)
+            if missing is None:
+                job = latest(self._view, one)
+                missing = job is not None and job.ended and job.state is not JobState.COMPLETED
+                if job is not None and job.state is JobState.WAITING and job.on_missing == "error":
+                    parents = [parent for parent in job.parents if parent not in seen]
+                    needed_by |= dict.fromkeys(parents, one)
+                    seen.update(parents)
+                    todo += parents
+            if missing:
+                self._known[one] = True
+                while one != uuid:  # so is each job on the way to it
+                    one = needed_by[one]
+                    self._known[one] = True
                 return True
-            if job is not None and job.state is JobState.WAITING and job.on_missing == "error":
-                more = [parent for parent in job.parents if parent not in asked_by]
-                asked_by |= dict.fromkeys(more, one)
-                todo += more
-        self._known |= dict.fromkeys(asked_by, False)
+        self._known |= dict.fromkeys(seen, False)
         return False
 
-    def _remember(self, uuid: str, asked_by: Mapping[str, str]) -> None:
-        """A job is lost, and so is who waits for it."""
-        self._known[uuid] = True
-        while asked_by[uuid] != uuid:
-            uuid = asked_by[uuid]
-            self._known[uuid] = True
+
+def initial_state(view: View, job: JobRecord) -> JobState:
+    """Return READY if the job waits for nothing, else WAITING."""
+    return JobState.READY if parents_ready(view, job) else JobState.WAITING
+
+
+def parents_ready(view: View, job: JobRecord, missing: MissingResults | None = None) -> bool:
+    """Return whether each parent has a result, or will never have one and the job tolerates missing inputs.
+
+    ``missing`` holds what was found out for other jobs of the same transaction.
+    """
+    missing = missing or MissingResults(view)
+
+    def is_ready(uuid: str) -> bool:
+        parent = latest(view, uuid)
+        if parent is not None and parent.state is JobState.COMPLETED:
+            return True
+        return job.on_missing != "error" and (parent is None or missing.has(uuid))
+
+    # Last first: a job may wait for thousands and is checked after each of them; they mostly end in order.
+    return all(map(is_ready, reversed(job.parents)))
 
 
 def release_dependants(writer: Writer, uuid: str, now: float) -> None:
-    """Make those of the jobs that wait for ``uuid`` READY that wait for nothing else."""
-    lost = MissingResults(writer)
+    """Make the jobs READY that wait for ``uuid`` and for nothing else."""
+    missing = MissingResults(writer)
     for job in writer.dependants(uuid):
-        if job.state is JobState.WAITING and job.current and parents_ready(writer, job, lost):
+        if job.state is JobState.WAITING and job.current and parents_ready(writer, job, missing):
             move(writer, job, JobState.READY, now)
 
 
-def release_tolerant(writer: Writer, uuid: str, now: float) -> None:
-    """Make those READY that do not mind that ``uuid`` has no result, or that who needs it will have none."""
-    release_all_tolerant(writer, [uuid], now)
+def release_tolerant(writer: Writer, uuids: Iterable[str], now: float) -> None:
+    """Make the jobs READY that tolerate missing inputs and only wait for jobs that will have no result.
 
-
-def release_all_tolerant(writer: Writer, uuids: Iterable[str], now: float) -> None:
-    """Make those READY that do not mind that some jobs have no result; see :func:`release_tolerant`."""
-    without = list(dict.fromkeys(uuids))
-    seen, lost = set(without), MissingResults(writer)
-    for parent in without:
-        for job in writer.dependants(parent):
+    ``uuids`` are jobs that ended without a result. Jobs that need them will have none either, and so on.
+    """
+    missing = MissingResults(writer)
+    todo = deque(dict.fromkeys(uuids))
+    seen = set(todo)
+    while todo:
+        for job in writer.dependants(todo.popleft()):
             if job.state is not JobState.WAITING:
                 continue
-            if job.on_missing != "error":
-                if job.current and parents_ready(writer, job, lost):
-                    move(writer, job, JobState.READY, now)
-            elif job.uuid not in seen:
-                seen.add(job.uuid)
-                without.append(job.uuid)
+            if job.on_missing == "error":
+                if job.uuid not in seen:
+                    seen.add(job.uuid)
+                    todo.append(job.uuid)
+            elif job.current and parents_ready(writer, job, missing):
+                move(writer, job, JobState.READY, now)
 
 
 def recheck(writer: Writer, jobs: Iterable[JobRecord], now: float) -> None:
-    """Look again at jobs whose parents may have changed."""
+    """Make jobs READY or WAITING whose parents may have changed."""
     for job in jobs:
         if job.state in (JobState.WAITING, JobState.READY):
             wanted = initial_state(writer, job)
@@ -143,85 +127,63 @@ def recheck(writer: Writer, jobs: Iterable[JobRecord], now: float) -> None:
                 move(writer, job, wanted, now)
 
 
-def unhook(writer: Writer, jobs: Iterable[JobRecord], now: float) -> None:
-    """Let jobs that have no result yet wait no longer for what their parents generated in a former life.
-
-    Who is to be waited for now was said, or will be, by the present one.
-    """
-    for job in jobs:
-        if job.state is JobState.COMPLETED:
-            continue
-        parents = [parent for parent in job.parents if not _is_lost(writer, job, parent)]
-        if parents != job.parents:
-            left = msgspec.structs.replace(job, parents=parents)
-            writer.put_job(left)
-            recheck(writer, [left], now)
-
-
-def unhook_from(writer: Writer, left: Iterable[JobRecord], now: float) -> None:
-    """Let nobody wait any longer for generated jobs that have become history; see :func:`unhook`."""
-    uuids = {job.uuid for job in left if job.generated_by is not None}
-    children = {child.id: child for uuid in uuids for child in writer.dependants(uuid) if child.current}
-    unhook(writer, children.values(), now)
-
-
-def _is_lost(view: View, job: JobRecord, parent: str) -> bool:
-    """Whether a parent was generated, is history, and the job has nothing to do any more with that life.
-
-    A job of a flow that is held may still want the result of a generator that is history itself.
-    """
-    generations = view.generations(parent)
-    if not generations or any(one.current for one in generations):
-        return False
-    first = generations[0]
-    if first.generated_by is None:
-        return False
-    seen = {parent}
-    while generations and (by := (first := generations[0]).generated_by) is not None:
-        if by.uuid in seen:  # it replaced itself, and its first generation was forgotten
-            generations = []
-            break
-        seen.add(by.uuid)
-        generations = view.generations(by.uuid)
-    return first.uuid not in job.parents or any(one.current for one in generations)
-
-
-# Who waits for a completed job may have to wait for more than that. Works inside a transaction.
+# waiting for more -----------------------------------------------------------------------------------------
 
 
 def wait_for_leaves(writer: Writer, job: JobRecord, new: Sequence[JobRecord]) -> None:
-    """Let who waits for a job wait for the leaves of what it has put in between, too."""
-    coming = [record for record in new if not _is_stopped(writer, record)]
-    referred = {parent for record in coming for parent in record.parents}
-    leaves = [record.uuid for record in coming if record.uuid not in referred]
-    for child in _dependants(writer, job) if leaves else ():
-        _wait(writer, child, leaves)
+    """Make the dependants of a job also wait for the leaves of the jobs that it has put in between."""
+    coming = [
+        record
+        for record in new
+        if (stored := writer.job(record.id)) is None or stored.state is not JobState.STOPPED
+    ]
+    needed = {parent for record in coming for parent in record.parents}
+    leaves = [record.uuid for record in coming if record.uuid not in needed]
+    if leaves:
+        for child in _waiting_dependants(writer, job):
+            _add_parents(writer, child, leaves)
 
 
 def wait_for_references(writer: Writer, job: JobRecord, refers: Iterable[str]) -> None:
-    """Let who reads the output of a job wait for the outputs that it refers to; who comes later will, too."""
-    open_uuids = still_to_come(writer, refers)
-    if not open_uuids:
+    """Make the readers of a job's output also wait for the outputs that it refers to.
+
+    The record of the job keeps them, for readers that are created later.
+    """
+    pending = still_to_come(writer, refers)
+    if not pending:
         return
-    writer.put_job(msgspec.structs.replace(job, refers=open_uuids))
-    for child in _dependants(writer, job):
-        if _reads(writer, child, job.uuid):
-            _wait(writer, child, open_uuids)
+    writer.put_job(msgspec.structs.replace(job, refers=pending))
+    for child in _waiting_dependants(writer, job):
+        payload = json.loads(writer.payload(child.id) or b"{}")
+        # A dependant that does not read the output only runs after the job.
+        if resolves(payload) and job.uuid in _reached(writer, references(payload)):
+            _add_parents(writer, child, pending)
 
 
-def _reads(writer: Writer, child: JobRecord, uuid: str) -> bool:
-    """Whether a job needs an output for its arguments; it may also just come after it."""
-    payload = json.loads(writer.payload(child.id) or b"{}")
-    return resolves(payload) and uuid in reached(writer, references(payload))
+def still_to_come(view: View, uuids: Iterable[str]) -> list[str]:
+    """Return which of some jobs, and of all that they refer to, have no result yet but may have one later."""
+    last = {uuid: latest(view, uuid) for uuid in _reached(view, uuids)}
+    final = (JobState.COMPLETED, JobState.STOPPED)
+    return [uuid for uuid, job in last.items() if job is not None and job.state not in final]
 
 
-def _is_stopped(writer: Writer, record: JobRecord) -> bool:
-    now = writer.job(record.id)
-    return now is not None and now.state is JobState.STOPPED
+def _reached(view: View, uuids: Iterable[str]) -> list[str]:
+    """Return some jobs, the jobs that their outputs refer to, the jobs that those refer to, and so on."""
+    todo = deque(uuids)
+    found: dict[str, None] = {}
+    while todo:
+        uuid = todo.popleft()
+        if uuid in found:
+            continue
+        found[uuid] = None
+        job = latest(view, uuid)
+        if job is not None and job.state is JobState.COMPLETED:
+            todo += job.refers
+    return list(found)
 
 
-def _dependants(writer: Writer, job: JobRecord) -> Iterator[JobRecord]:
-    """Yield who waits for a job, but not what it has asked for itself just now."""
+def _waiting_dependants(writer: Writer, job: JobRecord) -> Iterator[JobRecord]:
+    """Yield the jobs that wait for a job, except those that its present attempt has generated."""
     for child in writer.dependants(job.uuid):
         by = child.generated_by
         new = by is not None and (by.uuid, by.index, by.attempt) == (job.uuid, job.index, job.attempt.number)
@@ -229,6 +191,52 @@ def _dependants(writer: Writer, job: JobRecord) -> Iterator[JobRecord]:
             yield child
 
 
-def _wait(writer: Writer, child: JobRecord, more: Iterable[str]) -> None:
+def _add_parents(writer: Writer, child: JobRecord, more: Iterable[str]) -> None:
     parents = list(dict.fromkeys([*child.parents, *more]))
     writer.put_job(msgspec.structs.replace(child, parents=parents))
+
+
+# waiting for less -----------------------------------------------------------------------------------------
+
+
+def drop_superseded_parents(writer: Writer, jobs: Iterable[JobRecord], now: float) -> None:
+    """Make jobs without a result stop waiting for superseded jobs that their parents had generated.
+
+    What the parents generate in their present attempt adds the parents that count now.
+    """
+    for job in jobs:
+        if job.state is JobState.COMPLETED:
+            continue
+        parents = [parent for parent in job.parents if not _is_obsolete(writer, job, parent)]
+        if parents != job.parents:
+            fewer = msgspec.structs.replace(job, parents=parents)
+            writer.put_job(fewer)
+            recheck(writer, [fewer], now)
+
+
+def stop_waiting_for(writer: Writer, superseded: Iterable[JobRecord], now: float) -> None:
+    """Make all jobs stop waiting for superseded generated jobs; see :func:`drop_superseded_parents`."""
+    uuids = {job.uuid for job in superseded if job.generated_by is not None}
+    children = {child.id: child for uuid in uuids for child in writer.dependants(uuid) if child.current}
+    drop_superseded_parents(writer, children.values(), now)
+
+
+def _is_obsolete(view: View, job: JobRecord, parent: str) -> bool:
+    """Return whether a parent was generated and superseded, and the job does not need it any more.
+
+    Example: ``gen`` has generated the detour ``d``, so ``use`` waits for ``gen`` and ``d``. When ``gen`` is
+    run again, ``d`` is superseded, and ``use`` waits for ``gen`` alone until that generates its next detour.
+    But when ``gen`` is superseded together with ``d``, and ``use`` belongs to a flow that is held and still
+    refers to the old ``gen``, it still needs ``d``.
+    """
+    generations = view.generations(parent)
+    if not generations or any(one.current for one in generations) or generations[0].generated_by is None:
+        return False
+    origin, seen = generations[0], set()  # follow the generators to a job of the built flow
+    while (by := origin.generated_by) is not None:
+        seen.add(origin.uuid)
+        generations = view.generations(by.uuid) if by.uuid not in seen else []
+        if not generations:  # its record, or that of the first of several generations, was forgotten
+            break
+        origin = generations[0]
+    return origin.uuid not in job.parents or any(one.current for one in generations)

@@ -1,4 +1,4 @@
-"""The health of a flow whose jobs may wait for jobs of other flows. Reads the store, changes nothing."""
+"""The health of a flow whose jobs may wait for jobs of other flows. Only reads the store."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from reconciler.model.states import Health, JobState
 
 
 class Block(msgspec.Struct, frozen=True):
-    """Why a job waits in vain: ``job``, itself or one that it waits for, needs ``parent``.
+    """Why a job waits in vain: the job, or one that it waits for (``job``), needs ``parent``.
 
-    ``fix`` is what a person can do so that ``parent`` goes on.
+    ``fix`` is what a person can do so that ``parent`` continues.
     """
 
     job: JobRecord
@@ -32,7 +32,7 @@ class Block(msgspec.Struct, frozen=True):
 def health_of(view: View, flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> FlowStatus:
     """Return the health of a flow; ``jobs`` are all its records, history included.
 
-    Other flows are looked at only if nothing moves in this one.
+    Other flows are read only if nothing moves in this one.
     """
     status = flow_status(flow, jobs)
     if status.health is not Health.PROGRESSING or any(moves(job) for job in jobs if job.current):
@@ -44,7 +44,7 @@ def health_of(view: View, flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance
 
 
 def blocks(view: View) -> Callable[[JobRecord], Block | None]:
-    """Return how to find out why a job waits in vain; what was found out once is not asked again."""
+    """Return a function that tells why a job waits in vain. It remembers which jobs do not."""
     cleared: set[str] = set()
 
     def block_of(job: JobRecord) -> Block | None:

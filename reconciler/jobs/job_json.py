@@ -1,9 +1,9 @@
-"""Reading, without jobflow, the JSON of a Job, of its output and of the result that the launcher writes."""
+"""The JSON of a jobflow Job, of its output and of the launcher's result. Reading it does not need jobflow."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -11,8 +11,7 @@ import msgspec
 from reconciler.desired.flows import RUN_CONFIG_KEYS
 from reconciler.model.types_ready import make_ready
 
-# Reading the JSON of a jobflow Job and of its output, without jobflow.
-
+# jobs and outputs ------------------------------------------------------------------------------------------
 
 JOB_FIELDS = frozenset(
     [
@@ -43,7 +42,7 @@ def additional_stores(payload: Mapping[str, Any]) -> list[str]:
 
 
 def resolves(payload: Mapping[str, Any]) -> bool:
-    """Whether a job gets the values of what it refers to, and not the references alone."""
+    """Return whether a job gets the values that it refers to, not only the references."""
     return bool((payload.get("config") or {}).get("resolve_references", True))
 
 
@@ -52,20 +51,17 @@ def references(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         if value.get("@class") == "OutputReference" and isinstance(value.get("uuid"), str):
             yield value["uuid"]
-        else:
-            yield from _in_all(value.values())
-    elif isinstance(value, list):
-        yield from _in_all(value)
-
-
-def _in_all(values: Iterable[Any]) -> Iterator[str]:
-    for value in values:
-        if isinstance(value, dict | list):
-            yield from references(value)
+            return
+        value = value.values()
+    elif not isinstance(value, list):
+        return
+    for inner in value:
+        if isinstance(inner, dict | list):
+            yield from references(inner)
 
 
 def blob_links(value: Any) -> Iterator[tuple[str, str]]:
-    """Yield (store, blob_uuid) of everything in an output that lies in an additional store."""
+    """Yield (store, blob_uuid) of each part of an output that is in an additional store."""
     if isinstance(value, dict):
         if "blob_uuid" in value and "store" in value:
             yield value["store"], value["blob_uuid"]
@@ -77,15 +73,14 @@ def blob_links(value: Any) -> Iterator[tuple[str, str]]:
             yield from blob_links(inner)
 
 
-# What the launcher reports of a job: the one reading of its result file.
-
+# results ---------------------------------------------------------------------------------------------------
 
 NewJob = tuple[dict[str, Any], list[str]]
 """A jobflow Job as JSON, and the uuids of its parents among the jobs that came with it."""
 
 
 class JobError(msgspec.Struct, frozen=True):
-    """What a job raised."""
+    """The exception that a job raised."""
 
     type: str
     message: str
@@ -104,9 +99,9 @@ class JobResponse(msgspec.Struct, frozen=True):
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job ended. Times are seconds since the epoch; ``error`` is None if it ended well.
+    """How a job ended. Times are seconds since the epoch; ``error`` is None if it succeeded.
 
-    ``refers`` are the uuids of the jobs that its output refers to: it tells what they give.
+    ``refers`` are the uuids of the jobs that its output refers to.
     """
 
     ok: bool
@@ -125,12 +120,6 @@ make_ready(JobResult)
 
 
 def read_result(raw: bytes) -> JobResult:
-    """Return the result that a launcher wrote.
-
-    Raises
-    ------
-    ValueError
-        It is damaged.
-    """
-    # Python's reader, since outputs may hold NaN, which strict JSON does not know.
+    """Return the result that a launcher wrote. Raises ValueError if it is damaged."""
+    # Python's reader, because outputs may contain NaN, which strict JSON does not have.
     return msgspec.convert(json.loads(raw), JobResult)

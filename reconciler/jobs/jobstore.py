@@ -18,7 +18,7 @@ Document = dict[str, Any]
 
 
 class ForeignOutputs:
-    """Outputs in a JobStore of the user's (MongoDB, S3, files, ...)."""
+    """Outputs in a JobStore of the user (MongoDB, S3, files, ...)."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self.store = open_jobstore(spec)
@@ -58,19 +58,19 @@ class ForeignOutputs:
                     self.store.additional_stores[name].update(found, key="blob_uuid")
             if documents:
                 self.store.docs_store.update(documents, key=["uuid", "index"])
-            for document in documents:  # one of a higher index is of a former life of the job
+            for document in documents:  # one of a higher index is from before a rerun of the job
                 later = {"uuid": document["uuid"], "index": {"$gt": document["index"]}}
                 self.store.docs_store.remove_docs(later)
 
     def save_inside(
         self, writer: Writer, documents: list[Document], blobs: Mapping[str, list[Document]]
     ) -> None:
-        """Nothing to do: the outputs are there already."""
+        """Do nothing: the outputs are already written."""
 
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """Whatever a store raises (each has errors of its own), it may answer when asked again later."""
+    """Turn any error of a store into an outage: each store has errors of its own, and may answer later."""
     try:
         yield
     except InputError:
@@ -79,42 +79,38 @@ def _answering() -> Iterator[None]:
         raise TransientError(f"the job store does not answer: {error}") from error
 
 
-_NO_DATA = frozenset({"InvalidDocument", "DocumentTooLarge", "InvalidStringData"})
-"""Errors of MongoDB's client about a document, which have no kind of Python's own."""
+_DATA_ERRORS = frozenset({"InvalidDocument", "DocumentTooLarge", "InvalidStringData"})
+"""Errors of MongoDB's client about a document; they do not derive from a suitable error of Python."""
 
-_REFUSED_DATA = frozenset({15, 22, 52, 56, 57, 121, 10334, 17280, 17419, 17420})
-"""Codes of MongoDB's server for a document that it takes in no form: too big, too deep, names of fields."""
+_DATA_CODES = frozenset({15, 22, 52, 56, 57, 121, 10334, 17280, 17419, 17420})
+"""Codes with which MongoDB's server refuses a document: too large, too deep, names of fields."""
 
 _LONGEST_REASON = 500
-"""Characters of an error that are told: some repeat the document."""
+"""Characters of an error that are shown: some errors repeat the document."""
 
 
 @contextmanager
 def _holding() -> Iterator[None]:
-    """What a store can never hold is no outage: an integer of more than 64 bits in MongoDB, for instance."""
+    """Raise InputError for a document that the store can never hold, such as a 65-bit integer in MongoDB."""
     try:
         yield
     except Exception as error:
         if _is_about_data(error):
-            said = f"{type(error).__name__}: {error}"
-            raise InputError(f"the job store cannot hold it: {said[:_LONGEST_REASON]}") from error
+            text = f"{type(error).__name__}: {error}"
+            raise InputError(f"the job store cannot hold it: {text[:_LONGEST_REASON]}") from error
         raise
 
 
 def _is_about_data(error: Exception) -> bool:
-    """Whether the document is what is wrong. A certificate that is not valid is a ValueError, too."""
-    if isinstance(error, OSError):
+    """Return whether the document is the cause."""
+    if isinstance(error, OSError):  # an invalid certificate is a ValueError, too
         return False
     if isinstance(error, ArithmeticError | TypeError | ValueError | RecursionError):
         return True
-    return bool(_NO_DATA & {kind.__name__ for kind in type(error).__mro__} or _codes(error) & _REFUSED_DATA)
-
-
-def _codes(error: Exception) -> set[Any]:
-    """Return the codes of MongoDB's server in an error about writing; of one document each."""
     details = getattr(error, "details", None)
-    written = details.get("writeErrors") if isinstance(details, Mapping) else None
-    return {one.get("code") for one in written or ()} | {getattr(error, "code", None)}
+    write_errors = details.get("writeErrors") if isinstance(details, Mapping) else None
+    codes = {one.get("code") for one in write_errors or ()} | {getattr(error, "code", None)}
+    return bool(_DATA_ERRORS & {kind.__name__ for kind in type(error).__mro__} or codes & _DATA_CODES)
 
 
 def open_jobstore(spec: Mapping[str, Any]) -> JobStore:
@@ -125,7 +121,7 @@ def open_jobstore(spec: Mapping[str, Any]) -> JobStore:
     Raises
     ------
     InputError
-        The spec describes no JobStore, or it cannot be opened.
+        The spec does not describe a JobStore, or it cannot be opened.
     """
     try:
         plain = _with_secrets(dict(spec))

@@ -1,7 +1,7 @@
-"""Carrying out a verb on jobs, in one transaction. The executor goes on from there at its next look.
+"""Carries out an operation on jobs, such as retry or cancel, in one transaction.
 
-It needs no lease: the store has one transaction at a time, whoever writes, and the executor looks at every
-record again before it changes it.
+It needs no lease: the store has one transaction at a time, and the executor reads every record again before
+it changes it. The executor continues from the changed records at its next pass.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from reconciler.actual.writer import Writer
-from reconciler.jobs.dependencies import initial_state, release_all_tolerant, unhook_from
+from reconciler.jobs.dependencies import initial_state, release_tolerant, stop_waiting_for
 from reconciler.jobs.outputs import forget_job
 from reconciler.jobs.restarts import give_up, run_again
 from reconciler.jobs.transitions import leave, move, note
@@ -23,7 +23,7 @@ from reconciler.plan.operations import OperationPlan, OperationStep
 
 
 class OperationRunner:
-    """Carries out one plan of a verb. ``by`` is the person, ``asked`` the command as it was typed."""
+    """Carries out the plan of one operation. ``by`` is the person, ``asked`` the command as it was typed."""
 
     def __init__(self, writer: Writer, plan: OperationPlan, by: str, asked: str, now: float) -> None:
         self.writer = writer
@@ -33,40 +33,37 @@ class OperationRunner:
         self.now = now
 
     def carry_out(self) -> None:
-        """Do what the plan says. It must be made of the records of this very transaction."""
+        """Do what the plan says. The plan must be made from the records of this transaction."""
         for step in self.plan.steps:
-            self._note(step)
-            self._one(step)
-        # After all of them, as who does not mind may be among those that are stopped.
+            kind, message = (
+                str(self.plan.operation).capitalize(),
+                f"by {self.by}: {step.reason} (`{self.asked}`)",
+            )
+            attempt = step.job.attempt.number or None
+            note(self.writer, step.job, kind, message, self.now, by=self.by, attempt=attempt)
+            self._carry_out(step)
+        # After all steps, because a job that tolerates missing inputs may be among the stopped ones.
         stopped = (step.job.uuid for step in self.plan.steps if step.effect is Effect.STOP)
-        release_all_tolerant(self.writer, stopped, self.now)
+        release_tolerant(self.writer, stopped, self.now)
         self._run_again([step.job for step in self.plan.steps if step.effect is Effect.AGAIN])
         superseded = (step.job for step in self.plan.steps if step.effect is Effect.SUPERSEDE)
-        unhook_from(self.writer, superseded, self.now)
+        stop_waiting_for(self.writer, superseded, self.now)
         forgotten = [step.job for step in self.plan.steps if step.effect is Effect.FORGET]
-        self._incomplete(
-            {
-                job_id(by.uuid, by.index): by.attempt
-                for job in forgotten
-                if (by := job.generated_by) is not None
-            }
-        )
-        self._forget_empty_flows({job.flow for job in forgotten})
+        generators = (job.generated_by for job in forgotten if job.generated_by is not None)
+        self._invalidate_results({job_id(by.uuid, by.index): by.attempt for by in generators})
+        for name in {job.flow for job in forgotten}:
+            flow = self.writer.flow(name)
+            if flow is not None and flow.removed and not self.writer.jobs_of(name):
+                self.writer.delete_flow(name)
 
-    def _note(self, step: OperationStep) -> None:
-        kind, message = str(self.plan.operation).capitalize(), f"by {self.by}: {step.reason} (`{self.asked}`)"
-        attempt = step.job.attempt.number or None
-        note(self.writer, step.job, kind, message, self.now, by=self.by, attempt=attempt)
-
-    def _one(self, step: OperationStep) -> None:
+    def _carry_out(self, step: OperationStep) -> None:
         job, why = step.job, f"{self.plan.operation} by {self.by}"
         match step.effect:
             case Effect.SUPERSEDE:
                 leave(self.writer, job, step.reason, self.now)
             case Effect.CANCEL_THEN_AGAIN:
-                self.writer.put_job(
-                    msgspec.structs.replace(job, cancellation=Cancellation(reason=why, rerun=True))
-                )
+                cancellation = Cancellation(reason=why, rerun=True)
+                self.writer.put_job(msgspec.structs.replace(job, cancellation=cancellation))
             case Effect.CANCEL:
                 self.writer.put_job(msgspec.structs.replace(job, cancellation=Cancellation(reason=why)))
             case Effect.STOP:
@@ -84,15 +81,15 @@ class OperationRunner:
         why, as_retry = f"{self.plan.operation} by {self.by}", self.plan.operation is JobOperation.RETRY
         run_again(self.writer, jobs, why, self.now, as_retry=as_retry)
         stopped = {job.flow for job in jobs if job.state in (JobState.STOPPED, JobState.COMPLETED)}
-        for name in stopped:  # the word of the job that stopped it no longer holds
+        for name in stopped:  # the job that stopped the flow runs again, so stop_jobflow no longer holds
             flow = self.writer.flow(name)
             if flow is not None and flow.stopped:
                 self.writer.put_flow(msgspec.structs.replace(flow, stopped=False))
 
-    def _incomplete(self, attempts: Mapping[str, int]) -> None:
-        """A result of which a part was forgotten is none any more, should the job be wanted again.
+    def _invalidate_results(self, attempts: Mapping[str, int]) -> None:
+        """Make superseded generators run again when wanted again: a part of their result was forgotten.
 
-        ``attempts`` has, by the ids of the generators, the attempt that generated what was forgotten.
+        ``attempts`` maps the ids of generators to the attempt that generated the forgotten jobs.
         """
         for generator, attempt in attempts.items():
             job = self.writer.job(generator)
@@ -100,9 +97,3 @@ class OperationRunner:
                 continue
             reason = "what it generated was forgotten: wanted again, it runs again"
             move(self.writer, job, JobState.USER_STOPPED, self.now, reason)
-
-    def _forget_empty_flows(self, names: Collection[str]) -> None:
-        for name in names:
-            flow = self.writer.flow(name)
-            if flow is not None and flow.removed and not self.writer.jobs_of(name):
-                self.writer.delete_flow(name)

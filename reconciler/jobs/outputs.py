@@ -1,4 +1,4 @@
-"""Job outputs: what finished jobs left, in the embedded store or in any other jobflow JobStore."""
+"""Job outputs, in the embedded store or in any other jobflow JobStore."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Document = dict[str, Any]
 Blobs = Mapping[str, list[Document]]
 
 _one_at_a_time = threading.Lock()
-"""Two threads that import jobflow for the first time may wait for each other for ever."""
+"""Two threads that import jobflow for the first time can deadlock."""
 
 
 class Outputs(Protocol):
@@ -49,10 +49,10 @@ class Outputs(Protocol):
 
 
 class OpenedLater:
-    """Outputs that are opened when they are first used, by the thread that uses them.
+    """Outputs that are opened at their first use, by the thread that uses them.
 
-    That they cannot be opened, whatever the reason, is an outage: no job is to blame, the next use tries it
-    again.
+    A failure to open them, for whatever reason, is an outage: it is not the fault of a job, and the next use
+    tries again.
     """
 
     def __init__(self, opening: Callable[[], Outputs]) -> None:
@@ -108,7 +108,7 @@ class EmbeddedOutputs:
     def save_inside(self, writer: Writer, documents: list[Document], blobs: Blobs) -> None:
         """Write outputs in the transaction that completes the job.
 
-        An output of a higher index is of a former life of the job, and would hide this one.
+        An output of a higher index is from before a rerun of the job, and would hide this one.
         """
         for document in documents:
             put_document(writer.txn, COLLECTION, document)
@@ -120,7 +120,7 @@ class EmbeddedOutputs:
 
 
 def forget_job(writer: Writer, job: JobRecord) -> None:
-    """Delete a job with its output in the embedded store; another JobStore keeps what it has."""
+    """Delete a job, and its output from the embedded store. Any other JobStore keeps its output."""
     writer.delete_job(job)
     for document in take_documents(writer.txn, COLLECTION, job.uuid, job.index):
         for store, blob_uuid in blob_links(document.get("output")):
@@ -128,7 +128,7 @@ def forget_job(writer: Writer, job: JobRecord) -> None:
 
 
 def needed_outputs(payload: Any, outputs: Outputs) -> tuple[list[Document], dict[str, list[Document]]]:
-    """Return the documents and blobs that the references in a job lead to, also through other outputs."""
+    """Return the documents and blobs that a job refers to, directly or through other outputs."""
     documents: dict[str, Document] = {}
     blobs: dict[str, dict[str, Document]] = {name: {} for name in additional_stores(payload)}
     open_uuids = list(references(payload))

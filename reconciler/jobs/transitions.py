@@ -1,4 +1,4 @@
-"""Every change of a job's state goes through here: record, deferred patch and event together."""
+"""Changes of a job's state: record, deferred patch and event together. All of them go through here."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from reconciler.plan.interpreter import moved, superseded_job
 def move(
     writer: Writer, job: JobRecord, state: JobState, now: float, message: str = "", **fields: Any
 ) -> JobRecord:
-    """Move a job to a state and return the new record.
+    """Move a job to a state, and return the new record.
 
-    A deferred patch is applied as soon as the new state is editable; see :func:`moved`.
+    A deferred patch is applied as soon as the new state is editable; see :func:`moved`. ``fields`` are other
+    fields of the record that change.
     """
     new = moved(job, state, now, **fields)
     text = f"{job.state} -> {state}" + (f": {message}" if message else "")
@@ -31,7 +32,7 @@ def move(
 
 
 def leave(writer: Writer, job: JobRecord, reason: str, now: float, revision: str | None = None) -> None:
-    """Make a job superseded; what has not finished is cancelled."""
+    """Make a job superseded, and cancel it unless it has finished."""
     left = superseded_job(job, reason, now)
     if left.state is not job.state:
         text = f"{job.state} -> {left.state}: {reason}"

@@ -23,7 +23,7 @@ from reconciler.desired.source.git import Source
 from reconciler.errors import ForeignStateError, ReconcilerError, RefusedError
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.upload import Repository
-from reconciler.jobs.applied import followed_branch
+from reconciler.jobs.bookkeeping import followed_branch
 from reconciler.loop import Session
 from reconciler.model.desired import Revision
 from reconciler.model.manifests import Prune

@@ -15,7 +15,7 @@ from reconciler.cli.views.history_text import actions_text, of_flow, outcome_tex
 from reconciler.desired.source.history import CommitInfo
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
-from reconciler.jobs.applied import flow_actions, note_revision
+from reconciler.jobs.bookkeeping import flow_actions, note_revision
 from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import Revision
 from reconciler.model.reasons import Reason, ReasonCode

@@ -31,7 +31,7 @@ RARE = {
     "WorkerRunner._kill": "a queue that refuses to end a job",
     "Call._carry_out": "verbs, which are other programs",
     "repair": "fsck, which is another program",
-    "begin_due": "jobs that fail, so that each would have several lines; see tests/execution/test_retries.py",
+    "begin_due": "jobs that fail, so that each would have several lines; see tests/jobs/test_retries.py",
 }
 """Other functions that write, and why no daemon is killed there."""
 

@@ -21,7 +21,7 @@ from reconciler.desired.state import Loaded
 from reconciler.desired.yaml.edit import EditError
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, ReconcilerError, WorldError
-from reconciler.jobs.applied import followed_branch
+from reconciler.jobs.bookkeeping import followed_branch
 from reconciler.loop import Session
 from reconciler.model.actions import Plan
 from reconciler.model.desired import DesiredState, Revision

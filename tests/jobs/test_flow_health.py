@@ -12,7 +12,7 @@ from reconciler.jobs.flow_health import health_of
 from reconciler.jobs.transitions import leave
 from reconciler.model.health import FlowStatus
 from reconciler.model.states import Health
-from tests.execution.verbs_bench import Bench
+from tests.jobs.bench import Bench
 
 
 @pytest.fixture

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from reconciler.jobs.dependencies import MissingResults
 from reconciler.model.states import JobState
-from tests.execution.verbs_bench import Bench, new_job
+from tests.jobs.bench import Bench, new_job
 
 SECONDS = 3.0
 """Tenths of a second are enough; without memory it takes years, or more stack than there is."""
@@ -20,14 +18,6 @@ MESH = {
     "0": [],
     **{f"s{n}-{m}": [f"s{n - 1}-{k}" for k in range(4)] if n else ["0"] for n in range(40) for m in range(4)},
 }
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path / "state")
-    yield made
-    made.check()
-    made.store.close()
 
 
 @pytest.mark.parametrize(("jobs", "last"), [(CHAIN, ["2999"]), (MESH, [f"s39-{m}" for m in range(4)])])

@@ -14,9 +14,9 @@ import pytest
 import random_flows
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.execution.oracle import facts_of, ran_by_jobflow
-from tests.execution.programs import FREE, IN_LINE, Program, Style, programs
 from tests.execution.support import World
+from tests.jobs.oracle import facts_of, ran_by_jobflow
+from tests.jobs.programs import FREE, IN_LINE, Program, Style, programs
 
 CAMPAIGN = int(os.environ.get("RECONCILER_TEST_FLOWS", "0"))
 """Read before the fixture that clears the environment."""

@@ -1,4 +1,4 @@
-"""A store with jobs and nobody who runs them: tests say themselves when an attempt starts and how it ends."""
+"""A store with jobs and no executor: the tests decide when an attempt starts and how it ends."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class Bench:
         )
 
     def wait(self, seconds: float) -> bool:
-        """Let time go by, and begin the retries that are due then; return whether there were any."""
+        """Advance the clock and start the retries that are due; return whether there were any."""
         self.clock += seconds
         return begin_due(self.store, self.clock)
 
@@ -179,13 +179,13 @@ class Bench:
             self.end(path)
 
     def operate(self, operation: str, *paths: str, descendants: bool = False) -> OperationPlan:
-        """Do a verb to jobs, as the command line does."""
+        """Carry out an operation on jobs, as the command line does."""
         return self.operate_on(operation, [self.job(path) for path in paths], descendants=descendants)
 
     def operate_on(
         self, operation: str, jobs: Sequence[JobRecord], *, descendants: bool = False
     ) -> OperationPlan:
-        """Do a verb to jobs."""
+        """Carry out an operation on jobs."""
         self.clock += 1
 
         def write(writer: Writer) -> OperationPlan:
@@ -198,7 +198,7 @@ class Bench:
         return self.store.write(write)
 
     def check(self) -> None:
-        """What runs is what the store knows to run; nothing waits for what is there, or runs without it."""
+        """Check that the store knows what runs, and that jobs wait for exactly what is missing."""
         with self.store.read() as view:
             jobs = list(view.jobs())
             active = [(job.id, job.attempt.number) for job in jobs if job.state in ACTIVE]

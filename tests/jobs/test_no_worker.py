@@ -14,7 +14,7 @@ from reconciler.jobs.flow_health import health_of
 from reconciler.model.health import FlowStatus
 from reconciler.model.states import Health
 from tests.execution.support import World
-from tests.execution.verbs_bench import Bench, config, new_job
+from tests.jobs.bench import Bench, config, new_job
 
 
 @pytest.fixture

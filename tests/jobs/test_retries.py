@@ -19,7 +19,7 @@ from reconciler.model.records import Cancellation, DeferredPatch, JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.states import Health, JobState
 from reconciler.plan.interpreter import configured
-from tests.execution.verbs_bench import Bench, config, new_job
+from tests.jobs.bench import Bench, config, new_job
 
 TWICE: dict[str, Any] = {"limit": 2, "on": ["walltime", "exception"], "backoff": "10s"}
 

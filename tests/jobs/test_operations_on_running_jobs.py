@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.execution.support import World, eventually, lines, processes_below
+from tests.execution.support import KILLER, World, eventually, lines, processes_below
 
 pytestmark = pytest.mark.timeout(600)
-
-KILLER = Path(__file__).with_name("killer.py")
 KILLS = [f"write:{moment}:{number}" for number in (1, 2, 3) for moment in ("before", "after")]
 
 

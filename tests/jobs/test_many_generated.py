@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from reconciler.actual.store import Store
 from reconciler.actual.transaction import Transaction
 from tests.execution.support import World, eventually, processes_below
-from tests.execution.verbs_bench import Bench, new_job
+from tests.jobs.bench import Bench, new_job
 from tests.support import Reconcile
 
 OPERATIONS = ("get", "put", "delete", "scan", "keys")
@@ -47,14 +46,6 @@ class Counted:
         found = self.operations, self.writes
         self.operations = self.writes = 0
         return found
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path / "state")
-    yield made
-    made.check()
-    made.store.close()
 
 
 def born(name: str, count: int) -> list[Any]:

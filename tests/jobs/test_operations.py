@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconciler.jobs.dependencies import unhook
+from reconciler.jobs.dependencies import drop_superseded_parents
 from reconciler.jobs.outputs import EmbeddedOutputs
 from reconciler.model.operations import Effect
 from reconciler.model.records import Cancellation, DeferredPatch, JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.states import ACTIVE, FINISHED, JobState
-from tests.execution.verbs_bench import BY, Bench, config, new_job
+from tests.jobs.bench import BY, Bench, config, new_job
 
 
 @pytest.fixture
@@ -379,7 +379,7 @@ class TestCancelAndForget:
         bench.store.write(lambda writer: writer.delete_job(first))
         for path in ("old/a@2", "old/a@3"):
             bench.edit(path, current=False)
-        bench.store.write(lambda writer: unhook(writer, [bench.job("old/b")], bench.clock))
+        bench.store.write(lambda writer: drop_superseded_parents(writer, [bench.job("old/b")], bench.clock))
         assert bench.job("old/b").parents == ["old-a"], "its generator is not known to be in another life"
 
     def replaced(self, bench: Bench) -> None:

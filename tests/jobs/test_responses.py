@@ -29,8 +29,8 @@ from jobflow import Flow
 from reconciler.cli.main import cli
 from reconciler.model.records import JobRecord
 from reconciler.model.states import JobState
-from tests.execution.oracle import facts_of, ran_by_jobflow
 from tests.execution.support import World, lines
+from tests.jobs.oracle import facts_of, ran_by_jobflow
 from tests.support import isolated_module
 
 pytestmark = pytest.mark.timeout(600)  # for a machine that is busy with other things, too
