@@ -25,8 +25,8 @@ class Block(msgspec.Struct, frozen=True):
     fix: str
 
     def __str__(self) -> str:
-        history = "" if self.parent.current else " and history"
-        return f"{self.job.path} needs {self.parent.path}, which is {self.parent.state}{history}"
+        superseded = "" if self.parent.current else " and superseded"
+        return f"{self.job.path} needs {self.parent.path}, which is {self.parent.state}{superseded}"
 
 
 def health_of(view: View, flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> FlowStatus:

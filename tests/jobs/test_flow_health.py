@@ -93,7 +93,7 @@ def test_the_way_on_when_the_other_flow_has_stopped_itself(bench: Bench) -> None
         ({"suspended": True}, "`reconcile set suspend far off`"),
     ],
 )
-def test_the_way_on_by_the_flow_of_the_other_one(bench: Bench, change: dict[str, bool], fix: str) -> None:
+def test_the_fix_depends_on_the_flow_of_the_other_job(bench: Bench, change: dict[str, bool], fix: str) -> None:
     bench.run("near/one", "far/a")
     bench.operate("pause", "far/b")
     with bench.store.read() as view:
@@ -103,11 +103,11 @@ def test_the_way_on_by_the_flow_of_the_other_one(bench: Bench, change: dict[str,
     assert health(bench).fix == fix
 
 
-def test_the_way_on_when_the_other_one_is_history(bench: Bench) -> None:
+def test_the_fix_when_the_other_job_is_superseded(bench: Bench) -> None:
     bench.run("near/one", "far/a")
     bench.store.write(lambda writer: leave(writer, bench.job("far/b"), "replaced", bench.clock))
     status = health(bench)
-    assert status.reason == "near/c needs far/b, which is USER_STOPPED and history"
+    assert status.reason == "near/c needs far/b, which is USER_STOPPED and superseded"
     assert (
         status.fix == "far/b is superseded: bring its manifest back as it was, for example with `git revert`"
     )
