@@ -20,7 +20,7 @@ from reconciler.actual.store import Store
 from reconciler.desired.source.git import open_source
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.loop import Session
-from reconciler.model.states import ACTIVE, JobState
+from reconciler.model.states import JobState
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -99,7 +99,7 @@ def _advanced(session: Session) -> Run:
 
 def _is_idle(store: Store) -> bool:
     with store.read() as view:
-        return not view.any_in_state((*ACTIVE, JobState.READY))
+        return view.is_idle()
 
 
 def plain_sbatch(sshd: Sshd, directories: list[str]) -> float:

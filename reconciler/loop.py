@@ -368,7 +368,8 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, reporter:
     pause, shown, told = _SHORTEST_PAUSE, 0.0, set[str]()
     while True:
         now = time.monotonic()
-        idle = _is_idle(store)
+        with store.read() as view:
+            idle = view.is_idle() and view.next_retry() is None
         if idle or now - shown >= _PROGRESS_INTERVAL:
             shown = now
             reporter.progress(*_count(store))
@@ -404,11 +405,6 @@ def _tell_retries(store: Store, reporter: Reporter, told: Collection[str], now: 
             seconds = max(0.0, job.retry.at - now)
             reporter.say(f"{job.path} failed ({job.cause}); it is retried in {seconds:.0f} s")
     return set(waiting)
-
-
-def _is_idle(store: Store) -> bool:
-    with store.read() as view:
-        return not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None
 
 
 def _count(store: Store) -> tuple[int, int, int]:

@@ -52,7 +52,7 @@ class TestLayers:
         for name in layers.split():
             (package / name).mkdir(parents=True)
             (package / name / "__init__.py").touch()
-        for name in ("__init__", "loop", "diagnostics", "errors", "examples"):
+        for name in ("__init__", "loop", "diagnostics", "errors", "files", "examples"):
             (package / f"{name}.py").touch()
         (views,) = (one for one in PYPROJECT["tool"]["importlinter"]["contracts"] if one["id"] == "views")
         for name in re.findall(r"\w+", " ".join(views["layers"])):

@@ -12,6 +12,7 @@ import msgspec
 from reconciler.actual.state_dir import sync_directory
 from reconciler.actual.view import View
 from reconciler.errors import RefusedError, WorldError
+from reconciler.files import atomic_file
 
 
 class Copied(Protocol):
@@ -35,29 +36,16 @@ def save_copy(source: Copied, file: Path, *, overwrite: bool = False) -> int:
     """
     if file.exists() and not overwrite:
         raise RefusedError(f"{file} exists already", hint="choose another name, or add --force")
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
-        try:
-            size = _write(source, partial)
-            partial.replace(file)
-            sync_directory(file.parent)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_file(file, mode=0o600) as stream:
+            source.copy_to(stream.fileno())
+            size = os.fstat(stream.fileno()).st_size
+        sync_directory(file.parent)
     except OSError as error:
         raise WorldError(f"cannot write {file}: {error.strerror}") from error
     except WorldError as error:
         raise WorldError(f"cannot write {file}: {error.message}", hint=error.hint) from error
     return size
-
-
-def _write(source: Copied, partial: Path) -> int:
-    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        source.copy_to(descriptor)
-        os.fsync(descriptor)
-        return os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
 
 
 # What a store holds, in short: to tell states and backups apart.

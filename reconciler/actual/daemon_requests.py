@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from reconciler.errors import WorldError
+from reconciler.files import atomic_file
 from reconciler.model.types_ready import make_ready
 
 _FORGOTTEN = 3600.0
@@ -153,8 +154,8 @@ class Requests:
         # Not beside it: whoever watches the directory is to be called once, when there is something to see.
         partial = self.directory.with_name(f".{file.name}.partial")
         try:
-            partial.write_bytes(msgspec.json.encode(content))
-            partial.replace(file)
+            with atomic_file(file, sync=False, partial=partial) as stream:
+                stream.write(msgspec.json.encode(content))
         except OSError as error:
             raise _unwritable(file, error) from error
 

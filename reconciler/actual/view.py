@@ -43,7 +43,7 @@ from reconciler.model.records import (
     Outcome,
     WorkerStatus,
 )
-from reconciler.model.states import JobState
+from reconciler.model.states import ACTIVE, JobState
 
 
 class View:
@@ -112,6 +112,10 @@ class View:
     def any_in_state(self, states: Iterable[JobState], worker: str | None = None) -> bool:
         """Whether there is any job in one of these states; reads at most one key a state."""
         return any(True for state in states for _ in self._state_keys(state, worker))
+
+    def is_idle(self, worker: str | None = None) -> bool:
+        """Return whether no job is active or ready to start; retries may be due later."""
+        return not self.any_in_state((*ACTIVE, JobState.READY), worker)
 
     def _state_keys(self, state: JobState, worker: str | None) -> Iterator[bytes]:
         prefix = state.encode() + b"\0" + (worker.encode() + b"\0" if worker is not None else b"")

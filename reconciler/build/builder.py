@@ -22,6 +22,7 @@ from reconciler.desired.state import flows_in_build_order
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import TransientError, WorldError
 from reconciler.execution.hosts.local import end_group, kill_group
+from reconciler.files import atomic_file
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow, BuiltJob, build_key
 from reconciler.model.manifests import OnCodeChange
@@ -283,14 +284,12 @@ class FlowBuilder:
 
 def write_file(path: Path, data: bytes, *, executable: bool = False) -> None:
     """Write a file atomically: it exists completely or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.chmod(0o755 if executable else 0o644)
-        partial.replace(path)
+        with atomic_file(path, sync=False) as stream:
+            stream.write(data)
+            os.fchmod(stream.fileno(), 0o755 if executable else 0o644)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise WorldError(f"cannot write {path}: {error.strerror}") from error
 
 

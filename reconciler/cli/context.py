@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from reconciler.errors import InputError, ReconcilerError
+from reconciler.files import write_atomically
 
 if TYPE_CHECKING:  # imported when used: shell completion runs this module at each press of the tab key
     from reconciler.actual.store import Store
@@ -197,8 +198,6 @@ def _project_name(source: Source, revision: Revision) -> str:
             return known.read_text()
         found = project_name(source, revision)
         known.parent.mkdir(parents=True, exist_ok=True)
-        partial = known.with_name(f".{known.name}.{os.getpid()}")
-        partial.write_text(found)
-        partial.replace(known)
+        write_atomically(known, found.encode(), sync=False)
         return found
     return project_name(source, revision)

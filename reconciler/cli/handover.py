@@ -16,7 +16,6 @@ from reconciler.cli.options import global_options
 from reconciler.errors import ExitCode, InputError, RefusedError, WorldError
 from reconciler.model.desired import Revision
 from reconciler.model.records import Outcome
-from reconciler.model.states import ACTIVE, JobState
 
 if TYPE_CHECKING:  # imported when used: shell completion runs this module at each press of the tab key
     from reconciler.actual.store import Store
@@ -95,7 +94,7 @@ def pass_by_daemon(
     deadline = time.monotonic() + (limit or 0)
     while not settled:
         with store.read() as view:
-            settled = not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None
+            settled = view.is_idle() and view.next_retry() is None
         if settled or time.monotonic() > deadline:
             break
         if not lease.is_watched():

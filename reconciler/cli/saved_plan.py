@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from reconciler.cli.planning import Planned, plan_revision
 from reconciler.cli.views.data import plan_data
 from reconciler.desired.source.git import Source
 from reconciler.errors import InputError, RefusedError, WorldError
+from reconciler.files import write_atomically
 from reconciler.loop import Session
 from reconciler.model.desired import Revision
 from reconciler.model.flows import digest
@@ -79,7 +79,7 @@ def save(file: Path, session: Session, planned: Planned, changes: int, *, allow_
     )
     data = msgspec.json.format(msgspec.json.encode(saved.sealed()), indent=2)
     try:
-        _write_atomically(file, data + b"\n")
+        write_atomically(file, data + b"\n", mode=0o600)
     except OSError as error:
         raise InputError(
             f"cannot write {file}: {error.strerror}", hint="choose another --out FILE"
@@ -90,21 +90,6 @@ def _as_in_file(planned: Planned) -> dict[str, Any]:
     """Return the plan as it reads after it was written to a file."""
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(plan_data(planned.plan, planned.cost)))
     return found
-
-
-def _write_atomically(file: Path, data: bytes) -> None:
-    """Write a whole file or nothing: to another name, synced to the disk, then renamed."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def read(file: Path) -> SavedPlan:

@@ -145,7 +145,7 @@ class WorkerRunner:
         """Return when the next pass can find work without an event elsewhere, or None if never."""
         with self.store.read() as view:
             on_worker = view.any_in_state(ON_WORKER, self.name)
-            waiting = on_worker or view.any_in_state((*ACTIVE, JobState.READY), self.name)
+            waiting = on_worker or not view.is_idle(self.name)
             cleanup = view.next_cleanup(self.name)
         times = [cleanup] if cleanup is not None else []
         if on_worker:

@@ -10,6 +10,7 @@ from reconciler.actual.store import Store
 from reconciler.errors import TransientError
 from reconciler.model.manifests import PollInterval
 from reconciler.model.records import WorkerStatus
+from reconciler.model.retries import back_off
 
 _SHARE = 0.2
 """The poll interval as a share of the time since the last job moved."""
@@ -114,14 +115,13 @@ class WorkerHealth:
         """Note an outage; the back-off doubles with each one."""
         status = self.status
         failures = status.failures + 1
-        back_off = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (failures - 1))
         self._put(
             reachable=False,
             last_seen=self._last_seen or status.last_seen,
             reason=error.message,
             fix=error.hint or "",
             failures=failures,
-            next_try=now + back_off,
+            next_try=now + back_off(failures, _FIRST_BACK_OFF, _LONGEST_BACK_OFF),
         )
 
     def _put(self, **fields: Any) -> None:

@@ -22,7 +22,7 @@ from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.manifests import GoodManifest, Prune
 from reconciler.model.records import AppliedConfig, AppliedRevision, Change, FlowActions, Outcome
 from reconciler.model.run_config import FIELDS
-from reconciler.model.states import ACTIVE, BROKEN, PENDING, Health, JobState
+from reconciler.model.states import ACTIVE, BROKEN, PENDING, Health
 from reconciler.plan.checks import worker_defaults
 from reconciler.plan.configs import content_origin
 
@@ -158,7 +158,7 @@ def summarise(view: View, key: str, revision: str, warnings: Sequence[Diagnostic
     return Outcome(
         key=key,
         change_counter=view.change_counter(),
-        idle=not view.any_in_state((*ACTIVE, JobState.READY)),
+        idle=view.is_idle(),
         clean=clean,
         degraded=degraded,
         revision=revision,

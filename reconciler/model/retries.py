@@ -17,6 +17,11 @@ from reconciler.model.settings import Resources
 from reconciler.model.types_ready import make_ready
 
 
+def back_off(failures: int, first: float, longest: float) -> float:
+    """Return the seconds to wait after failures in a row: ``first``, then doubled up to ``longest``."""
+    return min(longest, first * 2.0 ** min(max(0, failures - 1), 32))
+
+
 class Cause(StrEnum):
     """Why an attempt failed; ``exception`` is one that the Python code of the job raised."""
 
@@ -73,7 +78,7 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def wait(self, made: int) -> float:
         """Return the seconds to wait before the next retry."""
-        return min(LONGEST_WAIT, seconds_of(self.backoff) * 2.0**made)
+        return back_off(made + 1, seconds_of(self.backoff), LONGEST_WAIT)
 
     def escalated(self, resources: Resources | None, made: int) -> Resources | None:
         """Return the resources after a number of retries; values that cannot be multiplied stay."""

@@ -28,6 +28,7 @@ from reconciler.loop import Session
 from reconciler.model.desired import Revision
 from reconciler.model.manifests import Prune
 from reconciler.model.records import Attempt, AttemptResult, FlowRecord
+from reconciler.model.retries import back_off
 from reconciler.model.states import ACTIVE
 from reconciler.watch.file_notices import FileNotices, branch_directories
 from reconciler.watch.log import bugs_logged, log_context, log_event
@@ -272,7 +273,7 @@ class SourceThread(threading.Thread):
         """Log an error once, and record when the next try is."""
         before = self._attempt.failures if self._attempt is not None else 0
         failures = before + 1 if result is AttemptResult.FAILED else 0
-        wait = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2.0 ** min(16, failures - 1)) if failures else 0.0
+        wait = back_off(failures, _FIRST_BACK_OFF, _LONGEST_BACK_OFF)
         now = self._clock()
         attempt = Attempt(
             time=now, result=result, revision=revision, message=error.message, fix=error.hint or "",

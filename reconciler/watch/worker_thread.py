@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reconciler.errors import BugError, ReconcilerError
 from reconciler.execution.executor import WorkerRunner
+from reconciler.model.retries import back_off
 from reconciler.watch.file_notices import FileNotices
 from reconciler.watch.log import bugs_logged, log_event
 from reconciler.watch.signals import WakeUp
@@ -91,9 +92,8 @@ class WorkerThread(threading.Thread):
 
     def _record_failure(self, error: ReconcilerError) -> None:
         """Back off. A bug also counts as an outage, so that listings of the worker show it."""
-        self._failures = min(self._failures + 1, 16)
-        back_off = _FIRST_BACK_OFF * 2.0 ** (self._failures - 1)
-        self._back_off_ends = time.monotonic() + min(_LONGEST_BACK_OFF, back_off)
+        self._failures += 1
+        self._back_off_ends = time.monotonic() + back_off(self._failures, _FIRST_BACK_OFF, _LONGEST_BACK_OFF)
         if isinstance(error, BugError):
             try:
                 self.runner.health.failed(error, self._clock())

@@ -23,7 +23,6 @@ from reconciler.execution.executor import Executor
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.loop import Session, open_outputs
 from reconciler.model.records import JobRecord
-from reconciler.model.states import ACTIVE, JobState
 from tests.services.programs import PATIENCE
 from tests.support import Repository
 
@@ -151,7 +150,7 @@ class World:
     def is_idle(self) -> bool:
         """Whether no job runs, none is ready and none waits for a retry."""
         with self.store.read() as view:
-            return not view.any_in_state((*ACTIVE, JobState.READY)) and view.next_retry() is None
+            return view.is_idle() and view.next_retry() is None
 
     # looking ------------------------------------------------------------------------------------------
 

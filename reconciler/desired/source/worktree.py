@@ -19,6 +19,7 @@ import msgspec
 from reconciler.desired.source.command import first_line, not_started, users_environment
 from reconciler.desired.source.git import Source, TreeEntry
 from reconciler.errors import InputError, RefusedError, WorldError
+from reconciler.files import atomic_file
 from reconciler.model.desired import Revision
 
 _IN_PROGRESS = {
@@ -206,17 +207,12 @@ class WorkTree:
     def _write(self, file: str, content: bytes) -> None:
         """Write a file atomically: at any instant it has its old or its new content."""
         path = self._path(file)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            with partial.open("wb") as stream:
+            with atomic_file(path) as stream:
                 stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            if path.exists():
-                partial.chmod(stat.S_IMODE(path.stat().st_mode))
-            partial.replace(path)
+                if path.exists():
+                    os.fchmod(stream.fileno(), stat.S_IMODE(path.stat().st_mode))
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise WorldError(f"cannot write {path}: {error.strerror}") from error
 
     def _commit(self, edit: FileEdit, message: str) -> None:
