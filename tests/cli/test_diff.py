@@ -78,7 +78,7 @@ def test_backwards_without_advice_for_a_merge(history: Repository) -> None:
     assert "merge v2 into it" in run(history, "plan", "--base", "v2", "--head", "v1").stderr
 
 
-def test_no_guard_has_a_say(history: Repository) -> None:
+def test_guards_refuse_nothing(history: Repository) -> None:
     done = run(history, "diff", "v2", "v3")
     assert done.exit_code == 0
     assert "2 flows and 4 jobs to cancel" in done.stdout
@@ -91,7 +91,7 @@ def test_exit_code(history: Repository) -> None:
     assert (same.exit_code, same.stdout.rpartition(": ")[2]) == (0, "no changes\n")
 
 
-def test_names_that_nothing_has(history: Repository) -> None:
+def test_unknown_names(history: Repository) -> None:
     error = run(history, "diff", "v1", "v2", "oen").exception
     assert isinstance(error, InputError)
     assert (error.message, error.hint) == ("neither revision has a flow 'oen'", "did you mean 'one'?")

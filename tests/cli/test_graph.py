@@ -57,7 +57,7 @@ def shown(lines: list[str]) -> list[str]:
 
 class TestNames:
     @pytest.mark.parametrize("name", NASTY)
-    def test_nasty_names(self, name: str) -> None:
+    def test_hostile_names(self, name: str) -> None:
         assert shown(mermaid_reads(mermaid_text(name))) == shown(lines_of(name))
         assert shown(dot_reads(dot_text(name))) == shown(lines_of(name))
 
@@ -67,7 +67,7 @@ class TestNames:
         assert shown(dot_reads(dot_text(name))) == shown(lines_of(name))
 
     @given(TEXTS)
-    def test_nothing_in_a_label_has_a_meaning_for_mermaid(self, name: str) -> None:
+    def test_labels_contain_no_mermaid_syntax(self, name: str) -> None:
         bare = re.sub(r"#\d+;|<br/>", "", mermaid_text(name))
         assert all(c.isalnum() or c in " _-./,()@=\u2060\ufffd" or not c.isascii() for c in bare)
         assert not re.search(r"(^|<br/>)\s*(\d+[.)]|[-+])\s", mermaid_text(name))
@@ -76,7 +76,7 @@ class TestNames:
         assert "\x1b" not in mermaid_text("\x1b[31mred") + dot_text("\x1b[31mred")
 
     @pytest.mark.parametrize("name", NASTY)
-    def test_a_graph_has_one_line_a_job(self, name: str) -> None:
+    def test_a_graph_has_one_line_per_job(self, name: str) -> None:
         graph = flow_graph("f", [member(name or "x"), member("next", name or "x")])
         assert len(mermaid(graph).splitlines()) == 1 + 2 + 1 + 2
         assert len(dot(graph).splitlines()) == 3 + 2 + 1 + 1
@@ -227,7 +227,7 @@ class TestPicture:
         program.write_text(f"#!{shutil.which('sh', path=os.defpath)}\n{script}\n", encoding="utf-8")
         program.chmod(0o755)
 
-    def test_what_dot_makes_goes_to_stdout_byte_by_byte(self, programs: Path) -> None:
+    def test_the_picture_is_written_unchanged(self, programs: Path) -> None:
         self.install(programs, 'printf "\\211PNG\\r\\n\\032\\n$1"; while read -r line; do echo "$line"; done')
         done = run("f", "-o", "png")
         assert done.exit_code == 0

@@ -78,7 +78,7 @@ class TestRecordedCommand:
             "two": FlowActions(jobs={"Patch": 1, "Defer": 1}),
         }
 
-    def test_a_pass_that_changes_nothing_is_no_news(self, store: Store) -> None:
+    def test_a_pass_that_changes_nothing_is_not_recorded(self, store: Store) -> None:
         bad = plan(diagnostics=(Diagnostic(code="a/b", message="broken"),))
         passes = [("a", NEW), ("a", plan()), ("b", plan()), ("b", plan()), ("b", bad), ("b", bad), ("b", NEW)]
         for now, (commit, done) in enumerate(passes):
@@ -102,12 +102,12 @@ class TestRows:
         assert actions_text(applied("a", 1.0)) == "no changes"
         assert actions_text(applied("a", 1.0, new=FlowActions(was="old"))) == "1 flow renamed"
 
-    def test_every_verb_has_a_word(self) -> None:
+    def test_every_action_type_has_a_word(self) -> None:
         for action_type in set(ActionType) - {ActionType.KEEP}:
             text = actions_text(applied("a", 1.0, one=FlowActions(jobs={str(action_type): 2})))
             assert text.startswith("2 jobs ") and text.islower()
 
-    def test_one_of_an_older_version_has_neither_author_nor_subject(self) -> None:
+    def test_a_revision_of_an_older_version_has_neither_author_nor_subject(self) -> None:
         row = text_row(applied("a", 1.0), "then")
         assert (row["author"], row["subject"], row["outcome"]) == (None, None, "applied")
         assert list(validate("history", [revision_data(applied("a", 1.0))])) == []
@@ -176,7 +176,7 @@ class TestHistoryOfFlow:
         store.write(write)
         store.close()
 
-    def test_many_alike_are_one_line(self, many: None) -> None:
+    def test_similar_jobs_share_a_line(self, many: None) -> None:
         lines = self.run("f").stdout.splitlines()
         assert lines[2] == "      Patched    job  f/{j0, j12, j24 and 39 more}  (way 0)"
         assert lines[-1] == "      and 2 more (-v shows all)"

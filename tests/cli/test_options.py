@@ -95,7 +95,7 @@ class TestVerbosity:
         assert "priority" not in world.run(*call).stdout
 
 
-class TestColour:
+class TestColor:
     def test_none_in_a_pipe(self, world: World) -> None:
         done = world.run("plan")
         assert ESCAPE not in done.stdout + done.stderr

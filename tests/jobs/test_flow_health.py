@@ -93,7 +93,9 @@ def test_the_way_on_when_the_other_flow_has_stopped_itself(bench: Bench) -> None
         ({"suspended": True}, "`reconcile set suspend far off`"),
     ],
 )
-def test_the_fix_depends_on_the_flow_of_the_other_job(bench: Bench, change: dict[str, bool], fix: str) -> None:
+def test_the_fix_depends_on_the_flow_of_the_other_job(
+    bench: Bench, change: dict[str, bool], fix: str
+) -> None:
     bench.run("near/one", "far/a")
     bench.operate("pause", "far/b")
     with bench.store.read() as view:

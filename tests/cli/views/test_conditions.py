@@ -42,7 +42,7 @@ def test_a_wide_table_has_a_column_for_each(world: World) -> None:
     assert "True (Progressing)" in slow
 
 
-def test_the_table_of_workers_tells_ready_jobs_from_a_ready_worker(world: World) -> None:
+def test_the_table_of_workers_distinguishes_ready_jobs_from_a_ready_worker(world: World) -> None:
     header, first, *_ = world.run("get", "workers", "-o", "wide").stdout.splitlines()
     place = header.index(" READY ") + 1
     assert first[place:].split()[0] == "0"
@@ -62,7 +62,7 @@ def test_the_table_of_workers_tells_ready_jobs_from_a_ready_worker(world: World)
         ),
     ],
 )  # fmt: skip
-def test_what_is_said_about_the_source(attempt: Attempt, line: str) -> None:
+def test_the_line_about_the_source(attempt: Attempt, line: str) -> None:
     assert source_line(attempt, 100.0) == line
 
 

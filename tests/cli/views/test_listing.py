@@ -21,11 +21,11 @@ def test_what_fits_is_not_cut(widths: list[int]) -> None:
     assert _fitted(widths, sum(widths) + 2 * (len(widths) - 1)) == widths
 
 
-def test_the_widest_column_gives() -> None:
+def test_the_widest_column_is_narrowed_first() -> None:
     assert _fitted([11, 9, 60], 60) == [11, 9, 36]
 
 
-def test_what_does_not_fit_at_all_is_dropped_at_the_right() -> None:
+def test_columns_at_the_right_are_cut_off_last() -> None:
     assert _fitted([20, 20, 20, 20], 30) == [20, 8, 0, 0]
 
 
@@ -42,7 +42,7 @@ def test_wide_characters_take_two_columns() -> None:
     assert display_width("e\N{COMBINING ACUTE ACCENT}") == 1
 
 
-def test_values_as_people_read_them() -> None:
+def test_cell_text() -> None:
     values = [None, True, False, 0, {}, {"a": {"b": 1}}, [], ["x", "y"], "two\nlines"]
     assert [cell_text(value) for value in values] == [
         "-", "yes", "no", "0", "{}", "a=b=1", "-", "x, y", "two lines",

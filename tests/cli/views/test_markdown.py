@@ -150,7 +150,7 @@ class TestOrder:
 
 
 class TestLength:
-    def test_short_lists_stand_open_and_long_ones_are_folded(self) -> None:
+    def test_only_long_lists_are_folded(self) -> None:
         few = [action(ActionType.SUBMIT, f"f{number}/a") for number in range(5)]
         assert "details" not in Page(comment(*few)).tags
         many = [action(ActionType.SUBMIT, f"f{number}/a") for number in range(50)]
@@ -159,7 +159,7 @@ class TestLength:
         assert "Submitted: 50 jobs" in page.headings
         assert "f49/a" in page.text
 
-    def test_alike_jobs_are_one_line(self) -> None:
+    def test_similar_jobs_share_a_line(self) -> None:
         change = Change("priority", 0, 7, PLACE)
         many = [action(ActionType.PATCH, f"f/j{number}", change) for number in range(1000)]
         page = Page(comment(*many))
@@ -230,7 +230,7 @@ class TestEscaping:
         assert line.tags <= {"p"}
 
     @pytest.mark.parametrize("text", ["@somebody", "#12", "!34", "see http://x.invalid", "www.x.invalid"])
-    def test_nobody_is_called_and_nothing_is_linked(self, text: str) -> None:
+    def test_no_person_is_mentioned_and_nothing_is_linked(self, text: str) -> None:
         assert text not in plain(text)
         assert plain(text).replace("\u2060", "").replace("\\", "") == text
 
@@ -256,7 +256,7 @@ class TestCost:
         ]
         assert "at most 18 core-h for 3 jobs, unknown for 2 jobs, 10 -> 4.5 core-h (-5.5)" in page.text
 
-    def test_nothing_known_is_not_nothing(self) -> None:
+    def test_an_unknown_cost_is_not_zero(self) -> None:
         assert "Cost: unknown for 2 jobs" in comment(cost=Cost(groups=(self.NOT,)))
         assert "ost" not in comment()
 
@@ -325,7 +325,7 @@ def run(repository: Repository, *arguments: str) -> Result:
 
 
 class TestAsRun:
-    def test_without_a_state_and_without_making_one(self, branches: Repository, tmp_path: Path) -> None:
+    def test_without_a_state_and_without_creating_one(self, branches: Repository, tmp_path: Path) -> None:
         done = run(branches, "plan", "--base", "main", "-o", "markdown")
         assert done.exit_code == 0
         assert "1 job to patch" in done.stdout
@@ -349,7 +349,7 @@ class TestAsRun:
         assert (data["base"], data["revision"]) == (f"main@{main[:7]}", f"feature@{feature[:7]}")
         assert data["summary"]["Patch"] == 1
 
-    def test_a_base_that_has_moved_on_is_said(self, branches: Repository) -> None:
+    def test_a_base_that_has_moved_gets_a_note(self, branches: Repository) -> None:
         branches.run("checkout", "--quiet", "main")
         branches.write_yaml("flows/two.yaml", FLOW.replace("one", "two"))
         branches.commit("main moves")
@@ -362,7 +362,7 @@ class TestAsRun:
         assert isinstance(error, InputError)
         assert (error.message, error.hint) == ("there is no branch or commit 'mian'", "did you mean 'main'?")
 
-    def test_a_base_without_a_project_has_nothing(self, branches: Repository) -> None:
+    def test_a_base_without_a_project_is_empty(self, branches: Repository) -> None:
         branches.run("checkout", "--quiet", "--orphan", "empty")
         branches.run("rm", "-r", "--quiet", "--cached", ".")
         branches.run("commit", "--quiet", "--allow-empty", "-m", "empty")

@@ -55,7 +55,7 @@ def test_flow_without_jobs() -> None:
     assert drawn([]) == ["f"]
 
 
-def test_many_alike_are_counted_but_what_failed_or_runs_is_shown() -> None:
+def test_similar_jobs_are_counted_except_failed_and_running_ones() -> None:
     jobs = [member("spread"), *(member(f"add#{number}", by="spread") for number in range(2000))]
     jobs[1500].state, jobs[1600].state, jobs[1700].state = JobState.FAILED, JobState.RUNNING, JobState.READY
     rows = list(tree_rows(FLOW, jobs, BOXES, everything=False))
@@ -67,7 +67,7 @@ def test_many_alike_are_counted_but_what_failed_or_runs_is_shown() -> None:
     assert len(drawn(jobs, everything=True)) == 2002
 
 
-def test_one_that_generated_something_is_always_shown() -> None:
+def test_generators_are_always_shown() -> None:
     jobs = [*(member(f"job{number}") for number in range(50)), member("child", by="job49")]
     assert drawn(jobs)[-3:] == ["├─ job49", "│  └─ child", "└─ … 44 more"]
 
@@ -118,7 +118,7 @@ class TestAsRun:
             "└─ solo  READY        w1      -",
         ]
 
-    def test_terminal_that_has_no_boxes(self, reconcile: Reconcile, state: Path) -> None:
+    def test_terminal_without_box_characters(self, reconcile: Reconcile, state: Path) -> None:
         ascii_only = {"PYTHONIOENCODING": "ascii"}
         done = reconcile("--state-dir", str(state), "get", "flows", "--tree", "g", env=ascii_only)
         assert "`- solo  READY" in done.stdout
