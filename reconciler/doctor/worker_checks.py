@@ -320,7 +320,7 @@ def version(worker: WorkerUnderTest, result: CommandResult) -> Finding:
 def queue(worker: WorkerUnderTest, result: CommandResult) -> Finding:
     """Check that the queue answers, as the executor would read it."""
     try:
-        worker.queue.listing({_SOME_ID: 0.0}, result)
+        worker.queue.listing({_SOME_ID: ""}, result)
     except TransientError as error:
         kind = worker.spec.scheduler_type
         fix = f"is `scheduler_type: {kind}` right, does the scheduler run, and does that host know it?"

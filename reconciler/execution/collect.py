@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from importlib.metadata import version
 
 import msgspec
@@ -22,12 +22,16 @@ from reconciler.jobs.transitions import move
 from reconciler.model.records import Event, JobRecord, WorkerStatus
 from reconciler.model.states import ACTIVE, JobState
 
+REQUEUED = "its scheduler has requeued it; the same attempt starts again"
+
 BATCH = 200
 """Attempts that one command fetches, and one transaction records unless their results are large."""
 
 _LARGE = 16 << 20
 """Bytes of results, all in memory, after which a transaction is closed."""
 
+_PATIENCE, _EARLY_AGAIN = 30.0, 1.0
+"""Seconds to wait until a scheduler is done with the end of a job, and between two questions meanwhile."""
 _RETRY_AFTER = 10.0
 """Seconds until an attempt is collected again whose end could not be read or recorded."""
 
@@ -48,8 +52,12 @@ class ResultCollector:
         self._access = access
         self._retry_at: dict[str, float] = {}
 
-    def collect(self, ended: Sequence[JobRecord], lost: Sequence[JobRecord], now: float) -> bool:
+    def collect(
+        self, ended: Sequence[JobRecord], lost: Sequence[JobRecord], pending: Collection[str], now: float
+    ) -> bool:
         """Collect ended attempts, and find out how lost ones ended; return whether any job moved.
+
+        ``pending`` are the ids of jobs that their queue lists as pending.
 
         Raises
         ------
@@ -57,8 +65,9 @@ class ResultCollector:
             The worker does not answer; what was collected before stays so.
         """
         wanted = [
-            *(CollectRequest(job, lost=False) for job in ended),
-            *(CollectRequest(job, lost=True) for job in lost),
+            CollectRequest(job, is_lost, requeued=job.id in pending, patient=self._is_patient(job, now))
+            for is_lost, jobs in ((False, ended), (True, lost))
+            for job in jobs
         ]
         # Attempts whose end could not be read or recorded are tried again later; a clock can be set back.
         wanted = [one for one in wanted if not 0 < self._retry_at.get(one.job.id, 0.0) - now <= _RETRY_AFTER]
@@ -66,11 +75,22 @@ class ResultCollector:
         for start in range(0, len(wanted), BATCH):
             for group in self._grouped(self._access().collect(wanted[start : start + BATCH])):
                 moved = self._record(group, now)
-                over = [job for job, end in group if job.id in moved and not end.still_runs_as]
+                # Of a requeued attempt, only the marker of its former process goes.
+                over = [
+                    job for job, end in group if job.id in moved and (end.requeued or not end.still_runs_as)
+                ]
                 self._access().forget(marker_name(job) for job in over)
-                self._retry_at |= {job.id: now + _RETRY_AFTER for job, _ in group if job.id not in moved}
+                self._retry_at |= {
+                    job.id: now + (_EARLY_AGAIN if end.too_early else _RETRY_AFTER)
+                    for job, end in group
+                    if job.id not in moved
+                }
                 any_moved = any_moved or bool(moved)
         return any_moved
+
+    def _is_patient(self, job: JobRecord, now: float) -> bool:
+        since = job.attempt.missing_since
+        return since is None or 0 <= now - since < _PATIENCE
 
     def _grouped(self, collected: Iterable[Collected]) -> Iterator[list[Collected]]:
         """Save outputs outside of the store, and group attempts for one transaction each.
@@ -119,7 +139,7 @@ class ResultCollector:
         """
         try:
             self.warnings += self.store.write(lambda writer: self._record_in(writer, group, now))
-            return {job.id for job, end in group if not end.unknown}
+            return {job.id for job, end in group if not (end.unknown or end.too_early)}
         except Exception as error:
             if isinstance(error, ReconcilerError) and not isinstance(error, InputError):
                 raise
@@ -141,9 +161,13 @@ class ResultCollector:
             if end.unknown:
                 if current is not None and current.state in ACTIVE:
                     note_stuck(writer, current, f"how it ended cannot be read: {end.unknown}", now)
+            elif end.too_early:
+                if current is not None and current.attempt.missing_since is None:
+                    attempt = current.attempt_with(missing_since=now)
+                    writer.put_job(msgspec.structs.replace(current, attempt=attempt))
             elif end.still_runs_as:
                 if current is not None and current.state in ACTIVE:
-                    _adopt(writer, current, end.still_runs_as, now)
+                    _adopt(writer, current, end.still_runs_as, end.requeued, now)
             elif end.result is not None:
                 apply_result(writer, job.id, job.attempt.number, end.result, self.outputs, config, now)
                 self._plan_cleanup(writer, job, end.result, now)
@@ -164,9 +188,11 @@ class ResultCollector:
             writer.add_cleanup(self.name, now + wait, job)
 
 
-def _adopt(writer: Writer, job: JobRecord, queue_id: str, now: float) -> None:
+def _adopt(writer: Writer, job: JobRecord, queue_id: str, requeued: bool, now: float) -> None:
     """Go on with a job that is in the queue after all, perhaps as another submission of the same attempt."""
-    if job.attempt.queue_id == queue_id:
+    if requeued and job.state is JobState.RUNNING:
+        move(writer, job, JobState.SUBMITTED, now, REQUEUED, attempt=job.attempt.settled)
+    elif job.attempt.queue_id == queue_id:
         writer.put_job(msgspec.structs.replace(job, attempt=job.attempt_with(missing_since=None)))
     else:
         submitted = job.attempt.submitted or now

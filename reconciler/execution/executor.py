@@ -16,7 +16,7 @@ import msgspec
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.errors import ReconcilerError, TransientError
-from reconciler.execution.collect import ResultCollector
+from reconciler.execution.collect import REQUEUED, ResultCollector
 from reconciler.execution.lifecycle import Observation, Step, next_step
 from reconciler.execution.pacing import PollSchedule, WorkerHealth
 from reconciler.execution.problems import describe_error, note_problem, note_stuck
@@ -186,7 +186,10 @@ class WorkerRunner:
             except Exception as error:
                 note_problem(self.store, job, f"its next step is unknown: {describe_error(error)}", now)
 
-        moved = self._collector.collect(steps[Step.COLLECT], steps[Step.COLLECT_LOST], now)
+        entries = polled.entries or {}
+        waiting = {queue_id for queue_id, entry in entries.items() if entry.is_pending}
+        pending = {job.id for job in active if job.attempt.queue_id in waiting}
+        moved = self._collector.collect(steps[Step.COLLECT], steps[Step.COLLECT_LOST], pending, now)
         if moved:
             self._starter.job_ended()
         moved |= self._note(steps, polled, now)
@@ -213,7 +216,7 @@ class WorkerRunner:
         ask = {}
         if self.schedule.queue_due(now, urgent=self._urgent):
             ask = {
-                job.attempt.queue_id: job.attempt.submitted or now
+                job.attempt.queue_id: (job.attempt.run_dir or "").rpartition("/")[2]
                 for job in on_worker
                 if job.attempt.queue_id
             }
@@ -244,6 +247,8 @@ class WorkerRunner:
         def write(writer: Writer) -> None:
             for job in on_worker(writer, Step.NOTE_RUNNING):
                 move(writer, job, JobState.RUNNING, now, attempt=job.attempt.settled)
+            for job in on_worker(writer, Step.NOTE_REQUEUED):
+                move(writer, job, JobState.SUBMITTED, now, REQUEUED, attempt=job.attempt.settled)
             for job in on_worker(writer, Step.NOTE_MISSING):
                 writer.put_job(msgspec.structs.replace(job, attempt=job.attempt_with(missing_since=now)))
             for job in on_worker(writer, Step.NOTE_FOUND):
@@ -281,4 +286,11 @@ class WorkerRunner:
             self.store.write(write)
 
 
-_NOTES = (Step.NOTE_RUNNING, Step.NOTE_MISSING, Step.NOTE_FOUND, Step.NOTE_STUCK, Step.NOTE_RESUBMIT)
+_NOTES = (
+    Step.NOTE_RUNNING,
+    Step.NOTE_REQUEUED,
+    Step.NOTE_MISSING,
+    Step.NOTE_FOUND,
+    Step.NOTE_STUCK,
+    Step.NOTE_RESUBMIT,
+)

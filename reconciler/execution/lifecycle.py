@@ -38,6 +38,7 @@ class Step(StrEnum):
     DROP = "drop"
     WITHDRAW = "withdraw"
     NOTE_RUNNING = "note running"
+    NOTE_REQUEUED = "note requeued"
     NOTE_MISSING = "note missing"
     NOTE_FOUND = "note found"
     NOTE_STUCK = "note stuck"
@@ -85,6 +86,8 @@ def _step_in_queue(job: JobRecord, entry: QueueEntry) -> Step:
         return Step.NOTE_FOUND
     if job.state is JobState.SUBMITTED and entry.state in (QueueState.RUNNING, QueueState.SUSPENDED):
         return Step.NOTE_RUNNING
+    if job.state is JobState.RUNNING and entry.is_pending:
+        return Step.NOTE_REQUEUED
     if entry.never != (job.attempt.stuck or ""):
         return Step.NOTE_STUCK
     # A job that can never start loses nothing when it is submitted again.

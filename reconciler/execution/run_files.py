@@ -10,7 +10,7 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from typing import Any
 import msgspec
 
 from reconciler.errors import InputError
+from reconciler.execution.claims import CLAIM, EXIT_CODE, RESULT, claim_lines
 from reconciler.execution.headers import queue_name, submission_header
-from reconciler.execution.queues.registry import queue_of
 from reconciler.model.flows import run_dir
-from reconciler.model.manifests import ExecConfigSpec, WorkerSpec
+from reconciler.model.manifests import ExecConfigSpec, OnSetupError, WorkerSpec
 from reconciler.model.records import AppliedConfig, JobAttempt, JobRecord
 
 SCRIPT, INPUT = "submit.sh", "job.json"
-CLAIM = "claim"
-RESULT = f"{CLAIM}/result.json"
+FAILED_COMMAND = f"{CLAIM}/failed_command"
+"""The command of the set-up that failed, so that the job did not start."""
 OLDEST_PYTHON = (3, 9)
 """The oldest Python that runs the launcher."""
 OUTBOX = ".outbox"
@@ -135,24 +135,15 @@ def submission_script(
     assert job.attempt.run_dir is not None
     header = submission_header(worker.scheduler_type, job.asked, name_in_queue(job))
     code = ":".join(shell_path(paths.code(tree)) for tree in job.code)
-    outbox = shell_path(f"{paths.outbox}/{marker_name(job)}")
-    enter = f"cd {shell_path(job.attempt.run_dir)}"  # repeated after the user's commands, which can change it
+    marker = shell_path(f"{paths.outbox}/{marker_name(job)}")
+    # Repeated after the user's commands, which can change the directory.
+    enter = f"builtin cd -- {shell_path(job.attempt.run_dir)}"
     # The path of a job can contain any character; in a comment it must not end the line.
     title = "".join(character if character.isprintable() else " " for character in job.path)
-    parts = [
-        header.rstrip("\n"),
-        f"# {title}  {job.id}  attempt {job.attempt.number}",
-        f"{enter} || exit 1",
-        *_claim(worker.scheduler_type),
-        "finish() {",
-        "  code=$?",
-        f"  {enter} && echo $code > {CLAIM}/exit_code",
-        f"  : > {outbox}.partial && mv {outbox}.partial {outbox}",
-        "}",
-        "trap finish EXIT",
-        "trap 'exit 143' TERM",
+    own = [  # in a subshell, so that their `trap`, `set -e`, `exec` or PATH do not hide how the job ended
+        *_SIGNALS,
         *_commands(worker.pre_run),
-        *[f"module load {shlex.quote(module)}" for module in exec_config.modules],
+        *_load_modules(exec_config),
         *[_export(name, value, exec_config.expand) for name, value in exec_config.export.items()],
         *_commands(exec_config.pre_run),
         *([f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"] if code else []),
@@ -163,20 +154,62 @@ def submission_script(
         *_commands(exec_config.post_run),
         "exit $job_code",
     ]
+    parts = [
+        header.rstrip("\n"),
+        f"# {title}  {job.id}  attempt {job.attempt.number}",
+        f"{enter} || exit 1",
+        claim_lines(worker.scheduler_type, marker),
+        "finish() {",
+        "  code=$?",
+        f"  {enter} && echo $code > {EXIT_CODE}",
+        f"  : > {marker}.partial && mv {marker}.partial {marker}",
+        "}",
+        "trap finish EXIT",
+        *_SIGNALS,
+        "(",
+        *own,
+        ")",
+    ]
     return "\n".join(parts) + "\n"
 
 
-def _claim(scheduler_type: str) -> list[str]:
-    """Return the lines that claim the attempt: the script that makes the directory runs the job.
+_SIGNALS = ("trap 'exit 143' TERM", "trap 'exit 138' USR1", "trap 'exit 152' XCPU")
+"""The signals by which schedulers announce the end of a job. The script still tells how it ended."""
 
-    A scheduler may start its own script again, but not one that has ended, which it may have forgotten in a
-    crash. If the queue id cannot be written, since the disk is full, nothing runs.
+_FIND_MODULE = """\
+reconciler_find_module() {
+  local file options
+  options=$(set +o)
+  for file in "${BASH_ENV-}" "${MODULESHOME-}/init/bash" "${LMOD_PKG-}/init/bash" /etc/profile \\
+      ~/.bash_profile ~/.bash_login ~/.profile; do
+    type module >/dev/null 2>&1 && break
+    [ -r "$file" ] && { set +eu; . "$file"; } </dev/null >/dev/null
+  done
+  eval "$options"
+}"""
+"""Define the function ``module`` as a login shell would, where the environment does not bring it along."""
+
+
+def _load_modules(exec_config: ExecConfigSpec) -> Iterator[str]:
+    """Yield the lines that load modules; one that cannot be loaded ends the job before it starts.
+
+    Some versions of ``module`` report a failure only by their error output, ``...ERROR:105: ...``.
     """
-    queue = queue_of(scheduler_type)
-    queue_id = f'"{queue.id_variable}"'
-    same = f'[ "$(cat {CLAIM}/queue_id 2>/dev/null)" = {queue_id} ] && [ ! -e {CLAIM}/exit_code ]'
-    again = f" || {{ {same}; }}" if queue.scheduler.is_batch else ""
-    return [f"mkdir {CLAIM} 2>/dev/null{again} || exit 0", f"echo {queue_id} > {CLAIM}/queue_id || exit 1"]
+    if not exec_config.modules:
+        return
+    yield _FIND_MODULE
+    yield "reconciler_find_module"
+    yield "reconciler_load() {"
+    yield f'  module load "$1" 2> {CLAIM}/module_errors; code=$?; cat {CLAIM}/module_errors >&2'
+    yield f"  grep -qE '(^|:)ERROR:[0-9]+:' {CLAIM}/module_errors && [ $code = 0 ] && code=1"
+    yield f"  rm -f {CLAIM}/module_errors; [ $code = 0 ] && return"
+    if exec_config.on_setup_error is OnSetupError.FAIL:
+        yield f'  echo "module load $1" > {FAILED_COMMAND}; exit $code'
+    else:
+        yield '  echo "reconciler: \\`module load $1\\` failed; on_setup_error is ignore" >&2'
+    yield "}"
+    for module in exec_config.modules:
+        yield f"reconciler_load {shlex.quote(module)}"
 
 
 def _check_python(worker: str, python: str) -> str:

@@ -239,12 +239,23 @@ class WorkerSpec(ConnectionOptions, frozen=True, kw_only=True):
         return self.transfer.below(self) if self.transfer is not None else self.connection
 
 
+class OnSetupError(StrEnum):
+    """What happens when a module cannot be loaded: the job fails without being started, or it runs."""
+
+    FAIL = "fail"
+    IGNORE = "ignore"
+
+
 class ExecConfigSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Commands around a job. ``expand`` lets the shell expand variables in the values of ``export``."""
+    """Commands around a job. ``expand`` lets the shell expand variables in the values of ``export``.
+
+    ``on_setup_error`` is what happens when a module cannot be loaded.
+    """
 
     modules: list[str] = []
     export: dict[str, str] = {}
     expand: bool = False
+    on_setup_error: OnSetupError = OnSetupError.FAIL
     pre_run: str = ""
     post_run: str = ""
 

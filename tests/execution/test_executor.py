@@ -20,6 +20,7 @@ from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import ACTIVE, JobState
 from tests.execution.support import World, eventually, gate, lines, processes_below, running
+from tests.services import processes
 
 pytestmark = pytest.mark.timeout(600)  # for a machine that is busy with other things, too
 
@@ -68,7 +69,11 @@ def test_a_job_whose_whole_group_vanished_says_so(world: World) -> None:
     world.until(lambda: gate(world, "a.runs").exists() and gate(world, "b.runs").exists())
     os.killpg(int(world.job("gone/group").attempt.queue_id or "x"), signal.SIGKILL)
     script = int(world.job("gone/python").attempt.queue_id or "x")
-    python = next(pid for pid in processes_below(world.work / "w1") if os.getpgid(pid) == script != pid)
+    (python,) = (
+        pid
+        for pid in processes_below(world.work / "w1")
+        if ".launchers/" in processes.command_of(pid) and os.getpgid(pid) == script
+    )
     os.kill(python, signal.SIGKILL)
     world.run()
     group, interpreter = world.job("gone/group"), world.job("gone/python")

@@ -320,7 +320,7 @@ def test_the_home_of_another_machine_is_left_to_its_shell() -> None:
     script = submission_script(
         next_attempt(made_job(), place.work_dir, "far"), worker, place, ExecConfigSpec()
     )
-    assert "cd \"$HOME\"/'my work/ee/5e/d8/ee5ed8e4-068f-5ec8-8c2f-d451816ddb65_1' || exit 1\n" in script
+    assert "cd -- \"$HOME\"/'my work/ee/5e/d8/ee5ed8e4-068f-5ec8-8c2f-d451816ddb65_1' || exit 1\n" in script
     assert "PYTHONPATH=\"$HOME\"/'my work/.code/tree1':\"$HOME\"/'my work/.code/tree 2'$" in script
     assert 'python3 "$HOME"/\'my work/.launchers/' in script
     assert "~" not in script
@@ -363,5 +363,5 @@ def test_a_name_of_a_job_stays_in_its_comment() -> None:
     assert script.split("\n")[:3] == [
         "#!/bin/bash",
         f"# flow/a rm -rf ~ b  {job.id}  attempt 1",
-        "cd /data/x || exit 1",
+        "builtin cd -- /data/x || exit 1",
     ]

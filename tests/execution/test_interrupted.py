@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from reconciler.model.flows import job_id
 from reconciler.model.records import Cancellation, JobRecord, WorkerStatus
 from reconciler.model.states import JobState
 from tests.execution.support import World, eventually, gate, lines, processes_below, running
+from tests.services.programs import PATIENCE
 
 pytestmark = pytest.mark.timeout(600)  # for a machine that is busy with other things, too
 
@@ -229,15 +231,52 @@ def test_a_marker_that_an_interrupted_pass_left_is_removed_later(world: World) -
 def test_a_script_that_is_just_starting_is_not_taken_for_withdrawn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has made its claim and is about to write its name into it."""
+    """It has made the file of its queue id and is about to write into it."""
     world.flow("f", {"id": "j", "function": "give", "args": [1]})
     world.reconcile()
     _bring_to(world, "UPLOADED", monkeypatch)
     claim = Path(world.job("f/j").attempt.run_dir or "") / "claim"
     claim.mkdir()
+    (claim / "queue_id").touch()
     world.edit("f/j", cancellation=Cancellation(reason="removed"))
     world.advance()
     assert world.state("f/j") == "UPLOADED"
-    os.utime(claim, (time.time() - 200, time.time() - 200))  # nobody takes minutes for that
-    world.run()
+    world.run()  # the file is still empty: its script died before it could write
+    assert world.state("f/j") == "USER_STOPPED"
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_withdrawal_is_faster_than_a_script_that_has_its_claim(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever names the claim first wins, whatever the clocks of the machines say."""
+    log = world.root / "log"
+    world.flow("f", {"id": "j", "function": "log_line", "args": [str(log), "x"]})
+    world.reconcile()
+    _bring_to(world, "UPLOADED", monkeypatch)
+    directory = Path(world.job("f/j").attempt.run_dir or "")
+    script = (directory / "submit.sh").read_text()
+    assert script.count("if mkdir claim 2>/dev/null; then") == 1
+    slow = script.replace(
+        "if mkdir claim 2>/dev/null; then",
+        f"if mkdir claim; then\nuntil [ -e {world.root}/go ]; do sleep 0.05; done",
+    )
+    with subprocess.Popen(["bash", "-c", slow], cwd=directory) as started:
+        assert eventually((directory / "claim").exists)
+        world.edit("f/j", cancellation=Cancellation(reason="removed"))
+        world.advance()
+        assert world.state("f/j") == "USER_STOPPED"
+        (world.root / "go").touch()
+        assert started.wait(PATIENCE) == 0
+    assert not log.exists()
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_claim_without_a_name_is_withdrawn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.flow("f", {"id": "j", "function": "give", "args": [1]})
+    world.reconcile()
+    _bring_to(world, "UPLOADED", monkeypatch)
+    (Path(world.job("f/j").attempt.run_dir or "") / "claim").mkdir()
+    world.edit("f/j", cancellation=Cancellation(reason="removed"))
+    world.advance()
     assert world.state("f/j") == "USER_STOPPED"

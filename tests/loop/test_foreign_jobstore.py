@@ -19,7 +19,7 @@ from pymongo.errors import (
 )
 
 from reconciler.errors import InputError, ReconcilerError, TransientError
-from reconciler.execution.run_files import RESULT
+from reconciler.execution.claims import RESULT
 from reconciler.jobs.jobstore import ForeignOutputs
 from tests.support import Reconcile, Repository, minimal_project
 

@@ -41,6 +41,11 @@ class QueueEntry(msgspec.Struct, frozen=True):
     reason: str = ""
     never: str = ""
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether the job waits in the queue, perhaps again after its scheduler has requeued it."""
+        return self.state in (QueueState.PENDING, QueueState.HELD)
+
 
 class Refusal(StrEnum):
     """Why a submission was refused, as far as it matters for the next step."""
@@ -74,6 +79,7 @@ class Queue(ABC):
     an empty listing.
 
     ``id_variable`` is the shell expression for the queue id inside a job: ``$SLURM_JOB_ID``.
+    ``restarted`` is a shell condition: whether the scheduler says that it has started this script before.
     ``lost_after`` is for how many seconds a job must be missing from two listings before its files decide.
     ``target_refused`` is an extended regular expression, for bash and for Python, with the known messages of
     a submission for :attr:`Refusal.TARGET`. Empty: there are none.
@@ -81,6 +87,7 @@ class Queue(ABC):
 
     scheduler: Scheduler
     id_variable: str
+    restarted: str = "true"
     lost_after: float = 10.0
     target_refused: str = ""
 
@@ -130,7 +137,7 @@ class Queue(ABC):
         """Return the command that lists these jobs (any number of ids, at least one)."""
 
     @abstractmethod
-    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, QueueEntry]:
+    def listing(self, queue_ids: Mapping[str, str], result: CommandResult) -> dict[str, QueueEntry]:
         """Return the jobs that have not ended; what is missing is not in the queue.
 
         ``queue_ids`` maps each to the time of its submission (seconds since the epoch).

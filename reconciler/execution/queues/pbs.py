@@ -160,7 +160,7 @@ class PBSQueue(Queue):
         """Return the qstat command: ``-E`` makes one request to the server for many ids."""
         return in_parts("qstat -E -f -F json", queue_ids)
 
-    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, QueueEntry]:
+    def listing(self, queue_ids: Mapping[str, str], result: CommandResult) -> dict[str, QueueEntry]:
         """Return the jobs that have not ended. Of several ids PBS passes over ended ones, or names some."""
         entries: dict[str, QueueEntry] = {}
         for part in parts_of(result):

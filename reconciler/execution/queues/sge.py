@@ -63,6 +63,7 @@ class SGEQueue(Queue):
 
     scheduler = SCHEDULERS["sge"]
     id_variable = "$JOB_ID"
+    restarted = '[ "${RESTARTED:-0}" != 0 ]'
     target_refused = "Unable to run job: (job rejected: )?(Only [0-9]+ jobs are allowed per |no more jobs)"
 
     # submitting ---------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ class SGEQueue(Queue):
         """Return the command that lists all jobs of the user."""
         return f"qstat -u {self.user} -xml"
 
-    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, QueueEntry]:
+    def listing(self, queue_ids: Mapping[str, str], result: CommandResult) -> dict[str, QueueEntry]:
         """Return the jobs that have not ended."""
         entries: dict[str, QueueEntry] = {}
         for queue_id, record in _records(result):

@@ -1,9 +1,9 @@
 """The plain shell: jobs are processes, each the leader of its own session and process group.
 
 The queue id is the pid of the job's script, which is also its process group. ps lists the processes that
-still run, and shows by the argument that every script gets whether a process is one of our scripts: after a
-restart of the machine its pid may belong to any process. ps cannot tell how a process ended: the job's own
-files do.
+still run. The argument that every script gets, the name of its run directory, shows whether a process is the
+script of an attempt: after a restart of the machine its pid may belong to any process. ps cannot tell how a
+process ended: the job's own files do.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-
-import msgspec
 
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult
@@ -31,15 +29,10 @@ from reconciler.model.schedulers import SCHEDULERS
 _GRACE = 2
 """Seconds between asking a process group to end and killing it."""
 
-_YOUNGER = 3600.0
-"""Seconds by which a process may seem younger than its submission: two clocks may differ.
-
-To take another process for our script only delays; to take our script for another process would declare a
-running job dead.
-"""
-
 _MARK = "reconciler:"
 """What the argument of a script begins with; the name of its run directory follows."""
+
+_END = "END"
 
 _STATES: Mapping[str, QueueState] = {
     "RUNNING": QueueState.RUNNING,
@@ -85,32 +78,28 @@ class ShellQueue(Queue):
         return {}
 
     def listing_command(self, queue_ids: Sequence[str]) -> str:
-        """Return the command that lists these processes and prints the time of their machine."""
+        """Return the command that lists these processes."""
         # Only the last column may have blanks. The heading proves that ps works: it also fails when none of
         # the processes exists.
-        columns = "pid,pgid,etime,state,args"
+        columns = "pid,pgid,state,args"
         lists = (f"ps -ww -o {columns} -p {','.join(ids)}" for ids in chunks(_pids(queue_ids)))
-        return all_of([*lists, "date +'NOW %s'"])
+        return all_of([*lists, f"echo '{_END}'"])
 
-    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, QueueEntry]:
+    def listing(self, queue_ids: Mapping[str, str], result: CommandResult) -> dict[str, QueueEntry]:
         """Return the jobs that still run; zombies do not.
 
-        A process that is not one of our scripts, or that began after the submission, is another process with
-        the same pid.
+        A process that is not the script of the attempt is another process with the same pid.
         """
-        rows = [line.split(maxsplit=4) for line in result.stdout.splitlines()]
+        rows = [line.split(maxsplit=3) for line in result.stdout.splitlines()]
         headings = sum(row[:2] == ["PID", "PGID"] for row in rows)
-        now = next((int(row[1]) for row in rows if row[:1] == ["NOW"] and row[1:] and row[1].isdigit()), None)
-        if now is None or headings < len(list(chunks(_pids(queue_ids)))):
+        if [_END] not in rows or headings < len(list(chunks(_pids(queue_ids)))):
             raise _failed("list", result)
         entries = {}
-        for row in rows:
-            process = _process(row)
-            if process is None or process.pid not in queue_ids:
-                continue
-            state = standard_state("shell", process.state[:1]) or ""
-            if state != "DONE" and process.is_script_of(queue_ids[process.pid], now):
-                entries[process.pid] = QueueEntry(_STATES.get(state, QueueState.UNKNOWN))
+        for pid, group, state, command in (row for row in rows if len(row) == 4 and row[0] in queue_ids):
+            name = standard_state("shell", state[:1]) or ""
+            is_script = pid == group and f"{command} ".endswith(f" {_MARK}{queue_ids[pid]} ")
+            if is_script and name != "DONE":
+                entries[pid] = QueueEntry(_STATES.get(name, QueueState.UNKNOWN))
         return entries
 
     # cancelling ---------------------------------------------------------------------------------------
@@ -150,35 +139,9 @@ def _pids(queue_ids: Iterable[str]) -> list[str]:
 
 
 def _failed(action: str, result: CommandResult) -> TransientError:
-    words = " ".join(result.stderr.split())[-300:] or f"exit code {result.exit_code}"
+    output = result.stderr.strip() or result.stdout.strip()
+    words = " ".join(output.split())[-300:] or f"exit code {result.exit_code}"
     return TransientError(f"cannot {action} processes: {words}")
-
-
-class _Process(msgspec.Struct, frozen=True):
-    """A line of ps. ``age`` is in seconds, None where ps does not tell it."""
-
-    pid: str
-    group: str
-    age: int | None
-    state: str
-    command: str
-
-    def is_script_of(self, submitted: float, now: int) -> bool:
-        """Return whether this is the script that was started then: it leads its group, and is not younger."""
-        is_script = self.pid == self.group and f" {_MARK}" in self.command
-        return is_script and (self.age is None or now - self.age <= submitted + _YOUNGER)
-
-
-def _process(row: Sequence[str]) -> _Process | None:
-    if len(row) != 5 or not (row[0].isdigit() and row[1].isdigit()):
-        return None
-    age = None
-    if elapsed := re.fullmatch(
-        r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", row[2]
-    ):  # [[days-]hours:]minutes:seconds
-        days, hours, minutes, seconds = (int(number or 0) for number in elapsed.groups())
-        age = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    return _Process(row[0], row[1], age, row[3], row[4])
 
 
 def _end_groups(pids: Sequence[str]) -> str:

@@ -134,6 +134,7 @@ class SlurmQueue(Queue):
 
     scheduler = SCHEDULERS["slurm"]
     id_variable = "$SLURM_JOB_ID"
+    restarted = '[ "${SLURM_RESTART_COUNT:-0}" != 0 ]'
     target_refused = (
         "sbatch: error: (Assoc|QOS)[A-Za-z]*Submit[A-Za-z]*"
         "|sbatch: error: (Batch job submission failed: )?Slurm temporarily unable to accept job"
@@ -212,7 +213,7 @@ class SlurmQueue(Queue):
         commands = [self._io.get_jobs_list_cmd(ids, None) for ids in chunks(_valid(queue_ids))]
         return all_of(commands, _CLEAN_LISTING)
 
-    def listing(self, queue_ids: Mapping[str, float], result: CommandResult) -> dict[str, QueueEntry]:
+    def listing(self, queue_ids: Mapping[str, str], result: CommandResult) -> dict[str, QueueEntry]:
         """Return the jobs that have not ended; ``12+0`` and ``12_3`` are parts of job 12 and stand for it."""
         _check_answer(result)
         entries: dict[str, QueueEntry] = {}

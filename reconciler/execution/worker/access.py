@@ -24,7 +24,6 @@ from reconciler.execution.worker.remote_cache import RemoteCache, RemoteCaches
 from reconciler.execution.worker.submit import SubmitResult, WithdrawResult
 from reconciler.execution.worker.termination import (
     AttemptEnd,
-    can_still_start,
     end_with_result,
     end_without_result,
 )
@@ -99,8 +98,8 @@ class WorkerAccess:
         """Remove run directories with the next poll."""
         self._discard.update(directories)
 
-    def poll(self, ask: Mapping[str, float]) -> PollResult:
-        """Remove files, list the outbox, and ask the queue for jobs: queue id -> time of submission.
+    def poll(self, ask: Mapping[str, str]) -> PollResult:
+        """Remove files, list the outbox, and ask the queue for jobs: queue id -> name of the run directory.
 
         Raises
         ------
@@ -185,8 +184,10 @@ class WorkerAccess:
             found = self.queue.found(list(names), result)
             return {names[name]: queue_id for name, queue_id in found.items()}
 
-    def withdraw(self, jobs: Sequence[JobRecord]) -> WithdrawResult:
+    def withdraw(self, jobs: Sequence[JobRecord], turns: Mapping[str, int] | None = None) -> WithdrawResult:
         """Take the claims of attempts before their scripts do.
+
+        ``turns`` has the turn that has ended, by job id; see :mod:`~reconciler.execution.claims`.
 
         Raises
         ------
@@ -194,7 +195,7 @@ class WorkerAccess:
             The worker does not answer.
         """
         sentinel = new_sentinel()
-        answers = read_sections(self._run_one_by_one(submit.withdraw_script(jobs, sentinel)), sentinel)
+        answers = read_sections(self._run_one_by_one(submit.withdraw_script(jobs, sentinel, turns)), sentinel)
         return submit.read_withdrawals(jobs, self.queue, answers)
 
     def cancel(self, queue_ids: Sequence[str]) -> dict[str, str]:
@@ -229,14 +230,15 @@ class WorkerAccess:
             self._check_read(self._run(text, sink=spool))  # type: ignore[arg-type]
             spool.seek(0)
             facts = fetch.read_facts(spool, len(wanted), sentinel)  # type: ignore[arg-type]
-            without = {number: fact for number, fact in facts.items() if fact.size is None}
-            for number, fact in self._given_up(wanted, without).items():
-                try:
-                    end = end_without_result(wanted[number], fact, self.queue)
-                except Exception as error:  # it concerns no other job
-                    end = AttemptEnd(unknown=describe_error(error))
-                if end is not None:
-                    yield wanted[number].job, end
+            ends: dict[int, AttemptEnd] = {}
+            for number, fact in facts.items():
+                if fact.size is None:
+                    try:
+                        ends[number] = end_without_result(wanted[number], fact, self.queue)
+                    except Exception as error:  # it concerns no other job
+                        ends[number] = AttemptEnd(unknown=describe_error(error))
+            for number, end in self._given_up(wanted, facts, ends).items():
+                yield wanted[number].job, end
             directories = {
                 number: wanted[number].job.attempt.run_dir or ""
                 for number, fact in facts.items()
@@ -258,15 +260,28 @@ class WorkerAccess:
                     yield wanted[number].job, end
 
     def _given_up(
-        self, wanted: Sequence[CollectRequest], facts: Mapping[int, AttemptFacts]
-    ) -> dict[int, AttemptFacts]:
-        """Take the claims of lost attempts, before their scripts can start late; return the facts to use.
+        self,
+        wanted: Sequence[CollectRequest],
+        facts: Mapping[int, AttemptFacts],
+        ends: Mapping[int, AttemptEnd],
+    ) -> dict[int, AttemptEnd]:
+        """Take the claims of attempts that are given up, before a script can start late or again.
 
         An attempt whose script was faster is left out, to be requested again.
         """
-        lost = {n: wanted[n].job for n, fact in facts.items() if can_still_start(wanted[n], fact, self.queue)}
-        gone = self.withdraw(list(lost.values())).gone if lost else set()
-        return {n: fact for n, fact in facts.items() if n not in lost or lost[n].id in gone}
+
+        def can_start(number: int) -> bool:
+            end, fact = ends[number], facts[number]
+            if end.still_runs_as or end.unknown or end.too_early or fact.found == "gone":
+                return False
+            return self.queue.scheduler.is_batch or (wanted[number].lost and fact.found == "fresh")
+
+        given_up = {number: wanted[number].job for number in ends if can_start(number)}
+        if not given_up:
+            return dict(ends)
+        turns = {job.id: facts[n].turn for n, job in given_up.items() if facts[n].found == "claimed"}
+        gone = self.withdraw(list(given_up.values()), turns).gone
+        return {n: end for n, end in ends.items() if n not in given_up or given_up[n].id in gone}
 
     # running commands ---------------------------------------------------------------------------------
 

@@ -15,10 +15,11 @@ from typing import BinaryIO
 import msgspec
 
 from reconciler.errors import TransientError
+from reconciler.execution.claims import CLAIM, EXIT_CODE, RESULT
 from reconciler.execution.hosts.base import CommandResult, read_sections, sections_script
 from reconciler.execution.qtk import STDERR
 from reconciler.execution.queues.base import Queue
-from reconciler.execution.run_files import CLAIM, RESULT, WorkerPaths, shell_path
+from reconciler.execution.run_files import FAILED_COMMAND, WorkerPaths, shell_path
 from reconciler.model.records import JobRecord
 
 LARGEST_RESULT = 256 << 20
@@ -29,10 +30,16 @@ _CHUNK = 1 << 16
 
 
 class CollectRequest(msgspec.Struct, frozen=True):
-    """An attempt that has ended; or that is ``lost``: its queue does not list it and there is no marker."""
+    """An attempt that has ended; or that is ``lost``: its queue does not list it and there is no marker.
+
+    ``requeued``: although it has ended, its queue lists it as pending. ``patient``: the scheduler may still
+    be busy with the end of the job, so that what it knows now is not the last word.
+    """
 
     job: JobRecord
     lost: bool
+    requeued: bool = False
+    patient: bool = False
 
 
 class AttemptFacts(msgspec.Struct, frozen=True):
@@ -42,7 +49,8 @@ class AttemptFacts(msgspec.Struct, frozen=True):
     ours and it will never start). ``size`` is that of the result in bytes; ``bad_result`` says why a result
     that exists cannot be fetched. With ``later`` it did not fit into this stream. ``claimant`` is the queue
     id that has claimed the attempt; with ``damaged_claim`` it is unreadable. ``tail`` is the end of its
-    error output.
+    error output. ``turn`` counts how often the script was started (see :mod:`~reconciler.execution.claims`).
+    ``failed_command`` is the command of the set-up that failed, so that the job did not start.
     """
 
     found: str
@@ -54,6 +62,8 @@ class AttemptFacts(msgspec.Struct, frozen=True):
     damaged_claim: bool = False
     tail: str = ""
     accounting: CommandResult | None = None
+    turn: int = 1
+    failed_command: str = ""
 
 
 def script(
@@ -62,12 +72,13 @@ def script(
     """Return the script: the facts, then the results as a tar stream unless another host sends them."""
     lines = [
         f"cd -- {shell_path(paths.outbox)} || exit 9",
-        _LOOK.format(claim=CLAIM, result=RESULT, limit=LARGEST_RESULT, sentinel=sentinel),
+        _LOOK.format(claim=CLAIM, result=RESULT, code=EXIT_CODE, limit=LARGEST_RESULT, sentinel=sentinel),
     ]
     for number, one in enumerate(wanted):
         job, directory = one.job, shell_path(one.job.attempt.run_dir or "")
         tail = f"cd -- {directory} && tail -c {_TAIL} -- {shlex.quote(STDERR)} 2>/dev/null"
-        questions = {f"{number}.tail": tail}
+        failed = f"cd -- {directory} && head -c 500 {FAILED_COMMAND} 2>/dev/null"
+        questions = {f"{number}.tail": tail, f"{number}.failed": failed}
         if job.attempt.queue_id and not job.cancelling:  # we know why a cancelled job has ended
             questions[f"{number}.accounting"] = queue.accounting_command(job.attempt.queue_id)
         lines.append(f"look {number} {directory}")
@@ -90,12 +101,13 @@ word() {{
   word=${{line:--}}
 }}
 look() {{
-  local found=gone code=- claimant=- later=- bad=-
+  local found=gone code=- claimant=- later=- bad=- turn=1
   size=-
   if [ -d "$2" ]; then
     found=fresh
     [ -d "$2/{claim}" ] && found=claimed
-    word "$2/{claim}/exit_code"; code=$word
+    while [ -e "$2/{claim}/turn.$((turn + 1))" ]; do turn=$((turn + 1)); done
+    word "$2/{code}"; code=$word
     word "$2/{claim}/queue_id"; claimant=$word
     if [ -L "$2/{claim}" ] || [ -L "$2/{result}" ]; then bad=symlink
     elif [ -f "$2/{result}" ]; then
@@ -108,7 +120,8 @@ look() {{
     if [ $total -gt 0 ] && [ $((total + size)) -gt {limit} ]; then later=later
     else total=$((total + size)); results+=(-C "${{2%/*}}" "${{2##*/}}/{result}"); fi
   fi
-  printf '\\n%s %s %s %s %s %s %s %s\\n' {sentinel}-facts "$1" $found "$code" "$size" "$claimant" $later $bad
+  printf '\\n%s %s %s %s %s %s %s %s %s\\n' \\
+    {sentinel}-facts "$1" $found "$code" "$size" "$claimant" $later $bad $turn
 }}"""
 
 
@@ -143,9 +156,10 @@ def read_facts(stream: BinaryIO, count: int, sentinel: str) -> dict[int, Attempt
     facts: dict[int, AttemptFacts] = {}
     for part in text.split(f"\n{sentinel}-facts ")[1:]:
         words = part.partition("\n")[0].split(" ")
-        if len(words) != 7 or not words[0].isdigit() or int(words[0]) >= count:
+        if len(words) != 8 or not words[0].isdigit() or int(words[0]) >= count:
             continue
-        number, found, code, size, claimant, later, bad = words
+        number, found, code, size, claimant, later, bad, turn = words
+        failed = sections.get(f"{number}.failed")
         tail = sections.get(f"{number}.tail")
         facts[int(number)] = AttemptFacts(
             found=found,
@@ -153,10 +167,12 @@ def read_facts(stream: BinaryIO, count: int, sentinel: str) -> dict[int, Attempt
             size=int(size) if size.isdigit() else None,
             bad_result=_BAD_RESULTS.get(bad, "") or (_too_large(int(bad)) if bad.isdigit() else ""),
             later=later == "later",
-            claimant=None if claimant in ("-", "?") else claimant,
+            claimant=None if claimant in ("-", "?", "withdrawn") else claimant,
             damaged_claim=claimant == "?",
             tail=tail.stdout.strip() if tail is not None else "",
             accounting=sections.get(f"{number}.accounting"),
+            turn=int(turn) if turn.isdigit() else 1,
+            failed_command=failed.stdout.strip() if failed is not None else "",
         )
     return facts
 

@@ -30,7 +30,7 @@ def script(
     *,
     forget: Sequence[str],
     discard: Sequence[str],
-    ask: Mapping[str, float],
+    ask: Mapping[str, str],
 ) -> str:
     """Return the script. ``forget`` are markers and ``discard`` run directories to remove."""
     commands = {}
@@ -53,7 +53,7 @@ def _remove(command: str, names: Iterable[str]) -> str:
 
 
 def read_poll(
-    answers: Mapping[str, CommandResult], queue: Queue, ask: Mapping[str, float], paths: WorkerPaths
+    answers: Mapping[str, CommandResult], queue: Queue, ask: Mapping[str, str], paths: WorkerPaths
 ) -> PollResult:
     """Return the result of a poll from the sections that its script printed.
 

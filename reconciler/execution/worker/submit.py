@@ -16,13 +16,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from reconciler.execution.claims import CLAIM, RUNS, WITHDRAW
 from reconciler.execution.hosts.base import CommandResult, sections_script
 from reconciler.execution.queues.base import Queue, Refusal
-from reconciler.execution.run_files import CLAIM, SCRIPT, shell_path
+from reconciler.execution.run_files import SCRIPT, shell_path
 from reconciler.model.records import JobRecord
 
 ANSWER = "queue_answer"
-_NO_DIRECTORY, _RUNS, _TOO_EARLY = 21, 22, 23
+_NO_DIRECTORY = 21
 _TARGET_REFUSED = 120  # not an exit code of qsub; those are the low byte of an error
 
 
@@ -58,7 +59,7 @@ def script(jobs: Sequence[JobRecord], queue: Queue, sentinel: str) -> str:
     function = (
         "reconciler_submit() {\n"
         f'cd -- "$1" || exit {_NO_DIRECTORY}\n'
-        f"if [ -s {CLAIM}/queue_id ]; then cat {CLAIM}/queue_id; exit {_RUNS}; fi\n"
+        f"if [ -s {CLAIM}/queue_id ]; then cat {CLAIM}/queue_id; exit {RUNS}; fi\n"
         f"if [ -s {ANSWER} ]; then cat {ANSWER}; exit 0; fi\n"
         f"{attempt}\n"
         f'printf "%s\\n" "$answer" > .{ANSWER}.partial && mv -f .{ANSWER}.partial {ANSWER}\n'
@@ -93,8 +94,8 @@ def read_submissions(
         # The text that explains the usage of a command is not the reason.
         message = (re.split(r"^usage:", text, flags=re.MULTILINE | re.IGNORECASE)[0].strip() or text)[-500:]
         queue_id = None
-        if answer.exit_code == _RUNS:
-            queue_id = answer.stdout.strip() or None
+        if answer.exit_code == RUNS:
+            queue_id = next(iter(answer.stdout.split()), None)
         elif answer.exit_code == 0:
             queue_id = queue.submitted_id(answer.stdout)
         if queue_id is not None:
@@ -132,19 +133,22 @@ class WithdrawResult(msgspec.Struct, frozen=True):
     running: dict[str, str]
 
 
-def withdraw_script(jobs: Sequence[JobRecord], sentinel: str) -> str:
-    """Return the script that takes the claims of jobs, so that their own scripts end immediately."""
+def withdraw_script(jobs: Sequence[JobRecord], sentinel: str, turns: Mapping[str, int] | None = None) -> str:
+    """Return the script that takes the claims of jobs, so that no script can run their attempts (again).
+
+    ``turns`` has the turn that has ended, by job id; jobs without one must not have started.
+    """
     function = (
-        "reconciler_withdraw() {\n"
+        f"{WITHDRAW}"
+        "reconciler_give_up() {\n"
         'cd -- "$1" || exit 0\n'
         f"[ -s {ANSWER} ] && cat {ANSWER}\n"
-        f"if mkdir {CLAIM} 2>/dev/null; then : > {CLAIM}/withdrawn; exit 0; fi\n"
-        f"if [ -s {CLAIM}/queue_id ]; then cat {CLAIM}/queue_id >&2; exit {_RUNS}; fi\n"
-        # A claim without a queue id is ours, or its script is about to write the id.
-        f'[ -e {CLAIM}/withdrawn ] || [ -n "$(find {CLAIM} -maxdepth 0 -mmin +1)" ] || exit {_TOO_EARLY}\n'
-        "exit 0\n}\n"
+        'reconciler_withdraw "$2"; exit $?\n}\n'
     )
-    return function + _for_each("reconciler_withdraw", jobs, sentinel)
+    known = turns or {}
+    return function + _for_each(
+        "reconciler_give_up", jobs, sentinel, [str(known.get(job.id, "''")) for job in jobs]
+    )
 
 
 def read_withdrawals(
@@ -156,8 +160,8 @@ def read_withdrawals(
         answer = answers.get(str(number))
         if answer is None:
             continue
-        if answer.exit_code == _RUNS:
-            result.running[job.id] = answer.stderr.strip()
+        if answer.exit_code == RUNS:
+            result.running[job.id] = next(iter(answer.stderr.split()), "")
         elif answer.exit_code == 0:
             result.gone.add(job.id)
             queue_id = queue.submitted_id(answer.stdout)

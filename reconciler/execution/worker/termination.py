@@ -6,9 +6,9 @@ import math
 
 import msgspec
 
+from reconciler.execution.claims import RESULT
 from reconciler.execution.launcher import bounded, check_depth
 from reconciler.execution.queues.base import Queue, Termination
-from reconciler.execution.run_files import RESULT
 from reconciler.execution.worker.fetch import AttemptFacts, CollectRequest
 from reconciler.jobs.job_json import JobError, JobResult, read_result
 from reconciler.model.retries import Cause
@@ -20,8 +20,9 @@ class AttemptEnd(msgspec.Struct, frozen=True):
 
     ``result`` is from the launcher; without one, ``error``, ``cause`` and ``state`` say how the job is to
     fail. ``still_runs_as`` is set if it has not ended: the queue id under which it is in the queue.
-    ``unknown`` is why nothing is known about it; the next pass tries again. ``size`` is that of the result in
-    bytes.
+    With ``requeued`` it waits there to be started again.
+    ``unknown`` is why nothing is known about it; the next pass tries again. ``too_early``: the scheduler does
+    not know yet how it ended. ``size`` is that of the result in bytes. ``turn`` is the one that ended.
     """
 
     result: JobResult | None = None
@@ -29,7 +30,10 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     cause: Cause | None = None
     state: JobState = JobState.FAILED
     still_runs_as: str | None = None
+    requeued: bool = False
     unknown: str = ""
+    too_early: bool = False
+    turn: int = 1
     size: int = 0
 
 
@@ -97,13 +101,15 @@ def bad_result(reason: str) -> AttemptEnd:
     return AttemptEnd(error=clean(f"its {RESULT} {reason}"), state=JobState.REMOTE_ERROR)
 
 
-def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> AttemptEnd | None:
-    """Return the end of an attempt that left no result, or None if it is too early to tell.
+def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> AttemptEnd:
+    """Return the end of an attempt that left no result.
 
-    An attempt that its scheduler still has, or that was claimed under another queue id than the store has,
-    goes on.
+    An attempt that its scheduler still has or starts again, or that was claimed under another queue id than
+    the store has, goes on.
     """
     job = wanted.job
+    if wanted.requeued:
+        return AttemptEnd(still_runs_as=job.attempt.queue_id, requeued=True)
     if wanted.lost and facts.claimant is not None and facts.claimant != job.attempt.queue_id:
         return AttemptEnd(still_runs_as=facts.claimant)
     if facts.bad_result:
@@ -112,14 +118,24 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
     if accounting is not None and not accounting.over:
         if wanted.lost:
             return AttemptEnd(still_runs_as=job.attempt.queue_id)
-        if (facts.exit_code or 0) > 128:  # killed, probably by the scheduler, which will know why
-            return None
+        if facts.found == "claimed" and facts.exit_code is None and facts.turn > 1:
+            return AttemptEnd(still_runs_as=job.attempt.queue_id)  # started again since it left its marker
+        # Killed, probably by the scheduler, which will know why; or it has not written the last output yet.
+        if wanted.patient or (facts.exit_code or 0) > 128:
+            return AttemptEnd(too_early=True)
     started = facts.found == "claimed" and (facts.claimant is not None or facts.damaged_claim)
     code = facts.exit_code
     if code is None and accounting is not None:
         code = accounting.exit_code
 
-    if facts.found == "gone":
+    cause = None if accounting is None else accounting.cause
+    if facts.failed_command:
+        headline = (
+            f"`{facts.failed_command}` failed with exit code {code}, so the job did not start; to run it all "
+            "the same, set `on_setup_error: ignore` in its ExecConfig"
+        )
+        cause = cause or Cause.NEVER_STARTED
+    elif facts.found == "gone":
         headline = "its run directory is gone: the job itself or someone else removed it"
     elif not started:
         headline = "it never started"
@@ -135,23 +151,16 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
     if accounting is not None and accounting.over:
         headline = f"{accounting.text}: {headline}"
 
-    if accounting is not None and accounting.cause is not None:
-        cause = accounting.cause
-    elif not started and facts.found != "gone":
+    if cause is None and not started and facts.found != "gone":
         cause = Cause.NEVER_STARTED
-    else:
+    elif cause is None:
         cause = Cause.KILLED if facts.exit_code is not None else Cause.LOST
     return AttemptEnd(
         error=clean(f"{facts.tail}\n{headline}" if facts.tail else headline),
         cause=cause,
         state=JobState.FAILED if started or facts.found == "gone" else JobState.REMOTE_ERROR,
+        turn=facts.turn,
     )
-
-
-def can_still_start(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> bool:
-    """Return whether a lost attempt has not started: its claim must be taken before it is given up."""
-    accounting = _accounting(wanted, facts, queue)
-    return wanted.lost and facts.found == "fresh" and (accounting is None or accounting.over)
 
 
 def _accounting(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> Termination | None:

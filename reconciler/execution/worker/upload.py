@@ -16,9 +16,10 @@ import msgspec
 
 from reconciler.errors import InputError, LostError, ReconcilerError, TransientError, UnfitError
 from reconciler.execution import run_files
+from reconciler.execution.claims import CLAIM, RUNS, TOO_EARLY, WITHDRAW
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.problems import answer_of, describe_error
-from reconciler.execution.run_files import CLAIM, CODE, LAUNCHERS, WorkerPaths, shell_path
+from reconciler.execution.run_files import CODE, LAUNCHERS, WorkerPaths, shell_path
 from reconciler.execution.worker.prepare import STAGING
 from reconciler.jobs.outputs import Outputs, needed_outputs
 from reconciler.model.manifests import WorkerSpec
@@ -207,12 +208,12 @@ def script(
         "reconciler_share() {",
         f'[ -e "$1" ] || mv -- "{stage}/shared/$1" "$1" 2>/dev/null || [ -e "$1" ] || echo "missing $1"',
         "}",
+        WITHDRAW.rstrip(),
         "reconciler_place() {",
-        f'if [ -s "$2/{CLAIM}/queue_id" ]; then echo "ran $1"; return; fi',
         f'if [ -e "$2/{CLAIM}" ]; then',
-        # A claim without a queue id was withdrawn, or its script is about to write the id.
-        f'[ -e "$2/{CLAIM}/withdrawn" ] || [ -n "$(find "$2/{CLAIM}" -maxdepth 0 -mmin +1)" ] || return',
-        'echo "used $1"; return; fi',
+        '( cd -- "$2" && reconciler_withdraw "" ) 2>/dev/null',
+        f'case $? in {RUNS}) echo "ran $1" ;; {TOO_EARLY}) ;; *) echo "used $1" ;; esac',
+        "return; fi",
         f'[ -e "{stage}/jobs/$1" ] || return',
         'mkdir -p -- "$2" && rm -rf -- "$2/files" || exit 11',
         f'mv -f -- "{stage}/jobs/$1/"* "$2/" || exit 11',

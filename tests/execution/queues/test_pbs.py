@@ -92,11 +92,11 @@ def test_submit_list_find_cancel(server: Server) -> None:
     answer = server.submit(NAME)
     queue_id = QUEUE.submitted_id(answer.stdout)
     assert queue_id == "100.pbs01" and answer.exit_code == 0
-    assert server.listing({queue_id: 0.0}) == {queue_id: QueueEntry(QueueState.PENDING)}
+    assert server.listing({queue_id: ""}) == {queue_id: QueueEntry(QueueState.PENDING)}
     names = [NAME, "other.1"]
     assert QUEUE.found(names, server.run(QUEUE.find_command(names))) == {NAME: queue_id}
     assert QUEUE.cancelled([queue_id], server.run(QUEUE.cancel_command([queue_id]))) == {}
-    assert server.listing({queue_id: 0.0}) == {}
+    assert server.listing({queue_id: ""}) == {}
     assert QUEUE.found(names, server.run(QUEUE.find_command(names))) == {}
     assert server.calls()[0] == "qsub -f ./submit.sh", "without -f it leaves a helper behind"
 
@@ -153,7 +153,7 @@ def test_a_server_that_is_down_is_no_answer_to_anything(server: Server) -> None:
     (server.directory / "down").touch()
     assert QUEUE.refusal(server.submit(NAME)) is None
     with pytest.raises(TransientError, match="cannot connect to server pbs01"):
-        server.listing({queue_id: 0.0})
+        server.listing({queue_id: ""})
     with pytest.raises(TransientError, match="cannot connect"):
         QUEUE.found([NAME], server.run(QUEUE.find_command([NAME])))
     with pytest.raises(TransientError, match="cannot connect"):
@@ -211,9 +211,9 @@ def test_a_record_without_a_state_has_not_ended() -> None:
 def test_unknown_and_finished_ids_are_an_answer(server: Server) -> None:
     queue_id = QUEUE.submitted_id(server.submit(NAME).stdout) or ""
     (server.directory / "history" / "90.pbs01").write_text("")
-    assert list(server.listing({"89.pbs01": 0.0, "90.pbs01": 0.0, queue_id: 0.0})) == [queue_id]
-    assert server.listing({"90.pbs01": 0.0}) == {}
-    assert server.listing({"89.pbs01": 0.0}) == {}
+    assert list(server.listing({"89.pbs01": "", "90.pbs01": "", queue_id: ""})) == [queue_id]
+    assert server.listing({"90.pbs01": ""}) == {}
+    assert server.listing({"89.pbs01": ""}) == {}
 
 
 def test_known_ids_beside_unknown_ones_without_the_express_option() -> None:
@@ -336,7 +336,7 @@ def test_defect_09_a_state_that_nobody_knows_spoils_no_other() -> None:
 def test_defect_10_thousands_of_ids_go_in_pieces(server: Server) -> None:
     queue_id = QUEUE.submitted_id(server.submit(NAME).stdout) or ""
     many = ids(*range(10_000_000, 10_001_300))
-    assert list(server.listing({**many, queue_id: 0.0})) == [queue_id]
+    assert list(server.listing({**many, queue_id: ""})) == [queue_id]
     asked = [call for call in server.calls() if call.startswith("qstat")]
     assert len(asked) == 3 and max(map(len, asked)) < 100_000
     assert QUEUE.cancelled(list(many), server.run(QUEUE.cancel_command(list(many)))) == {}
@@ -366,7 +366,7 @@ def test_defect_11_a_job_that_is_over_already_is_no_problem_to_cancel(server: Se
     asked = ["89.pbs01", "90.pbs01", "7.other", queue_id]
     problems = QUEUE.cancelled(asked, server.run(QUEUE.cancel_command(asked)))
     assert problems == {"7.other": "Unauthorized Request"}
-    assert server.listing({queue_id: 0.0}) == {}
+    assert server.listing({queue_id: ""}) == {}
 
 
 def test_defect_12_banners_are_no_answer() -> None:

@@ -98,7 +98,7 @@ def test_it_is_a_queue() -> None:
 
 def test_jobs_are_listed_of_the_user_who_is_asked_for(jobs: Jobs) -> None:
     queue_id = jobs.submit("sleep 300\n")
-    asked = {queue_id: 0.0}
+    asked = {queue_id: ""}
     for user, listed in (("nobody", set()), (jobs.run("id -un").stdout.strip(), {queue_id})):
         queue = SGEQueue(user)
         assert set(queue.listing(asked, jobs.run(queue.listing_command([queue_id])))) == listed
@@ -206,7 +206,7 @@ def test_a_master_that_is_down_is_no_answer_to_anything(
 def test_without_a_cell_there_is_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SGE_ROOT", str(tmp_path))
     with pytest.raises(TransientError, match="doesn't exist"):
-        QUEUE.listing({"1": 0.0}, LocalHost().run(QUEUE.listing_command(["1"]), 60))
+        QUEUE.listing({"1": ""}, LocalHost().run(QUEUE.listing_command(["1"]), 60))
 
 
 # recorded answers ---------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def in_state(letters: str) -> str:
 def listed(output: str, *queue_ids: str, errors: str = "", code: int = 0) -> dict[str, QueueEntry]:
     """Return the listing of a recorded answer."""
     answer = answering(QUEUE.listing_command(queue_ids), output, errors, code)
-    return QUEUE.listing(dict.fromkeys(queue_ids, 0.0), answer)
+    return QUEUE.listing(dict.fromkeys(queue_ids, ""), answer)
 
 
 @pytest.mark.parametrize(

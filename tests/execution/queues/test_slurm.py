@@ -73,7 +73,7 @@ class Cluster:
     def entries(self, *queue_ids: str) -> dict[str, QueueEntry]:
         """Return the listing of these jobs."""
         return self.queue.listing(
-            dict.fromkeys(queue_ids, 0.0), self.run(self.queue.listing_command(queue_ids))
+            dict.fromkeys(queue_ids, ""), self.run(self.queue.listing_command(queue_ids))
         )
 
     def state(self, queue_id: str) -> QueueState | None:
@@ -127,7 +127,7 @@ def squeue_line(queue_id: str, state: str, reason: str = "None", name: str = "a.
 
 def recorded(queue: SlurmQueue, *lines: str) -> dict[str, QueueEntry]:
     """Return what a queue reads in lines; ours are the jobs 1 to 9."""
-    return queue.listing({str(number): 0.0 for number in range(1, 10)}, answer("".join(lines)))
+    return queue.listing({str(number): "" for number in range(1, 10)}, answer("".join(lines)))
 
 
 # the life of a job ------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def test_a_user_that_cannot_be_looked_up_is_no_empty_queue(cluster: Cluster) -> 
     done = cluster.run(cluster.queue.listing_command(["1"]))
     assert (done.exit_code, done.stdout) == (0, "")
     with pytest.raises(TransientError, match="Invalid user: nobody knows'him"):
-        cluster.queue.listing({"1": 0.0}, done)
+        cluster.queue.listing({"1": ""}, done)
 
 
 def test_variables_of_the_login_shell_change_nothing(cluster: Cluster) -> None:
@@ -248,7 +248,7 @@ def test_defect_01_no_client_and_no_configuration_are_no_answer(
 ) -> None:
     recorded_conf = answer(stderr="squeue: fatal: Unable to process configuration file\n", exit_code=1)
     with pytest.raises(TransientError, match="Unable to process configuration file"):
-        cluster.queue.listing({"1": 0.0}, recorded_conf)
+        cluster.queue.listing({"1": ""}, recorded_conf)
     monkeypatch.setenv("PATH", str(tmp_path))
     for ask in (cluster.entries, cluster.cancel):
         with pytest.raises(TransientError, match="command not found"):
@@ -259,16 +259,16 @@ def test_defect_01_of_several_commands_one_may_fail() -> None:
     queue = SlurmQueue(None)
     mixed = "slurm_load_jobs error: Invalid job id specified\nslurm_load_jobs error: Socket timed out\n"
     with pytest.raises(TransientError, match="Socket timed out"):
-        queue.listing({"1": 0.0}, answer(squeue_line("1", "R"), mixed, 1))
+        queue.listing({"1": ""}, answer(squeue_line("1", "R"), mixed, 1))
     with pytest.raises(TransientError, match="no message"):
-        queue.listing({"1": 0.0}, answer(squeue_line("1", "R"), "", 137))
+        queue.listing({"1": ""}, answer(squeue_line("1", "R"), "", 137))
 
 
 def test_defect_01_an_unknown_job_is_an_answer(cluster: Cluster) -> None:
     assert cluster.entries(GONE) == {}
     direct = cluster.run(f"squeue --noheader -j {GONE}")
     assert direct.exit_code == 1, direct
-    assert cluster.queue.listing({GONE: 0.0}, direct) == {}
+    assert cluster.queue.listing({GONE: ""}, direct) == {}
 
 
 def test_defect_02_a_failed_job_tells_its_exit_code(cluster: Cluster) -> None:

@@ -1,0 +1,90 @@
+"""The claim of an attempt, in shell: of all scripts and commands that meet in a run directory, one wins.
+
+The script that runs the attempt, or the command that withdraws it, makes ``claim/``. ``claim/queue_id`` names
+the owner, or is ``withdrawn``. A scheduler that requeues a job starts the same script again; each such start,
+and the command that gives an ended attempt up, creates the next ``claim/turn.<n>`` (n from 2): its content is
+``run`` or ``closed``. All these files are created exclusively, so no clocks are compared.
+"""
+
+from __future__ import annotations
+
+from reconciler.execution.queues.registry import queue_of
+
+CLAIM = "claim"
+RESULT = f"{CLAIM}/result.json"
+EXIT_CODE = f"{CLAIM}/exit_code"
+RUNS, TOO_EARLY = 22, 23
+"""Exit codes of :data:`WITHDRAW`."""
+
+CREATE = """\
+reconciler_create() { ( set -C; printf '%s\\n' "$2" > "$1" ) 2>/dev/null; }
+"""
+"""Create a file with one line, unless it exists."""
+
+_LAST_TURN = f"""\
+turn=1; while [ -e {CLAIM}/turn.$((turn + 1)) ]; do turn=$((turn + 1)); done
+"""
+
+
+def claim_lines(scheduler_type: str, marker: str) -> str:
+    """Return the lines of a script that claim its attempt, or end the script.
+
+    A script that its scheduler starts again goes on when its first process is certainly gone: it left no
+    result, was ended by a signal or without a trace, and does not run on this machine any more. ``marker`` is
+    the quoted path of the marker that the first process may have left.
+    """
+    queue = queue_of(scheduler_type)
+    if not queue.scheduler.is_batch:
+        again = "exit 0"
+    else:
+        again = f"""\
+[ "$(head -n 1 {CLAIM}/queue_id 2>/dev/null)" = "$reconciler_id" ] && [ ! -e {RESULT} ] || exit 0
+{_LAST_TURN}\
+[ $turn = 1 ] || [ "$(cat {CLAIM}/turn.$turn)" = run ] || exit 0
+if [ -s {EXIT_CODE} ]; then
+  [ "$(cat {EXIT_CODE})" -gt 128 ] 2>/dev/null && {queue.restarted} || exit 0
+elif read -r machine boot process < {CLAIM}/process 2>/dev/null; then
+  [ "$machine $boot" = "$reconciler_machine" ] && kill -0 "$process" 2>/dev/null && exit 0
+fi
+reconciler_create {CLAIM}/turn.$((turn + 1)) run || exit 0
+rm -f {EXIT_CODE} {marker}"""
+    return f"""\
+{CREATE}\
+reconciler_id="{queue.id_variable}"
+reconciler_machine="$(hostname) $(cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo -)"
+if mkdir {CLAIM} 2>/dev/null; then
+  # The file exists if the attempt was withdrawn in between; it is empty if the disk is full.
+  reconciler_create {CLAIM}/queue_id "$reconciler_id" || {{
+    [ -s {CLAIM}/queue_id ] && exit 0; rm -f {CLAIM}/queue_id; exit 1; }}
+else
+{again}
+fi
+echo "$reconciler_machine $$" > {CLAIM}/process"""
+
+
+WITHDRAW = f"""\
+{CREATE}\
+reconciler_withdraw() {{
+if mkdir {CLAIM} 2>/dev/null; then reconciler_create {CLAIM}/queue_id withdrawn; fi
+[ -e {CLAIM}/withdrawn ] || reconciler_create {CLAIM}/queue_id withdrawn
+owner=$(head -n 1 {CLAIM}/queue_id 2>/dev/null)
+if [ -e {CLAIM}/withdrawn ] || [ "$owner" = withdrawn ]; then return 0; fi
+if [ -z "$owner" ]; then
+  # Its script is about to write the queue id, or died before it could: then that is so next time too.
+  mkdir {CLAIM}/nameless 2>/dev/null && return {TOO_EARLY}
+  : > {CLAIM}/withdrawn; return 0
+fi
+if [ -n "$1" ]; then
+  {_LAST_TURN.strip()}
+  [ $turn -gt 1 ] && [ "$(cat {CLAIM}/turn.$turn)" = closed ] && return 0
+  [ $turn = "$1" ] && reconciler_create {CLAIM}/turn.$((turn + 1)) closed && return 0
+fi
+printf '%s\\n' "$owner" >&2
+return {RUNS}
+}}
+"""
+"""Take the claim in the current directory, so that no script can run the attempt (again).
+
+``$1`` is the turn that has ended, or empty for an attempt that has not started. Exit code :data:`RUNS`: a
+script has the claim; its queue id is on stderr. :data:`TOO_EARLY`: that is not known yet.
+"""
