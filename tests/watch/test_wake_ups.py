@@ -96,9 +96,12 @@ def test_a_branch_in_a_directory_that_comes_and_goes(watched: WatchWorld) -> Non
         head = git.commit("on the topic")
         eventually(lambda head=head: applied(watched) == f"topic/new@{head[:7]}", "a pass", watch)
     git.run("checkout", "--quiet", "main")
-    is_noticed(watched, watch)
-    git.commit("on the main branch")
-    is_noticed(watched, watch)
+    watch.until("head-elsewhere")
+    git.commit("on the main branch, which is not followed")
+    git.run("checkout", "--quiet", "topic/new")
+    again = git.commit("on the topic again")
+    eventually(lambda: applied(watched) == f"topic/new@{again[:7]}", "a pass", watch)
+    assert not [line for line in watch.told("reconciled") if line["message"].startswith("main@")]
 
 
 def test_a_linked_work_tree(watched: WatchWorld, tmp_path: Path) -> None:
