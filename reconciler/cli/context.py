@@ -113,11 +113,6 @@ class Context:
             yield store
 
 
-def mute_stdout() -> None:
-    """Discard all further output: its reader has closed the pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 @contextmanager
 def opened(
     state_dir: Path,

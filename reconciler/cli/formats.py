@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import math
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -71,13 +74,44 @@ def emit(
             others.get(chosen, text)()
 
 
-def as_json(value: Any) -> str:
-    """Return data as JSON."""
-    return json.dumps(value, indent=2, default=str)
+def as_json(value: Any, *, indent: int | None = 2, ascii_only: bool = True) -> str:
+    """Return data as JSON. JSON has no NaN and no infinite numbers: they become null."""
+    try:
+        return json.dumps(value, indent=indent, default=str, allow_nan=False, ensure_ascii=ascii_only)
+    except ValueError:
+        return json.dumps(_finite(_plain(value)), indent=indent, ensure_ascii=ascii_only)
 
 
 def as_yaml(value: Any) -> str:
-    """Return data as YAML, with a line break at the end."""
+    """Return data as YAML, with a line break at the end.
+
+    Readers of YAML 1.1 and 1.2 read the same data back. A terminal that is not UTF-8 gets ASCII only.
+    """
     from reconciler.desired.yaml.writer import dump
 
-    return dump(json.loads(json.dumps(value, default=str)))
+    return dump(_plain(value), ascii_only=not is_unicode())
+
+
+def is_unicode() -> bool:
+    """Return whether stdout can show all characters."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        return codecs.lookup(encoding).name.startswith("utf")
+    except LookupError:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """Return data as a JSON parser would return it: string keys, lists, and strings for other objects."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case list():
+            return [_finite(inner) for inner in value]
+    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from contextlib import closing
@@ -11,7 +10,7 @@ from typing import BinaryIO
 import click
 
 from reconciler.cli.context import Context
-from reconciler.cli.formats import as_yaml
+from reconciler.cli.formats import as_json, as_yaml, is_unicode
 from reconciler.cli.job_selectors import find_jobs
 from reconciler.cli.options import global_options
 from reconciler.errors import InputError, TransientError
@@ -46,7 +45,7 @@ def output(context: Context, key: str) -> None:
     if context.options.output == "yaml":
         click.echo(as_yaml(value), nl=False)
     else:
-        click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+        click.echo(as_json(value, ascii_only=not is_unicode()))
 
 
 @click.command(help="Print the stdout and stderr of a job (its latest attempt).")

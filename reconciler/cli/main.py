@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from typing import Any, NoReturn
 
 import click
 
 from reconciler import __version__
-from reconciler.cli.context import Context, mute_stdout
+from reconciler.cli.context import Context
 from reconciler.cli.formats import check_format
 from reconciler.cli.options import global_options
+from reconciler.cli.streams import tolerant_streams
 from reconciler.errors import ExitCode, InputError, ReconcilerError, WorldError
 
 COMMANDS = {
@@ -50,14 +52,6 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """A group whose commands are imported only when they are called."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a reader that closes the pipe early (``| head``) is not a failure."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            mute_stdout()
-            return None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
@@ -136,29 +130,35 @@ def cli(context: Context, **flags: Any) -> None:
 
 def main() -> NoReturn:
     """Run the command line; each error ends here, with the exit code of its class."""
+    with tolerant_streams():
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         cli.main(prog_name="reconcile", standalone_mode=False)
-        code: int = ExitCode.OK
+    except SystemExit as end:  # a command's own exit code
+        return end.code if isinstance(end.code, int) else ExitCode.OK
     except click.ClickException as error:
         message = error.format_message().rstrip(".")
         command = getattr(error, "ctx", None)
         hint = f"see `{command.command_path} --help`" if command is not None else None
         _show(InputError(message[:1].lower() + message[1:], hint=hint))
-        code = ExitCode.USAGE
+        return ExitCode.USAGE
     except ReconcilerError as error:
         _show(error)
-        code = error.exit_code
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; running jobs continue and are picked up by the next reconcile", err=True)
-        code = ExitCode.INTERRUPTED
+        return ExitCode.INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             _show(WorldError(f"cannot write: {error}", hint="free some space there, then try again"))
-            code = ExitCode.WORLD
-        else:
-            _report_bug(error)
-            code = ExitCode.BUG
-    sys.exit(code)
+            return ExitCode.WORLD
+        _report_bug(error)
+        return ExitCode.BUG
+    return ExitCode.OK
 
 
 def _show(error: ReconcilerError) -> None:
@@ -168,15 +168,24 @@ def _show(error: ReconcilerError) -> None:
 
 
 def _report_bug(error: Exception) -> None:
-    """Write a report with the traceback to a temporary file, and print the error and the file's name."""
+    """Write a report with the traceback to a temporary file, and print the error and the file's name.
+
+    Where no file can be written, the report goes to stderr.
+    """
     import platform
     import tempfile
     import traceback
 
     trace = "".join(traceback.format_exception(error))
     facts = f"reconciler {__version__}, Python {platform.python_version()}, {platform.platform()}"
-    with tempfile.NamedTemporaryFile("w", prefix="reconcile-bug-", suffix=".txt", delete=False) as report:
-        report.write(f"{facts}\n{' '.join(sys.argv)}\n\n{trace}")
-    last = f"{type(error).__name__}: {error}"
+    text = f"{facts}\n{' '.join(sys.argv)}\n\n{trace}"
+    last = traceback.format_exception_only(error)[-1].strip()[:1000]
     click.echo(f"error: this is a bug in reconciler, not your mistake: {last}", err=True)
-    click.echo(f"  help: please report it with the contents of {report.name}", err=True)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="reconcile-bug-", suffix=".txt")
+        with os.fdopen(descriptor, "wb") as report:
+            report.write(text.encode(errors="backslashreplace"))
+    except OSError:
+        click.echo(f"  help: please report it with this text:\n{text}", err=True)
+    else:
+        click.echo(f"  help: please report it with the contents of {name}", err=True)

@@ -28,6 +28,9 @@ _GLOBAL = (
     click.option("-v", "--verbose", count=True, default=None, help="Print more detail."),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), help="When to use colors."),
 )
+_PATHS = ("file", "out", "log_file", "base", "head")
+"""Parameters of commands that name files or revisions, which may be any bytes."""
+
 _NAMES = ("repo", "branch", "path", "state_dir", "output", "quiet", "verbose", "color")
 
 
@@ -45,9 +48,19 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click_context.obj = merged
         if not isinstance(click_context.command, click.Group):
             check_format(merged.get("output"), click_context.command.name or "")
+        arguments = {
+            name: value if name in _PATHS else _displayable(value) for name, value in arguments.items()
+        }
         click_context.color = {"always": True, "never": False}.get(merged.get("color", ""))
         return command(Context(Options(**merged)), **arguments)
 
     for option in reversed(_GLOBAL):
         wrapper = option(wrapper)
     return wrapper
+
+
+def _displayable(value: Any) -> Any:
+    """Return an argument with bytes that are not UTF-8 escaped: no name in the state has such bytes."""
+    if isinstance(value, tuple):
+        return tuple(map(_displayable, value))
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from reconciler.actual.store import Store
-from reconciler.cli.context import Context, mute_stdout, opened
+from reconciler.cli.context import Context, opened
 from reconciler.cli.plan import print_planned
 from reconciler.cli.planning import Planned
 from reconciler.cli.views.terminal_reporter import show_diagnostics
@@ -110,14 +110,12 @@ class EditSession:
             click.echo(self.tree.diff(base, commit, file), nl=False)
             return
         upstream = self.tree.upstream() if publishing.push else None
-        with _without_reader():
-            print_planned(self.context, self._planned(simulated.result))
+        print_planned(self.context, self._planned(simulated.result))
         made = self.tree.commit(self.head.revision, simulated.edit, publishing.message)
         summary = publishing.message.partition("\n")[0]
         line = f"committed {self.tree.branch}@{made[:7]}: {summary}  ({file})"
         if self.context.options.output in ("table", "wide"):
-            with _without_reader():
-                click.echo(line)
+            click.echo(line)
         else:
             self.context.say(line)
         if self.tree.blob(made, file) != self.tree.blob(simulated.result.revision.commit, file):
@@ -150,15 +148,6 @@ class EditSession:
         cost = plan_cost(result.plan, desired, result.actual.jobs, workers)
         plan = msgspec.structs.replace(result.plan, revision=f"{self.head.revision} with this change")
         return Planned(desired.project_name, plan, cost)
-
-
-@contextmanager
-def _without_reader() -> Iterator[None]:
-    """Continue when the reader has closed the pipe: a commit is made and pushed even with ``| head``."""
-    try:
-        yield
-    except BrokenPipeError:
-        mute_stdout()
 
 
 @contextmanager

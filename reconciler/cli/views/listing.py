@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from reconciler.cli.context import Context, mute_stdout
+from reconciler.cli.context import Context
 from reconciler.cli.following import looks
-from reconciler.cli.formats import as_yaml, emit
+from reconciler.cli.formats import as_json, as_yaml, emit
+from reconciler.cli.streams import stdout_is_abandoned
 
 if TYPE_CHECKING:
     from reconciler.actual.store import Store
@@ -203,8 +203,6 @@ def follow(context: Context, store: Store, listing: Listing) -> None:
             _follow_in_pipe(context, store, listing)
     except KeyboardInterrupt:
         return
-    except BrokenPipeError:
-        mute_stdout()
 
 
 def _follow_on_terminal(context: Context, store: Store, listing: Listing) -> None:
@@ -242,7 +240,7 @@ def _follow_in_pipe(context: Context, store: Store, listing: Listing) -> None:
         lines: list[str] = []
         match context.options.output:
             case "json":
-                lines = [json.dumps(row, default=str) for row in changed]
+                lines = [as_json(row, indent=None) for row in changed]
             case "yaml":
                 lines = [f"---\n{as_yaml(row).rstrip()}" for row in changed]
             case "name":
@@ -254,6 +252,8 @@ def _follow_in_pipe(context: Context, store: Store, listing: Listing) -> None:
                 lines = table.add(texts)
         for line in lines:
             click.echo(line)
+        if stdout_is_abandoned():
+            return
         for key in known.keys() - fresh.keys():
             context.say(f"{key[0]} is gone")
         known = fresh

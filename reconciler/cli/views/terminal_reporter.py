@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from reconciler.cli.context import Context, mute_stdout
+from reconciler.cli.context import Context
 from reconciler.cli.views.plan_text import plan_lines, summary_line
 from reconciler.cli.views.words import many
 from reconciler.diagnostics import Diagnostic, Severity, render
@@ -56,14 +56,11 @@ class TerminalReporter:
             self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def planned(self, plan: Plan) -> None:
-        """Print the plan that is about to be applied. A reader that has gone does not stop it."""
+        """Print the plan that is about to be applied."""
         show_diagnostics(self.context, plan.diagnostics)
-        try:
-            for line in plan_lines(self.context, plan):
-                click.echo(line)
-            click.echo(summary_line(self.context, plan))
-        except BrokenPipeError:
-            mute_stdout()
+        for line in plan_lines(self.context, plan):
+            click.echo(line)
+        click.echo(summary_line(self.context, plan))
 
     def progress(self, done: int, total: int, running: int) -> None:
         """Show how many jobs have ended, and how many run."""

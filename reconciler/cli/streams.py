@@ -1,0 +1,115 @@
+"""The standard streams: neither an old encoding nor a closed pipe ends a command or changes its exit code."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+_ASCII = "ascii_escaped"
+"""The codec of ASCII under another name: click rewraps a stream whose encoding is ``ascii`` as UTF-8."""
+
+
+@contextmanager
+def tolerant_streams() -> Iterator[None]:
+    """Replace stdout and stderr while a command runs.
+
+    - Characters that a stream cannot encode are written as ``\\xe9`` or ``\\u4e16``, so that no name is lost.
+    - When the reader closes the pipe (``| head``), the rest of the output is discarded: the command completes
+      its work, and its exit code stays meaningful.
+    - A stream that is closed from the start (``>&-``) discards its output, and its number is not reused for
+      a file.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
+    old = sys.stdin, sys.stdout, sys.stderr
+    # The type checker does not know that each of the three is None if it was closed at the start.
+    sys.stdin = sys.stdin or open(0, closefd=False)  # type: ignore[redundant-expr, unused-ignore]  # noqa: SIM115
+    sys.stdout, sys.stderr = _tolerant(sys.stdout, 1), _tolerant(sys.stderr, 2)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        sys.stdin, sys.stdout, sys.stderr = old
+
+
+def stdout_is_abandoned() -> bool:
+    """Return whether the reader of stdout has closed the pipe: what runs until it is stopped can end."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    return bool(getattr(getattr(buffer, "raw", None), "abandoned", False))
+
+
+class _Descriptor(io.RawIOBase):
+    """A file descriptor that discards what is written after its reader has gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.abandoned = False
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return os.isatty(self._descriptor)
+
+    def write(self, data: Any) -> int:
+        """Write, and wait for a reader that is slow on a non-blocking pipe."""
+        while not self.abandoned:
+            try:
+                return os.write(self._descriptor, data)
+            except BlockingIOError:
+                select.select([], [self._descriptor], [])
+            except OSError as error:  # EIO: the terminal has been closed
+                if error.errno != errno.EPIPE and not (error.errno == errno.EIO and self.isatty()):
+                    raise
+                self.abandoned = True
+        return len(data)
+
+
+def _tolerant(stream: Any, descriptor: int) -> Any:
+    encoding = "utf-8"
+    if stream is not None:
+        try:
+            descriptor = stream.fileno()
+        except (OSError, ValueError, AttributeError):
+            return stream  # a substitute without a file, as in some tests
+        with suppress(OSError, ValueError):
+            stream.flush()
+        encoding = getattr(stream, "encoding", None) or encoding
+        if codecs.lookup(encoding).name == "ascii":
+            codecs.register(_ascii_codec)
+            encoding = _ASCII
+    buffer = io.BufferedWriter(_Descriptor(descriptor))
+    return io.TextIOWrapper(buffer, encoding=encoding, errors="backslashreplace", line_buffering=True)
+
+
+def _ascii_codec(name: str) -> codecs.CodecInfo | None:
+    if name != _ASCII:
+        return None
+    found = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        found.encode,
+        found.decode,
+        found.streamreader,
+        found.streamwriter,
+        found.incrementalencoder,
+        found.incrementaldecoder,
+        name=_ASCII,
+    )
