@@ -165,12 +165,20 @@ def user_identity(context: Context) -> str:
         login = getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in many containers
         login = f"uid {os.getuid()}"
+    import subprocess
+
+    from reconciler.desired.source.command import COMMAND_TIMEOUT, users_environment
+
     try:
-        source = context.source(fetch=False)
-        done = source.run("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT", check=False)
-    except ReconcilerError:
+        git_dir = context.source(fetch=False).git_dir
+        done = subprocess.run(
+            ["git", f"--git-dir={git_dir}", "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT"],
+            env=users_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT,
+            check=False,
+        )  # fmt: skip
+    except (ReconcilerError, OSError, subprocess.TimeoutExpired):
         return login
-    text = done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
+    text = done.stdout.decode(errors="backslashreplace").strip() if done.returncode == 0 else ""
     identity = text[: text.rfind(">") + 1]  # without the time that follows
     return f"{login} ({identity})" if identity else login
 

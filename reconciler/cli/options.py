@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -63,4 +64,4 @@ def _displayable(value: Any) -> Any:
     """Return an argument with bytes that are not UTF-8 escaped: no name in the state has such bytes."""
     if isinstance(value, tuple):
         return tuple(map(_displayable, value))
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+    return os.fsencode(value).decode(errors="backslashreplace") if isinstance(value, str) else value

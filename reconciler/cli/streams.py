@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+_ESCAPE = "reconciler_escape"
+"""The error handler that writes what cannot be encoded as an escape sequence."""
+
 _ASCII = "ascii_escaped"
 """The codec of ASCII under another name: click rewraps a stream whose encoding is ``ascii`` as UTF-8."""
 
@@ -97,7 +100,19 @@ def _tolerant(stream: Any, descriptor: int) -> Any:
             codecs.register(_ascii_codec)
             encoding = _ASCII
     buffer = io.BufferedWriter(_Descriptor(descriptor))
-    return io.TextIOWrapper(buffer, encoding=encoding, errors="backslashreplace", line_buffering=True)
+    return io.TextIOWrapper(buffer, encoding=encoding, errors=_ESCAPE, line_buffering=True)
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return ``\\xe9`` for a byte that Python could not decode; otherwise do as backslashreplace."""
+    if isinstance(error, UnicodeEncodeError):
+        code = ord(error.object[error.start])
+        if 0xDC80 <= code <= 0xDCFF:
+            return f"\\x{code - 0xDC00:02x}", error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error(_ESCAPE, _escaped)
 
 
 def _ascii_codec(name: str) -> codecs.CodecInfo | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from reconciler.cli.formats import as_json
 from tests.cli.world import World
@@ -124,8 +125,8 @@ class TestEncodings:
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             text = done.stdout.decode(encoding)
-            if call.startswith("output"):
-                assert json.loads(text.replace("\\x", "\\u00")) == "é ✔ 世", text
+            if call.startswith("output"):  # YAML has all escapes, and those of JSON
+                assert yaml.safe_load(text) == "é ✔ 世", text
 
     def test_a_name_that_cannot_be_encoded_is_escaped(self, odd: Repository) -> None:
         done = shell("reconcile get flows odé", odd.path, PYTHONIOENCODING="ascii")
@@ -135,7 +136,7 @@ class TestEncodings:
         for call in NAMING:
             done = shell(f"reconcile {call} $'caf\\xe9'", odd.path)
             assert done.returncode in (0, 2, 3, 4), done.stderr
-            assert call == "--state-dir" or "caf\\udce9" in done.stderr
+            assert call == "--state-dir" or "caf\\xe9" in done.stderr
 
 
 class TestJson:
