@@ -96,6 +96,26 @@ def _window(line: str, column: int) -> tuple[str, int]:
     return line[start : start + _EXCERPT_WIDTH], column - start
 
 
+_LONGEST_TEXT = 400
+_LONGEST_EXCERPT = 4000
+
+
+def bounded(problem: Diagnostic) -> Diagnostic:
+    """Shorten what quotes the user's text: a line may be a megabyte long, and diagnostics are stored."""
+
+    def cut(text: str) -> str:
+        return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
+
+    excerpt = problem.excerpt
+    return msgspec.structs.replace(
+        problem,
+        message=cut(problem.message),
+        hint=None if problem.hint is None else cut(problem.hint),
+        excerpt=None if len(excerpt or "") > _LONGEST_EXCERPT else excerpt,
+        related=tuple(Related(note.location, cut(note.label)) for note in problem.related),
+    )
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that the user most likely meant, or None."""
     known = sorted(set(candidates))

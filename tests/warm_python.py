@@ -1,10 +1,10 @@
 """A Python that is there at once: a server that has imported everything forks for each script it is given.
 
 Importing jobflow costs a second of processor time, the program itself a third, and most processes of the
-tests do little else. ``command`` is run like ``python SCRIPT``, ``python -m MODULE`` or ``python -c TEXT``
-and is their ``sys.executable``, so a program that runs by it builds and runs its jobs by it, too. Each gets a
-process of its own with the real arguments, environment, directory, streams and exit code, and dies if the
-command is killed.
+tests do little else. ``command`` is run like ``python SCRIPT``, ``python -m MODULE`` or ``python -c TEXT``,
+perhaps with ``-P``, and is their ``sys.executable``, so a program that runs by it builds and runs its jobs by
+it, too. Each gets a process of its own with the real arguments, environment, directory, streams and exit
+code, and dies if the command is killed.
 
 Only for tests that are about what programs and jobs do. How they start, what they import, and how they are
 killed is tested with the Python that runs the tests.
@@ -157,11 +157,14 @@ def run(request: dict[str, Any], streams: Sequence[int]) -> None:
 
 def outcome(argv: list[str]) -> int:
     """Run what ``python ARGV`` would; return its exit code."""
+    safe_path = argv[0] == "-P"
+    argv = argv[safe_path:]
     module = argv[1] if argv[0] == "-m" else None
     command = argv[0] == "-c"
     sys.argv = ["-c", *argv[2:]] if command else argv[module is not None :]
     code_path = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[0:1] = [str(Path.cwd() if module or command else Path(argv[0]).parent), *code_path]
+    first = [] if safe_path else [str(Path.cwd() if module or command else Path(argv[0]).parent)]
+    sys.path[0:1] = [*first, *code_path]
     try:
         if command:
             exec(argv[1], {"__name__": "__main__"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import subprocess
@@ -11,20 +10,20 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from reconciler.actual.view import View
+from reconciler.build.messages import HEADER, BuildAnswer, BuildRequest, clean_text, frame
 from reconciler.desired.flows import build_form
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import flows_in_build_order
-from reconciler.diagnostics import Diagnostic
-from reconciler.errors import TransientError, WorldError
+from reconciler.diagnostics import Diagnostic, bounded
+from reconciler.errors import LostError, ReconcilerError, TransientError, UnfitError, WorldError
 from reconciler.execution.hosts.local import end_group, kill_group
 from reconciler.files import atomic_file
 from reconciler.model.desired import DesiredFlow, DesiredState
-from reconciler.model.flows import BuiltFlow, BuiltJob, build_key
+from reconciler.model.flows import BuiltFlow, build_key
 from reconciler.model.manifests import OnCodeChange
 from reconciler.model.records import FlowRecord
 
@@ -33,9 +32,7 @@ _START_TIMEOUT = 60.0
 
 
 class BuildProcess:
-    """A process of :mod:`reconciler.build.server`. It sends a line when it has imported everything.
-
-    The first line sent to it says where the user's code is, so it can be started before that is known.
+    """A process of :mod:`reconciler.build.server`. It sends an empty message when it has imported everything.
 
     Raises
     ------
@@ -44,11 +41,11 @@ class BuildProcess:
     """
 
     def __init__(self) -> None:
-        self._pending = b""
+        self._pending = bytearray()
         try:
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "reconciler.build.server"],
+                [sys.executable, "-P", "-m", "reconciler.build.server"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -66,18 +63,23 @@ class BuildProcess:
         """Return whether it is still running."""
         return self._process.poll() is None
 
-    def send(self, line: bytes) -> None:
-        """Send a line. Raises BrokenPipeError when it has ended."""
+    def send(self, message: bytes) -> None:
+        """Send a message. Raises BrokenPipeError when the process has ended."""
         assert self._process.stdin is not None
-        self._process.stdin.write(line)
+        self._process.stdin.write(frame(message))
         self._process.stdin.flush()
 
-    def read_line(self, limit: float) -> bytes | None:
-        """Return its next line, or None if it ended. Raises TimeoutError after ``limit`` seconds."""
+    def read(self, limit: float) -> bytes | None:
+        """Return its next message, or None if it ended. Raises TimeoutError after ``limit`` seconds."""
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         deadline = time.monotonic() + limit
-        while b"\n" not in self._pending:
+        while True:
+            if len(self._pending) >= HEADER.size:
+                end = HEADER.size + HEADER.unpack_from(self._pending)[0]
+                if len(self._pending) >= end:
+                    message, self._pending = self._pending[HEADER.size : end], self._pending[end:]
+                    return bytes(message)
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([pipe], [], [], left)[0]:
                 raise TimeoutError
@@ -85,8 +87,6 @@ class BuildProcess:
             if not chunk:
                 return None
             self._pending += chunk
-        line, _, self._pending = self._pending.partition(b"\n")
-        return line
 
     def last_words(self) -> tuple[int, str]:
         """Wait for its end; return the exit code and the last line of its error output."""
@@ -157,6 +157,8 @@ class FlowBuilder:
         self.files_dir = state_dir / "files"
         self._process: BuildProcess | None = None
         self._spare = spare
+        self._names_of: str | None = None
+        self._names: dict[str, str] = {}
 
     def build(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> BuiltFlow:
         """Build one flow.
@@ -164,26 +166,29 @@ class FlowBuilder:
         Raises
         ------
         BuildFailedError
-            The user's code failed, or took longer than ``spec.build_timeout`` of the Project.
+            The flow cannot be built: its code failed, or took longer than ``spec.build_timeout`` of the
+            Project, or its files cannot be had. An unexpected error in here counts as such, so that it stops
+            one flow only.
         """
-        request = self._request(flow, externals)
-        answer = self._ask(flow, json.dumps(request).encode() + b"\n")
-        if not answer["ok"]:
-            raise BuildFailedError(
-                flow.manifest.diagnostic(
-                    "build/failed",
-                    f"flow '{flow.name}' cannot be built: {answer['message']}",
-                    answer["pointer"],
-                    hint=answer["hint"],
-                )
-            )
-        jobs = [
-            msgspec.convert(job | {"payload": job["payload"].encode()}, BuiltJob) for job in answer["jobs"]
-        ]
+        try:
+            answer = self._ask(flow, msgspec.msgpack.encode(self._request(flow, externals)))
+        except (BuildFailedError, TransientError):
+            raise
+        except (LostError, UnfitError) as error:
+            raise self._failed(flow, error.message, error.hint) from error
+        except ReconcilerError:
+            raise
+        except Exception as error:
+            self.close()
+            message = f"unexpected {type(error).__name__}: {clean_text(str(error))}"
+            raise self._failed(flow, message, "this is a bug in reconciler; please report it") from error
+        problem = answer.problem
+        if problem is not None:
+            raise self._failed(flow, problem.message, problem.hint, problem.pointer)
         return BuiltFlow(
             build_key=build_key(flow.inputs, externals),
-            jobs=jobs,
-            jobflow_version=answer["jobflow"],
+            jobs=answer.jobs,
+            jobflow_version=answer.jobflow_version,
             code=flow.code,
             preview={job.key: job.digest for job in flow.preview},
         )
@@ -200,20 +205,25 @@ class FlowBuilder:
         if process is not None:
             process.kill()
 
-    def _request(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    def _request(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> BuildRequest:
         files = self._materialise_files(flow)
-        recompute = (
-            flow.spec.on_code_change or self.desired.project.on_code_change
-        ) is OnCodeChange.RECOMPUTE
-        return {
-            "flow": flow.name,
-            "identity": flow.identity,
-            "spec": build_form(flow.spec),
-            "externals": dict(externals),
-            "files": {path: place for path, (place, _) in files.items()},
-            "blobs": dict(files.values()),
-            "code_as_content": flow.code if recompute else [],
-        }
+        for tree in flow.code:
+            self.source.extract(tree, self.code_dir / tree)
+        commit, project = self.desired.revision.commit, self.desired.project
+        if self._names_of != commit:
+            directories = {self.source.tree_id(commit, name): name for name in project.python_path}
+            self._names_of, self._names = commit, {tree: name for tree, name in directories.items() if tree}
+        recompute = (flow.spec.on_code_change or project.on_code_change) is OnCodeChange.RECOMPUTE
+        return BuildRequest(
+            flow=flow.name,
+            identity=flow.identity,
+            spec=build_form(flow.spec),
+            externals=dict(externals),
+            files={path: place for path, (place, _) in files.items()},
+            blobs=dict(files.values()),
+            code={str(self.code_dir / tree): self._names.get(tree, "") for tree in flow.code},
+            code_as_content=flow.code if recompute else [],
+        )
 
     def _materialise_files(self, flow: DesiredFlow) -> dict[str, tuple[str, tuple[str, ...]]]:
         """Write the files of the repository that the flow names.
@@ -232,21 +242,12 @@ class FlowBuilder:
 
     # the process --------------------------------------------------------------------------------------
 
-    def _start(self) -> BuildProcess:
-        """Return a process that has been told where the code of the flows is."""
-        trees = dict.fromkeys(tree for flow in self.desired.flows.values() for tree in flow.code)
-        for tree in trees:
-            self.source.extract(tree, self.code_dir / tree)
-        process = self._spare.take() if self._spare is not None else BuildProcess()
-        process.send(json.dumps([str(self.code_dir / tree) for tree in trees]).encode() + b"\n")
-        return process
-
-    def _ask(self, flow: DesiredFlow, request: bytes) -> dict[str, Any]:
+    def _ask(self, flow: DesiredFlow, request: bytes) -> BuildAnswer:
         try:
             if self._process is None:
-                self._process = self._start()
+                self._process = self._spare.take() if self._spare is not None else BuildProcess()
                 slow = f"the build process was not ready after {_START_TIMEOUT:g} s"
-                self._read_line(
+                self._read(
                     flow, _START_TIMEOUT, slow, "check whether the machine is very busy, and try again"
                 )
             self._process.send(request)
@@ -254,20 +255,19 @@ class FlowBuilder:
             raise self._died(flow) from None
         limit = self.desired.project.build_timeout
         hint = "raise spec.build_timeout of the Project, or split the flow"
-        line = self._read_line(flow, limit, f"building took longer than {limit:g} s", hint)
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        answer = self._read(flow, limit, f"building took longer than {limit:g} s", hint)
+        return msgspec.msgpack.decode(answer, type=BuildAnswer)
 
-    def _read_line(self, flow: DesiredFlow, limit: float, too_slow: str, hint: str) -> bytes:
+    def _read(self, flow: DesiredFlow, limit: float, too_slow: str, hint: str) -> bytes:
         assert self._process is not None
         try:
-            line = self._process.read_line(limit)
+            message = self._process.read(limit)
         except TimeoutError:
             self.close()
             raise self._failed(flow, too_slow, hint) from None
-        if line is None:
+        if message is None:
             raise self._died(flow)
-        return line
+        return message
 
     def _died(self, flow: DesiredFlow) -> BuildFailedError:
         assert self._process is not None
@@ -276,10 +276,12 @@ class FlowBuilder:
         what = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return self._failed(flow, f"its build process {what}{f': {tail}' if tail else ''}", None)
 
-    def _failed(self, flow: DesiredFlow, message: str, hint: str | None) -> BuildFailedError:
-        place = f"/spec/{flow.spec.form}"
+    def _failed(
+        self, flow: DesiredFlow, message: str, hint: str | None, pointer: str | None = None
+    ) -> BuildFailedError:
         text = f"flow '{flow.name}' cannot be built: {message}"
-        return BuildFailedError(flow.manifest.diagnostic("build/failed", text, place, hint=hint))
+        place = pointer or f"/spec/{flow.spec.form}"
+        return BuildFailedError(bounded(flow.manifest.diagnostic("build/failed", text, place, hint=hint)))
 
 
 def write_file(path: Path, data: bytes, *, executable: bool = False) -> None:

@@ -6,6 +6,8 @@ import graphlib
 import importlib
 import inspect
 import json
+import re
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,12 +34,15 @@ class Construction:
     """Builds one flow.
 
     ``externals`` maps ``flow/job`` to the uuid of that job, ``files`` the paths of the repository to the
-    places of their copies.
+    places of their copies, and ``code`` the directories to import from to their names in the repository.
     """
 
-    def __init__(self, externals: Mapping[str, str], files: Mapping[str, str]) -> None:
+    def __init__(
+        self, externals: Mapping[str, str], files: Mapping[str, str], code: Mapping[str, str] | None = None
+    ) -> None:
         self.externals = externals
         self.files = files
+        self.code = code or {}
         self.name = ""
         self.jobs: dict[str, Job] = {}
 
@@ -68,7 +73,7 @@ class Construction:
         return Flow([self.jobs[job_id] for job_id in entries], name=self.name)
 
     def _job(self, entry: Mapping[str, Any], pointer: str) -> Job:
-        function = find_callable(entry["function"], f"{pointer}/function")
+        function = find_callable(entry["function"], f"{pointer}/function", self.code)
         if inspect.isclass(function) and issubclass(function, Maker):
             raise BuildError(
                 f"'{entry['function']}' is a Maker", f"{pointer}/function", "use the `maker:` form of a flow"
@@ -82,7 +87,7 @@ class Construction:
         args = self.value(entry.get("args", []), f"{pointer}/args")
         kwargs = self.value(entry.get("kwargs", {}), f"{pointer}/kwargs")
         if decorated:  # made by jobflow's @job: calling it gives a Job
-            job = call(function, args, kwargs, pointer)
+            job = call(function, args, kwargs, pointer, self.code)
         else:
             job = Job(function, function_args=tuple(args), function_kwargs=kwargs)
         job.name = entry.get("name", entry["id"])
@@ -95,13 +100,16 @@ class Construction:
         make = spec.get("make", {})
         args = self.value(make.get("args", []), f"{pointer}/make/args")
         kwargs = self.value(make.get("kwargs", {}), f"{pointer}/make/kwargs")
-        return checked(call(maker.make, args, kwargs, f"{pointer}/make"), spec["class"], f"{pointer}/class")
+        return checked(
+            call(maker.make, args, kwargs, f"{pointer}/make", self.code), spec["class"], f"{pointer}/class"
+        )
 
     def _from_factory(self, spec: Mapping[str, Any], pointer: str) -> Flow | Job | list[Job]:
-        function = find_callable(spec["function"], f"{pointer}/function")
+        function = find_callable(spec["function"], f"{pointer}/function", self.code)
         args = self.value(spec.get("args", []), f"{pointer}/args")
         kwargs = self.value(spec.get("kwargs", {}), f"{pointer}/kwargs")
-        return checked(call(function, args, kwargs, pointer), spec["function"], f"{pointer}/function")
+        made = call(function, args, kwargs, pointer, self.code)
+        return checked(made, spec["function"], f"{pointer}/function")
 
     def _from_file(self, path: str) -> Flow | Job | list[Job]:
         try:
@@ -126,10 +134,10 @@ class Construction:
         if "$maker" in value:
             return self._maker(value["$maker"], f"{pointer}/$maker")
         if "$call" in value:
-            function = find_callable(value["$call"], f"{pointer}/$call")
+            function = find_callable(value["$call"], f"{pointer}/$call", self.code)
             args = self.value(value.get("args", []), f"{pointer}/args")
             kwargs = self.value(value.get("kwargs", {}), f"{pointer}/kwargs")
-            return call(function, args, kwargs, f"{pointer}/$call")
+            return call(function, args, kwargs, f"{pointer}/$call", self.code)
         return {key: self.value(inner, f"{pointer}/{key}") for key, inner in value.items()}
 
     def _reference(self, text: str, pointer: str) -> OutputReference:
@@ -146,13 +154,13 @@ class Construction:
             for kind, name in attributes:
                 reference = reference[name] if kind == "i" else getattr(reference, str(name))
         except AttributeError as error:
-            raise BuildError(f"'{text}': {error}", pointer) from error
+            raise BuildError(f"'{text}' does not exist: {error}", pointer) from error
         return reference
 
     def _maker(self, spec: Mapping[str, Any], pointer: str) -> Any:
-        made = find_callable(spec["class"], f"{pointer}/class")
+        made = find_callable(spec["class"], f"{pointer}/class", self.code)
         kwargs = self.value(spec.get("kwargs", {}), f"{pointer}/kwargs")
-        return call(made, [], kwargs, f"{pointer}/class")
+        return call(made, [], kwargs, f"{pointer}/class", self.code)
 
 
 def _in_order(entries: Mapping[str, tuple[int, dict[str, Any]]], name: str) -> list[str]:
@@ -198,29 +206,54 @@ def _article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
-def call(function: Any, args: list[Any], kwargs: Mapping[str, Any], pointer: str) -> Any:
-    """Call the user's code; an exception becomes a BuildError that names the innermost line of code."""
+def call(
+    function: Any, args: list[Any], kwargs: Mapping[str, Any], pointer: str, code: Mapping[str, str]
+) -> Any:
+    """Call the user's code; an exception becomes a BuildError that names the line of code."""
     try:
         return function(*args, **kwargs)
-    except Exception as error:
-        where = _innermost(error)
+    except (Exception, SystemExit) as error:
         name = getattr(function, "__qualname__", type(function).__name__)
-        raise BuildError(f"{name} raised {type(error).__name__}: {error}{where}", pointer) from error
+        what = f"raised {headline(error)}"
+        if isinstance(error, SystemExit):
+            what = f"ended with exit code {error.code or 0}"
+        raise BuildError(f"{name} {what}{where_raised(error, code)}", pointer) from error
 
 
-def _innermost(error: BaseException) -> str:
-    trace = error.__traceback__
-    frames = []
-    while trace is not None:
-        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
-        trace = trace.tb_next
-    if len(frames) < 2:
-        return ""
-    file, line = frames[-1]
-    return f" ({Path(file).name}:{line})"
+_LONGEST_MESSAGE = 1000
+_NOISE = re.compile(r"^\s*(For further information visit |\+-+|-{4,}|={4,}).*$\n?", re.MULTILINE)
+"""Lines of messages that say nothing: the advertisements of pydantic, the frames of exception groups."""
 
 
-def find_callable(path: str, pointer: str) -> Any:
+def headline(error: BaseException) -> str:
+    """Return type and message of an error, of a bounded length and without decoration."""
+    message = _NOISE.sub("", str(error)).strip()
+    if len(message) > _LONGEST_MESSAGE:
+        message = message[: _LONGEST_MESSAGE - 3] + "..."
+    return f"{type(error).__name__}{': ' if message else ''}{message}"
+
+
+def where_raised(error: BaseException, code: Mapping[str, str]) -> str:
+    """Return where an error was raised: `` (lib/mycamp/jobs.py:63)``.
+
+    The innermost line of the repository's code counts, else the innermost line of all code below ours.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append(traceback.FrameSummary(error.filename, error.lineno or 1, ""))
+    for frame in reversed(frames):
+        for place, name in code.items():
+            if frame.filename.startswith(f"{place}/"):
+                inside = frame.filename.removeprefix(f"{place}/")
+                return f" ({name}/{inside}:{frame.lineno})"
+    others = [frame for frame in frames if not frame.filename.startswith((_HERE, "<frozen"))]
+    return f" ({Path(others[-1].filename).name}:{others[-1].lineno})" if others else ""
+
+
+_HERE = str(Path(__file__).parent)
+
+
+def find_callable(path: str, pointer: str, code: Mapping[str, str]) -> Any:
     """Import ``package.module.name`` or ``package.module.Class.name``.
 
     Raises
@@ -236,14 +269,13 @@ def find_callable(path: str, pointer: str) -> Any:
             break
         except ModuleNotFoundError as missing:
             if missing.name is None or not (".".join(parts[:end]) + ".").startswith(f"{missing.name}."):
-                raise BuildError(f"cannot import '{path}': {missing}", pointer) from missing
+                where = where_raised(missing, code)
+                hint = "install the package, or add its folder to spec.python_path of the Project"
+                raise BuildError(f"cannot import '{path}': {missing}{where}", pointer, hint) from missing
             error = missing
-        except Exception as broken:
-            where = _innermost(broken)
-            raise BuildError(
-                f"importing '{'.'.join(parts[:end])}' raised {type(broken).__name__}: {broken}{where}",
-                pointer,
-            ) from broken
+        except (Exception, SystemExit) as broken:
+            name, where = ".".join(parts[:end]), where_raised(broken, code)
+            raise BuildError(f"importing '{name}' raised {headline(broken)}{where}", pointer) from broken
     if module is None:
         raise BuildError(
             f"cannot import '{path}': {error}", pointer,

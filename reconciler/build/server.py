@@ -1,48 +1,79 @@
-"""The build process: answers each line with a request by one line. Runs the user's code.
+"""The build process: answers each request to build a flow. Runs the user's code.
 
-:mod:`reconciler.build.builder` starts it as ``python -m reconciler.build.server``. A crash or an endless loop
-in here affects this process and nothing else.
+:mod:`reconciler.build.builder` starts it as ``python -P -m reconciler.build.server``. It imports jobflow
+once and forks for each flow, so a flow builds as if it were alone: whatever its code does to the directory,
+the environment, the path or the modules of its process does not reach the next flow. A crash or an endless
+loop affects one process and nothing else.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib
 import importlib.metadata
 import json
 import os
+import random
+import select
 import signal
+import site
 import sys
+import sysconfig
 import threading
 import time
 import traceback
 import warnings
-from typing import Any, TextIO
+from pathlib import Path
+from typing import IO
 
-from reconciler.build.construct import BuildError, Construction
+import msgspec
+
+from reconciler.build.construct import BuildError, Construction, headline, where_raised
 from reconciler.build.identity import IdentifiedJob, identify
+from reconciler.build.messages import (
+    BuildAnswer,
+    BuildProblem,
+    BuildRequest,
+    clean_text,
+    frame,
+    read_frame,
+)
+from reconciler.errors import ExitCode
 from reconciler.jobs.job_json import own_run_config
-from reconciler.model.flows import unique_keys
+from reconciler.model.flows import BuiltJob, unique_keys
 
 _PARENT_CHECK_INTERVAL = 1.0
 """Seconds between two checks that the parent process is still running."""
 
+_CHILD_CHECK_INTERVAL = 0.05
+"""Seconds between two checks that the process of a flow is still running."""
+
 
 def main() -> None:
-    """Report that all is imported, read where the user's code is, then answer requests until stdin ends."""
-    answers = _own_stdout()
+    """Report that all is imported, then answer requests until their stream ends."""
+    # The user's code gets neither the stream of requests nor that of answers: its standard input is empty,
+    # and what it prints goes to standard error.
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     warnings.simplefilter("ignore")
-    answers.write("ready\n")
+    gc.freeze()
+    answers.write(frame(b""))
     answers.flush()
-    _add_code(json.loads(sys.stdin.readline() or "[]"))
-    for line in sys.stdin:
-        answers.write(json.dumps(answer(json.loads(line))) + "\n")
+    while (request := read_frame(requests)) is not None:
+        answer = _answer_of_child(request, [requests, answers])
+        answers.write(frame(answer))
         answers.flush()
+        _import_installed(msgspec.msgpack.decode(answer, type=BuildAnswer).imported)
 
 
 def _end_with(parent: int) -> None:
     """End this process and all that it started when its parent has been killed.
 
-    The user's code may never return to where the end of stdin is noticed.
+    The user's code may never return to where the end of the requests is noticed.
     """
     while os.getppid() == parent:
         time.sleep(_PARENT_CHECK_INTERVAL)
@@ -51,62 +82,155 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _own_stdout() -> TextIO:
-    """Keep stdout for answers; the output of the user's code goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
+def _answer_of_child(request: bytes, private: list[IO[bytes]]) -> bytes:
+    """Return the answer of a new process to a request; ``private`` are streams that it must not have."""
+    errors_before = os.fstat(2).st_size
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reading)
+            for stream in private:
+                os.close(stream.fileno())
+            _write_all(writing, frame(_encoded(answer(msgspec.msgpack.decode(request, type=BuildRequest)))))
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(ExitCode.BUG)
+    os.close(writing)
+    received = b""
+    ended: int | None = None
+    with os.fdopen(reading, "rb", buffering=0) as stream:
+        # A process that the code of the flow left behind may hold the pipe open, so its end does not tell
+        # all.
+        while not _is_complete(received):
+            if select.select([stream], [], [], _CHILD_CHECK_INTERVAL)[0]:
+                chunk = stream.read(1 << 20)
+                if not chunk:
+                    break
+                received += chunk
+            elif ended is not None:
+                break
+            else:
+                done, status = os.waitpid(child, os.WNOHANG)
+                ended = status if done else None
+    if ended is None:
+        _, ended = os.waitpid(child, 0)
+    if _is_complete(received):
+        return received[_HEADER_SIZE:]
+    code = os.waitstatus_to_exitcode(ended)
+    what = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    tail = os.pread(2, 100_000, max(errors_before, os.fstat(2).st_size - 100_000))
+    lines = tail.decode(errors="backslashreplace").strip().splitlines()
+    message = f"its build process {what}{f': {lines[-1]}' if lines else ''}"
+    return _encoded(BuildAnswer(problem=BuildProblem(message)))
 
 
-def _add_code(paths: list[str]) -> None:
-    """Make the user's code importable, here and in the processes that this one starts."""
-    sys.path[1:1] = paths
-    known = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *([known] if known else [])])
+_HEADER_SIZE = len(frame(b""))
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Build one flow; any error becomes part of the answer."""
-    try:
-        return {"ok": True, "jobs": _build(request), "jobflow": importlib.metadata.version("jobflow")}
-    except BuildError as error:
-        return _failure(error.message, error.pointer, error.hint, error.__cause__ or error)
-    except Exception as error:
-        return _failure(f"{type(error).__name__}: {error}", "/spec", None, error)
-
-
-def _failure(message: str, pointer: str, hint: str | None, cause: BaseException) -> dict[str, Any]:
-    trace = "".join(traceback.format_exception(cause))
-    return {"ok": False, "message": message, "pointer": pointer, "hint": hint, "traceback": trace}
-
-
-def _build(request: dict[str, Any]) -> list[dict[str, Any]]:
-    externals: dict[str, list[str]] = request["externals"]
-    construction = Construction(
-        externals={name: uuid for name, (uuid, _) in externals.items()}, files=request["files"]
+def _is_complete(received: bytes) -> bool:
+    return len(received) >= _HEADER_SIZE and len(received) >= _HEADER_SIZE + int.from_bytes(
+        received[:_HEADER_SIZE], "big"
     )
-    made = construction.build(request["spec"], request["flow"])
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _encoded(answer: BuildAnswer) -> bytes:
+    try:
+        return msgspec.msgpack.encode(answer)
+    except (UnicodeEncodeError, OverflowError, ValueError) as error:
+        problem = f"a name or setting of its jobs cannot be stored: {headline(error)}"
+        return msgspec.msgpack.encode(BuildAnswer(problem=BuildProblem(clean_text(problem))))
+
+
+def _import_installed(names: list[str]) -> None:
+    """Import modules here that the build of a flow needed, so that the next flows find them imported.
+
+    Only installed packages: the code of the repository belongs to one flow and is imported for each.
+    """
+    directory, environment, path = Path.cwd(), dict(os.environ), list(sys.path)
+    for name in names:
+        if name not in sys.modules:
+            try:
+                importlib.import_module(name)
+            except BaseException:  # the flow that needs it will report the error, if there is one
+                sys.modules.pop(name, None)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:] = path
+    os.chdir(directory)
+
+
+# In the process of one flow ---------------------------------------------------------------------------------
+
+
+def answer(request: BuildRequest) -> BuildAnswer:
+    """Build one flow; any error becomes part of the answer."""
+    known = set(sys.modules)
+    _become_fresh(list(request.code))
+    try:
+        jobs = _build(request)
+    except BuildError as error:
+        hint = None if error.hint is None else clean_text(error.hint)
+        return BuildAnswer(problem=BuildProblem(clean_text(error.message), error.pointer, hint))
+    except BaseException as error:  # also SystemExit and the like, which only end this process
+        where = where_raised(error, request.code)
+        return BuildAnswer(problem=BuildProblem(clean_text(f"{headline(error)}{where}")))
+    return BuildAnswer(
+        jobs=jobs,
+        jobflow_version=importlib.metadata.version("jobflow"),
+        imported=_installed(set(sys.modules) - known),
+    )
+
+
+def _become_fresh(code: list[str]) -> None:
+    """Make the user's code importable, here and in new processes, and seed random numbers anew."""
+    sys.path[:0] = code
+    known = os.environ.get("PYTHONPATH")
+    if code:
+        os.environ["PYTHONPATH"] = os.pathsep.join([*code, *([known] if known else [])])
+    importlib.invalidate_caches()
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+
+
+def _build(request: BuildRequest) -> list[BuiltJob]:
+    construction = Construction(
+        externals={name: uuid for name, (uuid, _) in request.externals.items()},
+        files=request.files,
+        code=request.code,
+    )
+    made = construction.build(request.spec, request.flow)
     items = identify(
         made,
-        identity=request["identity"],
-        externals=dict(map(tuple, externals.values())),  # type: ignore[arg-type]
-        files={path: tuple(file) for path, file in request["blobs"].items()},
-        code=request["code_as_content"],
+        identity=request.identity,
+        externals=dict(request.externals.values()),
+        files=request.blobs,
+        code=request.code_as_content,
     )
     ids = {job.uuid: job_id for job_id, job in construction.jobs.items()}
-    names = [ids.get(item.job.uuid) or str(item.job.name) for item in items]
-    return [_describe(item, key) for item, key in zip(items, unique_keys(names), strict=True)]
+    names = [clean_text(ids.get(item.job.uuid) or str(item.job.name)) for item in items]
+    return [_described(item, key) for item, key in zip(items, unique_keys(names), strict=True)]
 
 
-def _describe(item: IdentifiedJob, key: str) -> dict[str, Any]:
+def _described(item: IdentifiedJob, key: str) -> BuiltJob:
     payload = item.payload
     function = payload["function"]
     config = payload.get("config") or {}
-    return {
+    described = {
         "key": key,
         "uuid": item.uuid,
         "index": item.job.index,
-        "name": str(item.job.name),
+        "name": clean_text(str(item.job.name)),
         "function": f"{function['@module']}.{function['@callable']}",
         "content": item.content,
         "parents": item.parents,
@@ -114,8 +238,23 @@ def _describe(item: IdentifiedJob, key: str) -> dict[str, Any]:
         "own": own_run_config(config.get("manager_config") or {}),
         "files": item.files,
         "hosts": payload.get("hosts", []),
-        "payload": json.dumps(payload),
+        "payload": json.dumps(payload).encode(),
     }
+    return msgspec.convert(described, BuiltJob)
+
+
+def _installed(names: set[str]) -> list[str]:
+    """Return those modules that are part of installed packages."""
+    paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sysconfig.get_path("stdlib")}
+    folders = tuple(
+        f"{path}{os.sep}" for path in (*paths, *site.getsitepackages(), site.getusersitepackages())
+    )
+    found = []
+    for name in sorted(names):
+        spec = getattr(sys.modules.get(name), "__spec__", None)
+        if spec is not None and spec.name == name and str(spec.origin or "").startswith(folders):
+            found.append(name)
+    return found
 
 
 if __name__ == "__main__":

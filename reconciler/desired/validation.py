@@ -26,7 +26,7 @@ from reconciler.desired.schemas import (
 from reconciler.desired.values import check_arguments, iter_directives, parse_output_reference
 from reconciler.desired.yaml.builder import RawDocument
 from reconciler.desired.yaml.source_text import related
-from reconciler.diagnostics import Diagnostic, Related, did_you_mean, nearest
+from reconciler.diagnostics import Diagnostic, bounded, did_you_mean, nearest
 from reconciler.model.manifests import API_VERSION, Document, Kind, Manifest
 
 MAX_PROBLEMS = 50
@@ -68,26 +68,6 @@ def checked_document(raw: RawDocument) -> tuple[Document, list[Diagnostic]]:
         )
     valid = not any(problem.is_error for problem in problems)
     return msgspec.structs.replace(document, valid=valid), [bounded(problem) for problem in problems]
-
-
-_LONGEST_TEXT = 400
-_LONGEST_EXCERPT = 4000
-
-
-def bounded(problem: Diagnostic) -> Diagnostic:
-    """Shorten what quotes the user's text: a line may be a megabyte long, and diagnostics are stored."""
-
-    def cut(text: str) -> str:
-        return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
-
-    excerpt = problem.excerpt
-    return msgspec.structs.replace(
-        problem,
-        message=cut(problem.message),
-        hint=None if problem.hint is None else cut(problem.hint),
-        excerpt=None if len(excerpt or "") > _LONGEST_EXCERPT else excerpt,
-        related=tuple(Related(note.location, cut(note.label)) for note in problem.related),
-    )
 
 
 _DATA_HINT = "every YAML file in the manifest directories must be a manifest: keep data elsewhere"

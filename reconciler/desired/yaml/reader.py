@@ -11,11 +11,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from reconciler.desired.validation import bounded, checked_document, suspected_kinds
+from reconciler.desired.validation import checked_document, suspected_kinds
 from reconciler.desired.yaml.builder import DocumentBuilder, RawDocument
 from reconciler.desired.yaml.source_text import BOUNDS, RefusedTextError, SourceText, checked_source
 from reconciler.desired.yaml.syntax_errors import syntax_diagnostic
-from reconciler.diagnostics import Diagnostic
+from reconciler.diagnostics import Diagnostic, bounded
 from reconciler.model.manifests import Document, ParsedFile
 
 try:

@@ -1,0 +1,68 @@
+"""What a reconcile and its build process send each other: one request for each flow, and one answer."""
+
+from __future__ import annotations
+
+import struct
+from typing import IO, Any
+
+import msgspec
+
+from reconciler.model.flows import BuiltJob
+
+HEADER = struct.Struct(">Q")
+"""Before each message: its length in bytes."""
+
+
+class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One flow to build.
+
+    ``externals`` maps ``flow/job`` to (uuid, content hash) of a job of another flow. ``files`` maps paths of
+    the repository to their copies, and ``blobs`` the copies to (blob id, file name, and ``x`` if
+    executable). ``code`` maps the directories to import from to their names in the repository.
+    """
+
+    flow: str
+    identity: str
+    spec: dict[str, Any]
+    externals: dict[str, tuple[str, str]]
+    files: dict[str, str]
+    blobs: dict[str, tuple[str, ...]]
+    code: dict[str, str]
+    code_as_content: list[str]
+
+
+class BuildProblem(msgspec.Struct, frozen=True):
+    """Why a flow cannot be built; ``pointer`` is the value of the manifest that causes it, if known."""
+
+    message: str
+    pointer: str | None = None
+    hint: str | None = None
+
+
+class BuildAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The jobs of a flow, or a problem. ``imported`` are the installed modules that the build needed."""
+
+    jobs: list[BuiltJob] = []
+    jobflow_version: str = ""
+    problem: BuildProblem | None = None
+    imported: list[str] = []
+
+
+def clean_text(text: str) -> str:
+    r"""Return text that can be stored and shown; half of a surrogate pair becomes ``\udce9``."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def frame(message: bytes) -> bytes:
+    """Return a message with its length before it."""
+    return HEADER.pack(len(message)) + message
+
+
+def read_frame(stream: IO[bytes]) -> bytes | None:
+    """Return the next message of a stream; None at its end."""
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    (length,) = HEADER.unpack(header)
+    message = stream.read(length)
+    return message if len(message) == length else None

@@ -1,0 +1,258 @@
+"""The build process: each flow builds as if alone, whatever its code does and whatever is beside the user."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.build.builder import BuildFailedError, FlowBuilder
+from reconciler.desired.source.git import Source
+from reconciler.desired.state import load_desired
+from reconciler.model.desired import DesiredState
+from reconciler.model.flows import BuiltFlow
+from tests.desired.test_flows import NoCache
+from tests.support import Repository
+
+JOBS = """
+import os, random, subprocess, sys
+from pathlib import Path
+from jobflow import Flow, Job, job
+from pydantic import BaseModel
+
+@job
+def give(x):
+    return x
+
+def named(name):
+    made = give(1)
+    made.name = name
+    return made
+"""
+
+Build = Callable[..., list[BuiltFlow | str]]
+
+
+class Bench:
+    """A repository whose factories are written in the test, and the flows built one after the other."""
+
+    def __init__(self, repository: Repository, state: Path) -> None:
+        self.repository = repository
+        self.state = state
+        self.builder: FlowBuilder | None = None
+        self.timeout = 60.0
+
+    def build(self, *bodies: str, helper: str = "") -> list[str]:
+        """Build a flow for each body of a factory; return the names of its jobs, or its problem."""
+        head = "apiVersion: reconciler/v1\nkind: {}\nmetadata: {{name: {}}}\nspec:\n"
+        spec = f"  python_path: [lib]\n  build_timeout: {self.timeout}\n"
+        self.repository.write("reconciler.yaml", head.format("Project", "p") + spec)
+        code = JOBS
+        for number, body in enumerate(bodies):
+            lines = "".join(f"    {line}\n" for line in body.strip("\n").split("\n"))
+            code += f"\ndef make{number}():\n{lines}"
+            flow = head.format("Flow", f"f{number}") + f"  factory: {{function: made.make{number}}}\n"
+            self.repository.write(f"flows/f{number}.yaml", flow)
+        self.repository.write("lib/made.py", code)
+        self.repository.write("lib/helper.py", helper)
+        self.repository.commit()
+        source = Source(self.repository.path / ".git", self.repository.path, None, "")
+        desired: DesiredState = load_desired(source, source.revision(), NoCache(), {}).state
+        assert desired.diagnostics == []
+        self.builder = FlowBuilder(source, desired, self.state)
+        found = []
+        for name in sorted(desired.flows):
+            try:
+                built = self.builder.build(desired.flows[name], {})
+            except BuildFailedError as error:
+                self.diagnostic = error.diagnostic
+                found.append(error.diagnostic.message)
+            else:
+                found.append(", ".join(job.name for job in built.jobs))
+        return found
+
+
+@pytest.fixture
+def bench(repository: Repository, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(repository, tmp_path / "state")
+    yield made
+    if made.builder is not None:
+        made.builder.close()
+
+
+CHANGES = {
+    "directory": ("os.chdir('/')", "os.getcwd()"),
+    "removed directory": ("p = Path('gone'); p.mkdir(); os.chdir(p); p.resolve().rmdir()", "os.getcwd()"),
+    "environment": ("os.environ['X_LEFT'] = '1'", "os.environ.get('X_LEFT')"),
+    "no environment": ("os.environ.clear()", "os.environ.get('PATH')"),
+    "path": ("sys.path.insert(0, '/nowhere')", "sys.path[0]"),
+    "no path": ("sys.path.clear()", "len(sys.path)"),
+    "modules": ("sys.modules['jobflow'] = None", "sys.modules['jobflow'] is None"),
+    "a patched library": ("import jobflow; jobflow.Job.__init__ = None", "Job.__init__ is None"),
+    "a module of its own": ("import helper; helper.STATE.append(1)", "len(__import__('helper').STATE)"),
+    "its own module": ("global LEFT; LEFT = 1", "globals().get('LEFT')"),
+    "closed streams": ("os.close(0); os.close(1); os.close(2)", "os.fstat(1).st_mode > 0"),
+    "signals": ("import signal; signal.alarm(1)", "__import__('time').sleep(1.5)"),
+    "recursion": ("sys.setrecursionlimit(60)", "sys.getrecursionlimit()"),
+}
+
+
+@pytest.mark.parametrize(("change", "look"), CHANGES.values(), ids=CHANGES)
+def test_a_flow_builds_as_if_alone(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, look: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    looks = f"return named(repr({look}))"
+    first, _, last = bench.build(looks, f"{change}\nreturn named('changed')", looks, helper="STATE = []\n")
+    assert first == last
+
+
+def test_random_numbers_are_not_the_same_for_each_flow(bench: Bench) -> None:
+    numbers = bench.build(*["return named(str(random.random()))"] * 3)
+    assert len(set(numbers)) == 3
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "subprocess.run(['cat'], check=True)\nreturn named('ok')",
+        "sys.stdin.read()\nreturn named('ok')",
+        "os.read(0, 10)\nreturn named('ok')",
+        "import select\nselect.select([0], [], [])\nreturn named('ok')",
+        "try:\n    input()\nexcept EOFError:\n    return named('ok')",
+    ],
+)
+def test_standard_input_is_empty(bench: Bench, body: str) -> None:
+    bench.timeout = 20
+    assert bench.build(body, "return named('next')") == ["ok", "next"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "print('x' * 200_000)\nreturn named('ok')",
+        "os.write(1, b'\\0' * 1000)\nreturn named('ok')",
+        "subprocess.run(['echo', 'hello'])\nreturn named('ok')",
+    ],
+)
+def test_what_it_prints_is_no_answer(bench: Bench, body: str) -> None:
+    assert bench.build(body, "return named('next')") == ["ok", "next"]
+
+
+def test_a_process_that_it_leaves_behind_holds_nothing_up(bench: Bench) -> None:
+    body = "import time\nif os.fork() == 0:\n    time.sleep(60)\n    os._exit(0)\nreturn named('ok')"
+    bench.timeout = 20
+    assert bench.build(body, "return named('next')") == ["ok", "next"]
+
+
+def test_one_that_leaves_a_process_behind_and_dies(bench: Bench) -> None:
+    body = "import time\nif os.fork() == 0:\n    time.sleep(60)\n    os._exit(0)\nos._exit(5)"
+    bench.timeout = 20
+    problem, other = bench.build(body, "return named('next')")
+    assert "its build process ended with exit code 5" in problem
+    assert other == "next"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("os._exit(7)", "its build process ended with exit code 7"),
+        ("os.kill(os.getpid(), 9)", "its build process was killed by signal 9"),
+        ("sys.exit('enough')", "make0 ended with exit code enough (lib/made.py:"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt (lib/made.py:"),
+        ("raise BaseException('odd')", "BaseException: odd (lib/made.py:"),
+        ("import helper", "SyntaxError"),
+        ("return (lambda f: f(f))(lambda f: f(f))", "RecursionError: maximum recursion depth exceeded"),
+        ("raise ValueError('caf\\udce9')", "ValueError: caf\\udce9 (lib/made.py:"),
+        ("raise ValueError('x' * 10_000_000)", "ValueError: xxx"),
+        ("raise ExceptionGroup('many', [ValueError('one')])", "ExceptionGroup: many (1 sub-exception)"),
+        ("class T(BaseModel):\n    e: float\nT(e='n/a')", "ValidationError: 1 validation error for T\ne\n"),
+        ("print('last words', file=sys.stderr); sys.stderr.flush(); os._exit(3)", "code 3: last words"),
+        ("return 5", "'made.make0' returned an int, not a Flow or a Job"),
+        ("x = give(1)\nx.index = 2 ** 70\nreturn x", "cannot be stored"),
+    ],
+)
+def test_whatever_it_does_the_next_flow_is_built(bench: Bench, body: str, problem: str) -> None:
+    found, other = bench.build(body, "return named('next')", helper="def make(:\n")
+    assert found.startswith("flow 'f0' cannot be built: ")
+    assert problem in found
+    assert "errors.pydantic.dev" not in found and "+---" not in found
+    assert len(found) <= 1100
+    assert other == "next"
+    assert str(bench.diagnostic.location).startswith("flows/f0.yaml:5:")
+
+
+def test_text_that_is_not_utf8_becomes_printable(bench: Bench) -> None:
+    assert bench.build("return named('caf\\udce9')") == ["caf\\udce9"]
+
+
+@pytest.mark.parametrize("name", ["json", "jobflow", "typing", "helper", "msgspec", "reconciler"])
+def test_a_file_beside_the_user_is_never_imported(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    trap, trace = tmp_path / "trap", tmp_path / "ran"
+    trap.mkdir()
+    (trap / f"{name}.py").write_text(f"open({str(trace)!r}, 'w').close()\n")
+    monkeypatch.chdir(trap)
+    bodies = ["import json, typing, helper\nreturn named('ok')"]
+    assert bench.build(*bodies, helper="x = 1\n") == ["ok"]
+    assert not trace.exists()
+
+
+def test_a_library_that_one_flow_needs_is_imported_once(bench: Bench) -> None:
+    """Importing atomate2 for each of a hundred flows would take minutes."""
+    body = "was = 'xml.sax.saxutils' in sys.modules\nimport xml.sax.saxutils\nreturn named(str(was))"
+    assert bench.build(body, body, body) == ["False", "True", "True"]
+
+
+def test_an_unexpected_error_of_ours_stops_one_flow_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = FlowBuilder._request, []
+
+    def request(self: FlowBuilder, *arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 1:
+            raise ZeroDivisionError("at every boundary")
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FlowBuilder, "_request", request)
+    found, other = bench.build("return named('first')", "return named('next')")
+    assert "unexpected ZeroDivisionError: at every boundary" in found
+    assert other == "next"
+
+
+def test_code_that_git_has_lost_stops_one_flow_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from reconciler.errors import LostError
+
+    original, calls = Source.extract, []
+
+    def extract(self: Source, tree: str, target: Path) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise LostError(f"git has lost the code {tree}", hint="git fetch")
+        original(self, tree, target)
+
+    monkeypatch.setattr(Source, "extract", extract)
+    found, other = bench.build("return named('first')", "return named('next')")
+    assert "git has lost the code" in found
+    assert bench.diagnostic.hint == "git fetch"
+    assert other == "next"
+
+
+def test_its_processes_find_the_code_and_the_python(bench: Bench) -> None:
+    script = "import helper; print(helper.X)"
+    body = f"done = subprocess.run([sys.executable, '-c', {script!r}], capture_output=True, text=True)\n"
+    assert bench.build(f"{body}return named(done.stdout.strip())", helper="X = 'found'\n") == ["found"]
+
+
+def test_nothing_is_left_open(bench: Bench) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    bench.build("return named('ok')", "return named('ok')")
+    assert bench.builder is not None
+    bench.builder.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert sys.stdin is not None
