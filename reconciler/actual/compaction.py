@@ -1,8 +1,8 @@
-"""Keeping the store small: old events and revisions go, and caches that nothing refers to any more.
+"""Compaction of the store: it removes old events and revisions, and caches that nothing refers to.
 
-LMDB gives freed pages to later writes, so its file stops growing once as much goes as comes. The work is
-done in slices: one bounded transaction at most once an hour, or once a minute while a round is not at its
-end. A round visits every subject of events once; where it stands is in the store, for the next process.
+LMDB reuses freed pages, so its file stops growing once as much is removed as is added. The work is done in
+slices: one bounded transaction at most once an hour, or once a minute while a round is unfinished. A round
+visits every subject of events once. The store holds the position, so that the next process continues.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ DAY = 86400.0
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """What is kept of a series: its newest ``keep``, and all of the last ``seconds``; never over ``most``."""
+    """The entries that are kept: the newest ``keep``, and those of the last ``seconds``, up to ``most``."""
 
     keep: int
     seconds: float
     most: int
 
     def goes(self, rank: int, age: float) -> bool:
-        """Whether an entry goes; the newest has rank 0, ``age`` is in seconds."""
+        """Return whether an entry is removed; the newest has rank 0, ``age`` is in seconds."""
         return rank >= self.most or (rank >= self.keep and age > self.seconds)
 
 
 EVENTS = Retention(keep=200, seconds=30 * DAY, most=10_000)
-"""Of the events about one subject: a job, a flow, a worker."""
+"""For events about one subject: a job, a flow, a worker."""
 
 EVENTS_OF_GONE = Retention(keep=0, seconds=30 * DAY, most=10_000)
-"""Of the events about a flow that is no more, and about its jobs."""
+"""For events about a flow that no longer exists, and about its jobs."""
 
 REVISIONS = Retention(keep=1_000, seconds=30 * DAY, most=10_000)
 
 UNUSED_SECONDS = 30 * DAY
-"""How long a build or a parsed blob stays after its last reference; to go back costs nothing so long."""
+"""How long a build or parsed blob is kept after its last reference: until then, a revert costs nothing."""
 
 ROUND_SECONDS, SLICE_SECONDS = 3600.0, 60.0
-"""Between two rounds, and between two slices of one."""
+"""Seconds between two rounds, and between two slices of a round."""
 
 MOST_REMOVED, MOST_VISITED = 1_000, 20_000
-"""Entries that one slice removes or marks, and keys that it looks at."""
+"""Maximum number of entries that a slice removes or marks, and of keys that it reads."""
 
 
 class Progress(msgspec.Struct, omit_defaults=True):
-    """Where compaction stands. ``after`` is the subject visited last in this round; empty between rounds."""
+    """The position of compaction. ``after`` is the last visited subject; empty between rounds."""
 
     at: float = 0.0
     after: bytes = b""
@@ -64,7 +64,7 @@ decode_progress = msgspec.msgpack.Decoder(Progress).decode
 
 
 def compact(store: Store, now: float) -> int:
-    """Do one slice if it is due; return how many entries were removed. The caller holds the lease.
+    """Do a slice if it is due, and return the number of removed entries. The caller holds the lease.
 
     Raises
     ------
@@ -78,18 +78,18 @@ def compact(store: Store, now: float) -> int:
 
 
 def is_due(progress: Progress, now: float) -> bool:
-    """Whether the next slice should be done now; a clock that was put back delays none."""
+    """Return whether the next slice is due; a clock that was set back does not delay it."""
     return abs(now - progress.at) >= (SLICE_SECONDS if progress.more else ROUND_SECONDS)
 
 
 def progress_of(view: View) -> Progress:
-    """Return where compaction stands."""
+    """Return the position of compaction."""
     raw = view.txn.get("meta", b"compaction")
     return decode_progress(raw) if raw is not None else Progress()
 
 
 class _Slice:
-    """One transaction of compaction, and what it has done so far."""
+    """One transaction of compaction, with the number of entries that it has removed and read."""
 
     def __init__(self, writer: Writer, now: float) -> None:
         self.txn: Transaction = writer.txn
@@ -101,16 +101,16 @@ class _Slice:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more may be removed or noted in this slice."""
+        """Return whether this slice must not remove or mark more entries."""
         return self.removed + self.noted >= MOST_REMOVED
 
     @property
     def spent(self) -> bool:
-        """Whether the rest has to wait for the next slice."""
+        """Return whether the rest must wait for the next slice."""
         return self.full or self.visited >= MOST_VISITED
 
     def carry_out(self) -> int:
-        """Visit what is next, and write down where this ended."""
+        """Visit the next subjects and caches, and record the position."""
         after = self.progress.after
         if not after:
             self._revisions()
@@ -125,7 +125,7 @@ class _Slice:
     # history ------------------------------------------------------------------------------------------
 
     def _events(self, after: bytes) -> bytes:
-        """Visit subjects; return the last one that is done, or nothing once there is no other."""
+        """Visit subjects; return the last one that is done, or nothing at the end of the round."""
         while (subject := _subject_after(self.txn, after)) is not None:
             done = self._subject(subject)
             if done:
@@ -135,7 +135,7 @@ class _Slice:
         return b""
 
     def _subject(self, subject: bytes) -> bool:
-        """Remove the events about something that need not be kept; return whether no such one is left."""
+        """Remove the old events about a subject; return whether all of them are removed."""
         keys = list(self.txn.keys("events_about", subject))
         self.visited += len(keys)
         about, _ = self._event(keys[0])
@@ -151,7 +151,7 @@ class _Slice:
         return True
 
     def _event(self, key: bytes) -> tuple[str, float]:
-        """Return what an event is about, and its time; of one that cannot be read nothing, and long ago."""
+        """Return the subject and time of an event; an empty subject and time 0 for an unreadable one."""
         raw = self.txn.get("events", key[-8:])
         try:
             event = decode_event(raw) if raw is not None else None
@@ -160,7 +160,7 @@ class _Slice:
         return (event.about, event.time) if event is not None else ("", 0.0)
 
     def _is_there(self, about: str) -> bool:
-        """Whether the flow is there that events are about, or about a job of; anything else always is."""
+        """Return whether the flow of a subject, a flow or job, still exists; True for other subjects."""
         kind, _, rest = about.partition("/")
         flow = rest.partition("/")[0]
         return kind not in ("flow", "job") or self.txn.get("flows", flow.encode()) is not None
@@ -183,7 +183,7 @@ class _Slice:
     # caches -------------------------------------------------------------------------------------------
 
     def _unused(self, table: str, in_use: Callable[[bytes], bool]) -> None:
-        """Note what has no reference any more, and remove what has had none for long."""
+        """Mark what nothing refers to, and remove what nothing has referred to for long."""
         for key in list(self.txn.keys(table)):
             if self.full:
                 return
@@ -201,18 +201,18 @@ class _Slice:
 
 
 def _subject_after(txn: Transaction, subject: bytes) -> bytes | None:
-    """Return the first subject of events that comes after another one."""
+    """Return the next subject of events after another one."""
     key = txn.first_key("events_about", subject + b"\xff" * 9 if subject else b"")
     return key[:-8] if key is not None else None
 
 
 def _builds_in_use(txn: Transaction) -> Callable[[bytes], bool]:
-    """What any flow was built to, removed ones included."""
+    """Return the keys of the builds of all flows, including removed ones."""
     return {decode_flow(raw).build_key.encode() for _, raw in txn.scan("flows")}.__contains__
 
 
 def _blobs_in_use(txn: Transaction) -> Callable[[bytes], bool]:
-    """What the last good version of a manifest was parsed from, as this version of the program reads it."""
+    """Return the blobs of the last good manifests, as this version of the program parses them."""
     blobs = {decode_good(raw).parsed.encode() for _, raw in txn.scan("good")}
 
     def in_use(key: bytes) -> bool:

@@ -1,15 +1,15 @@
 """The LMDB environment of a state directory. The only module that imports ``lmdb``.
 
-One environment a process and path (LMDB's own rule), shared by reference count. One that is opened only to
-read never takes the lock of the writer; any other does for an instant, as py-lmdb finds named tables in no
-other way.
+LMDB allows one environment per process and path, so it is shared and counted. A read-only environment never
+takes the lock of the writer; others take it for a moment when they are opened, because py-lmdb needs it to
+find the named tables.
 
-The map grows by itself: mostly before a write begins, when little of it is free; else the write that finds it
-full is aborted, the map doubled, and the write run again. So a write is a function of its transaction and
-must have no other effect.
+The memory map grows automatically, usually before a write begins and little of the map is free. A write that
+fills the map is aborted, the map is doubled, and the write is run again. A write is therefore a function of
+its transaction and must have no other effect.
 
-A resize moves the memory that open transactions of this process look at. It therefore waits until none is
-open, and holds new ones off meanwhile.
+A resize moves the memory that open transactions of this process use. It waits until none is open, and keeps
+new ones from starting until it is done.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TABLES = (
     "payloads",  # job id -> the jobflow Job as JSON (big, cold)
     "by_flow",  # flow name, job id -> nothing
     "by_state",  # state, worker, priority, age, job id -> nothing
-    "by_path",  # flow/job of a job that has a place, job id -> nothing
+    "by_path",  # flow/job of a current job, job id -> nothing
     "children",  # parent uuid, job id -> nothing
     "builds",  # build key -> BuiltFlow
     "cleanups",  # worker, when due, job id and attempt -> run directory to remove
@@ -53,21 +53,21 @@ TABLES = (
     "events",  # sequence number -> Event
     "events_about",  # what it is about, sequence number -> nothing
     "revisions",  # sequence number -> AppliedRevision
-    "unused",  # table, key of something that can be made again -> since when nothing refers to it
+    "unused",  # table, key of something that can be recreated -> since when nothing refers to it
 )
 """Every table of the environment. A table whose key ends in "-> nothing" is an index."""
 
-_FIRST_MAP_SIZE = 256 * 2**20  # address space, not disk: the file is as large as what is in it
-_MAX_READERS = 512  # open reads of all processes together
+_FIRST_MAP_SIZE = 256 * 2**20  # address space, not disk space: the file is only as large as its content
+_MAX_READERS = 512  # open reads, of all processes together
 _SMALLEST_FILE = 2 * 4096  # bytes: the two pages that every environment begins with
 _FULL_DISK = 2**20  # bytes
 _LOCK_FILE = 2**17  # bytes; ample
-_PATIENCE = 60.0  # seconds that a write waits for open transactions when it cannot go on without more room
-_COURTESY = 0.5  # seconds that a write waits for them when room gets scarce, but may suffice
+_PATIENCE = 60.0  # seconds that a write waits for open transactions if it cannot continue without more room
+_COURTESY = 0.5  # seconds that a write waits for them if the room may suffice
 
 
 class _IncompleteError(Exception):
-    """The environment cannot be read as it is: it is none yet, lacks a table, or was cut off."""
+    """The environment is not readable: it does not exist yet, lacks a table, or was cut off."""
 
 
 class Database:
@@ -77,8 +77,8 @@ class Database:
         self.path = path
         self.read_only = read_only
         self._process = os.getpid()
-        self._writer = threading.Lock()  # one that waits inside of LMDB could keep an abort from ending
-        self._writing: int | None = None  # the thread that holds it
+        self._writer = threading.Lock()  # a writer that waits inside LMDB could keep an abort from ending
+        self._writing: int | None = None  # the thread that holds the write lock
         self._gate = Gate()
         try:
             self._env = _open_to_read(path) if read_only else _open_environment(path)
@@ -109,7 +109,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
-        """Give a snapshot of the whole store. Reads may be nested, and may contain a write.
+        """Yield a snapshot of the whole store. Reads can be nested, and can contain a write.
 
         Raises
         ------
@@ -129,15 +129,15 @@ class Database:
     def write(self, change: Callable[[Transaction], T]) -> T:
         """Run ``change`` in one durable transaction and return what it returns.
 
-        ``change`` may be run again, so it must have no other effect; it may read, but not write by a second
-        transaction. The store must not be open only to read.
+        ``change`` may be run twice, so it must have no other effect. It can read in a second transaction, but
+        not write. The store must not be read-only.
 
         Raises
         ------
         WorldError
             The disk is full or not writable, or the store is damaged. Nothing of ``change`` is kept.
         TransientError
-            The store must grow, but a read that this thread holds, or a long one of another, is in the way.
+            The store must grow, but a read of this thread, or a long one of another thread, prevents it.
         """
         if self.read_only:
             raise RuntimeError("this store was opened only to read")
@@ -161,7 +161,7 @@ class Database:
             try:
                 result = change(Transaction(raw, self._tables))
             except BaseException:
-                with self._gate.held_off():  # an abort waits for a moment in which no other thread reads
+                with self._gate.held_off():  # an abort waits until no other thread reads
                     raw.abort()
                 raise
             raw.commit()
@@ -172,7 +172,7 @@ class Database:
             self._gate.leave(token)
 
     def _begin(self, *, write: bool) -> tuple[object, Any]:
-        """Enter the gate and begin a transaction, with the size that other processes gave the map."""
+        """Enter the gate and begin a transaction, with the map size that other processes have set."""
         self._require_own()
         while True:
             token = self._gate.enter()
@@ -186,7 +186,7 @@ class Database:
                 raise
 
     def _begin_raw(self, write: bool) -> Any:
-        """Begin a transaction; for a write, with the lock of the writer, taken after the gate was entered."""
+        """Begin a transaction; a write takes the lock of the writer after it has entered the gate."""
         if not write:
             return self._begin_read()
         self._writer.acquire()
@@ -200,13 +200,13 @@ class Database:
         try:
             return self._env.begin()
         except lmdb.ReadersFullError:
-            self._env.reader_check()  # killed processes leave their slots behind
+            self._env.reader_check()  # killed processes do not release their slots
             return self._env.begin()
 
     def copy_to(self, descriptor: int) -> None:
         """Write a snapshot of the whole store, without its free pages, to an open file.
 
-        Others may read and write meanwhile; the caller makes the file durable.
+        Other transactions can read and write meanwhile. The caller syncs the file to disk.
 
         Raises
         ------
@@ -221,8 +221,8 @@ class Database:
             raise _failure("copy", self.path, error) from error
 
     def _copied(self, descriptor: int) -> bool:
-        """Copy once; return False if another process gave the map a new size at just that moment."""
-        token, raw = self._begin(write=False)  # holds resizes off, and adopts those of other processes
+        """Copy once; return False if another process resized the map at that moment."""
+        token, raw = self._begin(write=False)  # prevents resizes, and adopts those of other processes
         try:
             with raw:
                 self._env.copyfd(descriptor, compact=True)
@@ -233,7 +233,7 @@ class Database:
         return True
 
     def _make_room(self) -> int:
-        """Double the map if less than a quarter of it is free and nobody minds; return its size before."""
+        """Double the map if less than a quarter is free and no transaction is open; return the old size."""
         self._require_own()
         token = self._gate.enter()
         try:
@@ -248,7 +248,7 @@ class Database:
         return size
 
     def _resize(self, seen: int | None, patience: float, *, needed: bool) -> None:
-        """Double the map unless it is no longer of the size ``seen``; None: adopt that of other processes."""
+        """Double the map unless its size is no longer ``seen``; None: adopt the size that others have set."""
         with self._gate.alone(patience) as alone:
             if alone and (seen is None or self._env.info()["map_size"] == seen):
                 self._env.set_mapsize(0 if seen is None else 2 * seen)
@@ -264,7 +264,7 @@ class Database:
             raise _forked(self.path)
 
     def close(self) -> None:
-        """Close the environment; use :func:`close_database` to give back a shared one."""
+        """Close the environment; use :func:`close_database` to release a shared one."""
         if self._process == os.getpid():  # in a forked child this would take locks from the parent
             self._env.close()
 
@@ -273,7 +273,7 @@ def _open_environment(path: Path) -> Any:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     is_new = not (path / "data.mdb").exists()
     env = _environment(path, readonly=False)
-    if is_new:  # LMDB makes durable what is in the file, not that there is one
+    if is_new:  # LMDB syncs the content of the file, but not its directory entry
         sync_directory(path)
         sync_directory(path.parent)
     return env
@@ -297,18 +297,18 @@ def _environment(path: Path, *, readonly: bool) -> Any:
 
 
 def _require_room_for_lock(path: Path) -> None:
-    """Refuse a full disk. LMDB maps its lock file: where its pages have no room, the system kills us."""
+    """Refuse a full disk: the process is killed if the mapped pages of the lock file have no room."""
     lock = path / "lock.mdb"
-    begun = lock.exists() and lock.stat().st_blocks > 0  # the rest of it holds only the 60th reader and on
+    begun = lock.exists() and lock.stat().st_blocks > 0  # the rest is only for the 60th reader and later ones
     if not begun and shutil.disk_usage(path).free < _LOCK_FILE:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _lengthen(file: Path, env: Any) -> None:
-    """Give a file that was cut off its length back, inside of a write; reading past its end kills a process.
+    """Restore the length of a file that was cut off, within a write; reading past its end kills a process.
 
-    The pages in the hole are empty, so LMDB finds the damage. A sound file may also be shorter than its pages
-    (those at the end that are free were never written); for it this changes nothing.
+    The added pages are empty, so LMDB detects the damage. An intact file can be shorter than its pages too,
+    because free pages at the end were never written; for such a file this changes nothing.
     """
     if file.stat().st_size < _length(env):
         os.truncate(file, _length(env))
@@ -321,7 +321,10 @@ def _length(env: Any) -> int:
 
 _NO_RIGHT = ("permission denied", "check who owns the directory and its files, and their permissions")
 _A_FILE = ("a file is where a directory should be", "choose another --state-dir")
-_DAMAGED = ("its file data.mdb is damaged, or is no store", "put a copy back, or move it away and start anew")
+_DAMAGED = (
+    "its file data.mdb is damaged, or is not a store",
+    "restore a backup, or move the file away and start again",
+)
 _CAUSES: dict[type[Exception], tuple[str, str]] = {
     PermissionError: _NO_RIGHT,
     lmdb.ReadonlyError: _NO_RIGHT,
@@ -345,11 +348,11 @@ _CUT_SHORT = (
     "see `df`, `quota` and `ulimit -f`; free some space there, then try again",
 )
 _BY_NUMBER = {errno.EFBIG: _LIMITED, errno.EDQUOT: _QUOTA, errno.EIO: _CUT_SHORT}
-"""What LMDB has no kind of error for; it tells the words of the system."""
+"""Errors without an exception of their own in LMDB, recognized by the message of the operating system."""
 
 
 def _failure(doing: str, path: Path, error: Exception) -> WorldError:
-    """Say what went wrong in words of the user."""
+    """Return an error that explains the problem to the user."""
     plain = (isinstance(error, OSError) and error.strerror) or str(error)
     cut_short = type(error) is lmdb.Error and _is_full(path)
     full = cut_short or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
@@ -360,7 +363,7 @@ def _failure(doing: str, path: Path, error: Exception) -> WorldError:
 
 
 def _is_full(path: Path) -> bool:
-    """Whether the disk has nearly no space left; LMDB calls a page cut short an input/output error."""
+    """Return whether the disk is almost full: LMDB reports a page that was cut short as an I/O error."""
     try:
         return shutil.disk_usage(path).free < _FULL_DISK
     except OSError:
@@ -376,14 +379,16 @@ def _forked(path: Path) -> WorldError:
 
 _open: dict[Path, tuple[Database, int]] = {}
 _open_lock = threading.Lock()
-_inherited: dict[Path, Database] = {}  # of the parent; kept, as to close or collect one could harm the parent
+_inherited: dict[
+    Path, Database
+] = {}  # those of the parent: closing or collecting one here could harm the parent
 
 
 def open_database(path: Path, *, read_only: bool = False) -> Database:
-    """Return the environment at ``path``, opened once a process. Give it back with :func:`close_database`.
+    """Return the environment at ``path``, opened once per process. Release it with :func:`close_database`.
 
-    ``read_only`` is for a process that will not write: it gets one that is open already, or that can be read
-    as it is. Whoever opens it later in such a process cannot write either.
+    ``read_only`` is for a process that does not write: it gets an environment that is already open, or one
+    that is readable. If the process opens the path again later, it still cannot write.
 
     Raises
     ------
@@ -407,7 +412,7 @@ def _opened(path: Path, read_only: bool) -> Database:
 
 
 def close_database(database: Database) -> None:
-    """Give back what :func:`open_database` returned; the last user closes the environment."""
+    """Release what :func:`open_database` returned; the last release closes the environment."""
     with _open_lock:
         known, users = _open.get(database.path, (database, 0))
         if known is database and users > 1:
@@ -419,7 +424,7 @@ def close_database(database: Database) -> None:
 
 
 def _forget_parent() -> None:
-    """In a forked child: the environments of the parent must not be used, nor closed."""
+    """Forget the environments of the parent in a forked child, which must neither use nor close them."""
     global _open_lock
     _open_lock = threading.Lock()  # another thread of the parent may have held it
     _inherited.update((path, database) for path, (database, _) in _open.items())

@@ -1,4 +1,4 @@
-"""Who has the memory map of an environment in use. Knows nothing of LMDB."""
+"""Transactions and resizes take turns on the memory map of an environment. Independent of LMDB."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 
 class Gate:
-    """Knows the open transactions of this process; lets a resize in when there are none."""
+    """Knows the open transactions of this process; a resize runs when there are none."""
 
     def __init__(self) -> None:
-        # Reentrant: the garbage collector may end an abandoned read at any place, also in here. For the same
-        # reason the transactions are entries of a dict, not a number: one step adds or removes one.
+        # Reentrant, because the garbage collector can end an abandoned read anywhere, even in here. For the
+        # same reason transactions are entries of a dict and not a number: adding or removing is one step.
         self._changed = threading.Condition(threading.RLock())
         self._open: dict[object, int] = {}  # -> the thread that began it
         self._waiting = 0
 
     def enter(self) -> object:
-        """Note a transaction; wait while others are held off, unless somebody waits for this thread."""
+        """Register a transaction; wait while a resize keeps others out, unless it waits for this thread."""
         token, me = object(), threading.get_ident()
         with self._changed:
             if self._waiting and not self.held_here():
@@ -27,19 +27,19 @@ class Gate:
         return token
 
     def leave(self, token: object) -> None:
-        """Forget the transaction that :meth:`enter` gave ``token`` for. Any thread may do so."""
+        """Remove the transaction for which :meth:`enter` returned ``token``. Any thread can call this."""
         with self._changed:
             self._open.pop(token, None)
             if self._waiting and not self._open:
                 self._changed.notify_all()
 
     def held_here(self) -> bool:
-        """Whether this thread has a transaction open."""
+        """Return whether this thread has an open transaction."""
         return threading.get_ident() in self._open.values()
 
     @contextmanager
     def held_off(self) -> Iterator[None]:
-        """Let no other thread begin, unless it has a transaction open already."""
+        """Keep other threads from beginning, except those that already have an open transaction."""
         with self._changed:
             self._waiting += 1
         try:
@@ -51,7 +51,7 @@ class Gate:
 
     @contextmanager
     def alone(self, patience: float) -> Iterator[bool]:
-        """Wait up to ``patience`` seconds until no transaction is open; give whether that is so."""
+        """Wait up to ``patience`` seconds until no transaction is open; yield whether that is the case."""
         with self._changed:
             if self.held_here():
                 yield False

@@ -1,7 +1,7 @@
-"""The schema of the store: which one this is, what older ones become, and who may not read it.
+"""The schema of the store: its version, and the migrations from older versions.
 
-A migration brings the store from one version to the next. All that are needed run in one transaction, under
-the lease, after a copy was made: the first writer migrates, readers wait for it.
+A migration converts the store from one version to the next. All necessary ones run in one transaction, under
+the lease, after the store was copied. The first writer migrates; until then readers refuse to open it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ GROUPS = {
 
 
 def _group_fields(txn: Transaction) -> None:
-    """2 -> 3: fields of jobs that belong together are in a map of their own."""
+    """2 -> 3: group fields of jobs that belong together."""
     for key, job in _raw_jobs(txn):
         groups = {
             group: {new: job[old] for old, new in fields.items() if old in job}
@@ -65,7 +65,7 @@ def _group_fields(txn: Transaction) -> None:
 
 
 def _raw_jobs(txn: Transaction) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield the records of jobs as maps, with their keys; damaged ones are left to `reconcile fsck`."""
+    """Yield the records of jobs as maps, with their keys; `reconcile fsck` reports damaged ones."""
     for key in list(txn.keys("jobs")):
         try:
             job = msgspec.msgpack.decode(txn.get("jobs", key) or b"", type=dict[str, Any])
@@ -76,17 +76,17 @@ def _raw_jobs(txn: Transaction) -> Iterator[tuple[bytes, dict[str, Any]]]:
 
 
 MIGRATIONS: Mapping[int, Migration] = {1: _index_paths, 2: _group_fields}
-"""Version -> what brings a store from it to the next. Whoever raises SCHEMA_VERSION adds an entry."""
+"""Version -> migration from that version to the next. A higher SCHEMA_VERSION needs a new entry."""
 
 
 class OutdatedError(InputError):
-    """The store has an older schema and was not migrated yet."""
+    """The store has an older schema and is not migrated yet."""
 
 
 def check_version(database: Database, state_dir: Path) -> None:
-    """Let a store pass that this program can use as it is; a new one gets the version of the program.
+    """Check that this program can use the store without a migration. A new store gets the current version.
 
-    One that is open only to read, and still empty, gets none.
+    A new store that is read-only gets none.
 
     Raises
     ------
@@ -109,16 +109,16 @@ def check_version(database: Database, state_dir: Path) -> None:
 
 
 def migrate_state(state_dir: Path, now: float, say: Callable[[str], None]) -> None:
-    """Bring the store of a state directory to the schema of this program, after a copy was made.
+    """Copy the store of a state directory, and migrate it to the schema of this program.
 
     Raises
     ------
     RefusedError
         Another process has the lease.
     InputError
-        No way leads from its version to this one.
+        There are no migrations from its version to this one.
     WorldError
-        The disk is full, or fails otherwise; the store is as it was.
+        The disk is full or fails; the store is unchanged.
     """
     with Lease(state_dir) as lease:
         lease.acquire(now)
@@ -126,7 +126,7 @@ def migrate_state(state_dir: Path, now: float, say: Callable[[str], None]) -> No
 
 
 def migrate_leased(state_dir: Path, now: float, say: Callable[[str], None]) -> None:
-    """Do the same where this process has the lease already."""
+    """Do the same if this process already holds the lease."""
     database = open_database(lmdb_dir(state_dir))
     try:
         _migrate(database, state_dir, now, say)
@@ -142,17 +142,17 @@ def _migrate(database: Database, state_dir: Path, now: float, say: Callable[[str
         _require_way(txn, state_dir)
     copy = state_dir / f"before-schema-{SCHEMA_VERSION}-{time_stamp(now)}.mdb"
     save_copy(database, copy, overwrite=True)
-    say(f"migrating the state from schema {found} to {SCHEMA_VERSION}; a copy of it as it was: {copy}")
+    say(f"migrating the state from schema {found} to {SCHEMA_VERSION}; the old state is copied to {copy}")
     database.write(lambda txn: upgrade(txn, state_dir))
 
 
 def upgrade(txn: Transaction, place: Path) -> None:
-    """Run the migrations that a store needs; ``place`` is how errors name it.
+    """Run the migrations that a store needs; errors call it ``place``.
 
     Raises
     ------
     InputError
-        It was written by a newer version, or no way leads from its schema to this one.
+        A newer version wrote the store, or there are no migrations from its schema to this one.
     """
     for version in _require_way(txn, place):
         MIGRATIONS[version](txn)
@@ -160,7 +160,7 @@ def upgrade(txn: Transaction, place: Path) -> None:
 
 
 def _require_way(txn: Transaction, place: Path) -> Sequence[int]:
-    """Return the versions that a store is to be migrated from, one after the other."""
+    """Return the versions from which the store is migrated, in order."""
     found = _version(txn)
     if found is None:
         return ()
@@ -176,7 +176,7 @@ def _require_way(txn: Transaction, place: Path) -> Sequence[int]:
 
 
 def _version(txn: Transaction) -> int | None:
-    """Return the schema of a store; None for one that is new. The very first ones do not say theirs: 0."""
+    """Return the schema of a store; None for a new one, 0 for the first version, which did not record it."""
     raw = txn.get("meta", b"schema")
     if raw is not None:
         return number_of(raw)
@@ -184,7 +184,7 @@ def _version(txn: Transaction) -> int | None:
 
 
 def _story(txn: Transaction, place: Path) -> str:
-    """Say who wrote a store of another schema."""
+    """Return an error that says which version wrote a store of another schema."""
     found = _version(txn) or 0
     kind = "a newer" if found > SCHEMA_VERSION else "an older"
     mine = f"this is {__version__}, schema {SCHEMA_VERSION}"

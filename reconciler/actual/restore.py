@@ -1,7 +1,8 @@
-"""Putting a backup in the place of the present state.
+"""Replacing the present state with a backup.
 
-The backup is copied beside it, brought to the schema of this program and looked at. Only then does it take
-its place, by two renames; a process that dies between them is helped by whoever opens the state next.
+The backup is copied next to the state, migrated to the schema of this program and checked. Only then it
+replaces the state, with two renames. If the process dies between them, the next one that opens the state
+completes the restore.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from reconciler.errors import InputError, WorldError
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """A copy of a backup, ready to take its place: what it holds, and what is wrong with it."""
+    """A copy of a backup that is ready to replace the state, with its content and its problems."""
 
     place: Path
     contents: Contents
@@ -33,7 +34,7 @@ class Staged(msgspec.Struct, frozen=True):
 
 
 def present_contents(state_dir: Path) -> Contents | None:
-    """Return what the present state holds; None if there is none, or if it is damaged.
+    """Return the content of the present state; None if it does not exist or is damaged.
 
     Raises
     ------
@@ -56,12 +57,12 @@ def present_contents(state_dir: Path) -> Contents | None:
 
 
 def stage(file: Path, state_dir: Path, now: float) -> Staged:
-    """Copy a backup beside the present state, and look at it. The caller holds the lease.
+    """Copy a backup next to the present state, and check it. The caller holds the lease.
 
     Raises
     ------
     InputError
-        It is no backup, or of a version that cannot be read.
+        The file is not a backup, or its version cannot be read.
     WorldError
         It cannot be read or copied.
     """
@@ -96,11 +97,13 @@ def _prepared(file: Path, place: Path, now: float) -> Staged:
     try:
         database = open_database(place)
     except WorldError as error:
-        raise InputError(f"{file} is no backup, or is damaged", hint="give another one") from error
+        raise InputError(f"{file} is not a backup, or it is damaged", hint="use another backup") from error
     try:
         with database.read() as txn:
             if not txn.count("meta"):
-                raise InputError(f"{file} holds no state", hint="give a file that `reconcile backup` wrote")
+                raise InputError(
+                    f"{file} does not contain a state", hint="use a file that `reconcile backup` wrote"
+                )
         database.write(lambda txn: _adapt(txn, file, now))
         contents, report = _looked_at(database)
     finally:
@@ -123,7 +126,7 @@ def _looked_at(database: Database) -> tuple[Contents, Report]:
 
 
 def swap(staged: Staged, state_dir: Path, now: float) -> Path | None:
-    """Let a staged backup take the place of the present state; return where that is kept, if there is one.
+    """Replace the present state with a staged backup; return where the old state is kept, if any.
 
     Raises
     ------
@@ -136,7 +139,7 @@ def swap(staged: Staged, state_dir: Path, now: float) -> Path | None:
         _sync_file(staged.place / "data.mdb")
         sync_directory(staged.place)
         drop(waiting)
-        staged.place.rename(waiting)  # complete from here on
+        staged.place.rename(waiting)  # from here on the restore is completed even after a crash
         if kept is not None:
             current.rename(kept)
         waiting.rename(current)

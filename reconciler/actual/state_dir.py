@@ -1,4 +1,4 @@
-"""The state directory: where it is, that it is local, and who may write to it."""
+"""The state directory: its place, the check that its disk is local, and the lease to write to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 
 
 def default_state_dir(project: str) -> Path:
-    """Return ``$RECONCILER_STATE_DIR``, else ``$XDG_STATE_HOME/reconciler/<project>``."""
+    """Return ``$RECONCILER_STATE_DIR``, otherwise ``$XDG_STATE_HOME/reconciler/<project>``."""
     override = os.environ.get("RECONCILER_STATE_DIR")
     if override:
         return Path(override).expanduser()
@@ -31,16 +31,16 @@ def default_state_dir(project: str) -> Path:
 
 
 def lmdb_dir(state_dir: Path) -> Path:
-    """Return the directory of the LMDB environment; ends a restore that was interrupted at its last step."""
+    """Return the directory of the LMDB environment; first completes a restore that was interrupted."""
     current, restored = state_dir / "lmdb", restored_dir(state_dir)
     if not current.exists():
-        with suppress(OSError):  # there is none, or another process was faster
+        with suppress(OSError):  # nothing was restored, or another process was faster
             restored.rename(current)
     return current
 
 
 def restored_dir(state_dir: Path) -> Path:
-    """Return where a restored environment waits, complete, to take the place of the present one."""
+    """Return the directory of a restored environment that is complete and replaces the present one."""
     return state_dir / "lmdb.restored"
 
 
@@ -50,7 +50,7 @@ def time_stamp(now: float) -> str:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
+    """Sync the entries of a directory to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -64,18 +64,18 @@ def require_local(path: Path) -> None:
     Raises
     ------
     RefusedError
-        ``path`` lies on NFS, Lustre or the like.
+        ``path`` is on NFS, Lustre or another network file system.
     """
     found = _file_system(path)
     if found in _NETWORK_FILE_SYSTEMS:
         raise RefusedError(
-            f"the state directory {path} lies on a network file system ({found}), where LMDB loses data",
+            f"the state directory {path} is on a network file system ({found}), where LMDB loses data",
             hint="choose a local disk with --state-dir or RECONCILER_STATE_DIR",
         )
 
 
 def is_on_network(path: Path) -> bool:
-    """Whether a path lies on a network file system."""
+    """Return whether a path is on a network file system."""
     return _file_system(path) in _NETWORK_FILE_SYSTEMS
 
 
@@ -99,14 +99,14 @@ _WATCHED = "it is a daemon, and applies commits by itself: `reconcile now --wait
 
 
 class Lease:
-    """The right to write: an flock on a file of the state directory. A dead holder loses it by itself."""
+    """The right to write: an flock on a file in the state directory. A dead holder loses it automatically."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "lease"
         self._descriptor: int | None = None
 
     def acquire(self, started: float, role: str = "") -> None:
-        """Take the lease and leave a note of who holds it; ``role`` is ``watch`` for a daemon.
+        """Take the lease and record its holder; ``role`` is ``watch`` for a daemon.
 
         Raises
         ------
@@ -133,18 +133,18 @@ class Lease:
             "role": role,
         }
         self._descriptor = descriptor
-        with suppress(OSError):  # the lock counts; on a full disk it has no note
+        with suppress(OSError):  # only the lock matters; on a full disk there is no record
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(note).encode(), 0)
 
     def release(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def holder(self) -> str | None:
-        """Return who holds the lease, without touching it; None if nobody does, or it cannot be told."""
+        """Return the holder of the lease, without touching the lock; None if it is free or unknown."""
         locks = Path("/proc/locks")
         try:
             facts = self._path.stat()
@@ -153,11 +153,11 @@ class Lease:
         except OSError:
             return None
         device = f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}"
-        # Layered file systems have other device numbers there; then the pid of the note must do.
+        # Layered file systems show other device numbers there; then the recorded pid has to suffice.
         return next((_said(note) for line in lines if _is_lock(line, device, note)), None)
 
     def is_watched(self) -> bool:
-        """Whether a daemon holds the lease. Asks by trying to share it for a moment."""
+        """Return whether a daemon holds the lease, by trying to share the lock for a moment."""
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -180,7 +180,7 @@ class Lease:
 
 
 def _locked(descriptor: int) -> bool:
-    """Take the lock, in a few tries: who asks for the role of its holder has it for an instant."""
+    """Take the lock, in a few tries: a process that checks for a daemon holds it for a moment."""
     for pause in (0.01, 0.02, 0.04, None):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,7 +194,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def _is_lock(line: Sequence[str], device: str, note: bytes) -> bool:
-    """Whether a line of /proc/locks is an flock on the file ``device`` (major:minor:inode)."""
+    """Return whether a line of /proc/locks is an flock on the file ``device`` (major:minor:inode)."""
     if len(line) < 6 or line[1] != "FLOCK":
         return False
     same_inode = line[5].rpartition(":")[2] == device.rpartition(":")[2]

@@ -1,6 +1,6 @@
-"""One transaction on named tables: what a change of the store is written with.
+"""One transaction on named tables, the interface for changes of the store.
 
-It works on a transaction of LMDB that it is given, and opens none.
+It uses an LMDB transaction that the caller has opened.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 Rows = Iterator[tuple[bytes, bytes]]
 
 LONGEST_KEY = 511
-"""Bytes; LMDB keeps no longer key, and no empty one."""
+"""Bytes; LMDB accepts neither longer keys nor empty ones."""
 
 
 class Transaction:
     """One transaction: get, put, delete and ordered scans on named tables.
 
-    A scan reads while it is consumed: do not write to its table, and do not delete from it, meanwhile.
+    A scan reads while it is consumed: do not change its table until then.
     """
 
     def __init__(self, raw: Any, tables: dict[str, Any]) -> None:
@@ -26,7 +26,7 @@ class Transaction:
 
     @property
     def number(self) -> int:
-        """The number of the last transaction that this one sees; it rises with each write of anybody."""
+        """The number of the last transaction that this one sees; every write of any process increases it."""
         return int(self._raw.id())
 
     def get(self, table: str, key: bytes) -> bytes | None:
@@ -51,7 +51,7 @@ class Transaction:
         return bool(key and self._raw.delete(key, db=self._tables[table]))
 
     def scan(self, table: str, prefix: bytes = b"", *, reverse: bool = False) -> Rows:
-        """Yield (key, value) of the keys that begin with ``prefix``, in order. Do not write meanwhile."""
+        """Yield (key, value) of the keys that begin with ``prefix``, in order; see the class for writes."""
         with self._raw.cursor(db=self._tables[table]) as cursor:
             if not _place(cursor, prefix, reverse):
                 return
@@ -61,7 +61,7 @@ class Transaction:
                 yield key, value
 
     def keys(self, table: str, prefix: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
-        """Yield the keys that begin with ``prefix``, in order; copies no value. Do not write meanwhile."""
+        """Yield the keys that begin with ``prefix``, in order, without copying values."""
         with self._raw.cursor(db=self._tables[table]) as cursor:
             if not _place(cursor, prefix, reverse):
                 return

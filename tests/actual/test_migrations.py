@@ -130,7 +130,7 @@ def test_the_first_writer_migrates_after_a_copy(state_dir: Path, monkeypatch: py
         assert view.txn.get("meta", b"written_by") == __version__.encode()
         assert [p.message for p in examine(view).problems] == ["there are jobs, but no applied configuration"]
     (copy,) = copies(state_dir)
-    assert said == [f"migrating the state from schema 0 to 1; a copy of it as it was: {copy}"]
+    assert said == [f"migrating the state from schema 0 to 1; the old state is copied to {copy}"]
     with opened(state_dir, said.append):
         pass
     assert len(said) == 1, "once"

@@ -189,7 +189,7 @@ class TestRestore:
         done = program("restore", str(tmp_path / "text"), "--force")
         assert (done.code, done.stderr.splitlines()[0]) == (
             2,
-            f"error: {tmp_path}/text is no backup, or is damaged",
+            f"error: {tmp_path}/text is not a backup, or it is damaged",
         )
 
     def test_one_with_problems_only_by_force(

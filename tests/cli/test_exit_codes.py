@@ -300,7 +300,7 @@ def test_network_file_system(
     code = f"import reconciler.actual.state_dir as s\ns._NETWORK_FILE_SYSTEMS = frozenset(['{found}'])\n"
     done = reconcile("--state-dir", str(state_dir), "--once", env=patched(tmp_path, code))
     assert done.returncode == 4
-    assert f"lies on a network file system ({found}), where LMDB loses data" in done.stderr
+    assert f"is on a network file system ({found}), where LMDB loses data" in done.stderr
     assert "choose a local disk with --state-dir or RECONCILER_STATE_DIR" in done.stderr
 
 

@@ -91,8 +91,8 @@ def test_damaged_store(state_dir: Path) -> None:
     (state_dir / "lmdb" / "data.mdb").write_bytes(b"no store" * 4096)
     check = checks(state_dir)["store"]
     assert check.status is Status.FAILED
-    assert "is damaged, or is no store" in check.message
-    assert "put a copy back" in check.fix
+    assert "is damaged, or is not a store" in check.message
+    assert "restore a backup" in check.fix
 
 
 def test_git_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
