@@ -35,7 +35,7 @@ campaign: bootstrap ## compare random commits with a reference model of the run 
 	@RECONCILER_TEST_EDITS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/conformance/test_edits_state_machine.py
 
 faults: services ## kill the daemon at random and at every step, stop sshd (KILLS=200 SEED=1: 12 minutes)
-	@RECONCILER_TEST_KILLS=$(KILLS) RECONCILER_TEST_SEED=$(SEED) $(BIN)/python -m pytest --timeout 0 tests/faults/test_campaign.py tests/faults/test_outage_in_real_time.py $(ARGS)
+	@RECONCILER_TEST_KILLS=$(KILLS) RECONCILER_TEST_SEED=$(SEED) $(BIN)/python -m pytest --timeout 0 tests/faults/test_campaign.py tests/faults/test_outage_in_real_time.py tests/clusters/test_outages.py::test_d2_two_minutes_in_real_time $(ARGS)
 
 oracle: bootstrap ## compare random dynamic flows with jobflow's run_locally (EXAMPLES=60: 3 minutes)
 	@RECONCILER_TEST_FLOWS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/jobs/test_random_flows.py

@@ -65,7 +65,13 @@ class ResultCollector:
             The worker does not answer; what was collected before stays so.
         """
         wanted = [
-            CollectRequest(job, is_lost, requeued=job.id in pending, patient=self._is_patient(job, now))
+            CollectRequest(
+                job,
+                is_lost,
+                requeued=job.id in pending,
+                patient=self._is_patient(job, now),
+                missing_for=now - (job.attempt.missing_since or now),
+            )
             for is_lost, jobs in ((False, ended), (True, lost))
             for job in jobs
         ]
@@ -139,7 +145,7 @@ class ResultCollector:
         """
         try:
             self.warnings += self.store.write(lambda writer: self._record_in(writer, group, now))
-            return {job.id for job, end in group if not (end.unknown or end.too_early)}
+            return {job.id for job, end in group if not (end.unknown or end.too_early or end.in_doubt)}
         except Exception as error:
             if isinstance(error, ReconcilerError) and not isinstance(error, InputError):
                 raise
@@ -165,6 +171,9 @@ class ResultCollector:
                 if current is not None and current.attempt.missing_since is None:
                     attempt = current.attempt_with(missing_since=now)
                     writer.put_job(msgspec.structs.replace(current, attempt=attempt))
+            elif end.in_doubt:
+                if current is not None and current.state in ACTIVE:
+                    _note_heartbeat(writer, current, end.heartbeat, now)
             elif end.still_runs_as:
                 if current is not None and current.state in ACTIVE:
                     _adopt(writer, current, end.still_runs_as, end.requeued, now)
@@ -186,6 +195,13 @@ class ResultCollector:
         if result.ok and cleanup != "keep":
             wait = 0 if cleanup == "completed" else cleanup.seconds
             writer.add_cleanup(self.name, now + wait, job)
+
+
+def _note_heartbeat(writer: Writer, job: JobRecord, heartbeat: str | None, now: float) -> None:
+    """Note a new heartbeat: the job is alive, so it is missing only since now."""
+    if heartbeat != job.attempt.heartbeat:
+        attempt = job.attempt_with(heartbeat=heartbeat, missing_since=now)
+        writer.put_job(msgspec.structs.replace(job, attempt=attempt))
 
 
 def _adopt(writer: Writer, job: JobRecord, queue_id: str, requeued: bool, now: float) -> None:

@@ -29,7 +29,8 @@ from reconciler.jobs.restarts import begin_due
 from reconciler.jobs.transitions import move, note
 from reconciler.model.manifests import PollInterval
 from reconciler.model.records import Cancellation, JobRecord
-from reconciler.model.states import ACTIVE, ON_WORKER, JobState
+from reconciler.model.retries import Cause
+from reconciler.model.states import ACTIVE, FINISHED, ON_WORKER, JobState
 
 _CLEANUP_BATCH = 200
 _RETRY_INTERVAL = 1.0
@@ -222,11 +223,11 @@ class WorkerRunner:
             }
         polled = self.access.poll(ask)
         self.schedule.polled(now, asked=bool(ask))
-        self._clear_strays(polled.markers - {marker_name(job) for job in on_worker})
+        self._clear_strays(polled.markers - {marker_name(job) for job in on_worker}, now)
         return polled
 
-    def _clear_strays(self, names: set[str]) -> None:
-        """Remove markers that an interrupted pass has left behind.
+    def _clear_strays(self, names: set[str], now: float) -> None:
+        """Remove markers that an interrupted pass has left behind; collect an attempt that counted as lost.
 
         Only markers of jobs in this store are removed, since another project can use the same directory.
         """
@@ -234,7 +235,15 @@ class WorkerRunner:
         if fresh:
             with self.store.read() as view:
                 known = [(name, view.job(name.rpartition(".")[0])) for name in fresh]
-            self.access.forget(name for name, job in known if job is not None and job.state not in ACTIVE)
+            late = [job for name, job in known if job is not None and _is_late(job, name)]
+            if late:
+                self.store.write(lambda writer: _take_back(writer, late, now))
+            kept = {marker_name(job) for job in late}
+            self.access.forget(
+                name
+                for name, job in known
+                if job is not None and job.state not in ACTIVE and name not in kept
+            )
 
     def _note(self, steps: Steps, polled: PollResult, now: float) -> bool:
         """Record what the poll shows of jobs that stay on the worker; return whether there was anything."""
@@ -284,6 +293,18 @@ class WorkerRunner:
 
         if refused:
             self.store.write(write)
+
+
+def _is_late(job: JobRecord, marker: str) -> bool:
+    """Return whether this marker is of an attempt that counted as lost, and that no other has followed."""
+    return job.state in FINISHED and job.cause == Cause.LOST and marker_name(job) == marker
+
+
+def _take_back(writer: Writer, jobs: Sequence[JobRecord], now: float) -> None:
+    for known in jobs:
+        job = writer.job(known.id)
+        if job is not None and _is_late(job, marker_name(known)):
+            move(writer, job, JobState.RUN_FINISHED, now, "it was not lost: it has ended just now")
 
 
 _NOTES = (

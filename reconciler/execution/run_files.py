@@ -29,6 +29,8 @@ FAILED_COMMAND = f"{CLAIM}/failed_command"
 """The command of the set-up that failed, so that the job did not start."""
 OLDEST_PYTHON = (3, 9)
 """The oldest Python that runs the launcher."""
+HEARTBEAT = 15.0
+"""Seconds between two signs of life of a script."""
 OUTBOX = ".outbox"
 LAUNCHERS = ".launchers"
 CODE = ".code"
@@ -159,8 +161,10 @@ def submission_script(
         f"# {title}  {job.id}  attempt {job.attempt.number}",
         f"{enter} || exit 1",
         claim_lines(worker.scheduler_type, marker),
+        *_heartbeat(),
         "finish() {",
         "  code=$?",
+        "  kill $heartbeat 2>/dev/null",
         f"  {enter} && echo $code > {EXIT_CODE}",
         f"  : > {marker}.partial && mv {marker}.partial {marker}",
         "}",
@@ -210,6 +214,27 @@ def _load_modules(exec_config: ExecConfigSpec) -> Iterator[str]:
     yield "}"
     for module in exec_config.modules:
         yield f"reconciler_load {shlex.quote(module)}"
+
+
+def _heartbeat() -> list[str]:
+    """Return the lines that count in the claim while the script runs, which shows that it lives.
+
+    The counter ends with the script, however that ends; it is in a process group of its own, so it is not
+    taken for a part of the job. If the claim was withdrawn, since another attempt has begun, it ends the
+    group of the script. Nothing is forked for the wait; without `disown` a `wait` of the user would never
+    return.
+    """
+    tick = min(1.0, HEARTBEAT)
+    beat = (
+        f"exec 9<> <(:); n=0; while kill -0 $$; do "
+        f"[ $((n % {round(HEARTBEAT / tick)})) -gt 0 ] || echo $n > {CLAIM}/heartbeat; n=$((n + 1)); "
+        f"[ ! -e {CLAIM}/withdrawn ] || kill -TERM -- -$(ps -o pgid= -p $$ | tr -d ' '); "
+        f"read -rt {tick:g} -u 9; [ $? -gt 128 ] || sleep {tick:g}; done"
+    )
+    return [
+        f"set -m; ( {beat} ) </dev/null >/dev/null 2>&1 &",
+        "heartbeat=$!; set +m; disown $heartbeat",
+    ]
 
 
 def _check_python(worker: str, python: str) -> str:

@@ -37,6 +37,7 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     ``worker`` is where it was submitted; the next attempt may get another worker. ``missing_since`` is when
     the queue was first seen without it. ``stuck`` is why it can never start as it was submitted, in the
     scheduler's words; ``waiting`` is why it waits, in the queue or because it was not accepted now.
+    ``heartbeat`` is the latest one that was read while the queue did not list it.
     """
 
     number: int = 0
@@ -47,6 +48,7 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     missing_since: float | None = None
     stuck: str | None = None
     waiting: str | None = None
+    heartbeat: str | None = None
 
     @property
     def settled(self) -> JobAttempt:

@@ -7,22 +7,26 @@ job, D3 a worker removed from git, D8 a reconciler that was killed, D9 a job tha
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from reconciler.actual.store import Store
+from reconciler.execution import run_files
 from reconciler.execution.qtk import STDOUT
 from reconciler.model.retries import Cause
 from tests.clusters.support import HPC, Cluster, MakeCluster
 from tests.execution.hosts.reaching import takes
 from tests.execution.support import eventually, lines, reconcile_killed_at
+from tests.services import processes
 from tests.services.plugin import NewSshd
 from tests.services.programs import SEARCH_PATH, program
 from tests.services.slurm import Slurm
@@ -305,6 +309,133 @@ def test_d2_a_listing_that_omits_live_jobs(
             world.advance()
             assert world.tells() == before
     gate.touch()
+    finish(world)
+
+
+IGNORANT = {
+    "squeue": "exit 0",
+    "scontrol": 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1',
+    "sacct": "exit 0",
+}
+"""Programs of a Slurm that knows no job, as after it has lost its memory."""
+
+
+@pytest.fixture
+def forgetful(
+    make_cluster: MakeCluster,
+    new_slurm: NewSlurm,
+    new_sshd: NewSshd,
+    faults: Faults,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cluster:
+    """A cluster whose scheduler knows no job while ``faults`` are on; hearts beat twice a second."""
+    monkeypatch.setattr(run_files, "HEARTBEAT", 0.5)
+    for name, text in IGNORANT.items():
+        faults.wrap(name, f'if [ -e "$at.on" ]; then {text}; else exec "$real" "$@"; fi')
+    slurm = new_slurm(nodes=1, cpus=2)
+    return make_cluster(slurm, clumsy(new_sshd, slurm, faults))
+
+
+@contextmanager
+def forgotten(faults: Faults) -> Iterator[None]:
+    """Let the scheduler know no job for a while."""
+    with ExitStack() as stack:
+        for name in IGNORANT:
+            stack.enter_context(faults.on(name))
+        yield
+
+
+RETRIES = {"limit": 2, "backoff": "1s", "on": ["lost", "killed", "never_started"]}
+
+
+def test_d2_a_job_that_the_scheduler_does_not_know_lives_by_its_heartbeat(
+    forgetful: Cluster, faults: Faults
+) -> None:
+    """For four minutes of the executor's clock, with retries on: no second copy, and one line of the job."""
+    world = forgetful
+    gate = world.gated("jobs", 2, retries=RETRIES)
+    world.reconcile()
+    world.until(all_run(world, "jobs"))
+    with forgotten(faults):
+        for _ in range(24):
+            world.advance()
+            world.offset += 10
+            time.sleep(0.6)
+        assert {job.state.value for job in world.jobs().values()} == {"RUNNING"}
+        assert all(job.attempt.heartbeat for job in world.jobs().values())
+    gate.touch()
+    finish(world)
+
+
+def test_d2_two_minutes_in_real_time(forgetful: Cluster, faults: Faults) -> None:
+    """The same by the clock on the wall; `make faults` takes the two minutes, the suite some seconds."""
+    world = forgetful
+    seconds = 125 if os.environ.get("RECONCILER_TEST_KILLS") else 5
+    gate = world.gated("jobs", 3, retries=RETRIES)
+    world.reconcile()
+    world.until(lambda: world.count("RUNNING") == 2 and len(world.ran()) == 2)
+    end = time.monotonic() + seconds
+    with forgotten(faults):
+        while time.monotonic() < end:
+            world.advance()
+            time.sleep(0.2)
+    gate.touch()
+    finish(world)
+
+
+def test_d2_a_job_that_waits_is_not_given_up_because_nobody_lists_it(
+    forgetful: Cluster, faults: Faults
+) -> None:
+    world = forgetful
+    gate = world.gated("jobs", 3, retries=RETRIES)  # two processors: one of them waits
+    world.reconcile()
+    world.until(lambda: world.count("RUNNING") == 2 and len(world.ran()) == 2)
+    before = world.tells()
+    with forgotten(faults):
+        for _ in range(13):
+            world.advance()
+            world.offset += 10
+            time.sleep(0.6)
+        assert world.tells() == before
+    gate.touch()
+    finish(world)
+
+
+def test_d2_a_job_that_shows_no_sign_of_life_is_lost_and_its_claim_is_taken(
+    forgetful: Cluster, faults: Faults
+) -> None:
+    world = forgetful
+    gate = world.gated("jobs", 1, retries=RETRIES)
+    world.reconcile()
+    world.until(all_run(world, "jobs"))
+    first = world.job("jobs/jobs-000")
+    with forgotten(faults):
+        processes.kill_trees(lambda: processes.of_directory(Path(first.attempt.run_dir or "")))
+        world.until(lambda: world.job(first.path).retry.causes or world.elapse(10))
+    assert world.job(first.path).retry.causes == [Cause.LOST]
+    gate.touch()
+    world.until(lambda: world.state(first.path) == "COMPLETED" or world.elapse(2))
+    assert world.job(first.path).attempt.number == 2
+    assert (Path(first.attempt.run_dir or "") / "claim" / "withdrawn").exists()
+
+
+def test_d2_the_late_result_of_a_lost_attempt_is_taken(forgetful: Cluster, faults: Faults) -> None:
+    world = forgetful
+    gate = world.gated("jobs", 1)
+    other = world.gated("other", 1)
+    world.reconcile()
+    world.until(lambda: world.count("RUNNING") == 2 and len(world.ran()) == 2)
+    job = world.job("jobs/jobs-000")
+    heart = Path(job.attempt.run_dir or "") / "claim" / "heartbeat"
+    heart.unlink()
+    heart.mkdir()  # nothing can be written there any more
+    with forgotten(faults):
+        world.until(lambda: world.state(job.path) == "FAILED" or world.elapse(20) or time.sleep(0.3))
+        assert world.job(job.path).cause == Cause.LOST
+        assert world.state("other/other-000") == "RUNNING"
+    gate.touch()
+    world.until(lambda: world.state(job.path) == "COMPLETED" or world.elapse(2))
+    other.touch()
     finish(world)
 
 

@@ -272,7 +272,7 @@ class WorkerAccess:
 
         def can_start(number: int) -> bool:
             end, fact = ends[number], facts[number]
-            if end.still_runs_as or end.unknown or end.too_early or fact.found == "gone":
+            if end.still_runs_as or end.unknown or end.too_early or end.in_doubt or fact.found == "gone":
                 return False
             return self.queue.scheduler.is_batch or (wanted[number].lost and fact.found == "fresh")
 

@@ -34,12 +34,14 @@ class CollectRequest(msgspec.Struct, frozen=True):
 
     ``requeued``: although it has ended, its queue lists it as pending. ``patient``: the scheduler may still
     be busy with the end of the job, so that what it knows now is not the last word.
+    ``missing_for`` is for how many seconds the queue has not listed it, or since its heart was heard.
     """
 
     job: JobRecord
     lost: bool
     requeued: bool = False
     patient: bool = False
+    missing_for: float = 0.0
 
 
 class AttemptFacts(msgspec.Struct, frozen=True):
@@ -48,9 +50,11 @@ class AttemptFacts(msgspec.Struct, frozen=True):
     ``found``: ``gone`` (no run directory), ``fresh`` (not started), ``claimed`` (started, or the claim is
     ours and it will never start). ``size`` is that of the result in bytes; ``bad_result`` says why a result
     that exists cannot be fetched. With ``later`` it did not fit into this stream. ``claimant`` is the queue
-    id that has claimed the attempt; with ``damaged_claim`` it is unreadable. ``tail`` is the end of its
-    error output. ``turn`` counts how often the script was started (see :mod:`~reconciler.execution.claims`).
-    ``failed_command`` is the command of the set-up that failed, so that the job did not start.
+    id that has claimed the attempt; with ``damaged_claim`` it is unreadable. ``heartbeat`` counts while its
+    script runs; ``same_host`` tells that the script ran on the host that was asked. ``tail`` is the end of
+    its error output. ``turn`` counts how often the script was started (see
+    :mod:`~reconciler.execution.claims`). ``failed_command`` is the command of the set-up that failed, so that
+    the job did not start.
     """
 
     found: str
@@ -60,6 +64,8 @@ class AttemptFacts(msgspec.Struct, frozen=True):
     later: bool = False
     claimant: str | None = None
     damaged_claim: bool = False
+    heartbeat: str | None = None
+    same_host: bool = False
     tail: str = ""
     accounting: CommandResult | None = None
     turn: int = 1
@@ -101,7 +107,8 @@ word() {{
   word=${{line:--}}
 }}
 look() {{
-  local found=gone code=- claimant=- later=- bad=- turn=1
+  local found=gone code=- claimant=- later=- bad=- turn=1 heartbeat=- host=-
+  local machine
   size=-
   if [ -d "$2" ]; then
     found=fresh
@@ -109,6 +116,8 @@ look() {{
     while [ -e "$2/{claim}/turn.$((turn + 1))" ]; do turn=$((turn + 1)); done
     word "$2/{code}"; code=$word
     word "$2/{claim}/queue_id"; claimant=$word
+    word "$2/{claim}/heartbeat"; heartbeat=$word
+    read -r machine _ < "$2/{claim}/process" 2>/dev/null && [ "$machine" = "$(hostname)" ] && host=same
     if [ -L "$2/{claim}" ] || [ -L "$2/{result}" ]; then bad=symlink
     elif [ -f "$2/{result}" ]; then
       size=$(wc -c < "$2/{result}" 2>/dev/null) && size=$((size)) || {{ size=-; bad=unreadable; }}
@@ -120,8 +129,9 @@ look() {{
     if [ $total -gt 0 ] && [ $((total + size)) -gt {limit} ]; then later=later
     else total=$((total + size)); results+=(-C "${{2%/*}}" "${{2##*/}}/{result}"); fi
   fi
-  printf '\\n%s %s %s %s %s %s %s %s %s\\n' \\
-    {sentinel}-facts "$1" $found "$code" "$size" "$claimant" $later $bad $turn
+  printf '\\n%s' {sentinel}-facts
+  printf ' %s' "$1" $found "$code" "$size" "$claimant" $later $bad $turn "$heartbeat" $host
+  printf '\\n'
 }}"""
 
 
@@ -156,9 +166,9 @@ def read_facts(stream: BinaryIO, count: int, sentinel: str) -> dict[int, Attempt
     facts: dict[int, AttemptFacts] = {}
     for part in text.split(f"\n{sentinel}-facts ")[1:]:
         words = part.partition("\n")[0].split(" ")
-        if len(words) != 8 or not words[0].isdigit() or int(words[0]) >= count:
+        if len(words) != 10 or not words[0].isdigit() or int(words[0]) >= count:
             continue
-        number, found, code, size, claimant, later, bad, turn = words
+        number, found, code, size, claimant, later, bad, turn, heartbeat, host = words
         failed = sections.get(f"{number}.failed")
         tail = sections.get(f"{number}.tail")
         facts[int(number)] = AttemptFacts(
@@ -169,6 +179,8 @@ def read_facts(stream: BinaryIO, count: int, sentinel: str) -> dict[int, Attempt
             later=later == "later",
             claimant=None if claimant in ("-", "?", "withdrawn") else claimant,
             damaged_claim=claimant == "?",
+            heartbeat=None if heartbeat == "-" else heartbeat,
+            same_host=host == "same",
             tail=tail.stdout.strip() if tail is not None else "",
             accounting=sections.get(f"{number}.accounting"),
             turn=int(turn) if turn.isdigit() else 1,

@@ -14,6 +14,9 @@ from reconciler.jobs.job_json import JobError, JobResult, read_result
 from reconciler.model.retries import Cause
 from reconciler.model.states import JobState
 
+GONE_AFTER = 180.0
+"""Seconds without a sign of life after which an attempt counts as ended that nothing else tells about."""
+
 
 class AttemptEnd(msgspec.Struct, frozen=True):
     """How an attempt ended.
@@ -22,7 +25,9 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     fail. ``still_runs_as`` is set if it has not ended: the queue id under which it is in the queue.
     With ``requeued`` it waits there to be started again.
     ``unknown`` is why nothing is known about it; the next pass tries again. ``too_early``: the scheduler does
-    not know yet how it ended. ``size`` is that of the result in bytes. ``turn`` is the one that ended.
+    not know yet how it ended. ``in_doubt`` is set if it is lost without evidence that it has ended;
+    ``heartbeat`` is then its latest one. ``size`` is that of the result in bytes. ``turn`` is the one that
+    ended.
     """
 
     result: JobResult | None = None
@@ -34,6 +39,8 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     unknown: str = ""
     too_early: bool = False
     turn: int = 1
+    in_doubt: bool = False
+    heartbeat: str | None = None
     size: int = 0
 
 
@@ -123,6 +130,8 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
         # Killed, probably by the scheduler, which will know why; or it has not written the last output yet.
         if wanted.patient or (facts.exit_code or 0) > 128:
             return AttemptEnd(too_early=True)
+    if _is_in_doubt(wanted, facts, accounting, queue):
+        return AttemptEnd(in_doubt=True, heartbeat=facts.heartbeat)
     started = facts.found == "claimed" and (facts.claimant is not None or facts.damaged_claim)
     code = facts.exit_code
     if code is None and accounting is not None:
@@ -161,6 +170,23 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
         state=JobState.FAILED if started or facts.found == "gone" else JobState.REMOTE_ERROR,
         turn=facts.turn,
     )
+
+
+def _is_in_doubt(
+    wanted: CollectRequest, facts: AttemptFacts, accounting: Termination | None, queue: Queue
+) -> bool:
+    """Return whether a lost attempt may be alive: nothing shows that it has ended.
+
+    A listing that omits a job is no evidence, nor is a scheduler that does not know it. An exit code is, and
+    so is the process list of the host that ran it. Otherwise its heartbeat must have stood still for long.
+    """
+    if not wanted.lost or wanted.job.cancelling or facts.found == "gone" or facts.exit_code is not None:
+        return False
+    if accounting is not None:
+        return False
+    if not queue.scheduler.is_batch and (facts.same_host or facts.found == "fresh"):
+        return False
+    return facts.heartbeat != wanted.job.attempt.heartbeat or wanted.missing_for < GONE_AFTER
 
 
 def _accounting(wanted: CollectRequest, facts: AttemptFacts, queue: Queue) -> Termination | None:

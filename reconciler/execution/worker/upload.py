@@ -22,6 +22,7 @@ from reconciler.execution.problems import answer_of, describe_error
 from reconciler.execution.run_files import CODE, LAUNCHERS, WorkerPaths, shell_path
 from reconciler.execution.worker.prepare import STAGING
 from reconciler.jobs.outputs import Outputs, needed_outputs
+from reconciler.model.flows import run_dir
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import AppliedConfig, JobRecord
 
@@ -224,6 +225,16 @@ def script(
         target = f"{stage}/shared/{CODE}/{tree}"
         copy = f"cp -R -- {shell_path(other)}/{CODE}/{tree} {target} 2>/dev/null || rm -rf -- {target}"
         lines.append(f"mkdir -p -- {stage}/shared/{CODE}/ && {{ {copy}; }}")
+    # The script of an attempt that was given up, and still waits or runs, must not go on beside the next one.
+    lines += [
+        'reconciler_leave() { [ -d "$1" ] || return 0',
+        f'mkdir "$1/{CLAIM}" 2>/dev/null; [ -e "$1/{CLAIM}/exit_code" ] || : > "$1/{CLAIM}/withdrawn"',
+        "}",
+    ]
+    for job in jobs:
+        if job.attempt.number > 1:
+            before = run_dir(paths.work_dir, job.uuid, job.index, job.attempt.number - 1)
+            lines.append(f"reconciler_leave {shell_path(before)}")
     lines += [f"reconciler_share {name}" for name in shared]
     lines += [
         f"reconciler_place {number} {shell_path(job.attempt.run_dir or '')}"
