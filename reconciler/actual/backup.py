@@ -1,4 +1,4 @@
-"""A copy of the whole store in one file, made while others use it; and what a store holds, in short."""
+"""A copy of the whole store in one file, while others use the store; and a summary of a store's content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reconciler.files import atomic_file
 
 
 class Copied(Protocol):
-    """What can write a snapshot of itself to an open file: a store, or its environment."""
+    """A store or environment, which can write a snapshot of itself to an open file."""
 
     @property
     def copy_to(self) -> Callable[[int], None]:
@@ -48,11 +48,11 @@ def save_copy(source: Copied, file: Path, *, overwrite: bool = False) -> int:
     return size
 
 
-# What a store holds, in short: to tell states and backups apart.
+# A summary of the content of a store, to tell states and backups apart.
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """What a store holds, in short. ``revision`` is the last applied one."""
+    """A summary of the content of a store. ``revision`` is the last applied one."""
 
     flows: int
     jobs: int
@@ -61,7 +61,7 @@ class Contents(msgspec.Struct, frozen=True):
 
 
 def contents_of(view: View) -> Contents:
-    """Return what a store holds."""
+    """Return a summary of the content of a store."""
     config = view.config()
     return Contents(
         flows=view.txn.count("flows"),

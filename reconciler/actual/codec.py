@@ -1,4 +1,4 @@
-"""Documents as bytes: MessagePack, with the values that MongoDB keeps and JSON does not.
+"""Documents as bytes: MessagePack, with the values that MongoDB supports and JSON does not.
 
 Strings, booleans, None, floats (NaN and infinities too), integers of 64 bits, bytes, lists and dicts with
 string keys are MessagePack's own types, so a document without special values is read by one call of C code.
@@ -27,19 +27,19 @@ _PLAIN = frozenset({str, float, bool, bytes, type(None)})
 def encode(doc: Mapping[str, Any]) -> bytes:
     """Return the bytes of a document.
 
-    A date becomes what MongoDB makes of it: UTC without time zone, in whole milliseconds. A key that is no
-    string becomes one; a tuple becomes a list.
+    Dates are converted as by MongoDB: to UTC without time zone, in whole milliseconds. Keys become strings,
+    and tuples become lists.
 
     Raises
     ------
     TypeError
-        A value is of a type that cannot be kept; the message names the type.
+        A value has a type that cannot be stored; the message names the type.
     """
     return msgspec.msgpack.encode(_ready_dict(doc))
 
 
 def decode(data: bytes) -> Document:
-    """Return the document of ``data``; dates come back naive, in UTC.
+    """Return the document in ``data``; dates are naive, in UTC.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def decode(data: bytes) -> Document:
 
 
 def stored_date(value: datetime) -> datetime:
-    """Return what :func:`decode` gives for a date: naive, in UTC, cut to milliseconds."""
+    """Return a date as :func:`decode` returns it: naive, in UTC, truncated to milliseconds."""
     return _EPOCH + _milliseconds(value) * _MILLISECOND
 
 
@@ -61,7 +61,7 @@ def _milliseconds(value: datetime) -> int:
 
 
 def _ready(value: Any) -> Any:
-    """Return ``value`` with everything that msgspec would change or refuse put into an extension."""
+    """Return ``value`` with extensions for everything that msgspec would change or refuse."""
     kind = type(value)
     if kind in _PLAIN:
         return value
@@ -79,7 +79,7 @@ def _ready_dict(value: Mapping[Any, Any]) -> Document:
 
 
 def _ready_list(value: list[Any] | tuple[Any, ...]) -> Any:
-    # Long lists of numbers are common in outputs: one look at their types spares a call for each of them.
+    # Long lists of numbers are common in outputs: checking their types once saves a call for each number.
     return value if _PLAIN.issuperset(map(type, value)) else [_ready(item) for item in value]
 
 
@@ -104,7 +104,7 @@ def _ready_bson(value: Any) -> Any:
 
 
 def _ready_subclass(value: Any) -> Any:
-    """Reduce enums of strings or numbers, ordered dicts and the like to plain types; refuse the rest."""
+    """Convert enums of strings or numbers, ordered dicts and the like to plain types; refuse the rest."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, bytes):
@@ -117,7 +117,7 @@ def _ready_subclass(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_ready(item) for item in value]
     kind_name = f"{type(value).__module__}.{type(value).__qualname__}"
-    raise TypeError(f"cannot keep a value of type {kind_name} in the store: {value!r:.80}")
+    raise TypeError(f"cannot store a value of type {kind_name}: {value!r:.80}")
 
 
 def _text(key: Any) -> str:

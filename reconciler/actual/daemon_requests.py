@@ -1,7 +1,7 @@
 """Requests to the daemon that works on a state: small files in the state directory, each with an answer.
 
-A request is written whole or not at all. It stays until it was answered, so a daemon that dies before that
-finds it when it starts again. The one who asked takes the answer away.
+A request is written completely or not at all. It stays until it is answered, so a daemon that died finds it
+when it starts again. The process that made the request deletes the answer.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from reconciler.files import atomic_file
 from reconciler.model.types_ready import make_ready
 
 _FORGOTTEN = 3600.0
-"""Seconds after which an answer that nobody has taken is removed."""
+"""Seconds after which an answer that was not read is deleted."""
 
 
 class Request(msgspec.Struct, kw_only=True, frozen=True):
-    """Look at the source now. ``by`` asks; ``allow_prune`` lets a plan pass that a guard refuses.
+    """A request by the user ``by`` for a pass; ``allow_prune`` permits a plan that a guard refuses.
 
     ``follow`` is the branch to follow from now on; empty for the present one.
     """
@@ -35,7 +35,7 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Answer(msgspec.Struct, kw_only=True, frozen=True):
-    """What came of a request: a pass that began after it.
+    """The result of a request: of a pass that began after it.
 
     ``lines`` is the plan as people read it. ``error`` and ``hint`` are set if there was none; ``code`` is the
     exit code that this has.
@@ -52,13 +52,13 @@ make_ready(Request, Answer)
 
 
 class Requests:
-    """The requests of one state directory."""
+    """The requests in one state directory."""
 
     def __init__(self, state_dir: Path) -> None:
         self.directory = state_dir / "requests"
 
     def open(self) -> None:
-        """Make the directory, so that it can be watched.
+        """Create the directory, so that it can be watched.
 
         Raises
         ------
@@ -85,28 +85,28 @@ class Requests:
         return token
 
     def poke(self) -> None:
-        """Let a daemon look at once, since this program has changed jobs; it would notice a bit later."""
+        """Wake a daemon because this program has changed jobs, which it would notice somewhat later."""
         with contextlib.suppress(OSError):
             (self.directory / "poke").touch()
 
     def names(self) -> set[str]:
-        """Return the names of the requests without an answer; reads none of them."""
+        """Return the names of the unanswered requests, without reading them."""
         return {file.name for file in self._files("request")}
 
     def pending(self) -> list[Request]:
-        """Return the requests without an answer, oldest first. What is none is removed."""
+        """Return the unanswered requests, oldest first. Unreadable ones are deleted."""
         found = []
         for file in self._files("request"):
             try:
                 found.append(msgspec.json.decode(file.read_bytes(), type=Request))
-            except FileNotFoundError:  # taken back meanwhile
+            except FileNotFoundError:  # withdrawn meanwhile
                 continue
             except msgspec.DecodeError:
                 file.unlink(missing_ok=True)
         return sorted(found, key=lambda request: request.time)
 
     def answer(self, requests: Iterable[Request], answer: Answer) -> None:
-        """Answer requests. One that was taken back gets no answer.
+        """Answer requests. One that was withdrawn gets no answer.
 
         Raises
         ------
@@ -120,7 +120,7 @@ class Requests:
                 asked.unlink(missing_ok=True)
 
     def take_answer(self, token: str) -> Answer | None:
-        """Return the answer to a request and remove it; None if there is none yet."""
+        """Return and delete the answer to a request; None if there is none yet."""
         file = self._file(token, "answer")
         try:
             found = msgspec.json.decode(file.read_bytes(), type=Answer)
@@ -130,11 +130,11 @@ class Requests:
         return found
 
     def take_back(self, token: str) -> None:
-        """Ask no longer."""
+        """Withdraw a request."""
         self._file(token, "request").unlink(missing_ok=True)
 
     def tidy_up(self, now: float) -> None:
-        """Remove answers that nobody has taken for an hour."""
+        """Delete answers that were not read for an hour."""
         for file in self._files("answer"):
             with contextlib.suppress(OSError):
                 if not 0 <= now - file.stat().st_mtime < _FORGOTTEN:
@@ -151,7 +151,7 @@ class Requests:
 
     def _write(self, token: str, kind: str, content: Request | Answer) -> None:
         file = self._file(token, kind)
-        # Not beside it: whoever watches the directory is to be called once, when there is something to see.
+        # Not in the same directory: a process that watches it is notified once, when the file is complete.
         partial = self.directory.with_name(f".{file.name}.partial")
         try:
             with atomic_file(file, sync=False, partial=partial) as stream:

@@ -23,19 +23,19 @@ SortSpec = dict[str, Sort | int] | None
 class LMDBStore(Store):  # type: ignore[misc]
     """Documents of one collection in the LMDB store of a state directory.
 
-    It may be read and written while a reconciler uses the same directory. Connect before use; use it in the
-    process that connected it (a pickled copy connects anew).
+    You can read and write it while a reconciler uses the same directory. Connect before use, and use it only
+    in the process that connected it (a pickled copy connects again).
 
     Parameters
     ----------
     path
         The state directory (which holds ``lmdb/``), or the LMDB directory itself.
     collection_name
-        Which documents of the directory these are; any text of up to 120 bytes.
+        Name of the collection: any text of up to 120 bytes.
     key
         The field that :meth:`update` replaces documents by.
     last_updated_field, last_updated_type
-        Where documents keep the time of their last change, and how; as in every maggma Store.
+        Field and format of the time of the last change, as in every maggma Store.
     validator
         A maggma Validator for documents that are written.
     """
@@ -61,18 +61,18 @@ class LMDBStore(Store):  # type: ignore[misc]
 
     @property
     def directory(self) -> Path:
-        """The LMDB directory that :attr:`path` means."""
+        """The LMDB directory at :attr:`path` or below it."""
         path = Path(self.path).expanduser().resolve()
         return path if (path / "data.mdb").exists() else lmdb_dir(path)
 
     @property
     def name(self) -> str:
-        """Where the documents are, as text."""
+        """The place of the documents, as text."""
         return f"lmdb://{self.directory}/{self.collection_name}"
 
     @property
     def _collection(self) -> Any:
-        """There is no pymongo collection behind this store."""
+        """Raise StoreError: this store has no pymongo collection."""
         raise StoreError(f"{self.name} has no pymongo collection: use query, update, distinct or groupby")
 
     def connect(self, force_reset: bool = False) -> None:
@@ -81,7 +81,7 @@ class LMDBStore(Store):  # type: ignore[misc]
         Raises
         ------
         WorldError
-            It cannot be opened.
+            The directory cannot be opened.
         """
         if self._open is not None and force_reset:
             self.close()
@@ -89,13 +89,13 @@ class LMDBStore(Store):  # type: ignore[misc]
             self._open = open_database(self.directory)
 
     def close(self) -> None:
-        """Give the state directory back; a second call does nothing."""
+        """Release the state directory; a second call does nothing."""
         if self._open is not None:
             database, self._open = self._open, None
             close_database(database)
 
     def count(self, criteria: Mapping[str, Any] | None = None) -> int:
-        """Return the number of documents that match Mongo criteria; without criteria none is decoded."""
+        """Return the number of documents that match Mongo criteria; without criteria, decode none."""
         with self._database().read() as txn:
             if not criteria:
                 return outputs.count_documents(txn, self.collection_name)
@@ -111,18 +111,18 @@ class LMDBStore(Store):  # type: ignore[misc]
     ) -> Iterator[Document]:
         """Yield documents that match Mongo criteria, all from one snapshot of the store.
 
-        Criteria that name uuids read only the documents of these. ``limit=0`` means all.
+        Criteria with uuids read only the documents of these. ``limit=0`` means all.
 
         Raises
         ------
         StoreError
             The store is not connected.
         ValueError
-            ``properties``, ``sort``, ``skip`` or ``limit`` make no sense.
+            ``properties``, ``sort``, ``skip`` or ``limit`` is invalid.
         """
         project = mongo.projector(properties)
         stop = skip + abs(limit) if limit else None
-        # The snapshot ends before the first document is given away: the caller may write meanwhile.
+        # The snapshot ends before the first document is yielded, so that the caller can write meanwhile.
         with self._database().read() as txn:
             found: Iterator[Document] = (doc for _, doc in self._matches(txn, criteria or {}))
             if sort:
@@ -136,13 +136,13 @@ class LMDBStore(Store):  # type: ignore[misc]
         properties: Properties = None,
         sort: SortSpec = None,
     ) -> Document | None:
-        """Return the first document that :meth:`query` would give, or None; reads no further than that."""
+        """Return the first document that :meth:`query` would yield, or None; reads only up to it."""
         return next(self.query(criteria, properties, sort, limit=1), None)
 
     def distinct(
         self, field: str, criteria: Mapping[str, Any] | None = None, all_exist: bool = False
     ) -> list[Any]:
-        """Return the different values of a field, in Mongo's order; of a list, the different elements."""
+        """Return the distinct values of a field in MongoDB's order; a list counts by its elements."""
         with self._database().read() as txn:
             return mongo.distinct((doc for _, doc in self._matches(txn, criteria or {})), field)
 
@@ -157,7 +157,7 @@ class LMDBStore(Store):  # type: ignore[misc]
     ) -> Iterator[tuple[Document, list[Document]]]:
         """Yield (values of the keys, documents), in the order of the values.
 
-        Documents that lack a key are left out. ``sort``, ``skip`` and ``limit`` count documents, not groups.
+        Documents that lack a key are omitted. ``sort``, ``skip`` and ``limit`` count documents, not groups.
         """
         fields = [keys] if isinstance(keys, str) else list(keys)
         project = mongo.projector(properties, keep=fields)
@@ -171,9 +171,9 @@ class LMDBStore(Store):  # type: ignore[misc]
         yield from (groups[place] for place in sorted(groups))
 
     def update(self, docs: list[Document] | Document, key: list[str] | str | None = None) -> None:
-        """Write documents, each in place of the first that has the same values in all fields of ``key``.
+        """Write documents; each replaces the first one with the same values in all fields of ``key``.
 
-        All are written, or none.
+        Either all are written or none.
 
         Raises
         ------
@@ -193,7 +193,7 @@ class LMDBStore(Store):  # type: ignore[misc]
             self._write(lambda txn: outputs.upsert_documents(txn, self.collection_name, entries))
 
     def remove_docs(self, criteria: Mapping[str, Any]) -> None:
-        """Remove the documents that match Mongo criteria; ``{}`` removes all of the collection."""
+        """Delete the documents that match MongoDB criteria; ``{}`` deletes the whole collection."""
 
         def remove(txn: Transaction) -> None:
             outputs.delete_keys(txn, [key for key, _ in self._matches(txn, criteria)])
@@ -201,7 +201,7 @@ class LMDBStore(Store):  # type: ignore[misc]
         self._write(remove)
 
     def ensure_index(self, key: str, unique: bool = False) -> bool:
-        """Return whether a look-up by ``key`` is direct. The fields for which it is are fixed."""
+        """Return whether the store has an index on ``key``; the set of indexed fields is fixed."""
         return key in outputs.IDENTITY_FIELDS and not unique
 
     def __eq__(self, other: object) -> bool:
@@ -230,7 +230,7 @@ class LMDBStore(Store):  # type: ignore[misc]
                 yield key, doc
 
     def _valid(self, docs: list[Document]) -> Iterator[Document]:
-        """Yield the documents as maggma stores them; a lenient validator drops what it refuses."""
+        """Yield the documents as maggma stores them; a lenient validator drops invalid ones."""
         for raw in docs:
             doc = jsanitize(raw, allow_bson=True, recursive_msonable=True)
             if self.validator is None or self.validator.is_valid(doc):
@@ -243,7 +243,7 @@ class LMDBStore(Store):  # type: ignore[misc]
 
 
 def _value_at(doc: Document, field: str) -> list[Any]:
-    """Return what a dotted field leads to through dicts alone, as a list of one; of none if it is absent."""
+    """Return a list with the value of a dotted field in nested dicts; empty if it is absent."""
     value: Any = doc
     for name in field.split("."):
         if not isinstance(value, dict) or name not in value:

@@ -1,4 +1,4 @@
-"""How the keys of the store are made: names end with NUL, numbers are big-endian, so that keys sort well."""
+"""The keys of the store. Names end with NUL and numbers are big-endian, so that keys sort by their parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reconciler.model.records import JobRecord
 
 
 def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:
-    """Return (table, key) of all that leads to a job."""
+    """Return (table, key) of all index entries of a job."""
     job_id = job.id
     children = {("children", pair(parent, job_id)) for parent in job.parents}
     found = {("by_state", state_key(job)), ("by_flow", pair(job.flow, job_id)), *children}
@@ -22,7 +22,7 @@ def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:
 
 
 def path_key(job: JobRecord) -> bytes:
-    """Return the key of a job in the index by path, which has those that are no history."""
+    """Return the key of a job in the index by path, which has the current jobs."""
     return about_key(job.path) + job.id.encode()
 
 
@@ -36,47 +36,47 @@ def state_key(job: JobRecord) -> bytes:
 
 
 def id_in_state_key(state_key: bytes) -> bytes:
-    """Return the job id: it follows two names that end with NUL, and 16 bytes of rank and age."""
+    """Return the job id in a key of the index by state, after two names and 16 bytes of rank and age."""
     after_state = state_key.index(b"\0") + 1
     after_worker = state_key.index(b"\0", after_state) + 1
     return state_key[after_worker + 16 :]
 
 
 def cleanup_key(worker: str, due: float) -> bytes:
-    """Return how the keys of a worker's run directories begin that are to be removed at ``due`` (seconds).
+    """Return the beginning of the keys of a worker's run directories that are removed at ``due`` (seconds).
 
-    Keys have whole seconds: the next one, so that nothing is removed before its time.
+    Keys have whole seconds, rounded up, so that nothing is removed too early.
     """
     return pair(worker, "") + big_endian(math.ceil(max(0.0, due)))
 
 
 def cleanup_due(key: bytes) -> float:
-    """Return from when on a run directory is to be removed, by its key."""
+    """Return when a run directory is removed, from its key."""
     after_worker = key.index(b"\0") + 1
     return float(number_of(key[after_worker : after_worker + 8]))
 
 
 def milliseconds(seconds: float) -> int:
-    """Return a time in milliseconds, as keys have it."""
+    """Return a time (seconds) in the milliseconds that keys use."""
     return int(max(0.0, seconds) * 1000)
 
 
 def about_key(about: str) -> bytes:
-    """Return how keys begin that lead to something by its name; names of jobs may be longer than a key."""
+    """Return the beginning of keys by name. A long name is hashed, because keys have a limited length."""
     raw = about.encode()
     return (raw if len(raw) <= 400 else hashlib.sha256(raw).digest()) + b"\0"
 
 
 def pair(first: str, second: str) -> bytes:
-    """Return two names as one key; a name has no NUL."""
+    """Return two names as one key. Names contain no NUL."""
     return first.encode() + b"\0" + second.encode()
 
 
 def big_endian(number: int) -> bytes:
-    """Return a number as 8 bytes that sort as numbers do."""
+    """Return a number as 8 bytes that sort like the numbers."""
     return struct.pack(">Q", number)
 
 
 def number_of(raw: bytes | None) -> int:
-    """Return the number of :func:`big_endian`; 0 if there is none."""
+    """Return the number that :func:`big_endian` encoded; 0 for None."""
     return struct.unpack(">Q", raw)[0] if raw is not None else 0

@@ -1,7 +1,7 @@
-"""Mongo's query language on plain documents: filter, order, projection, distinct values.
+"""MongoDB's query language on plain documents: filter, sort order, projection, distinct values.
 
-The filter is the engine behind maggma's own MemoryStore, imported when first needed. Order and projection are
-written here, after MongoDB's rules, because that engine's are private and stricter than a server's.
+The filter is the engine of maggma's MemoryStore, imported when first needed. Sort order and projection are
+implemented here by MongoDB's rules, because those of the engine are private and stricter than a server's.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from reconciler.actual.codec import Document, stored_date
 from reconciler.errors import WorldError
 
 Tree = dict[str, Any]
-"""A projection by path: a name leads to a Tree or, at its end, to True."""
+"""A projection by path: each name leads to another tree, or to True at the end of a path."""
 
 _ENGINES = ("mongomock_ng", "mongomock")  # newer and older maggma
 
 
 def matcher(criteria: Mapping[str, Any]) -> Callable[[Document], bool]:
-    """Return the test of a document against Mongo criteria.
+    """Return a function that tests a document against MongoDB criteria.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def _engine() -> Callable[[Any, Any], bool]:
 
 
 def as_stored(value: Any) -> Any:
-    """Return criteria with the dates as documents hold them: naive, in UTC, in milliseconds."""
+    """Return criteria with dates in the form that documents have: naive, in UTC, in milliseconds."""
     if isinstance(value, datetime):
         return stored_date(value)
     if isinstance(value, Mapping):
@@ -60,7 +60,7 @@ def as_stored(value: Any) -> Any:
 
 
 def values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
-    """Yield what a dotted path leads to: through dicts, through indexes and into every dict of a list."""
+    """Yield the values at a dotted path, through dicts, list indexes and every dict of a list."""
     if not path:
         yield value
     elif isinstance(value, dict):
@@ -75,7 +75,7 @@ def values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
 
 
 def distinct(docs: Iterable[Document], field: str) -> list[Any]:
-    """Return the different values of a field in Mongo's order; a list counts by its elements."""
+    """Return the distinct values of a field in MongoDB's order; a list counts by its elements."""
     found: dict[Any, Any] = {}
     for doc in docs:
         for value in _elements(values_at(doc, field.split("."))):
@@ -92,7 +92,7 @@ def _elements(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def ordered(docs: Iterable[Document], sort: Mapping[str, Any]) -> list[Document]:
-    """Return the documents sorted by several fields, the first weighs most; equal ones keep their order.
+    """Return the documents sorted by several fields, the first of which is the major one; stable.
 
     Raises
     ------
@@ -112,7 +112,7 @@ _EMPTY_LIST, _NULL = (4,), (5,)
 
 
 def _sort_key(field: str, pick: Callable[[Iterable[Any]], Any]) -> Callable[[Document], Any]:
-    """A list sorts by its lowest element, or by its highest when descending."""
+    """Return the sort key of a value. A list sorts by its lowest element, or descending by its highest."""
     path = field.split(".")
 
     def key(doc: Document) -> Any:
@@ -124,7 +124,7 @@ def _sort_key(field: str, pick: Callable[[Iterable[Any]], Any]) -> Callable[[Doc
 
 
 def order_key(value: Any) -> tuple[Any, ...]:
-    """Return a hashable key that sorts values of all types as MongoDB does and equal ones alike."""
+    """Return a hashable key that sorts values of all types as MongoDB does; equal values have equal keys."""
     if value is None:
         return _NULL
     if isinstance(value, bool):
@@ -157,15 +157,15 @@ def _rare_key(value: Any) -> tuple[Any, ...]:
 def projector(
     properties: Mapping[str, Any] | Iterable[str] | None, keep: Sequence[str] = ()
 ) -> Callable[[Document], Document]:
-    """Return the function that cuts a document to ``properties``: a list of fields or a Mongo projection.
+    """Return a function that reduces a document to ``properties``: fields or a MongoDB projection.
 
-    ``keep`` are fields that stay in any case. ``_id`` is ignored: no document has one. Besides inclusion and
-    exclusion, ``$slice`` and ``$elemMatch`` work.
+    ``keep`` are fields that always stay. ``_id`` is ignored, because documents have none. Besides inclusion
+    and exclusion, ``$slice`` and ``$elemMatch`` work.
 
     Raises
     ------
     ValueError
-        Inclusion and exclusion are mixed, one path holds another, or an operator is not known.
+        Inclusion and exclusion are mixed, one path contains another, or an operator is unknown.
     """
     if not properties:
         return lambda doc: doc
@@ -222,9 +222,9 @@ def _tree(fields: Iterable[str]) -> Tree:
         for name in parents:
             branch = branch.setdefault(name, {})
             if branch is True:
-                raise ValueError(f"a projection names {field!r} and a field that holds it")
+                raise ValueError(f"a projection names {field!r} and a field that contains it")
         if branch.setdefault(last, True) is not True:
-            raise ValueError(f"a projection names {field!r} and a field inside of it")
+            raise ValueError(f"a projection names {field!r} and a field inside it")
     return tree
 
 
@@ -251,7 +251,7 @@ def _excluded(doc: Document, tree: Tree) -> Document:
 
 
 def _inside(value: Any, tree: Tree, cut: Callable[[Document, Tree], Document], *, keep_scalars: bool) -> Any:
-    """Apply a branch to a dict, or to every dict of a list however deep."""
+    """Apply a branch to a dict, or to every dict in nested lists."""
     if isinstance(value, dict):
         return cut(value, tree)
     if isinstance(value, list):
@@ -261,7 +261,7 @@ def _inside(value: Any, tree: Tree, cut: Callable[[Document, Tree], Document], *
 
 
 def _change(field: str, operator: Mapping[str, Any]) -> Callable[[Any], list[Any]]:
-    """Return what an operator makes of the value of its field; an empty list means "one absent field"."""
+    """Return the result of an operator on the value of its field; an empty list means an absent field."""
     if set(operator) == {"$slice"}:
         window = _window(operator["$slice"])
         return lambda value: [window(value) if isinstance(value, list) else value]

@@ -1,8 +1,8 @@
-"""Documents in the ``outputs`` table, inside a transaction that the caller holds. Needs no maggma.
+"""Documents in the ``outputs`` table, within a transaction of the caller. Independent of maggma.
 
-The key of a document is ``collection \\0 identity \\0 index``. The identity is its ``uuid``, else its
-``blob_uuid``, else a digest of the fields that it is updated by. All documents of a uuid lie side by side, so
-that a look-up by uuid reads only these.
+The key of a document is ``collection \\0 identity \\0 index``. The identity is its ``uuid``, otherwise its
+``blob_uuid``, otherwise a digest of the fields that it is updated by. The keys of all documents of a uuid are
+adjacent, so that a look-up by uuid reads only these.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from reconciler.actual.db import Transaction
 
 TABLE = "outputs"
 COLLECTION = "outputs"
-"""The collection of job outputs; each additional store is a collection of its own name."""
+"""The collection of job outputs; each additional store is a collection with the store's name."""
 
 IDENTITY_FIELDS = ("uuid", "blob_uuid")
-"""Fields that give a document its place, the first that is a string wins."""
+"""Fields that identify a document; the first one that is a string counts."""
 
 _LONGEST_COLLECTION, _LONGEST_IDENTITY = 120, 200  # bytes; a key of LMDB holds 511
 _INDEX_DIGITS = 10
@@ -27,7 +27,7 @@ _NO_INDEX = b"-"  # sorts before every digit
 
 
 class Pin(NamedTuple):
-    """Criteria that only documents in a few known places can match."""
+    """Criteria that restrict a query to a few known keys."""
 
     field: str
     identities: list[str]
@@ -43,7 +43,7 @@ class Upsert(NamedTuple):
 
 
 def put_document(txn: Transaction, collection: str, doc: Mapping[str, Any]) -> None:
-    """Write a document in place of the one with the same uuid and index (or the same blob_uuid).
+    """Write a document; it replaces the one with the same uuid and index, or the same blob_uuid.
 
     Raises
     ------
@@ -72,62 +72,64 @@ def latest_document(txn: Transaction, collection: str, uuid: str) -> Document | 
 
 
 def has_document(txn: Transaction, collection: str, uuid: str, index: int) -> bool:
-    """Whether there is a document of ``uuid`` with just this index; decodes none."""
+    """Return whether there is a document with this uuid and index, without decoding any."""
     return any(True for _ in txn.keys(TABLE, _prefix(collection, uuid) + _index_part(index)))
 
 
 def delete_documents(txn: Transaction, collection: str, uuid: str) -> int:
-    """Remove all documents of ``uuid``; return how many there were."""
+    """Delete all documents of ``uuid``; return their number."""
     return delete_keys(txn, list(txn.keys(TABLE, _prefix(collection, uuid))))
 
 
 def delete_later_documents(txn: Transaction, collection: str, uuid: str, index: int) -> int:
-    """Remove the documents of ``uuid`` whose index is higher; return how many there were."""
+    """Delete the documents of ``uuid`` with a higher index; return their number."""
     prefix = _prefix(collection, uuid)
     last = prefix + _index_part(index) + b"\xff"
     return delete_keys(txn, [key for key in txn.keys(TABLE, prefix) if key > last])
 
 
 def take_documents(txn: Transaction, collection: str, uuid: str, index: int) -> list[Document]:
-    """Remove the documents of ``uuid`` with just this index, and return them."""
+    """Delete the documents with this uuid and index, and return them."""
     found = list(txn.scan(TABLE, _prefix(collection, uuid) + _index_part(index)))
     delete_keys(txn, [key for key, _ in found])
     return [decode(data) for _, data in found]
 
 
 def delete_keys(txn: Transaction, keys: Iterable[bytes]) -> int:
-    """Remove documents by their keys, as :func:`rows` gives them; return how many there were."""
+    """Delete documents by the keys that :func:`rows` yields; return their number."""
     return sum(txn.delete(TABLE, key) for key in keys)
 
 
 def count_documents(txn: Transaction, collection: str) -> int:
-    """Return the number of documents of a collection; reads no document."""
+    """Return the number of documents in a collection without reading them."""
     return sum(1 for _ in txn.keys(TABLE, _collection_prefix(collection)))
 
 
 def prepare(doc: Mapping[str, Any], wanted: Iterable[str]) -> Upsert:
-    """Encode a document outside of the transaction; ``wanted`` are the fields that name what it replaces.
+    """Encode a document outside the transaction; it replaces the one with equal ``wanted`` fields.
 
     Raises
     ------
     KeyError
         The document lacks one of these fields.
     TypeError
-        A value is of a type that cannot be kept.
+        A value has a type that cannot be stored.
     """
     kept = {key: value for key, value in doc.items() if key != "_id"}
-    named = decode(encode({field: kept[field] for field in wanted}))  # dates compare as they are stored
+    named = decode(
+        encode({field: kept[field] for field in wanted})
+    )  # dates are compared in their stored form
     return Upsert(named, kept, encode(kept))
 
 
 def upsert_documents(txn: Transaction, collection: str, entries: Iterable[Upsert]) -> None:
-    """Write documents one after another, each in place of the first that agrees in its wanted fields."""
+    """Write documents in order; each replaces the first one that agrees in its wanted fields."""
     everything: dict[bytes, Document] | None = None
     for entry in entries:
         pin = usable_pin(txn, collection, entry.wanted)
         if pin is not None:
             pool = _decoded(txn, collection, pin)
-        else:  # read all of them once, not once a document
+        else:  # read all of them once, not once per document
             pool = everything = everything or _decoded(txn, collection, None)
         found = next((key for key, doc in pool.items() if _agrees(doc, entry.wanted)), None)
         key = _write(txn, collection, entry, found)
@@ -138,7 +140,7 @@ def upsert_documents(txn: Transaction, collection: str, entries: Iterable[Upsert
 
 
 def rows(txn: Transaction, collection: str, pin: Pin | None) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (key, bytes) of the documents in the places of ``pin``, or of all; in the order of the keys."""
+    """Yield (key, bytes) of the documents that ``pin`` allows, or of all, in the order of keys."""
     if pin is None:
         yield from txn.scan(TABLE, _collection_prefix(collection))
         return
@@ -149,7 +151,7 @@ def rows(txn: Transaction, collection: str, pin: Pin | None) -> Iterator[tuple[b
 
 
 def usable_pin(txn: Transaction, collection: str, criteria: Mapping[str, Any]) -> Pin | None:
-    """Return the places that ``criteria`` bind a document to, or None if all must be looked at."""
+    """Return the keys to which ``criteria`` restrict a query, or None if all must be read."""
     pin = find_pin(criteria)
     if pin is None or txn.get(TABLE, _astray_key(collection, pin.field)) is not None:
         return None
@@ -166,7 +168,7 @@ def find_pin(criteria: Mapping[str, Any]) -> Pin | None:
 
 
 def _bound_values(criteria: Mapping[str, Any], field: str, kind: type) -> list[Any] | None:
-    """Return the only values of a type that ``criteria`` admit for a field, or None if not so narrow."""
+    """Return the only values that ``criteria`` allow for a field; None if others are possible."""
     values = _listed(criteria.get(field))
     if values is not None and all(type(value) is kind for value in values):
         return values
@@ -195,14 +197,14 @@ def _agrees(doc: Document, wanted: Document) -> bool:
 
 
 def _matches(have: Any, want: Any) -> bool:
-    """Mongo's equality: also an element of a list; None means absent; NaN equals NaN."""
+    """Compare as MongoDB does: a list element is enough, None means absent, NaN equals NaN."""
     if have == want or (isinstance(have, list) and want in have):
         return True
     return isinstance(want, float) and want != want and isinstance(have, float) and have != have
 
 
 def _write(txn: Transaction, collection: str, entry: Upsert, found: bytes | None) -> bytes:
-    """Write one document, over or instead of the one at ``found``; return its key."""
+    """Write a document that replaces the one at ``found``, and return its key."""
     target = _target(txn, collection, entry)
     if found is not None and found.startswith(target):
         key = found
@@ -215,7 +217,7 @@ def _write(txn: Transaction, collection: str, entry: Upsert, found: bytes | None
 
 
 def _target(txn: Transaction, collection: str, entry: Upsert) -> bytes:
-    """Return the place of a document; note which of its identity fields do not lead there."""
+    """Return the key of a document, and mark the identity fields that do not lead to it."""
     doc = entry.doc
     leading = next((field for field in IDENTITY_FIELDS if isinstance(doc.get(field), str)), None)
     for field in IDENTITY_FIELDS:
@@ -229,7 +231,7 @@ def _target(txn: Transaction, collection: str, entry: Upsert) -> bytes:
 
 
 def _free_key(txn: Transaction, target: bytes) -> bytes:
-    """Return ``target``, or the next after it: several documents may have the same uuid and index."""
+    """Return ``target`` or a free key after it, because documents can share a uuid and index."""
     last = next((key for key, _ in txn.scan(TABLE, target, reverse=True)), None)
     if last is None:
         return target
@@ -238,7 +240,7 @@ def _free_key(txn: Transaction, target: bytes) -> bytes:
 
 
 def _suffixes(indexes: list[int] | None) -> list[bytes]:
-    """Return the ends of keys that may hold one of ``indexes``; an odd index may be a list of them."""
+    """Return the ends of keys that can belong to one of ``indexes``, which can also be lists."""
     if indexes is None:
         return [b""]
     return [_NO_INDEX, *sorted({_index_part(index) for index in indexes} - {_NO_INDEX})]
@@ -257,7 +259,7 @@ def _prefix(collection: str, identity: str) -> bytes:
 
 
 def _identity_part(identity: str) -> bytes:
-    """Return the text itself where it fits in a key and cannot be taken for a digest."""
+    """Return the text itself if it fits into a key and does not look like a digest; else a digest."""
     raw = identity.encode()
     plain = len(raw) <= _LONGEST_IDENTITY and b"\0" not in raw and not raw.startswith(b"#")
     return raw if plain else _digest(raw)
@@ -275,5 +277,5 @@ def _collection_prefix(collection: str) -> bytes:
 
 
 def _astray_key(collection: str, field: str) -> bytes:
-    """Return the key of the note "some document has ``field``, but is not filed under it"."""
+    """Return the key of the mark that some document has ``field`` but another identity."""
     return b"\0astray\0" + _collection_prefix(collection) + field.encode()

@@ -1,8 +1,8 @@
 """The store: typed records on the tables of the LMDB environment.
 
 Reads take a snapshot; a write is one function run in one durable transaction (see
-:meth:`Store.write`). Every write that touches a flow or a job raises the change counter, by which a
-reconcile with nothing to do is recognised.
+:meth:`Store.write`). Every write that changes a flow or a job increases the change counter, which
+tells a later reconcile whether anything has changed.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Store:
     """An open state directory."""
 
     def __init__(self, state_dir: Path, *, read_only: bool = False) -> None:
-        """Open it, or make an empty one. With ``read_only`` it never waits for a writer, and cannot write.
+        """Open the store, or create an empty one. A read-only store never waits for a writer.
 
         Raises
         ------
         OutdatedError
-            It must be migrated first.
+            The store must be migrated first.
         InputError
-            It was written by a newer version.
+            A newer version wrote the store.
         RefusedError, WorldError
-            It lies on a network file system, or cannot be opened.
+            The directory is on a network file system, or cannot be opened.
         """
         require_local(state_dir)
         self.path = state_dir
@@ -48,22 +48,22 @@ class Store:
 
     @property
     def read_only(self) -> bool:
-        """Whether it was opened only to read."""
+        """Whether the store is read-only."""
         return self._database.read_only
 
     @staticmethod
     def exists(state_dir: Path) -> bool:
-        """Whether something was ever stored there."""
+        """Return whether a state directory has a store."""
         return (lmdb_dir(state_dir) / "data.mdb").exists()
 
     @contextmanager
     def read(self) -> Iterator[View]:
-        """Give a consistent look at the store."""
+        """Yield a consistent view of the store."""
         with self._database.read() as txn:
             yield View(txn)
 
     def write(self, change: Callable[[Writer], T]) -> T:
-        """Run ``change`` in one durable transaction; it may be run again, so it must have no other effect."""
+        """Run ``change`` in one durable transaction; it can be run twice, so it must have no other effect."""
 
         def run(txn: Transaction) -> T:
             writer = Writer(txn)
@@ -78,7 +78,7 @@ class Store:
         self._database.copy_to(descriptor)
 
     def close(self) -> None:
-        """Give the environment back."""
+        """Release the environment."""
         close_database(self._database)
 
     def check_lineage(self, project: str, root_commit: str) -> None:
@@ -87,9 +87,9 @@ class Store:
         Raises
         ------
         RefusedError
-            The state belongs to another project; both are named.
+            The state belongs to another project.
         ForeignStateError
-            The same, of another repository.
+            The state belongs to another repository.
         """
         with self.read() as view:
             known = view.lineage()

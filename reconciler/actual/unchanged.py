@@ -1,6 +1,6 @@
-"""Recognising a reconcile with nothing to do, at the cost of one look at the store.
+"""Recognizes a reconcile with nothing to do, with a single read of the store.
 
-Apart from the loop, so that the command line can ask before it imports what does the work.
+Separate from the loop, so that the command line can check before it imports the rest of the program.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from reconciler.model.records import Outcome
 
 
 def reconcile_key(revision: Revision) -> str:
-    """Return what the result of a reconcile depends on beside the store: the tool and the tree."""
+    """Return a key for everything besides the store that a reconcile depends on: version, folder, tree."""
     return f"{__version__}:{revision.path}:{revision.tree}"
 
 
 def content_of(outcome: Outcome) -> tuple[str, str]:
-    """Return folder and tree id of what was reconciled."""
+    """Return the folder and tree id of an outcome."""
     _, _, path_and_tree = outcome.key.partition(":")
     path, _, tree = path_and_tree.rpartition(":")
     return path, tree
@@ -28,8 +28,7 @@ def content_of(outcome: Outcome) -> tuple[str, str]:
 def unchanged_outcome(store: Store, revision: Revision, now: float) -> Outcome | None:
     """Return the last outcome if a plan would be empty: same tree, same tool, same store.
 
-    It is not idle if jobs have to be looked after, or if by now failed ones have to be tried again or run
-    directories have to be removed.
+    The outcome is not idle if jobs are active, or if retries or removals of run directories are due.
     """
     with store.read() as view:
         outcome = view.outcome()

@@ -47,7 +47,7 @@ from reconciler.model.states import ACTIVE, JobState
 
 
 class View:
-    """A consistent look at the store."""
+    """A consistent view of the store."""
 
     def __init__(self, txn: Transaction) -> None:
         self.txn = txn
@@ -75,11 +75,11 @@ class View:
             yield decode_job(raw)
 
     def jobs_of(self, flow: str) -> list[JobRecord]:
-        """Return the jobs of a flow, history included, oldest first."""
+        """Return the jobs of a flow, including superseded ones, oldest first."""
         return sorted(map(decode_job, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
 
     def glances_of(self, flow: str) -> list[JobGlance]:
-        """Return what the status of a flow depends on of each of its jobs, oldest first."""
+        """Return the parts of a flow's job records that its status depends on, oldest first."""
         return sorted(map(decode_glance, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
 
     def _raw_jobs_of(self, flow: str) -> Iterator[bytes]:
@@ -90,27 +90,27 @@ class View:
                 yield raw
 
     def has_path(self, path: str) -> bool:
-        """Whether a job that is no history goes by this ``flow/job``."""
+        """Return whether a current job has this ``flow/job``."""
         return any(True for _ in self.txn.keys("by_path", about_key(path)))
 
     def generations(self, uuid: str) -> list[JobRecord]:
-        """Return the records of one uuid, lowest index first."""
+        """Return the records of a uuid, lowest index first."""
         found = [decode_job(raw) for _, raw in self.txn.scan("jobs", uuid.encode() + b"_")]
         return sorted(found, key=lambda job: job.index)
 
     def in_state(self, state: JobState, worker: str | None = None) -> Iterator[JobRecord]:
-        """Yield the jobs of a state: by worker, then highest priority, then oldest first."""
+        """Yield the jobs in a state by worker, then by descending priority, then by age."""
         for key in self._state_keys(state, worker):
             raw = self.txn.get("jobs", id_in_state_key(key))
             if raw is not None:
                 yield decode_job(raw)
 
     def count_in_state(self, state: JobState, worker: str | None = None) -> int:
-        """Return the number of jobs of a state without reading them."""
+        """Return the number of jobs in a state without reading the jobs."""
         return sum(1 for _ in self._state_keys(state, worker))
 
     def any_in_state(self, states: Iterable[JobState], worker: str | None = None) -> bool:
-        """Whether there is any job in one of these states; reads at most one key a state."""
+        """Return whether a job is in one of these states; reads at most one key per state."""
         return any(True for state in states for _ in self._state_keys(state, worker))
 
     def is_idle(self, worker: str | None = None) -> bool:
@@ -134,46 +134,46 @@ class View:
     # documents and builds -----------------------------------------------------------------------------
 
     def due_cleanups(self, worker: str, now: float, limit: int) -> dict[bytes, str]:
-        """Return run directories of a worker that are to be removed by now, by the key of their entry."""
+        """Return the run directories of a worker whose removal is due, by the key of their entry."""
         rows = self.txn.scan("cleanups", pair(worker, ""))
         due = itertools.takewhile(lambda row: cleanup_due(row[0]) <= now, rows)
         return {key: raw.decode() for key, raw in itertools.islice(due, limit)}
 
     def next_cleanup(self, worker: str) -> float | None:
-        """Return from when on :meth:`due_cleanups` has one of a worker; None if there is none."""
+        """Return when the next removal on a worker is due; None if there is none."""
         first = next(iter(self.txn.keys("cleanups", pair(worker, ""))), None)
         return cleanup_due(first) if first is not None else None
 
     def due_retries(self, now: float, limit: int) -> list[JobRecord]:
-        """Return failed jobs that are to be tried again by now, the longest due first."""
+        """Return the failed jobs whose retry is due, the earliest first."""
         keys = self.txn.keys("retries")
         due = itertools.takewhile(lambda key: number_of(key[:8]) <= milliseconds(now), keys)
         ids = [key[8:] for key in itertools.islice(due, limit)]
         return [decode_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
 
     def next_retry(self) -> float | None:
-        """Return when the next failed job is to be tried again; None if none is."""
+        """Return when the next retry is due; None if there is none."""
         first = next(iter(self.txn.keys("retries")), None)
         return number_of(first[:8]) / 1000 if first is not None else None
 
     def count_retries(self) -> int:
-        """Return how many failed jobs are to be tried again."""
+        """Return how many failed jobs wait for a retry."""
         return self.txn.count("retries")
 
     def waiting_for_retry(self) -> Iterator[JobRecord]:
-        """Yield all failed jobs that are to be tried again, the next one first."""
+        """Yield all failed jobs that wait for a retry, the earliest first."""
         for key in self.txn.keys("retries"):
             raw = self.txn.get("jobs", key[8:])
             if raw is not None:
                 yield decode_job(raw)
 
     def parsed(self, blob: str) -> ParsedFile | None:
-        """Return what the blob was parsed to, if this version has read it before."""
+        """Return the parsed blob; None if this version has not parsed it before."""
         raw = self.txn.get("parsed", blob.encode())
         return decode_parsed(raw) if raw is not None else None
 
     def good_manifests(self) -> dict[str, GoodManifest]:
-        """Return where the last good version of every manifest stands, by ``Kind/name``."""
+        """Return the place of the last good version of every manifest, by ``Kind/name``."""
         return {key.decode(): decode_good(raw) for key, raw in self.txn.scan("good")}
 
     def build(self, build_key: str) -> BuiltFlow | None:
@@ -195,7 +195,7 @@ class View:
         return number_of(self.txn.get("meta", b"next/event"))
 
     def events_after(self, number: int, limit: int) -> list[tuple[int, Event]]:
-        """Return the oldest events that are newer than a number, each with its own."""
+        """Return the oldest events after an event number, each with its number."""
         last = self.last_event()
         numbers = range(number + 1, min(last, number + limit) + 1)
         raws = ((n, self.txn.get("events", big_endian(n))) for n in numbers)
@@ -214,29 +214,29 @@ class View:
         return [decode_revision(raw) for _, raw in self.txn.scan("revisions")]
 
     def last_revision(self) -> AppliedRevision | None:
-        """Return the revision that was applied last."""
+        """Return the last applied revision."""
         for key in self.txn.keys("revisions", reverse=True):
             raw = self.txn.get("revisions", key)
             return decode_revision(raw) if raw is not None else None
         return None
 
     def config(self) -> AppliedConfig | None:
-        """Return what the executor needs of the last applied revision."""
+        """Return the parts of the last applied revision that the executor needs."""
         raw = self.txn.get("meta", b"config")
         return decode_config(raw) if raw is not None else None
 
     def worker_status(self, worker: str) -> WorkerStatus | None:
-        """Return how a worker was when last used."""
+        """Return the status of a worker at its last use."""
         raw = self.txn.get("meta", f"worker/{worker}".encode())
         return decode_status(raw) if raw is not None else None
 
     def attempt(self) -> Attempt | None:
-        """Return the last attempt of a daemon to apply a revision."""
+        """Return the daemon's last attempt to apply a revision."""
         raw = self.txn.get("meta", b"attempt")
         return decode_attempt(raw) if raw is not None else None
 
     def outcome(self) -> Outcome | None:
-        """Return how the last reconcile ended."""
+        """Return the outcome of the last reconcile."""
         raw = self.txn.get("meta", b"outcome")
         return decode_outcome(raw) if raw is not None else None
 
@@ -256,9 +256,9 @@ class View:
         return float(number_of(raw)) if raw is not None else None
 
     def change_counter(self) -> int:
-        """Return how many transactions have touched flows or jobs."""
+        """Return the number of transactions that have changed flows or jobs."""
         return number_of(self.txn.get("meta", b"changes"))
 
     def version(self) -> int:
-        """Return a number that rises with every write, whatever it is about."""
+        """Return a number that every write increases."""
         return self.txn.number

@@ -23,7 +23,7 @@ from reconciler.model.records import (
 
 
 class Writer(View):
-    """A view that can write; lives for one transaction, and must be told its end by :meth:`finish`."""
+    """A view that can write, for one transaction; call :meth:`finish` at its end."""
 
     def __init__(self, txn: Transaction) -> None:
         super().__init__(txn)
@@ -31,7 +31,7 @@ class Writer(View):
         self._numbers: dict[str, int] = {}
 
     def finish(self) -> None:
-        """Write the counters, once for all that the transaction did."""
+        """Write the counters, once for the whole transaction."""
         for counter, number in self._numbers.items():
             self.txn.put("meta", f"next/{counter}".encode(), big_endian(number))
         if self._touched:
@@ -47,12 +47,12 @@ class Writer(View):
         self._touched = True
 
     def delete_flow(self, name: str) -> None:
-        """Remove a flow; its jobs must have gone before."""
+        """Delete a flow whose jobs are already deleted."""
         self.txn.delete("flows", name.encode())
         self._touched = True
 
     def put_job(self, record: JobRecord) -> None:
-        """Write a job and keep the indexes right."""
+        """Write a job and update the indexes."""
         raw = self.txn.get("jobs", record.id.encode())
         new = index_entries(record)
         old = index_entries(decode_job(raw)) if raw is not None else set()
@@ -64,7 +64,7 @@ class Writer(View):
         self._touched = True
 
     def delete_job(self, record: JobRecord) -> None:
-        """Remove a job with its payload and index entries; its output stays."""
+        """Delete a job with its payload and index entries; its output stays."""
         self.txn.delete("jobs", record.id.encode())
         self.txn.delete("payloads", record.id.encode())
         for table, key in index_entries(record):
@@ -76,46 +76,46 @@ class Writer(View):
         self.txn.put("payloads", job_id.encode(), payload)
 
     def add_cleanup(self, worker: str, due: float, job: JobRecord) -> None:
-        """Note that the run directory of a job's attempt is to be removed at a time."""
+        """Schedule the removal of the run directory of a job's attempt."""
         assert job.attempt.run_dir is not None
         key = cleanup_key(worker, due) + f"{job.id}.{job.attempt.number}".encode()
         self.txn.put("cleanups", key, job.attempt.run_dir.encode())
 
     def delete_cleanups(self, keys: Iterable[bytes]) -> None:
-        """Forget run directories that were removed."""
+        """Delete the entries of run directories that were removed."""
         for key in keys:
             self.txn.delete("cleanups", key)
 
     def put_parsed(self, blob: str, parsed: ParsedFile) -> None:
-        """Remember what a blob was parsed to."""
+        """Write a parsed blob."""
         self.txn.put("parsed", blob.encode(), encode(parsed))
 
     def put_good(self, key: str, manifest: GoodManifest) -> None:
-        """Remember the last good version of a manifest."""
+        """Write the place of the last good version of a manifest."""
         self.txn.put("good", key.encode(), encode(manifest))
 
     def delete_good(self, key: str) -> None:
-        """Forget the last good version of a manifest that is gone."""
+        """Delete the last good version of a manifest that was removed."""
         self.txn.delete("good", key.encode())
 
     def put_build(self, built: BuiltFlow) -> None:
-        """Keep a built flow."""
+        """Write a built flow."""
         self.txn.put("builds", built.build_key.encode(), encode(built))
 
     def put_config(self, config: AppliedConfig) -> None:
-        """Write what the executor needs."""
+        """Write the parts of a revision that the executor needs."""
         self.txn.put("meta", b"config", encode(config))
 
     def put_worker_status(self, worker: str, status: WorkerStatus) -> None:
-        """Write how a worker is."""
+        """Write the status of a worker."""
         self.txn.put("meta", f"worker/{worker}".encode(), encode(status))
 
     def put_attempt(self, attempt: Attempt) -> None:
-        """Write what came of an attempt to apply a revision."""
+        """Write the result of an attempt to apply a revision."""
         self.txn.put("meta", b"attempt", encode(attempt))
 
     def put_outcome(self, outcome: Outcome) -> None:
-        """Write how this reconcile ended."""
+        """Write the outcome of this reconcile."""
         self.txn.put("meta", b"outcome", encode(outcome))
 
     def put_lineage(self, lineage: dict[str, str]) -> None:
@@ -127,7 +127,7 @@ class Writer(View):
         self.txn.put("meta", b"followed", branch.encode(errors="surrogateescape"))
 
     def put_restored(self, time: float) -> None:
-        """Write that this state was restored: workers may have seen more than it knows."""
+        """Record that this state was restored, so that workers may have attempts that it does not know."""
         self.txn.put("meta", b"restored", big_endian(int(time)))
 
     def add_event(self, event: Event) -> None:
@@ -141,7 +141,7 @@ class Writer(View):
         self.txn.put("revisions", big_endian(self.next_number("revision")), encode(revision))
 
     def next_number(self, counter: str) -> int:
-        """Return the next number of a counter, from 1."""
+        """Return the next number of a counter, which starts at 1."""
         known = self._numbers.get(counter)
         if known is None:
             known = number_of(self.txn.get("meta", f"next/{counter}".encode()))

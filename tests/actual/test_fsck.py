@@ -116,15 +116,15 @@ REPAIRED: dict[str, tuple[Break, list[str]]] = {
     ),
     "counter of jobs": (
         put("meta", b"next/sequence", struct.pack(">Q", 1)),
-        ["counters: meta/next/sequence: stands at 1, but 3 is used"],
+        ["counters: meta/next/sequence: is at 1, but 3 is in use"],
     ),
     "counter of events": (
         delete("meta", b"next/event"),
-        ["counters: meta/next/event: stands at 0, but 3 is used"],
+        ["counters: meta/next/event: is at 0, but 3 is in use"],
     ),
     "counter of revisions": (
         delete("meta", b"next/revision"),
-        ["counters: meta/next/revision: stands at 0, but 1 is used"],
+        ["counters: meta/next/revision: is at 0, but 1 is in use"],
     ),
     "payload of a built job": (
         delete("payloads", b"uuid1_1"),
@@ -136,7 +136,7 @@ REPAIRED: dict[str, tuple[Break, list[str]]] = {
     ),
     "cleanup without an attempt": (
         put("cleanups", b"w\0" + b"\0" * 8 + b"uuid0", b"/x"),
-        ["cleanups: cleanups/", "names no attempt of a job"],
+        ["cleanups: cleanups/", "does not name an attempt of a job"],
     ),
     "cleanup of a directory in use": (
         put("cleanups", b"w\0" + b"\0" * 8 + b"uuid1_1.1", b"/scratch/w/uuid1"),
@@ -182,11 +182,11 @@ REPORTED: dict[str, tuple[Break, list[str]]] = {
     ),
     "a job in the place of another": (
         put("jobs", b"uuid2_1", raw(job("uuid2", 2))),
-        ["keys: jobs/uuid2_1: holds the record of uuid2_2"],
+        ["keys: jobs/uuid2_1: has the record of uuid2_2"],
     ),
     "a flow in the place of another": (
         put("flows", b"h", raw(FlowRecord(name="i", identity="i", build_key="build-f"))),
-        ["keys: flows/h: holds the record of i"],
+        ["keys: flows/h: has the record of i"],
     ),
     "no configuration": (
         delete("meta", b"config"),
@@ -202,7 +202,7 @@ REPORTED: dict[str, tuple[Break, list[str]]] = {
     ),
     "a build is missing": (
         delete("builds", b"build-f"),
-        ["builds of flows: flow/f: what it was built to is missing"],
+        ["builds of flows: flow/f: its build is missing"],
     ),
     "a generator is missing": (
         edit("uuid2_1", generated_by=GeneratedBy(uuid="gone")),
@@ -214,7 +214,7 @@ REPORTED: dict[str, tuple[Break, list[str]]] = {
     ),
     "a job that is nowhere": (
         edit("uuid1_1", attempt=JobAttempt(number=1, worker="w")),
-        ["workers of jobs: job/f/uuid1: it is RUNNING, but its record does not tell where"],
+        ["workers of jobs: job/f/uuid1: it is RUNNING, but its record does not say where"],
     ),
     "an output is missing": (
         lambda w: w.txn.delete("outputs", next(iter(list(w.txn.keys("outputs", b"outputs\0uuid0"))))),

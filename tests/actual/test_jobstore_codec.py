@@ -66,7 +66,7 @@ def test_the_codec_reduces_what_only_looks_special() -> None:
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), datetime(2025, 1, 1).date(), [1, {"x": range(3)}]])
 def test_the_codec_refuses_what_it_cannot_keep(value: Any) -> None:
-    with pytest.raises(TypeError, match="cannot keep a value of type"):
+    with pytest.raises(TypeError, match="cannot store a value of type"):
         encode({"value": value})
 
 

@@ -243,7 +243,7 @@ class TestFsck:
         assert problem == {
             "subject": "meta/config",
             "message": "there are jobs, but no applied configuration",
-            "fix": "put a backup back: `reconcile restore FILE`",
+            "fix": "restore a backup: `reconcile restore FILE`",
             "repairable": False,
             "repaired": False,
         }

@@ -1,4 +1,4 @@
-"""All checks of one snapshot, and the repair of what can be made again."""
+"""All checks of a snapshot, and the repair of everything that can be recreated."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Look = Callable[[Snapshot], Iterable[Problem]]
 
 
 def examine(view: View) -> Report:
-    """StoreCheck every invariant of a snapshot; changes nothing, and needs no lease.
+    """Run all checks on a snapshot; changes nothing, and needs no lease.
 
     Raises
     ------
     WorldError
-        The store itself is damaged, so that not even its records can be found.
+        The store is so damaged that its records cannot be found.
     """
     facts = Snapshot(view)
     checks = [StoreCheck(name, count(facts), list(look(facts))) for name, count, look in CHECKS]
@@ -31,7 +31,7 @@ def examine(view: View) -> Report:
 
 
 def repair(store: Store) -> Report:
-    """Put right what can be, in one transaction; return what was found. The caller holds the lease.
+    """Repair in one transaction what can be repaired; return what was found. The caller holds the lease.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def repair(store: Store) -> Report:
                 writer.txn.delete(edit.table, edit.key)
             else:
                 writer.txn.put(edit.table, edit.key, edit.value)
-        writer.touch()  # a reconcile that had nothing to do may have something now
+        writer.touch()  # a reconcile that had nothing to do can have something to do now
         return report
 
     return store.write(write)
@@ -83,4 +83,4 @@ CHECKS: tuple[tuple[str, Callable[[Snapshot], int], Look], ...] = (
     ("cleanups", _entries("cleanups"), links.cleanups),
     ("unused", _entries("unused"), indexes.unused),
 )
-"""Every check of what the records say, in order: name, how many entries there are, what is wrong."""
+"""Yield every check of the records, in order: name, number of entries, problems."""

@@ -1,4 +1,4 @@
-"""Checks of what can be made again from the records: indexes and counters."""
+"""Checks of what can be recreated from the records: indexes and counters."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _leads_to_event(facts: Snapshot, key: bytes) -> bool:
 
 
 def counters(facts: Snapshot) -> Iterator[Problem]:
-    """The next number of a counter must be above all that were given."""
+    """Check that the next number of each counter is higher than all numbers in use."""
     used = {
         "event": _last(facts, "events"),
         "revision": _last(facts, "revisions"),
@@ -67,7 +67,7 @@ def counters(facts: Snapshot) -> Iterator[Problem]:
         at = number_of(raw) if raw is not None and len(raw) == 8 else 0
         if at < highest:
             edit = Edit("meta", key, big_endian(highest))
-            yield Problem(f"meta/next/{name}", f"stands at {at}, but {highest} is used", edits=(edit,))
+            yield Problem(f"meta/next/{name}", f"is at {at}, but {highest} is in use", edits=(edit,))
 
 
 def _last(facts: Snapshot, table: str) -> int:
@@ -76,7 +76,7 @@ def _last(facts: Snapshot, table: str) -> int:
 
 
 def unused(facts: Snapshot) -> Iterator[Problem]:
-    """What is noted as unused must still be there."""
+    """Check that everything marked as unused still exists."""
     for key in facts.txn.keys("unused"):
         table, _, target = key.partition(b"\0")
         if table not in (b"parsed", b"builds") or facts.txn.get(table.decode(), target) is None:

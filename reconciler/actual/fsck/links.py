@@ -1,4 +1,4 @@
-"""Checks of what records say of each other: that all that one refers to is there."""
+"""Checks of references between records: everything that a record refers to exists."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _REBUILT = "the next `reconcile --once` builds it again"
 
 
 def configuration(facts: Snapshot) -> Iterator[Problem]:
-    """Where there are jobs, a revision was applied."""
+    """Check that a revision was applied if there are jobs."""
     if facts.jobs and facts.config is None and facts.txn.get("meta", b"config") is None:
         yield Problem("meta/config", "there are jobs, but no applied configuration", RESTORE)
 
 
 def payloads(facts: Snapshot) -> Iterator[Problem]:
-    """Every job has its payload, and every payload its job."""
+    """Check that every job has a payload, and every payload a job."""
     for key, job in facts.jobs.items():
         if facts.txn.get("payloads", key.encode()) is None:
             yield _without_payload(facts, job)
@@ -50,22 +50,22 @@ def _built_payload(facts: Snapshot, job: Job) -> bytes | None:
 
 
 def flows(facts: Snapshot) -> Iterator[Problem]:
-    """The flow of each job is there."""
+    """Check that the flow of each job exists."""
     for job in facts.jobs.values():
         if job.flow not in facts.flows:
             yield Problem(job.subject, f"its flow '{job.flow}' is missing", RESTORE)
 
 
 def builds(facts: Snapshot) -> Iterator[Problem]:
-    """What a living flow was built to is there."""
+    """Check that the build of each present flow exists."""
     for name, flow in facts.flows.items():
         kept = flow.removed or flow.orphaned or not flow.build_key
         if not kept and facts.txn.get("builds", flow.build_key.encode()) is None:
-            yield Problem(f"flow/{name}", "what it was built to is missing", _REBUILT)
+            yield Problem(f"flow/{name}", "its build is missing", _REBUILT)
 
 
 def generators(facts: Snapshot) -> Iterator[Problem]:
-    """Who generated a job that is wanted is there; history may be forgotten piece by piece."""
+    """Check that the generator of each current job exists; that of a superseded one may be forgotten."""
     for job in facts.jobs.values():
         flow = facts.flows.get(job.flow)
         wanted = job.current and flow is not None and not flow.removed
@@ -75,13 +75,13 @@ def generators(facts: Snapshot) -> Iterator[Problem]:
 
 
 def workers(facts: Snapshot) -> Iterator[Problem]:
-    """Of a job on its way it is known where it is."""
+    """Check that the place of every active job is known."""
     known = facts.config.workers if facts.config is not None else {}
     for job in facts.jobs.values():
         if job.state not in ACTIVE:
             continue
         if not job.run_worker or not job.run_dir or job.attempt < 1:
-            message = f"it is {job.state}, but its record does not tell where"
+            message = f"it is {job.state}, but its record does not say where"
             yield Problem(job.subject, message, RESTORE)
         elif job.run_worker not in known:
             fix = f"commit the manifest of worker '{job.run_worker}' again"
@@ -89,7 +89,7 @@ def workers(facts: Snapshot) -> Iterator[Problem]:
 
 
 def outputs(facts: Snapshot) -> Iterator[Problem]:
-    """The output of each completed job that is wanted is in the embedded store, if that is where they are."""
+    """Check that the embedded store, if it is in use, has the outputs of all completed current jobs."""
     if facts.config is None or facts.config.jobstore is not None:
         return
     for job in facts.jobs.values():
@@ -101,13 +101,13 @@ def outputs(facts: Snapshot) -> Iterator[Problem]:
 
 
 def cleanups(facts: Snapshot) -> Iterator[Problem]:
-    """A run directory that is to be removed is named, and is none that a job is running in."""
+    """Check that each run directory to be removed has a name, and that no job is using it."""
     for key, path in facts.txn.scan("cleanups"):
         attempt = _attempt_of(key)
         job = facts.jobs.get(attempt[0]) if attempt is not None else None
         if attempt is None or not path:
             edits = (Edit("cleanups", key),)
-            yield Problem(f"cleanups/{shown(key)}", "names no attempt of a job", edits=edits)
+            yield Problem(f"cleanups/{shown(key)}", "does not name an attempt of a job", edits=edits)
         elif job is not None and job.attempt == attempt[1] and job.state in ON_WORKER:
             edits = (Edit("cleanups", key),)
             message = f"attempt {job.attempt} is {job.state}, but its directory is to be removed"
@@ -115,7 +115,7 @@ def cleanups(facts: Snapshot) -> Iterator[Problem]:
 
 
 def _attempt_of(key: bytes) -> tuple[str, int] | None:
-    """Return job id and attempt of ``worker NUL, 8 bytes of time, id.attempt``."""
+    """Return job id and attempt from a key ``worker NUL, 8 bytes of time, id.attempt``."""
     _, found, rest = key.partition(b"\0")
     job_id, dot, number = rest[8:].rpartition(b".")
     if not (found and dot and job_id and number.isdigit()):

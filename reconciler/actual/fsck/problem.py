@@ -1,4 +1,4 @@
-"""What a check of the store is, what it found, and which edits would put that right."""
+"""Checks of the store, their problems, and the edits that repair them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Edit(msgspec.Struct, frozen=True):
-    """One entry to set, or to remove if ``value`` is None."""
+    """An entry of a table to set, or to delete if ``value`` is None."""
 
     table: str
     key: bytes
@@ -16,10 +16,10 @@ class Edit(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One breach of an invariant.
+    """One problem.
 
-    ``subject`` is ``job/<flow>/<job>``, ``flow/<name>`` or ``<table>/<key>``. ``fix`` is what a person can
-    do; empty where ``edits`` put it right.
+    ``subject`` is ``job/<flow>/<job>``, ``flow/<name>`` or ``<table>/<key>``. ``fix`` is what the user can
+    do; empty if ``edits`` repair it.
     """
 
     subject: str
@@ -29,12 +29,12 @@ class Problem(msgspec.Struct, frozen=True):
 
     @property
     def repairable(self) -> bool:
-        """Whether a repair puts it right without losing anything that cannot be made again."""
+        """Whether ``--repair`` repairs it, without losing anything that cannot be recreated."""
         return bool(self.edits)
 
 
 class StoreCheck(msgspec.Struct, frozen=True):
-    """One invariant: its name, how many entries were looked at, and those that break it."""
+    """One check: its name, the number of entries that were checked, and the problems."""
 
     name: str
     looked_at: int
@@ -48,19 +48,19 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def problems(self) -> list[Problem]:
-        """All breaches."""
+        """All problems."""
         return [problem for check in self.checks for problem in check.problems]
 
     def edits(self) -> Iterator[Edit]:
-        """Yield what puts right all that can be."""
+        """Yield the edits that repair everything that can be repaired."""
         for problem in self.problems:
             yield from problem.edits
 
 
-RESTORE = "put a backup back: `reconcile restore FILE`"
+RESTORE = "restore a backup: `reconcile restore FILE`"
 
 
 def shown(key: bytes) -> str:
-    """Return a key as text that fits in a line: names with a slash between them; numbers as hexadecimal."""
+    """Return a key as text on one line: names separated by slashes, other keys in hexadecimal."""
     text = key.replace(b"\0", b"/").decode(errors="replace")
     return text if text.isprintable() and "\ufffd" not in text else key.hex()

@@ -1,4 +1,4 @@
-"""What the checks look at: the store read once, with what could not be decoded set aside."""
+"""The input of the checks: the store, read once, with unreadable records set aside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JOB_INDEXES = ("by_state", "by_flow", "by_path", "children", "retries")
 
 
 class Job(msgspec.Struct, gc=False):
-    """What the checks need of a job record; all of them are in memory at once."""
+    """The parts of a job record that the checks need; all jobs are in memory at once."""
 
     id: str
     path: str
@@ -40,7 +40,7 @@ class Job(msgspec.Struct, gc=False):
 
     @property
     def subject(self) -> str:
-        """How a problem names it."""
+        """The subject of problems of this job."""
         return f"job/{self.path}"
 
 
@@ -65,11 +65,11 @@ class Snapshot:
 
     @property
     def jobs_complete(self) -> bool:
-        """Whether every job record could be read; else their indexes cannot be judged."""
+        """Whether every job record is readable; otherwise the indexes cannot be checked."""
         return len(self.jobs) == self.txn.count("jobs")
 
     def decoded(self, table: str, decode: Decode) -> Iterator[tuple[bytes, Any]]:
-        """Yield the keys and records of a table that can be read."""
+        """Yield the keys and readable records of a table."""
         for key, raw in self.txn.scan(table):
             self.looked_at += 1
             record = self._try(table, key, raw, decode)
@@ -79,7 +79,7 @@ class Snapshot:
     def _try(self, table: str, key: bytes, raw: bytes, decode: Decode) -> Any:
         try:
             return decode(raw)
-        except Exception as error:  # damaged bytes may make any decoder fail in any way
+        except Exception as error:  # damaged bytes can make any decoder fail in any way
             drop = table in _REMADE or (table == "meta" and key.startswith(_REMADE_META))
             edits = (Edit(table, key),) if drop else ()
             message = f"cannot be read: {error}"
@@ -108,7 +108,7 @@ class Snapshot:
 
     def _require_key(self, table: str, key: bytes, name: str) -> None:
         if key != name.encode():
-            message = f"holds the record of {name}"
+            message = f"has the record of {name}"
             self.misplaced.append(Problem(f"{table}/{shown(key)}", message, RESTORE))
 
 
@@ -124,7 +124,7 @@ def _any_json(raw: bytes) -> object:
 
 
 def _document(raw: bytes) -> object:
-    return codec.decode(raw) if raw else {}  # a note has no content
+    return codec.decode(raw) if raw else {}  # a mark has no content
 
 
 def _meta_decoder(key: bytes) -> Decode | None:
@@ -155,9 +155,9 @@ _OTHERS: dict[str, Decode] = {
     "revisions": records.decode_revision,
     "unused": number_of,
 }
-"""Tables whose records are only decoded here; those of events and cleanups have checks of their own."""
+"""Tables whose records are only decoded; events and cleanups have their own checks."""
 
 _REMADE = frozenset(["parsed", "good", "builds", "revisions", "unused", "events"])
-"""What is made again, or is history only: one that cannot be read may go."""
+"""Tables whose unreadable records can be deleted: they are recreated, or are only history."""
 
 _REMADE_META = (b"outcome", b"worker/", b"compaction")
