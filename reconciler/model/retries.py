@@ -28,6 +28,7 @@ class Cause(StrEnum):
     WALLTIME = "walltime"
     OOM = "oom"
     NODE_FAIL = "node_fail"
+    PREEMPTED = "preempted"
     KILLED = "killed"
     LOST = "lost"
     EXCEPTION = "exception"
@@ -57,7 +58,7 @@ class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     limit: int
-    on: tuple[Cause, ...] = (Cause.WALLTIME, Cause.OOM, Cause.NODE_FAIL, Cause.LOST)
+    on: tuple[Cause, ...] = (Cause.WALLTIME, Cause.OOM, Cause.NODE_FAIL, Cause.PREEMPTED, Cause.LOST)
     backoff: str = "10s"
     escalate: dict[str, dict[str, str]] = {}
 

@@ -108,7 +108,7 @@ _CAUSES: Mapping[str, Cause] = {
     "OUT_OF_MEMORY": Cause.OOM,
     "NODE_FAIL": Cause.NODE_FAIL,
     "BOOT_FAIL": Cause.NODE_FAIL,
-    "PREEMPTED": Cause.KILLED,
+    "PREEMPTED": Cause.PREEMPTED,
     "REVOKED": Cause.KILLED,
     "CANCELLED": Cause.KILLED,
     "LAUNCH_FAILED": Cause.NEVER_STARTED,

@@ -605,7 +605,7 @@ def accounted(*lines: str) -> str:
         (scontrol("OUT_OF_MEMORY", "OutOfMemory", "0:125"), Termination("Slurm: OUT_OF_MEMORY", Cause.OOM)),
         (scontrol("NODE_FAIL", "NodeDown", "0:15"), Termination("Slurm: NODE_FAIL", Cause.NODE_FAIL)),
         (scontrol("BOOT_FAIL"), Termination("Slurm: BOOT_FAIL", Cause.NODE_FAIL)),
-        (scontrol("PREEMPTED", "None", "0:15"), Termination("Slurm: PREEMPTED", Cause.KILLED)),
+        (scontrol("PREEMPTED", "None", "0:15"), Termination("Slurm: PREEMPTED", Cause.PREEMPTED)),
         (scontrol("CANCELLED", "Priority"), Termination("Slurm: CANCELLED", Cause.KILLED)),
         (
             scontrol("FAILED", "RaisedSignal:53(Real-time_signal_19)", "0:53"),
