@@ -25,6 +25,7 @@ from reconciler.build.builder import (
     SpareProcess,
     external_jobs,
     known_builds,
+    missing_jobs,
     previous_previews,
 )
 from reconciler.desired.source.followed import Followed, branch_to_follow
@@ -230,6 +231,8 @@ class Session:
         try:
             for flow in flows_in_build_order(desired.flows):
                 externals = external_jobs(flow, built)
+                if externals is None and (missing := missing_jobs(flow, built)) is not None:
+                    failures.append(missing)
                 if flow.name in built or externals is None:
                     continue
                 reporter.say(f"building {flow.name}")

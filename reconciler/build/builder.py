@@ -18,7 +18,8 @@ from reconciler.build.messages import HEADER, BuildAnswer, BuildRequest, clean_t
 from reconciler.desired.flows import build_form
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import flows_in_build_order
-from reconciler.diagnostics import Diagnostic, bounded
+from reconciler.desired.values import iter_directives, parse_output_reference
+from reconciler.diagnostics import Diagnostic, bounded, did_you_mean
 from reconciler.errors import LostError, ReconcilerError, TransientError, UnfitError, WorldError
 from reconciler.execution.hosts.local import end_group, kill_group
 from reconciler.files import atomic_file
@@ -49,7 +50,7 @@ class BuildProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+                env=_environment(),
                 start_new_session=True,
             )
         except OSError as error:
@@ -103,6 +104,13 @@ class BuildProcess:
         """End it and all that it started."""
         end_group(self._process)
         self._errors.close()
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of the build process: its PYTHONPATH never means the current directory."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    paths = [path for path in environment.pop("PYTHONPATH", "").split(os.pathsep) if Path(path).is_absolute()]
+    return environment | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
 
 
 class SpareProcess:
@@ -315,6 +323,19 @@ def previous_previews(
     """Return the previews of flows to be rebuilt, as their manifests were when last applied."""
     old = {name: view.build(flow.build_key) for name, flow in flows.items() if name not in built}
     return {name: found.preview for name, found in old.items() if found is not None}
+
+
+def missing_jobs(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> Diagnostic | None:
+    """Return the problem of a flow that refers to a job which a built flow does not have."""
+    for pointer, directive, value in iter_directives(flow.manifest.spec, "/spec"):
+        if directive != "$output":
+            continue
+        other, job, _ = parse_output_reference(value)
+        if other is not None and other in built and other != flow.name and job not in built[other].exports:
+            message = f"flow '{flow.name}' cannot be built: flow '{other}' does not have a job '{job}'"
+            hint = did_you_mean(job, built[other].exports)
+            return flow.manifest.diagnostic("build/failed", message, f"{pointer}/$output", hint=hint)
+    return None
 
 
 def external_jobs(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> dict[str, tuple[str, str]] | None:

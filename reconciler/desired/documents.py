@@ -23,7 +23,9 @@ class Collection(msgspec.Struct):
     """The manifests in use, by ``Kind/name``, and what is wrong with the revision.
 
     ``stale`` has the keys whose last good version is used. ``invalid_flows`` are flows that are wanted but
-    unusable in this revision. ``hold_reasons`` make every new submission wait.
+    unusable in this revision. ``hold_reasons`` make every new submission wait. ``unusable`` says why
+    documents without a last good version cannot be used; ``Worker/`` is for those whose names cannot be
+    read.
     """
 
     manifests: dict[str, Manifest] = {}
@@ -31,6 +33,7 @@ class Collection(msgspec.Struct):
     stale: set[str] = set()
     invalid_flows: dict[str, str] = {}
     hold_reasons: list[str] = []
+    unusable: dict[str, str] = {}
     diagnostics: list[Diagnostic] = []
 
     def of(self, kind: Kind) -> list[Manifest]:
@@ -78,6 +81,9 @@ def collect(
         else:
             collection.manifests[key] = first
             collection.good[key] = several[0].pointer
+    for file, (_, parsed) in sorted(files.items()):
+        for suspected in parsed.suspected_kinds:
+            collection.unusable.setdefault(f"{suspected}/", f"{file} cannot be read")
     _check_projects(collection)
     _check_unclear(collection, files, good, broken)
     for key, reason in broken.items():
@@ -202,6 +208,8 @@ def _keep_last_good(
         collection.hold_reasons.append(f"OverrideRule '{name}' is invalid and has no earlier version")
     if kind == Kind.FLOW:
         collection.invalid_flows[name] = reason
+    if key not in collection.manifests:
+        collection.unusable[key] = reason
 
 
 def not_a_plain_file(what: str) -> ParsedFile:

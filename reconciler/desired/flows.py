@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from reconciler.desired.source.git import UNFIT_HINTS, Source, TreeEntry, UnfitEntry
-from reconciler.desired.values import iter_directives, parse_output_reference
-from reconciler.diagnostics import Diagnostic, did_you_mean, nearest_path
+from reconciler.desired.values import entries, iter_directives, parse_output_reference
+from reconciler.diagnostics import Diagnostic, Severity, did_you_mean, nearest_path
 from reconciler.errors import LostError
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
 from reconciler.model.flows import digest, flow_identity
@@ -59,6 +59,7 @@ class FlowReader:
         """Return the flow of a valid manifest; None (and diagnostics) if a file that it needs is unusable."""
         spec = msgspec.convert(manifest.spec, FlowSpec)
         name = manifest.name or ""
+        self.diagnostics += self._missing_dollars(manifest)
         before = len(self.diagnostics)
         files = self._files(manifest)
         references = [
@@ -170,6 +171,25 @@ class FlowReader:
                 hint = f"did you mean '{guess}'?" if guess else _PATHS_HINT
             self.diagnostics.append(manifest.diagnostic(code, message, pointer, hint=hint))
         return sorted(found)
+
+    def _missing_dollars(self, manifest: Manifest) -> Iterator[Diagnostic]:
+        """Yield a warning for each ``{path: FILE}`` in the arguments that names a file of the repository."""
+        pending: list[tuple[str, Any]] = [("/spec", manifest.spec)]
+        while pending:
+            at, value = pending.pop()
+            pending += [(f"{at}/{step}", inner) for step, inner in entries(value)]
+            named = value["path"] if isinstance(value, dict) and value.keys() == {"path"} else None
+            if at.endswith("/kwargs"):  # the name of an argument
+                continue
+            if isinstance(named, str) and named in self._all_files():
+                yield manifest.diagnostic(
+                    "value/missing-dollar",
+                    f"'path' without '$' is plain data: the job does not get the file '{named}'",
+                    f"{at}/path",
+                    key=True,
+                    hint="if you mean the directive, write '$path'",
+                    severity=Severity.WARNING,
+                )
 
     def _all_files(self) -> dict[str, TreeEntry]:
         """Return every file of the revision by path, listed once and only when a flow names a file."""

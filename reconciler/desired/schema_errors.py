@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from reconciler.desired.schemas import resolve
-from reconciler.desired.yaml.source_text import escape, related
+from reconciler.desired.yaml.source_text import escape, name_of, related, visible
 from reconciler.diagnostics import Diagnostic, did_you_mean, nearest
 from reconciler.model.manifests import Manifest
 
@@ -87,11 +87,19 @@ def _unknown_fields(case: _Case) -> Iterator[Diagnostic]:
         if key not in known:
             yield case.problem(
                 "schema/unknown-field",
-                f"{case.where} does not have a field '{key}'",
+                f"{case.where} does not have a field '{visible(key)}'",
                 pointer=f"{case.pointer}/{escape(key)}",
                 key=True,
-                hint=did_you_mean(key, known),
+                hint=_foreign_letters(key) or did_you_mean(key, known),
             )
+
+
+def _foreign_letters(key: str) -> str | None:
+    """Return a hint that names letters of other alphabets, which can look like ours."""
+    foreign = sorted({character for character in key if ord(character) > 127})
+    if not foreign or len(foreign) == len(set(key)):
+        return None
+    return f"it contains {', '.join(map(name_of, foreign[:3]))}; type the key again"
 
 
 def _meant(case: _Case) -> set[str]:
@@ -248,7 +256,7 @@ def _exclusive(case: _Case, code: str, names: list[str], hint: str) -> Diagnosti
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
+    return visible(text if len(text) <= 60 else text[:57] + "...")
 
 
 _REPORTERS: Mapping[str, Callable[[_Case], Iterator[Diagnostic]]] = {

@@ -13,10 +13,12 @@ import msgspec
 
 from reconciler.desired.documents import PROJECT_FILES, Collection, collect, not_a_plain_file
 from reconciler.desired.flows import FlowReader
-from reconciler.desired.source.git import Source, TreeEntry, gone
+from reconciler.desired.source.git import UNFIT_HINTS, Source, TreeEntry, gone
+from reconciler.diagnostics import Diagnostic, Location, Severity, did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.desired import DesiredFlow, DesiredState, Hold, Revision
 from reconciler.model.manifests import (
+    DEFAULT_DIRECTORIES,
     ExecConfigSpec,
     GoodManifest,
     Kind,
@@ -66,7 +68,7 @@ def load_desired(
         The ``reconciler.yaml`` was removed.
     """
     reader = _Reader(source, revision, cache)
-    root = reader.project_file()
+    root, ignored = reader.project_file()
     project_files = reader.parse([root])
     # The first valid Project says where manifests are: that of this revision, else the last good one.
     documents = [document for _, parsed in project_files.values() for document in parsed.documents]
@@ -84,6 +86,16 @@ def load_desired(
     files = project_files | reader.parse([entry for entry in entries if entry.is_file])
     files |= {e.path: (e.object_id, not_a_plain_file(e.what)) for e in entries if not e.is_file}
     collection = collect(files, good, reader.parsed_blob)
+    if ignored is not None:
+        collection.diagnostics.append(
+            Diagnostic(
+                code="manifest/second-project-file",
+                message=f"{ignored.path} is ignored, because {root.path} exists too",
+                location=Location(ignored.path, 1, 1),
+                hint="keep one of the two files",
+            )
+        )
+    collection.diagnostics += _missing_directories(source, revision, collection, [e.path for e in entries])
     state = _assemble(source, revision, collection)
     for name in state.invalid:  # includes flows whose references are wrong
         key = f"{Kind.FLOW}/{name}"
@@ -91,6 +103,29 @@ def load_desired(
         if key in good:
             collection.good[key] = good[key]
     return Loaded(state, collection.good, reader.parsed_files)
+
+
+def _missing_directories(
+    source: Source, revision: Revision, collection: Collection, paths: list[str]
+) -> Iterator[Diagnostic]:
+    """Yield a warning for each directory of ``spec.manifests`` that does not exist.
+
+    The default directories are no mistake: git does not keep empty ones.
+    """
+    project = collection.project
+    listed = project.spec.get("manifests", []) if project is not None else []
+    for number, directory in enumerate(listed):
+        name = directory.strip("/")
+        if name in ("", ".", *DEFAULT_DIRECTORIES) or any(path.startswith(f"{name}/") for path in paths):
+            continue
+        if project is not None and source.tree_id(revision.commit, name) is None:
+            yield project.diagnostic(
+                "reference/unknown-directory",
+                f"{revision} does not have a directory '{directory}'",
+                f"/spec/manifests/{number}",
+                hint=did_you_mean(name, source.directories(revision.commit)),
+                severity=Severity.WARNING,
+            )
 
 
 class _Reader:
@@ -102,16 +137,22 @@ class _Reader:
         self.cache = cache
         self.parsed_files = 0
 
-    def project_file(self) -> TreeEntry:
+    def project_file(self) -> tuple[TreeEntry, TreeEntry | None]:
+        """Return the file of the Project, and a second one that is ignored, if there is one."""
         found = [self.source.entry(self.revision.commit, name) for name in PROJECT_FILES]
-        for entry in found:
-            if entry is not None and entry.is_file:
-                return entry
+        usable = [entry for entry in found if entry is not None and entry.is_file]
+        if usable:
+            return usable[0], usable[1] if len(usable) > 1 else None
         where = f"'{self.revision.path}' of {self.revision}" if self.revision.path else str(self.revision)
         for name in PROJECT_FILES if not any(found) else ():
             removed_by = self.source.removed_by(self.revision.commit, self.source.inside(name))
             if removed_by is not None:
                 raise gone(f"{where} no longer has a {name}", removed_by)
+        for entry in found:
+            if entry is not None:
+                raise InputError(
+                    f"{entry.path} in {where} is a {entry.what}, not a file", hint=UNFIT_HINTS[entry.what]
+                )
         raise InputError(
             f"{where} does not have a reconciler.yaml",
             hint="create it with `kind: Project` and commit it, or name the folder that has it with --path",
@@ -161,7 +202,7 @@ def project_name(source: Source, revision: Revision) -> str:
     """
     from reconciler.desired.yaml.reader import parse_file
 
-    entry = _Reader(source, revision, _NoCache()).project_file()
+    entry, _ = _Reader(source, revision, _NoCache()).project_file()
 
     def blobs() -> Iterator[str]:
         yield entry.object_id
@@ -214,6 +255,7 @@ def _assemble(source: Source, revision: Revision, collection: Collection) -> Des
         invalid=dict(collection.invalid_flows),
         holds=_holds(collection),
         stale=set(collection.stale),
+        unusable=collection.unusable,
         diagnostics=collection.diagnostics,
     )
     reader = FlowReader(source, state)

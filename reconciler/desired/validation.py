@@ -23,10 +23,16 @@ from reconciler.desired.schemas import (
     load_schema,
     schema_pattern,
 )
-from reconciler.desired.values import check_arguments, iter_directives, parse_output_reference
+from reconciler.desired.values import (
+    DOTTED,
+    check_arguments,
+    entries,
+    iter_directives,
+    parse_output_reference,
+)
 from reconciler.desired.yaml.builder import RawDocument
 from reconciler.desired.yaml.source_text import related
-from reconciler.diagnostics import Diagnostic, bounded, did_you_mean, nearest
+from reconciler.diagnostics import Diagnostic, Severity, bounded, did_you_mean, nearest
 from reconciler.model.manifests import API_VERSION, Document, Kind, Manifest
 
 MAX_PROBLEMS = 50
@@ -187,6 +193,8 @@ def check_flow(manifest: Manifest) -> Iterator[Diagnostic]:
         holders.append(("/spec/maker/make", spec["maker"].get("make")))
     for pointer, holder in holders:
         yield from check_arguments(manifest, holder, pointer)
+    for pointer, holder in holders:
+        yield from _missing_dollars(manifest, holder, pointer, ids)
     references = [found for pointer, holder in holders for found in _references(manifest, pointer, holder)]
     for reference in references:
         if reference.job not in ids:
@@ -197,6 +205,50 @@ def check_flow(manifest: Manifest) -> Iterator[Diagnostic]:
                 hint = "write a job of another flow as 'flow/job'"
             yield manifest.diagnostic("flow/unknown-job", message, reference.pointer, hint=hint)
     yield from _cycles(manifest, references)
+
+
+def _missing_dollars(
+    manifest: Manifest, holder: Any, pointer: str, ids: Mapping[str, str]
+) -> Iterator[Diagnostic]:
+    """Yield a warning for each mapping in the arguments that is probably a directive without its ``$``.
+
+    ``{output: a}`` counts if ``a`` is a job of the flow, ``{call: m.f}`` and ``{maker: {class: m.M}}`` by
+    form.
+    """
+    if not isinstance(holder, Mapping):
+        return
+    pending = [
+        (f"{pointer}/{name}/{step}", value)
+        for name in ("kwargs", "args")
+        for step, value in entries(holder.get(name))
+    ]
+    while pending:
+        at, value = pending.pop()
+        pending += [(f"{at}/{step}", inner) for step, inner in entries(value)]
+        if not isinstance(value, Mapping):
+            continue
+        name = next(iter(value), "")
+        given = value.get(name)
+        slip = False
+        if name == "output" and len(value) == 1 and isinstance(given, str):
+            try:
+                flow, job, _ = parse_output_reference(given)
+                slip = job in ids if flow is None else True
+            except ValueError:
+                pass
+        elif name == "call" and value.keys() <= {"call", "args", "kwargs"}:
+            slip = isinstance(given, str) and DOTTED.fullmatch(given) is not None
+        elif name == "maker" and len(value) == 1:
+            slip = isinstance(given, Mapping) and "class" in given
+        if slip:
+            yield manifest.diagnostic(
+                "value/missing-dollar",
+                f"'{name}' without '$' is plain data: the function gets the mapping as it is written",
+                f"{at}/{name}",
+                key=True,
+                hint=f"if you mean the directive, write '${name}'",
+                severity=Severity.WARNING,
+            )
 
 
 def _references(manifest: Manifest, pointer: str, holder: Any) -> Iterator[_Reference]:

@@ -26,7 +26,7 @@ _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _OUTPUT = re.compile(rf"(?:(?P<flow>{_NAME})/)?(?P<job>[^./\[\]\"']+)(?P<steps>(?:[.\[].*)?)", re.DOTALL)
 _LOCAL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _STEP = re.compile(r"""\.([A-Za-z_][A-Za-z0-9_]*)|\[(-?[0-9]{1,9})\]|\["([^"\]]+)"\]|\['([^'\]]+)'\]""")
-_DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
+DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
 
 
 def parse_output_reference(text: str) -> OutputReference:
@@ -194,7 +194,7 @@ def _check_kwargs(manifest: Manifest, holder: Mapping[str, Any], pointer: str) -
 def _check_dotted(manifest: Manifest, what: str, value: Any, pointer: str) -> Iterator[Diagnostic]:
     if not isinstance(value, str):
         yield _type_problem(manifest, what, "a dotted path such as 'package.module.name'", pointer)
-    elif not _DOTTED.fullmatch(value):
+    elif not DOTTED.fullmatch(value):
         message = f"'{value}' is not a dotted path"
         hint = "write at least a module and a name in it: 'package.module.name'"
         yield manifest.diagnostic("value/dotted-path", message, pointer, hint=hint)

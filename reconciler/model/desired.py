@@ -115,6 +115,7 @@ class DesiredState(msgspec.Struct, kw_only=True):
     invalid: dict[str, str] = {}
     holds: list[Hold] = []
     stale: set[str] = set()
+    unusable: dict[str, str] = {}
     diagnostics: list[Diagnostic] = []
     digests: dict[str, str] = {}
 

@@ -86,13 +86,14 @@ def check_name(desired: DesiredState, field: str, setting: Setting) -> Iterator[
     if setting.value in known:
         return
     kind = Kind.WORKER if field == "worker" else Kind.EXEC_CONFIG
+    message = f"there is no {kind} named '{setting.value}'"
     hint = did_you_mean(setting.value, known) or f"there is no {kind} in this revision; add one"
+    if (reason := desired.unusable.get(f"{kind}/{setting.value}")) is not None:
+        message, hint = f"{kind} '{setting.value}' cannot be used: {reason}", "correct that document first"
+    elif (reason := desired.unusable.get(f"{kind}/")) is not None:
+        hint = f"it may be defined in a file that has errors: {reason}"
     yield at_origin(
-        desired,
-        setting.origin,
-        f"reference/unknown-{field.replace('_', '-')}",
-        f"there is no {kind} named '{setting.value}'",
-        hint=hint,
+        desired, setting.origin, f"reference/unknown-{field.replace('_', '-')}", message, hint=hint
     )
 
 

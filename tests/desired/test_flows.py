@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from reconciler.desired.source.git import open_source
 from reconciler.desired.state import Loaded, load_desired
 from reconciler.diagnostics import Severity, did_you_mean, nearest_path
+from reconciler.errors import InputError
 from reconciler.model.manifests import ParsedFile
+from reconciler.plan.checks import check_name
 from tests.support import Repository
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d7a' * 16}\nsize 12345\n"
@@ -196,3 +200,122 @@ def test_equally_near_names_are_all_named_or_none() -> None:
     many = [f"eos-{letter}{letter}" for letter in "abcdefghijklmnop"]
     assert did_you_mean("eos-xx", many) is None
     assert did_you_mean("eos-al", ["eos-al", "zebra"]) == "known: zebra", "never the name itself"
+
+
+class TestSlips:
+    """What is valid and yet probably not meant: warnings, which block nothing."""
+
+    @pytest.mark.parametrize(
+        ("args", "directive"),
+        [
+            ("[{output: b}, 2]", "output"),
+            ("[[{output: b.energy}]]", "output"),
+            ("[{x: {output: other/job}}]", "output"),
+            ("[{call: m.f, args: [1]}]", "call"),
+            ("[{maker: {class: m.M}}]", "maker"),
+            ("[{path: lib/jm.py}]", "path"),
+        ],
+    )
+    def test_a_directive_without_its_dollar(self, campaign: Campaign, args: str, directive: str) -> None:
+        self._flow(campaign, f"args: {args}")
+        loaded = campaign.load()
+        (problem,) = loaded.state.diagnostics
+        assert (problem.code, problem.severity) == ("value/missing-dollar", Severity.WARNING)
+        assert problem.hint == f"if you mean the directive, write '${directive}'"
+        assert str(problem.location).startswith("flows/two.yaml:8:")
+        assert "two" in loaded.state.flows
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            "args: [{output: zebra}]",
+            "args: [{output: b, more: 1}]",
+            "args: [{output: 5}]",
+            "args: [{call: 12}]",
+            "args: [{path: nowhere.txt}]",
+            "kwargs: {output: b}",
+            "kwargs: {path: lib/jm.py}",
+        ],
+    )
+    def test_plain_data_that_only_looks_alike(self, campaign: Campaign, arguments: str) -> None:
+        self._flow(campaign, arguments)
+        assert campaign.load().state.diagnostics == []
+
+    def _flow(self, campaign: Campaign, arguments: str) -> None:
+        head = "apiVersion: reconciler/v1\nkind: Flow\nmetadata: {name: two}\nspec:\n  jobs:\n"
+        first = f"    - id: a\n      function: m.f\n      {arguments}\n"
+        campaign.repository.write("flows/two.yaml", f"{head}{first}    - id: b\n      function: m.f\n")
+
+    @pytest.mark.parametrize(
+        ("folder", "hint"), [("flow", "did you mean 'flows'?"), ("zebra", "known: flows, lib, more")]
+    )
+    def test_a_manifest_directory_that_does_not_exist(
+        self, campaign: Campaign, folder: str, hint: str
+    ) -> None:
+        campaign.project(f"manifests: [flows, {folder}, rules]")
+        (problem,) = campaign.load().state.diagnostics
+        assert (problem.code, problem.severity) == ("reference/unknown-directory", Severity.WARNING)
+        assert str(problem.location).startswith("reconciler.yaml:4:")
+        assert f"'{folder}'" in problem.message
+        assert problem.hint == hint
+
+    def test_a_second_file_of_the_project(self, campaign: Campaign) -> None:
+        text = (campaign.repository.path / "reconciler.yaml").read_text()
+        campaign.repository.write("reconciler.yml", text.replace("name: p", "name: other"))
+        loaded = campaign.load()
+        (problem,) = loaded.state.diagnostics
+        assert (problem.code, str(problem.location)) == (
+            "manifest/second-project-file",
+            "reconciler.yml:1:1",
+        )
+        assert loaded.state.project_name == "p"
+
+    def test_a_project_file_that_is_a_symlink(self, campaign: Campaign) -> None:
+        (campaign.repository.path / "reconciler.yaml").rename(campaign.repository.path / "p.yaml")
+        (campaign.repository.path / "reconciler.yaml").symlink_to("p.yaml")
+        with pytest.raises(InputError, match="is a symlink, not a file"):
+            campaign.load()
+
+    def test_a_file_name_that_is_not_utf8(self, campaign: Campaign) -> None:
+        campaign.flow("odd", "function: m.f")
+        odd = campaign.repository.path / "flows" / "odd.yaml"
+        odd.rename(os.fsdecode(b"%s/caf\xe9.yaml" % os.fsencode(odd.parent)))
+        state = campaign.load().state
+        assert state.diagnostics == []
+        assert state.flows["odd"].manifest.file == "flows/caf\\xe9.yaml"
+        msgspec.msgpack.encode(state.flows["odd"].manifest)
+
+
+WORKER = "apiVersion: reconciler/v1\nkind: Worker\nmetadata: {name: hpc}\nspec:\n"
+
+
+@pytest.mark.parametrize(
+    ("worker", "message", "hint"),
+    [
+        (
+            f"{WORKER}  type: local\n",
+            "Worker 'hpc' cannot be used: its document is invalid: workers/w.yaml:1:1",
+            "correct that document first",
+        ),
+        (
+            f"{WORKER}  type: [\n",
+            "there is no Worker named 'hpc'",
+            "it may be defined in a file that has errors: workers/w.yaml cannot be read",
+        ),
+        (
+            f"{WORKER}  type: local\n---\n{WORKER}  type: local\n",
+            "Worker 'hpc' cannot be used: 2 documents have this kind and name",
+            "correct that document first",
+        ),
+        ("", "there is no Worker named 'hpc'", "there is no Worker in this revision; add one"),
+    ],
+)
+def test_a_worker_whose_own_document_is_wrong(
+    campaign: Campaign, worker: str, message: str, hint: str
+) -> None:
+    campaign.project("defaults: {worker: hpc}, python_path: [lib]")
+    campaign.repository.write("workers/w.yaml", worker)
+    state = campaign.load().state
+    setting = state.project_layer["worker"]
+    (problem,) = check_name(state, "worker", setting)
+    assert (problem.message, problem.hint) == (message, hint)

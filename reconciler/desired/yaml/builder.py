@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from reconciler.desired.yaml.source_text import NO_CHARACTER, Guard, SourceText, escape
+from reconciler.desired.yaml.source_text import NO_CHARACTER, UNSEEN, Guard, SourceText, escape, name_of
 from reconciler.desired.yaml.syntax_errors import at_key_diagnostic, shown
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.manifests import Mark
@@ -200,6 +200,8 @@ class DocumentBuilder:
             return
         if plain and text == "":
             line, column = self._place_of_nothing(line, column)
+        if plain:
+            self._check_unseen(text, "value", line, column)
         value = self._value(text, line, column) if plain else text
         pointer = self._attach(value, line, column)
         if plain and pointer is not None and not isinstance(value, str):
@@ -244,18 +246,32 @@ class DocumentBuilder:
             what = text or "nothing"
             message = f"a key must be a string, not {what}"
             self._problem("yaml/key-type", message, line, column, hint=f'write it in quotes: "{text}"')
+        if plain:
+            self._check_unseen(text, "key", line, column)
         if text.startswith("@"):
             self._current.problems.append(at_key_diagnostic(self._source, text, line, column))
         top.key_places[text] = (line, column)
         top.entry = (text, line, column)
+
+    def _check_unseen(self, text: str, what: str, line: int, column: int) -> None:
+        """Report a character in a key or an unquoted value that looks like a space or like nothing."""
+        found = UNSEEN.search(text)
+        if found is None:
+            return
+        message = f"this {what} contains {name_of(found[0])}, which cannot be seen or looks like a space"
+        hint = "replace it by a space, or remove it; if it belongs to the text, write the text in quotes"
+        self._problem("yaml/invisible-character", message, line, column + found.start(), hint=hint)
 
     def _alias(self, event: Any) -> None:
         line, column = _place(event)
         self._guard.node(line, column)
         message = f"the alias *{shown(event.anchor, quote='')} is not allowed"
         hint = "write the value out, or set it for many jobs with a rule or the project's defaults"
-        if event.anchor[:1].isdigit():
-            hint = f"if it is a factor, write it in quotes: '*{event.anchor}'"
+        entry = self._open[-1].entry if self._open else None
+        if entry is not None and entry[0] is not None:
+            hint = f'write text that begins with * in quotes: {entry[0]}: "*{event.anchor}"'
+        elif self._open:
+            hint = f'write text that begins with * in quotes: "*{event.anchor}"'
         self._problem("yaml/alias", message, line, column, hint=hint)
         if self._open and self._open[-1].wants_key:
             self._open[-1].entry = (None, line, column)

@@ -7,6 +7,7 @@ the parser as they stream by, so that a bomb is refused after its first few even
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import msgspec
@@ -25,6 +26,16 @@ NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 INVISIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 """C0 and C1 controls, the line breaks that only YAML 1.1 knows, and other characters without a shape."""
 
+UNSEEN = re.compile(
+    "[\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180e\u2000-\u200f\u202a-\u202f"
+    "\u205f-\u2064\u2066-\u206f\u3000\u3164\ufff9-\ufffb]"
+)
+"""Spaces that are not spaces for YAML, characters without width, and marks of the direction of text.
+
+They look like nothing or like a space. Quoted strings and comments can contain them.
+"""
+
+_CONFLICT_MARKER = re.compile(r"^(<{7} .*|>{7} .*|\|{7} .*|<{7}|>{7})$", re.MULTILINE)
 _LINE_BREAK = re.compile(r"\r\n|\n|\r")  # not str.splitlines: YAML breaks lines at these only
 _WORD_END = re.compile(r"[\s,\]}#]|:(?=\s|$)")
 
@@ -70,6 +81,16 @@ class SourceText:
         )
 
 
+def visible(text: str) -> str:
+    r"""Return text for a message, with characters that cannot be seen as escapes such as ``\u200b``."""
+    return UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def name_of(character: str) -> str:
+    """Return how a character is called: ``U+00A0 (no-break space)``."""
+    return f"U+{ord(character):04X} ({unicodedata.name(character, 'without a name').lower()})"
+
+
 def escape(key: str) -> str:
     """Return a key as one step of a JSON pointer."""
     return key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
@@ -105,7 +126,7 @@ class RefusedTextError(Exception):
 
 
 def checked_source(data: bytes) -> SourceText:
-    """Return the text of a blob. Raises RefusedTextError when size, encoding or characters are wrong."""
+    """Return the text of a blob. Raises RefusedTextError if it cannot be that of a manifest."""
     if len(data) > MAX_BYTES:
         raise RefusedTextError(
             Diagnostic(
@@ -133,6 +154,16 @@ def checked_source(data: bytes) -> SourceText:
                 f"the invisible character U+{ord(forbidden[0]):04X} is not allowed",
                 *source.place_of(forbidden.start()),
                 hint="remove it, or write it as an escape in double quotes, such as \\u2028",
+            )
+        )
+    conflict = _CONFLICT_MARKER.search(source.text)
+    if conflict:
+        raise RefusedTextError(
+            source.diagnostic(
+                "yaml/conflict",
+                "this line is the marker of a merge conflict: the conflict was committed unresolved",
+                *source.place_of(conflict.start()),
+                hint="choose between the two versions, remove the markers, and commit the file again",
             )
         )
     return source

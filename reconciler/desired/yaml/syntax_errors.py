@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from reconciler.desired.yaml.source_text import SourceText
+from reconciler.desired.yaml.source_text import SourceText, visible
 from reconciler.diagnostics import Diagnostic
 
 
@@ -136,7 +136,7 @@ def at_key_diagnostic(source: SourceText, key: str, line: int, column: int) -> D
 
 def shown(text: str, *, quote: str = "'") -> str:
     """Return text of the user for a message, shortened if it is long."""
-    return f"{quote}{text if len(text) <= 60 else text[:57] + '...'}{quote}"
+    return f"{quote}{visible(text if len(text) <= 60 else text[:57] + '...')}{quote}"
 
 
 def _place(source: SourceText, mark: Any) -> tuple[int, int]:

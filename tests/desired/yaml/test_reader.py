@@ -24,10 +24,11 @@ from reconciler.desired.yaml.source_text import (
     MAX_DEPTH,
     MAX_DOCUMENTS,
     MAX_NODES,
+    UNSEEN,
     diagnostic_with_file,
     escape,
 )
-from reconciler.diagnostics import Diagnostic
+from reconciler.diagnostics import Diagnostic, Location
 from reconciler.model.manifests import Mark, ParsedFile
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -467,7 +468,7 @@ def test_yaml_of_another_program_is_read_as_it_was(data: Any) -> None:
     writer.representer.ignore_aliases = lambda *_: True
     stream = io.StringIO()
     writer.dump({"data": data}, stream)
-    assume(not INVISIBLE.search(stream.getvalue()))
+    assume(not INVISIBLE.search(stream.getvalue()) and not UNSEEN.search(stream.getvalue()))
     check_read(stream.getvalue(), {"data": data})
 
 
@@ -477,3 +478,57 @@ def test_json_is_yaml(data: Any) -> None:
     text = json.dumps({"data": data}, ensure_ascii=False)
     assume("Infinity" not in text and not INVISIBLE.search(text))
     check_read(text, {"data": data})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> feature\n", 2),
+        ("a: 1\n>>>>>>> feature\n", 2),
+        ("a: |\n  text\n||||||| base\nb: 1\n", 3),
+        ("<<<<<<<\na: 1\n", 1),
+    ],
+)
+def test_a_merge_conflict_is_called_one(text: str, line: int) -> None:
+    failure = read_documents(text.encode()).failure
+    assert failure is not None
+    assert (failure.code, failure.location) == ("yaml/conflict", Location("", line, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "name"),
+    [
+        ("metadata:\n\u00a0\u00a0name: a\n", "2:1", "U+00A0 (no-break space)"),
+        ("na\u200bme: a\n", "1:3", "U+200B (zero width space)"),
+        ("name: a\u200d\n", "1:8", "U+200D (zero width joiner)"),
+        ("- \u202ea\n", "1:3", "U+202E (right-to-left override)"),
+        ("a\u2060: 1\n", "1:2", "U+2060 (word joiner)"),
+        ("x: {\u3000y: 1}\n", "1:5", "U+3000 (ideographic space)"),
+    ],
+)
+def test_a_character_that_cannot_be_seen_is_named(text: str, place: str, name: str) -> None:
+    (problem,) = problems(read_documents(text.encode()))
+    assert problem.code == "yaml/invisible-character"
+    assert name in problem.message
+    assert str(problem.location) == f":{place}"
+
+
+@pytest.mark.parametrize(
+    "text", ['"a\u2060": 1\n', 'a: "10\u00a0GB"\n', "a: 1  # caf\u00e9\u200b\n", "a: |\n  x\u00a0y\n"]
+)
+def test_quoted_text_and_comments_may_have_any_character(text: str) -> None:
+    result = read_documents(text.encode())
+    assert (result.failure, problems(result)) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("name_glob: *vol\n", 'write text that begins with * in quotes: name_glob: "*vol"'),
+        ("flows: [*eos]\n", 'write text that begins with * in quotes: "*eos"'),
+        ("cpus: *2\n", 'write text that begins with * in quotes: cpus: "*2"'),
+    ],
+)
+def test_an_alias_is_probably_text_without_quotes(text: str, hint: str) -> None:
+    (problem,) = problems(read_documents(text.encode()))
+    assert (problem.code, problem.hint) == ("yaml/alias", hint)
