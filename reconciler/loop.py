@@ -24,9 +24,9 @@ from reconciler.build.builder import (
     FlowBuilder,
     SpareProcess,
     external_jobs,
+    former_builds,
     known_builds,
     missing_jobs,
-    previous_previews,
 )
 from reconciler.desired.source.followed import Followed, branch_to_follow
 from reconciler.desired.source.git import Source
@@ -136,7 +136,7 @@ class Session:
             built = known_builds(view, desired) if built is None else built
             flows = {flow.name: flow for flow in view.flows()}
             jobs = {name: view.jobs_of(name) for name in flows}
-            previous = previous_previews(view, flows, built)
+            former = former_builds(view, flows, built)
             config = view.config()
             change_counter = view.change_counter()
         last, now = config.commit if config is not None else "", self.revision.commit
@@ -145,7 +145,8 @@ class Session:
             flows=flows,
             jobs=jobs,
             built=built,
-            previous=previous,
+            previous={name: build.preview for name, build in former.items() if name not in built},
+            former=former,
             rewritten=bool(last) and last != now and not self.source.follows(now, last),
             change_counter=change_counter,
         )

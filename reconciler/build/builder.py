@@ -199,6 +199,9 @@ class FlowBuilder:
             jobflow_version=answer.jobflow_version,
             code=flow.code,
             preview={job.key: job.digest for job in flow.preview},
+            form=flow.content,
+            files=flow.files,
+            externals=dict(externals),
         )
 
     def close(self) -> None:
@@ -317,12 +320,17 @@ def known_builds(view: View, desired: DesiredState) -> dict[str, BuiltFlow]:
     return built
 
 
-def previous_previews(
+def former_builds(
     view: View, flows: Mapping[str, FlowRecord], built: Mapping[str, BuiltFlow]
-) -> dict[str, dict[str, str]]:
-    """Return the previews of flows to be rebuilt, as their manifests were when last applied."""
-    old = {name: view.build(flow.build_key) for name, flow in flows.items() if name not in built}
-    return {name: found.preview for name, found in old.items() if found is not None}
+) -> dict[str, BuiltFlow]:
+    """Return the builds as which flows were last applied, of all flows that now have another one or none."""
+    found: dict[str, BuiltFlow] = {}
+    for name, flow in flows.items():
+        if name not in built or built[name].build_key != flow.build_key:
+            former = view.build(flow.build_key)
+            if former is not None:
+                found[name] = former
+    return found
 
 
 def missing_jobs(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> Diagnostic | None:

@@ -79,6 +79,8 @@ class FlowReader:
         project = self.state.project
         on_code_change = spec.on_code_change or project.on_code_change
         recompute = on_code_change is OnCodeChange.RECOMPUTE
+        counts = on_code_change if recompute else OnCodeChange.KEEP  # to retry failed jobs needs no rebuild
+        content = build_form(spec)
         previous = manifest.metadata.get("previous_names", [])
         identity = flow_identity(self.state.project_name, previous[0] if previous else name)
         annotations = manifest.metadata.get("annotations", {})
@@ -88,7 +90,9 @@ class FlowReader:
             spec=spec,
             labels=manifest.metadata.get("labels", {}),
             layer=layer_of(manifest.spec, origin, "/spec"),
-            inputs=digest([BUILD_FORMAT, identity, build_form(spec), files, code, on_code_change]),
+            inputs=digest([BUILD_FORMAT, identity, content, files, code, counts]),
+            content=content,
+            on_code_change=on_code_change,
             code=code,
             files=files,
             externals=externals,

@@ -55,7 +55,7 @@ class PlanApplication:
         self.built = built
         self.now = now
         self.touched: list[str] = []
-        self.again: list[str] = []
+        self.again: dict[str, list[str]] = {}
         self.revived: list[str] = []
         self.left: list[JobRecord] = []
 
@@ -72,7 +72,8 @@ class PlanApplication:
                 self._job(action)
         for action in self.plan.restated:
             self._restate(action)
-        run_again(self.writer, self._records(self.again), "spec.rerun", self.now)
+        for why, ids in self.again.items():
+            run_again(self.writer, self._records(ids), why, self.now)
         stop_waiting_for(self.writer, self.left, self.now)
         drop_superseded_parents(self.writer, self._records(self.revived), self.now)
         recheck(self.writer, self._records(self.touched), self.now)
@@ -165,7 +166,7 @@ class PlanApplication:
     def _job(self, action: Action) -> None:
         match action.type:
             case ActionType.SUBMIT if action.record is not None:
-                self._run_again(action.record, str(action.reason))
+                self._run_again(action.record, action.reason)
             case ActionType.SUBMIT | ActionType.REPLACE:
                 self._leave(action)
                 self._submit(action)
@@ -200,11 +201,12 @@ class PlanApplication:
         if flow.spec.suspend and record.state is JobState.WAITING:
             move(self.writer, record, JobState.PAUSED, self.now, "spec.suspend")
 
-    def _run_again(self, known: JobRecord, reason: str) -> None:
+    def _run_again(self, known: JobRecord, reason: Reason) -> None:
         job = self.writer.job(known.id)
         if job is not None and job.current and job.state in RERUN_BY_TOKEN:
-            note(self.writer, job, "Submitted", reason, self.now, revision=self.plan.revision)
-            self.again.append(job.id)
+            note(self.writer, job, "Submitted", str(reason), self.now, revision=self.plan.revision)
+            why = "new code" if reason.code is ReasonCode.RERUN_NEW_CODE else "spec.rerun"
+            self.again.setdefault(why, []).append(job.id)
 
     def _leave(self, action: Action) -> None:
         job = self.writer.job(action.record.id) if action.record is not None else None

@@ -72,7 +72,7 @@ def run_again(
     for job in jobs:
         flow = writer.flow(job.flow)
         state = JobState.PAUSED if flow is not None and flow.suspended else JobState.WAITING
-        code, built = builds.job(flow, job) if flow is not None and job.generated_by is None else ((), None)
+        code, built = builds.job(flow, job) if flow is not None else ((), None)
         if built is not None:
             writer.put_payload(job.id, built.payload)
         generated = generated_among(writer, job.parents, current=True)

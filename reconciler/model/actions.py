@@ -9,10 +9,11 @@ import msgspec
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.desired import DesiredFlow
 from reconciler.model.flows import BuiltJob
-from reconciler.model.reasons import Reason
+from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Layer
+from reconciler.model.states import ACTIVE, JobState
 
 
 class ActionType(StrEnum):
@@ -26,6 +27,8 @@ class ActionType(StrEnum):
     DEFER = "Defer"
     KEEP = "Keep"
 
+
+RUNNING = frozenset({JobState.RUNNING, JobState.RUN_FINISHED, JobState.DOWNLOADED})
 
 SYMBOLS = {
     ActionType.SUBMIT: "+",
@@ -78,6 +81,31 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         waits_already = self.type is ActionType.KEEP and self.subject is Subject.JOB
         return self.type is ActionType.DEFER or waits_already
 
+    @property
+    def ends(self) -> JobRecord | None:
+        """The active job whose attempt the action cancels; None if it ends no work."""
+        record = self.record
+        cancels = self.type in (ActionType.REPLACE, ActionType.CANCEL) and self.subject is Subject.JOB
+        if not cancels or record is None or record.state not in ACTIVE:
+            return None
+        return record if not record.cancelling or record.cancellation.rerun else None
+
+    @property
+    def ends_running(self) -> bool:
+        """Whether the action ends a job that runs, or that has run and whose result is on its way."""
+        return self.ends is not None and self.ends.state in RUNNING
+
+    @property
+    def keeps_result(self) -> bool:
+        """Whether the action brings a superseded job back with its result, so that nothing runs."""
+        return self.reason.code is ReasonCode.RESULT_WANTED_AGAIN
+
+
+def started(job: JobRecord) -> float:
+    """Return when the attempt of an active job started to run, or else when it was submitted."""
+    submitted = job.attempt.submitted if job.attempt.submitted is not None else job.updated
+    return job.updated if job.state is JobState.RUNNING else submitted
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The ordered difference between desired and actual state.
@@ -107,6 +135,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(
             action for action in self.actions if action.is_deferred and action.type is ActionType.KEEP
         )
+
+    @property
+    def ends_running(self) -> int:
+        """The number of jobs that run and whose attempt the plan ends."""
+        return sum(action.ends_running for action in self.actions)
 
     @property
     def to_build(self) -> tuple[str, ...]:

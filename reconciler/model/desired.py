@@ -13,6 +13,7 @@ from reconciler.model.manifests import (
     Kind,
     Manifest,
     OnChange,
+    OnCodeChange,
     ProjectSpec,
     Prune,
     WorkerSpec,
@@ -52,10 +53,11 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
 
     ``inputs`` is the digest of everything that its build depends on (spec, code trees, files) except the jobs
     of other flows; those are ``externals`` (``flow/job``). ``code`` are tree ids, ``files`` pairs of path and
-    blob id. ``preview`` is empty for the forms whose jobs only their code knows. ``stale``: this is the last
-    good version, since that of the revision is invalid. ``identity`` is the uuid from which the uuids of its
-    jobs are made; it comes from the first name of the flow, so that a rename keeps them. ``protected`` is
-    None where the manifest does not say: then the value of an earlier one holds.
+    blob id. ``content`` is the part of the spec that its build depends on. ``preview`` is empty for the
+    forms whose jobs only their code knows. ``stale``: this is the last good version, since that of the
+    revision is invalid. ``identity`` is the uuid from which the uuids of its jobs are made; it comes from the
+    first name of the flow, so that a rename keeps them. ``protected`` is None where the manifest does not
+    say: then the value of an earlier one holds.
     """
 
     name: str
@@ -69,6 +71,8 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     externals: list[str]
     preview: list[PreviewJob]
     on_change: OnChange
+    content: dict[str, Any] = {}
+    on_code_change: OnCodeChange = OnCodeChange.KEEP
     prune: Prune
     protected: bool | None = None
     stale: bool = False

@@ -37,8 +37,10 @@ class BuiltJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     """A flow as its code made it, stored by build key; later plans need no import of user code.
 
-    ``preview`` has the digest of each job as its manifest was written. ``exports`` maps the key of each job
-    to (uuid, content hash), for flows that refer to it.
+    ``preview`` has the digest of each job as its manifest was written. ``form``, ``code``, ``files`` and
+    ``externals`` are what it was built from: the content of the manifest, code trees, (path, blob id), and
+    the jobs of other flows; builds of earlier versions have only the code. ``exports`` maps the key of
+    each job to (uuid, content hash), for flows that refer to it.
     """
 
     build_key: str
@@ -46,6 +48,9 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     jobflow_version: str
     code: list[str] = []
     preview: dict[str, str] = {}
+    form: dict[str, Any] = {}
+    files: list[tuple[str, str]] = []
+    externals: dict[str, tuple[str, str]] = {}
 
     @property
     def exports(self) -> dict[str, tuple[str, str]]:

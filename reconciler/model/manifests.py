@@ -273,10 +273,14 @@ class OnChange(StrEnum):
 
 
 class OnCodeChange(StrEnum):
-    """Whether new code in ``python_path`` alone makes a finished job run again."""
+    """What happens to jobs that ended when only code in ``python_path`` changes.
+
+    Results are kept, or computed again; ``retry_failed`` keeps results and runs failed jobs again.
+    """
 
     KEEP = "keep"
     RECOMPUTE = "recompute"
+    RETRY_FAILED = "retry_failed"
 
 
 class Prune(StrEnum):

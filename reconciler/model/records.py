@@ -413,6 +413,7 @@ class ActualState(msgspec.Struct, kw_only=True):
     ``base`` is the revision that was applied last. ``built`` has, by flow name, the built form of each
     desired flow that has been built with exactly these inputs; a flow that is missing must be built first.
     For such a flow ``previous`` has the digests of its jobs as their manifest was when it was applied last.
+    ``former`` are the builds with which flows were applied last, if they have another one now, or none.
     ``unseen`` are flows that ``built`` has only for show, while their jobs are unknown. ``rewritten``: the
     revision does not descend from ``base``, because history was rewritten. ``change_counter`` is that of the
     store when this was read.
@@ -423,6 +424,7 @@ class ActualState(msgspec.Struct, kw_only=True):
     jobs: dict[str, list[JobRecord]] = {}
     built: dict[str, BuiltFlow] = {}
     previous: dict[str, dict[str, str]] = {}
+    former: dict[str, BuiltFlow] = {}
     unseen: set[str] = set()
     rewritten: bool = False
     change_counter: int = 0

@@ -98,6 +98,9 @@ def _base_builds(base: DesiredState, store: ActualState) -> dict[str, BuiltFlow]
             jobs=jobs if flow.preview else list(map(as_built, records)),
             jobflow_version="",
             preview={job.key: job.digest for job in flow.preview},
+            form=flow.content,
+            code=flow.code,
+            files=flow.files,
         )
     return {name: found[name] for name in base.flows}
 
@@ -146,7 +149,9 @@ def _with_head(
             built[name] = head_built[name]
         elif before is not None and live:
             previous[name] = before.preview
-    return msgspec.structs.replace(state, built=built, previous=previous, unseen=unseen)
+    return msgspec.structs.replace(
+        state, built=built, previous=previous, unseen=unseen, former=dict(base_builds)
+    )
 
 
 # jobs that are not known ----------------------------------------------------------------------------------

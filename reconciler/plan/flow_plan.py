@@ -10,13 +10,16 @@ from msgspec.structs import replace
 from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.actions import Action, ActionType, Subject
 from reconciler.model.desired import DesiredFlow, DesiredState
+from reconciler.model.graph import generated_by
 from reconciler.model.manifests import OnChange
 from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState, Change, FlowRecord, JobRecord
 from reconciler.model.run_config import JobFacts, RunConfig
 from reconciler.model.settings import Layer, Setting
+from reconciler.model.states import ACTIVE
+from reconciler.plan.changes import FlowChanges, some
 from reconciler.plan.configs import FlowConfigs
-from reconciler.plan.job_plan import JobPlanner
+from reconciler.plan.job_plan import JobPlanner, patch_reason
 from reconciler.plan.renames import lost_identity, name_problems
 
 
@@ -47,7 +50,8 @@ class FlowPlanner:
         self.built = actual.built.get(flow.name)
         self.affected = affected
         self.configs = FlowConfigs(desired, flow, defaults)
-        self.jobs = JobPlanner(self.configs, actual.jobs.get(flow.name, []))
+        self.changes = FlowChanges(desired, flow, actual.former.get(flow.name), self.built)
+        self.jobs = JobPlanner(self.configs, actual.jobs.get(flow.name, []), self.changes)
         self.diagnostics: list[Diagnostic] = []
         self.restated: list[Action] = []
 
@@ -77,8 +81,10 @@ class FlowPlanner:
         if self.live is None:
             return [self._action(ActionType.SUBMIT, self._why_new()), *jobs]
         changes = tuple(self._changes(self.live))
-        patch = [self._action(ActionType.PATCH, Reason(ReasonCode.FLOW_CHANGED), changes)] if changes else []
-        return [*patch, *jobs]
+        if changes:
+            replaced = [action.key.partition("/")[2] for action in jobs if action.type is ActionType.REPLACE]
+            jobs.insert(0, self._action(ActionType.PATCH, self._why_patched(changes, replaced), changes))
+        return jobs
 
     def _on_hold(self) -> list[Action]:
         """Return what still happens to a flow whose changed content is on hold: all but the content."""
@@ -104,17 +110,19 @@ class FlowPlanner:
             suspected = configs.problems(configs.of_unknown())
             self.diagnostics += (replace(problem, severity=Severity.WARNING) for problem in suspected)
         if self.live is not None:
-            rebuild = self._action(ActionType.REPLACE, Reason(ReasonCode.TO_BE_REBUILT), build=True)
-            known = self.flow.name in self.actual.previous
-            return [rebuild, *(_foreseen_jobs(configs, self.jobs.jobs, self.affected) if known else ())]
+            jobs: list[Action] = []
+            if self.flow.name in self.actual.previous:
+                jobs = list(_foreseen_jobs(configs, self.jobs.jobs, self.affected, self.changes))
+            changes = (*self._changes(self.live), *self.changes.of_flow())
+            return [self._action(ActionType.REPLACE, self._why_rebuilt(jobs), changes, build=True), *jobs]
         waiting = _new_flow_held_by(configs)
         if waiting is not None:
             return [self._waits(waiting)]
-        jobs = (
+        new_jobs = (
             _foreseen(configs, ActionType.SUBMIT, job.key, ReasonCode.NEW_FLOW, configs.of_preview(job))
             for job in preview
         )
-        return [self._action(ActionType.SUBMIT, self._why_new(), build=True), *jobs]
+        return [self._action(ActionType.SUBMIT, self._why_new(), build=True), *new_jobs]
 
     def _action(
         self, type_: ActionType, reason: Reason, changes: tuple[Change, ...] = (), *, build: bool = False
@@ -134,6 +142,28 @@ class FlowPlanner:
     def _why_new(self) -> Reason:
         return Reason(ReasonCode.NEW_FLOW if self.record is None else ReasonCode.FLOW_WANTED_AGAIN)
 
+    def _why_patched(self, changes: Sequence[Change], replaced: Sequence[str]) -> Reason:
+        """Return why the record of the flow changes; never its manifest, if only something else changed."""
+        fields = {change.field for change in changes}
+        causes = self.changes.causes() if "content" in fields else []
+        if fields == {"prune"} and self.flow.spec.prune is None:
+            causes = [Reason(ReasonCode.PROJECT_CHANGED)]
+        elif fields - {"content"} - {change.field for change in self.changes.of_flow()}:
+            others = (cause for cause in causes if cause.code is not ReasonCode.FLOW_CHANGED)
+            causes = [Reason(ReasonCode.FLOW_CHANGED), *others]
+        notes = self.changes.code_notes(self.jobs.jobs, replaced) if "content" in fields else []
+        return replace(causes[0], also=(*causes[1:], *notes))
+
+    def _why_rebuilt(self, foreseen: Sequence[Action]) -> Reason:
+        """Return why the flow must be built again, and what that means for jobs that ran or run."""
+        why = "; ".join(map(str, self.changes.causes()))
+        replaced = [a.key.partition("/")[2] for a in foreseen if a.type is ActionType.REPLACE]
+        notes = self.changes.code_notes(self.jobs.jobs, replaced)
+        active = [job.key for job in self.jobs.jobs if job.current and job.state in ACTIVE]
+        if active and not self.flow.preview and not self.changes.only(ReasonCode.CODE_CHANGED):
+            notes.append(Reason(ReasonCode.MAY_END_JOBS, {"jobs": some(active)}))
+        return Reason(ReasonCode.TO_BE_REBUILT, {"why": why}, tuple(notes))
+
     def _keep_notes(self) -> None:
         self.diagnostics += self.jobs.warnings
         self.restated = self.jobs.restated
@@ -151,7 +181,7 @@ class FlowPlanner:
         if self.live is not None:
             changes = tuple(change for change in self._changes(self.live) if change.field not in fields)
             if changes:
-                action = self._action(ActionType.PATCH, Reason(ReasonCode.FLOW_CHANGED), changes)
+                action = self._action(ActionType.PATCH, self._why_patched(changes, ()), changes)
                 yield replace(action, build_key=self.live.build_key)
 
     def _changes(self, record: FlowRecord) -> Iterator[Change]:
@@ -160,6 +190,7 @@ class FlowPlanner:
             yield Change("name", self.old_name, flow.name)
         if self.built is not None and record.build_key != self.built.build_key:
             yield Change("content", record.build_key[:12], self.built.build_key[:12])
+            yield from self.changes.of_flow()
         if record.labels != flow.labels:
             yield Change("labels", record.labels, flow.labels)
         if record.suspended != spec.suspend:
@@ -220,23 +251,27 @@ def _new_flow_held_by(configs: FlowConfigs) -> str | None:
 
 
 def _foreseen_jobs(
-    configs: FlowConfigs, records: Sequence[JobRecord], affected: Collection[str]
+    configs: FlowConfigs, records: Sequence[JobRecord], affected: Collection[str], flow_changes: FlowChanges
 ) -> Iterator[Action]:
     """Yield what is going to happen to the jobs of a flow that was applied before."""
     flow = configs.flow
     if not flow.preview:
         return
     known = {job.key: job for job in records if job.current and job.generated_by is None}
+    replaced: set[str] = set()
     for job in flow.preview:
         record, config = known.pop(job.key, None), configs.of_preview(job)
         if record is None:
             yield _foreseen(configs, ActionType.SUBMIT, job.key, ReasonCode.NEW_JOB, config)
         elif f"{flow.name}/{job.key}" in affected:
-            code = ReasonCode.CONTENT_CHANGED
-            yield _foreseen(configs, ActionType.REPLACE, job.key, code, config, record.config)
+            code = flow_changes.why_replaced(job.key).code
+            action = _foreseen(configs, ActionType.REPLACE, job.key, code, config, record.config)
+            content = flow_changes.of_job(job.key)
+            yield replace(action, changes=(*content, *action.changes), record=record)
+            replaced.add(record.id)
         else:
             action_type = ActionType.PATCH if record.editable else ActionType.DEFER
-            code = ReasonCode.RUN_CONFIG_CHANGED
+            code = patch_reason(record)
             action = _foreseen(configs, action_type, job.key, code, config, record.config)
             if record.editable and record.name != job.name:
                 action = replace(action, changes=(*action.changes, Change("name", record.name, job.name)))
@@ -245,7 +280,13 @@ def _foreseen_jobs(
     for record in known.values():
         action_type = ActionType.FORGET if record.ended else ActionType.CANCEL
         code, config = ReasonCode.LEFT_FLOW, record.config
-        yield _foreseen(configs, action_type, record.key, code, config, config)
+        yield replace(_foreseen(configs, action_type, record.key, code, config, config), record=record)
+        replaced.add(record.id)
+    for record in generated_by(records, replaced):
+        if record.state in ACTIVE:
+            code, config = ReasonCode.LEFT_FLOW, record.config
+            action = _foreseen(configs, ActionType.CANCEL, record.key, code, config, config)
+            yield replace(action, record=record)
 
 
 def _foreseen(

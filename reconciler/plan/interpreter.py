@@ -152,13 +152,16 @@ def begun_again(
 ) -> JobRecord:
     """Return a job whose last attempt is over without anything that attempt left in its record.
 
-    ``built`` is the job as its flow is built now: code, files and parents become those, and generated
-    parents (``generated``) stay. Without it (a generated job) the record keeps its own. ``as_retry``: an
-    automatic retry that was due later counts; otherwise the retries are counted anew.
+    ``code`` are the code trees of its flow now. ``built`` is the job as its flow is built now: files and
+    parents become those, and generated parents (``generated``) stay. Without it (a generated job) the record
+    keeps its own. ``as_retry``: an automatic retry that was due later counts; otherwise the retries are
+    counted anew.
     """
+    if code:
+        job = replace(job, code=list(code))
     if built is not None:
         more = [uuid for uuid in job.parents if uuid not in built.parents and uuid in generated]
-        job = replace(job, code=list(code), files=built.files, parents=[*built.parents, *more])
+        job = replace(job, files=built.files, parents=[*built.parents, *more])
     return replace(
         job, retry=job.retry.not_due if as_retry and job.retry.at is not None else NO_RETRY,
         error=None, cause=None, attempt=job.attempt.settled, cancellation=NOT_CANCELLED,
@@ -202,7 +205,9 @@ def refreshed_job(job: JobRecord, built: BuiltJob, code: Sequence[str], detours:
     job = replace(job, key=built.key, name=built.name)
     if not takes_new_build(job):
         return job
-    return replace(job, code=list(code), files=built.files, parents=[*built.parents, *detours])
+    # An ended job keeps the code that it ran with, until it runs again.
+    trees = list(code) if job.state in PENDING else job.code
+    return replace(job, code=trees, files=built.files, parents=[*built.parents, *detours])
 
 
 def takes_new_build(job: JobRecord) -> bool:
@@ -349,7 +354,7 @@ class _State:
         job, flow = self.stored(known), self.flows.get(known.flow)
         if job is None or flow is None or not job.current or job.state not in RERUN_BY_TOKEN:
             return
-        built = self.built.get(known.flow) if job.generated_by is None else None
+        built = self.built.get(known.flow)
         found = (one for one in built.jobs if job_id(one.uuid, one.index) == job.id) if built else ()
         job = begun_again(job, next(iter(found), None), built.code if built else (), self.generated)
         self.put(moved(job, JobState.PAUSED if flow.suspended else JobState.WAITING, self.now))

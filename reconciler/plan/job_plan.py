@@ -9,11 +9,13 @@ from msgspec.structs import replace
 from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.actions import Action, ActionType, JobPlan, Subject
 from reconciler.model.flows import BuiltFlow, BuiltJob, Keys, job_id
+from reconciler.model.manifests import OnCodeChange
 from reconciler.model.operations import RERUN_BY_TOKEN
 from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.run_config import RunConfig
-from reconciler.model.states import ACTIVE, KEPT, JobState
+from reconciler.model.states import ACTIVE, BROKEN, KEPT, JobState
+from reconciler.plan.changes import FlowChanges
 from reconciler.plan.configs import FlowConfigs
 
 
@@ -24,8 +26,9 @@ class JobPlanner:
     has the same for jobs that no longer need a run config; for ``restated`` see :class:`Plan`.
     """
 
-    def __init__(self, configs: FlowConfigs, jobs: Sequence[JobRecord]) -> None:
+    def __init__(self, configs: FlowConfigs, jobs: Sequence[JobRecord], changes: FlowChanges) -> None:
         self.configs = configs
+        self.changes = changes
         self.flow = configs.flow
         self.jobs = jobs
         self.problems: list[Diagnostic] = []
@@ -50,7 +53,13 @@ class JobPlanner:
                 actions += self._diff(record, plan.config, plan)
             else:
                 actions.append(self._submit(plan, record, leaving.pop(plan.job.key, None)))
-        return [*actions, *map(_leave, leaving.values()), *self._generated(configs, built.exports)]
+        actions += [*map(_leave, leaving.values()), *self._generated(configs, built.exports)]
+        if self.flow.on_code_change is OnCodeChange.RETRY_FAILED:
+            older = (
+                job for job in self._not_leaving(actions) if job.state in BROKEN and job.code != built.code
+            )
+            actions += self._again(older, ReasonCode.RERUN_NEW_CODE, actions)
+        return actions
 
     def patches(self) -> list[Action]:
         """Return what brings jobs to their run config while their flow stays as it was submitted."""
@@ -66,23 +75,31 @@ class JobPlanner:
     def reruns(self, actions: Sequence[Action]) -> list[Action]:
         """Return the failed and cancelled jobs that run again because ``spec.rerun`` is new.
 
-        ``actions`` is what the plan does to the jobs besides. A job whose run config is impossible is left
-        out: it could not run.
+        ``actions`` is what the plan does to the jobs besides.
         """
-        leaving = (ActionType.REPLACE, ActionType.CANCEL, ActionType.FORGET)
-        left = {a.record.id for a in actions if a.record is not None and a.type in leaving} | self._excused
+        ended = (job for job in self._not_leaving(actions) if job.state in RERUN_BY_TOKEN)
+        return self._again(ended, ReasonCode.RERUN, actions)
+
+    def _not_leaving(self, actions: Sequence[Action]) -> list[JobRecord]:
+        """Return the current jobs that neither leave nor run again by the plan, and that could run."""
+        others = (ActionType.SUBMIT, ActionType.REPLACE, ActionType.CANCEL, ActionType.FORGET)
+        done = {a.record.id for a in actions if a.record is not None and a.type in others} | self._excused
+        return [job for job in self.jobs if job.current and job.id not in done]
+
+    def _again(
+        self, records: Iterable[JobRecord], code: ReasonCode, actions: Sequence[Action]
+    ) -> list[Action]:
         patched = {a.record.id: a.wanted for a in actions if a.record is not None and a.wanted is not None}
         found = []
-        for record in self.jobs:
-            if record.current and record.state in RERUN_BY_TOKEN and record.id not in left:
-                config = record.wanted or record.config
-                plan = patched.get(record.id) or JobPlan(as_built(record), record.own, config)
-                found.append(
-                    Action(
-                        type=ActionType.SUBMIT, subject=Subject.JOB, key=f"{record.flow}/{plan.job.key}",
-                        wanted=plan, record=record, reason=Reason(ReasonCode.RERUN, {"state": record.state}),
-                    )
-                )  # fmt: skip
+        for record in records:
+            config = record.wanted or record.config
+            plan = patched.get(record.id) or JobPlan(as_built(record), record.own, config)
+            found.append(
+                Action(
+                    type=ActionType.SUBMIT, subject=Subject.JOB, key=f"{record.flow}/{plan.job.key}",
+                    wanted=plan, record=record, reason=Reason(code, {"state": record.state}),
+                )
+            )  # fmt: skip
         return found
 
     def why_wait(self, actions: Iterable[Action]) -> str | None:
@@ -99,17 +116,19 @@ class JobPlanner:
     def _submit(self, plan: JobPlan, record: JobRecord | None, replaced: JobRecord | None) -> Action:
         """Return the submission of a job; ``record`` is a superseded one that it has, if any."""
         before = record if record is not None else replaced
-        if replaced is not None:
-            reason = Reason(ReasonCode.CONTENT_CHANGED)
-        elif record is not None:
+        content: tuple[Change, ...] = ()
+        if record is not None and (replaced is None or record.state in (JobState.COMPLETED, *ACTIVE)):
             reason = _wanted_again(record)
+        elif replaced is not None:
+            reason = self.changes.why_replaced(plan.job.key)
+            content = self.changes.of_job(plan.job.key)
         else:
             reason = Reason(ReasonCode.NEW_JOB if self.jobs else ReasonCode.NEW_FLOW)
+        old = before.config if before is not None else RunConfig()
         return Action(
             type=ActionType.REPLACE if replaced is not None else ActionType.SUBMIT, subject=Subject.JOB,
             key=f"{self.flow.name}/{plan.job.key}", reason=reason, flow=self.flow, wanted=plan,
-            changes=self.configs.changes(before.config if before is not None else RunConfig(), plan.config),
-            record=replaced,
+            changes=(*content, *self.configs.changes(old, plan.config)), record=replaced,
         )  # fmt: skip
 
     def _generated(
@@ -180,7 +199,7 @@ class JobPlanner:
 
         waits = record.wanted is not None and record.wanted.same_values(config)
         if changes and record.editable:
-            yield action(ActionType.PATCH, ReasonCode.RUN_CONFIG_CHANGED)
+            yield action(ActionType.PATCH, patch_reason(record))
         elif changes and not waits:
             yield action(ActionType.DEFER, ReasonCode.NOT_EDITABLE, state=record.state)
         elif not changes and record.wanted is not None:
@@ -191,6 +210,12 @@ class JobPlanner:
                 yield replace(waiting, changes=tuple(record.deferred_changes), wanted=None)
             if (record.wanted or record.config) != config or record.own != wanted.own:
                 self.restated.append(action(ActionType.KEEP, ReasonCode.ORIGIN_CHANGED))
+
+
+def patch_reason(record: JobRecord) -> ReasonCode:
+    """Return why a job is patched; the patch of a COMPLETED one is only stored."""
+    done = record.state is JobState.COMPLETED
+    return ReasonCode.RUN_CONFIG_STORED if done else ReasonCode.RUN_CONFIG_CHANGED
 
 
 def _wanted_again(record: JobRecord) -> Reason:

@@ -13,7 +13,7 @@ from reconciler.model.records import ActualState
 from reconciler.model.states import ACTIVE
 from reconciler.plan.checks import check_desired, unique, worker_defaults
 from reconciler.plan.flow_plan import FlowPlanner, affected_jobs
-from reconciler.plan.renames import as_renamed, renames
+from reconciler.plan.renames import as_renamed, likely_renames, renames
 from reconciler.plan.unmatched import unmatched_rules
 
 
@@ -47,6 +47,7 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
                 )
             )  # fmt: skip
     actions += _removals(desired, actual)
+    problems += likely_renames(desired, actual)
     for check in (check_desired, lambda state: unmatched_rules(state, actual)):
         try:
             problems += check(desired)
@@ -99,13 +100,17 @@ def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
         elif record.prune is Prune.DELETE and not any(job.state in ACTIVE for job in jobs):
             yield action(ActionType.FORGET, ReasonCode.REMOVED_DELETED)
         elif not record.removed:
-            yield action(ActionType.CANCEL, ReasonCode.REMOVED)
-            for job in jobs:
-                if job.current and not job.ended and (not job.cancelling or job.cancellation.rerun):
-                    reason = Reason(ReasonCode.FLOW_REMOVED)
-                    yield Action(
-                        type=ActionType.CANCEL, subject=Subject.JOB, key=job.path, reason=reason, record=job
-                    )  # fmt: skip
+            unfinished = [
+                job
+                for job in jobs
+                if job.current and not job.ended and (not job.cancelling or job.cancellation.rerun)
+            ]
+            yield action(ActionType.CANCEL, ReasonCode.REMOVED if unfinished else ReasonCode.REMOVED_ENDED)
+            reason = Reason(ReasonCode.FLOW_REMOVED)
+            for job in unfinished:
+                yield Action(
+                    type=ActionType.CANCEL, subject=Subject.JOB, key=job.path, reason=reason, record=job
+                )  # fmt: skip
 
 
 # guards ---------------------------------------------------------------------------------------------------

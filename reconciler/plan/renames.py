@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from reconciler.diagnostics import Diagnostic
+from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.desired import DesiredFlow, DesiredState
+from reconciler.model.flows import digest
 from reconciler.model.records import ActualState
 from reconciler.plan.interpreter import renamed_flow, renamed_job
 
@@ -41,7 +42,29 @@ def as_renamed(actual: ActualState, names: Mapping[str, str]) -> ActualState:
             [renamed_job(job, names[name]) for job in found] if name in names else found
         )
     previous = {names.get(name, name): preview for name, preview in actual.previous.items()}
-    return msgspec.structs.replace(actual, flows=flows, jobs=jobs, previous=previous)
+    former = {names.get(name, name): build for name, build in actual.former.items()}
+    return msgspec.structs.replace(actual, flows=flows, jobs=jobs, previous=previous, former=former)
+
+
+def likely_renames(desired: DesiredState, actual: ActualState) -> Iterator[Diagnostic]:
+    """Yield a hint for each new flow with the content of a removed one: without it all its jobs run again."""
+    removed = {
+        name: actual.former[name]
+        for name, flow in actual.flows.items()
+        if name not in desired.flows and name not in desired.invalid and not flow.removed
+        if name in actual.former and actual.former[name].form
+    }
+    contents = {digest([build.form, build.code, build.files]): name for name, build in removed.items()}
+    for flow in desired.flows.values():
+        old = contents.get(digest([flow.content, flow.code, flow.files]))
+        if old is not None and flow.name not in actual.flows:
+            yield flow.manifest.diagnostic(
+                "flow/renamed",
+                f"flow '{flow.name}' has the content of flow '{old}', which is removed: its jobs run again",
+                "/metadata/name",
+                severity=Severity.WARNING,
+                hint=f"if this is a rename, keep the results: add `previous_names: [{old}]` to its metadata",
+            )
 
 
 def name_problems(desired: DesiredState, flow: DesiredFlow) -> Iterator[Diagnostic]:

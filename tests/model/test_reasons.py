@@ -10,15 +10,14 @@ import pytest
 from reconciler.model.reasons import TEXTS, Reason, ReasonCode
 from tests.support import ROOT
 
-SAMPLES = {"why": "Worker 'w1' is invalid", "state": "RUNNING"}
-
 
 @pytest.mark.parametrize("code", list(ReasonCode))
 def test_each_code_has_a_text_with_its_parameters(code: ReasonCode) -> None:
     names = {name for _, name, _, _ in string.Formatter().parse(TEXTS[code]) if name}
-    text = str(Reason(code, {name: SAMPLES[name] for name in names}))
-    assert all(SAMPLES[name] in text for name in names) and "{" not in text
-    assert text[0].islower() or text.startswith("RUNNING")
+    samples = {name: f"some {name}" for name in names}
+    text = str(Reason(code, samples))
+    assert all(sample in text for sample in samples.values()) and "{" not in text
+    assert text[0].islower() or text.startswith("FAILED")
     assert not text.endswith(".")
 
 

@@ -48,7 +48,7 @@ def test_a_changed_flow_shows_who_will_run_again() -> None:
     plan = make_plan(desired(edited(CHAIN, "a")), to_rebuild(CHAIN))
     assert shown(plan) == ["Replace f", "Replace f/a", "Replace f/b"]
     assert plan.to_build == ("f",)
-    assert all(action.wanted is None and action.record is None for action in plan.actions)
+    assert all(action.wanted is None and action.build for action in plan.actions)
 
 
 def test_other_code_alone_foresees_nothing() -> None:

@@ -10,7 +10,7 @@ import msgspec
 from reconciler.actual.view import View
 from reconciler.cli.views.conditions import conditions_data, counted_attempt
 from reconciler.jobs.flow_health import health_of
-from reconciler.model.actions import Plan
+from reconciler.model.actions import Action, Plan, started
 from reconciler.model.conditions import flow_conditions, never_submitted_conditions, worker_conditions
 from reconciler.model.desired import DesiredState
 from reconciler.model.flows import job_id
@@ -194,15 +194,25 @@ def plan_data(plan: Plan, cost: Cost) -> Data:
                 "reason": str(action.reason),
                 "code": str(action.reason.code),
                 "build": action.build,
+                "ends": _ends_data(action),
                 "changes": [msgspec.to_builtins(change) for change in action.changes],
             }
             for action in plan.actions
         ],
         "summary": plan.summary(),
+        "ends_running": plan.ends_running,
         "cost": _cost_data(cost),
         "refusals": list(plan.refusals),
         "diagnostics": [msgspec.to_builtins(diagnostic) for diagnostic in plan.diagnostics],
     }
+
+
+def _ends_data(action: Action) -> Data | None:
+    job = action.ends
+    if job is None:
+        return None
+    worker = job.attempt.worker or job.config.worker_name
+    return {"state": str(job.state), "running": action.ends_running, "worker": worker, "since": started(job)}
 
 
 def _cost_data(cost: Cost) -> Data:

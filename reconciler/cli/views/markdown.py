@@ -7,10 +7,21 @@ special character is escaped.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from reconciler.cli.views.plan_text import cost_line, grouped, hours, origin_place, plan_value, summary_text
+from reconciler.cli.views.plan_text import (
+    cost_line,
+    grouped,
+    hours,
+    joined_key,
+    origin_place,
+    plan_value,
+    reason_text,
+    shown_changes,
+    summary_text,
+)
 from reconciler.cli.views.words import many
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.actions import Action, ActionType, Plan, Subject
@@ -153,12 +164,19 @@ def _diagnostics(plan: Plan, limit: int) -> Lines:
 
 
 def _actions(title: str, actions: list[Action], limit: int) -> Lines:
-    shown = list(grouped(actions)) if len(actions) > _FEW else actions
+    shown = list(grouped(actions)) if len(actions) > _FEW else [[action] for action in actions]
     return _titled(title, actions, _list(shown, _action, limit))
 
 
-def _action(action: Action) -> str:
-    return f"- {action.subject.lower()} {code(action.key)}: {plain(str(action.reason))}"
+def _action(run: list[Action]) -> str:
+    text = plain(reason_text(run, time.time()))
+    changes = [
+        f"{cell(change.field)}: {cell(plan_value(change.old))} → {cell(plan_value(change.new))}"
+        for change in shown_changes(run[0])[:_FEW]
+    ]
+    bold = any(action.ends_running for action in run)
+    line = f"- {run[0].subject.lower()} {code(joined_key(run))}: {f'**{text}**' if bold else text}"
+    return line + (f" ({'; '.join(changes)})" if changes else "")
 
 
 def _changes(title: str, actions: list[Action], limit: int) -> Lines:
@@ -170,9 +188,9 @@ def _changes(title: str, actions: list[Action], limit: int) -> Lines:
         set_by = f"{origin['level']} {cell(origin_place(origin))}" if origin is not None else ""
         return (cell(key), cell(change.field), *values, set_by)
 
-    shown = list(grouped(actions)) if len(actions) > _FEW else actions
-    rows = [row(action.key, change) for action in shown for change in action.changes]
-    without_changes = [action for action in shown if not action.changes]
+    shown = list(grouped(actions)) if len(actions) > _FEW else [[action] for action in actions]
+    rows = [row(joined_key(run), change) for run in shown for change in run[0].changes]
+    without_changes = [run for run in shown if not run[0].changes]
     lines = table(("job", "field", "old", "new", "set by"), rows[:limit]) if rows else []
     lines += _more(len(rows) - limit)
     lines += [""] * bool(rows and without_changes) + _list(without_changes, _action, limit)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from reconciler.cli.context import Context
-from reconciler.cli.views.words import many
-from reconciler.model.actions import SYMBOLS, Action, ActionType, Plan, Subject
+from reconciler.cli.views.words import many, span_text
+from reconciler.model.actions import RUNNING, SYMBOLS, Action, ActionType, Plan, Subject, started
+from reconciler.model.reasons import ReasonCode
 from reconciler.model.records import Change
+from reconciler.model.run_config import FIELDS
 from reconciler.plan.cost import Cost
 
 _COLORS = {
@@ -29,14 +32,33 @@ def plan_lines(context: Context, plan: Plan) -> Iterator[str]:
     for refusal in plan.refusals:
         yield context.style(f"  ! refused: {refusal}", fg="red", bold=True)
     shorten = len(plan.effective) > _FEW and not context.options.verbose
-    for action in grouped(plan.actions) if shorten else plan.actions:
+    now = time.time()
+    for run in grouped(plan.actions) if shorten else [[action] for action in plan.actions]:
+        action = run[0]
         action_type = ActionType.DEFER if action.is_deferred else action.type
         symbol = "?" if action.build and action_type is ActionType.REPLACE else SYMBOLS[action_type]
-        line = f"{symbol:>4} {action.subject.lower():<4} {action.key}  ({action.reason})"
+        line = f"{symbol:>4} {action.subject.lower():<4} {joined_key(run)}  ({reason_text(run, now)})"
         color = _COLORS.get(action_type)
         yield context.style(line, fg=color) if color else line
-        if _shows_changes(action) or context.options.verbose:
-            yield from (_change_line(change) for change in action.changes)
+        shown = action.changes if context.options.verbose else shown_changes(action)
+        yield from (_change_line(change) for change in shown)
+
+
+def reason_text(run: Sequence[Action], now: float) -> str:
+    """Return why actions of one run are done, and which work that runs they end."""
+    text = str(run[0].reason)
+    ended = [record for action in run if (record := action.ends) is not None]
+    running = [record for record in ended if record.state in RUNNING]
+    if running:
+        longest = max(running, key=lambda job: now - started(job))
+        what = "A RUNNING JOB" if len(running) == 1 else f"{len(running)} RUNNING JOBS"
+        upto = "" if len(running) == 1 else "up to "
+        worker = longest.attempt.worker or longest.config.worker_name
+        text += f"; ENDS {what} ({worker}, {upto}{span_text(max(0.0, now - started(longest)))} so far)"
+    elif ended:
+        states = ", ".join(sorted({str(record.state) for record in ended}))
+        text += f"; cancels {'its attempt' if len(ended) == 1 else many(len(ended), 'attempt')} ({states})"
+    return text
 
 
 def _change_line(change: Change) -> str:
@@ -55,45 +77,34 @@ def plan_value(value: Any) -> str:
     return "(none)" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-def grouped(actions: Iterable[Action]) -> Iterator[Action]:
-    """Join consecutive actions on jobs of one flow that only differ in the job: ``flow/{a, b}``."""
+def grouped(actions: Iterable[Action]) -> Iterator[list[Action]]:
+    """Yield runs of consecutive actions on jobs of one flow that only differ in the job."""
 
     def similarity(action: Action) -> object:
         if action.subject is not Subject.JOB:
             return id(action)  # never joined
-        values = [(change.field, str(change.old), str(change.new)) for change in action.changes]
-        shown = values if _shows_changes(action) else []
-        return (action.type, action.reason, action.key.partition("/")[0], shown)
+        values = [(change.field, str(change.old), str(change.new)) for change in shown_changes(action)]
+        flow = action.key.partition("/")[0]
+        return (action.type, action.reason, flow, values, action.ends_running, action.ends is None)
 
     for _, run in itertools.groupby(actions, similarity):
-        yield _joined(list(run))
+        yield list(run)
 
 
-def _shows_changes(action: Action) -> bool:
-    return action.type is ActionType.PATCH or action.is_deferred
+def shown_changes(action: Action) -> Sequence[Change]:
+    """Return the changes that are shown without --verbose: all of a patch, and those of the content."""
+    if action.type is ActionType.PATCH or action.is_deferred or action.subject is Subject.FLOW:
+        return action.changes
+    return [change for change in action.changes if change.field not in FIELDS]
 
 
-def _joined(run: list[Action]) -> Action:
-    first = run[0]
+def joined_key(run: Sequence[Action]) -> str:
+    """Return the key of one action, or of several: ``flow/{a, b, c and 2 more}``."""
     if len(run) == 1:
-        return first
-    flow = first.key.partition("/")[0]
+        return run[0].key
     names = ", ".join(action.key.partition("/")[2] for action in run[:3])
     more = f" and {len(run) - 3} more" if len(run) > 3 else ""
-    return Action(
-        type=first.type, subject=Subject.JOB, key=f"{flow}/{{{names}{more}}}", reason=first.reason,
-        changes=first.changes,
-    )  # fmt: skip
-
-
-_WORDS = (
-    (ActionType.SUBMIT, "to submit"),
-    (ActionType.REPLACE, "to replace"),
-    (ActionType.PATCH, "to patch"),
-    (ActionType.DEFER, "deferred"),
-    (ActionType.CANCEL, "to cancel"),
-    (ActionType.FORGET, "to forget"),
-)
+    return f"{run[0].key.partition('/')[0]}/{{{names}{more}}}"
 
 
 def summary_line(context: Context, plan: Plan, *, compared: bool = False) -> str:
@@ -104,19 +115,61 @@ def summary_line(context: Context, plan: Plan, *, compared: bool = False) -> str
 
 
 def summary_text(plan: Plan) -> str:
-    """Return how many flows and jobs the plan submits, replaces, patches ...; or ``no changes``."""
+    """Return how many flows and jobs the plan submits, replaces, patches ...; or ``no changes``.
+
+    For example ``2 flows to rebuild, 3 jobs to replace, 1 of them running; 2 flows to be built first``.
+    """
     waiting = f"; {many(len(plan.waiting), 'job')} with a deferred change" if plan.waiting else ""
     if not plan.effective:
         return f"no changes{waiting}"
+    flows = [action for action in plan.effective if action.subject is Subject.FLOW]
+    jobs = [action for action in plan.effective if action.subject is Subject.JOB]
+    shown = {action.key.partition("/")[0] for action in jobs}
+    hidden = any(flow.build and flow.type is ActionType.SUBMIT and flow.key not in shown for flow in flows)
+    back = [action for action in jobs if action.keeps_result]
     parts = []
-    for action_type, words in _WORDS:
-        jobs, flows = plan.count(action_type, Subject.JOB), plan.count(action_type, Subject.FLOW)
-        counted = [many(flows, "flow")] * bool(flows) + [many(jobs, "job")] * bool(jobs)
-        if counted:
-            parts.append(f"{' and '.join(counted)} {words}")
+
+    def add(words: str, counted_flows: Sequence[Action], counted_jobs: Sequence[Action] = ()) -> None:
+        names = [many(len(counted_flows), "flow")] if counted_flows else []
+        at_least = "at least " if words == "to submit" and hidden else ""
+        names += [at_least + many(len(counted_jobs), "job")] if counted_jobs else []
+        if names:
+            running = sum(action.ends_running for action in counted_jobs)
+            parts.append(
+                f"{' and '.join(names)} {words}" + (f", {running} of them running" if running else "")
+            )
+
+    def of(actions: Sequence[Action], action_type: ActionType) -> list[Action]:
+        return [one for one in actions if one.type is action_type and not one.keeps_result]
+
+    removed = [flow for flow in flows if flow.reason.code is ReasonCode.REMOVED_ENDED]
+    forgotten = of(flows, ActionType.FORGET)
+    orphaned = [flow for flow in forgotten if flow.reason.code is ReasonCode.REMOVED_ORPHANED]
+    patched = of(jobs, ActionType.PATCH)
+    done = sum(action.reason.code is ReasonCode.RUN_CONFIG_STORED for action in patched)
+    add("to submit", of(flows, ActionType.SUBMIT), of(jobs, ActionType.SUBMIT))
+    add("to rebuild", of(flows, ActionType.REPLACE))
+    add("to replace", [], of(jobs, ActionType.REPLACE))
+    add("to take back with their results" if len(back) > 1 else "to take back with its result", [], back)
+    add("to patch", of(flows, ActionType.PATCH), patched)
+    if done and parts:
+        parts[-1] += f" ({done} of them COMPLETED)" if len(patched) > done else " (COMPLETED)"
+    add("deferred", of(flows, ActionType.DEFER), of(jobs, ActionType.DEFER))
+    add(
+        "to cancel",
+        [one for one in of(flows, ActionType.CANCEL) if one not in removed],
+        of(jobs, ActionType.CANCEL),
+    )
+    add("to remove", removed)
+    add("to orphan", orphaned)
+    add("to delete", [flow for flow in forgotten if flow not in orphaned])
+    add("to supersede", [], of(jobs, ActionType.FORGET))
     line = ", ".join(parts)
     if plan.to_build:
         line += f"; {many(len(plan.to_build), 'flow')} to be built first"
+    computes = plan.to_build or of(jobs, ActionType.SUBMIT) or of(jobs, ActionType.REPLACE)
+    if back and not computes:
+        line += "; nothing is computed"
     return line + waiting
 
 

@@ -41,15 +41,16 @@ def coming_text(when: float | None, now: float) -> str | None:
     """Return ``in 40 s``, or ``due`` when the time has passed, as happens while no reconcile runs."""
     if when is None:
         return None
-    return f"in {_span_text(when - now)}" if when > now else "due"
+    return f"in {span_text(when - now)}" if when > now else "due"
 
 
 def past_text(when: float | None, now: float) -> str | None:
     """Return ``2 min ago``."""
-    return None if when is None else f"{_span_text(max(0.0, now - when))} ago"
+    return None if when is None else f"{span_text(max(0.0, now - when))} ago"
 
 
-def _span_text(seconds: float) -> str:
+def span_text(seconds: float) -> str:
+    """Return a duration in its largest unit that has at least two: ``18 s``, ``90 min``, ``3 h``."""
     for size, unit in _UNITS:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
