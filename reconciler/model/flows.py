@@ -49,7 +49,7 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     code: list[str] = []
     preview: dict[str, str] = {}
     form: dict[str, Any] = {}
-    files: list[tuple[str, str]] = []
+    files: list[tuple[str, ...]] = []
     externals: dict[str, tuple[str, str]] = {}
 
     @property

@@ -49,7 +49,7 @@ class FlowChanges:
         if flow.code != former.code:
             trees = ", ".join(tree[:7] for tree in flow.code if tree not in former.code)
             found.append(Reason(ReasonCode.CODE_CHANGED, {"code": trees or "less code"}))
-        files = sorted({path for path, _ in {*flow.files} ^ {*map(tuple, former.files)}})
+        files = sorted({one[0] for one in {*flow.files} ^ {*map(tuple, former.files)}})
         if files and not (found and found[0].code is ReasonCode.FLOW_CHANGED):
             found.append(Reason(ReasonCode.FILES_CHANGED, {"files": some(files)}))
         if not found and flow.externals:
