@@ -206,7 +206,7 @@ def _remedy(source: Source, wanted: Revision, branch: str, commit: str) -> str:
         return "push it to the repository that the daemon reads; "
     if source.follows(commit, wanted.commit):
         return f"{branch} contains it and newer commits; to go back, revert them there; "
-    return f"merge it into {branch}; "
+    return f"merge it into {branch}, or move the daemon to {wanted.branch} with --follow; "
 
 
 def _with_folder(revision: str, path: str) -> str:

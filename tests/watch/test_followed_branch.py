@@ -32,7 +32,7 @@ def test_a_switch_of_the_checkout_changes_nothing(watched: WatchWorld) -> None:
     assert watch.until("head-elsewhere")["message"] == "HEAD is now experiment; still following main"
     git.run("switch", "--quiet", "--detach", "HEAD~1")
     assert watch.until("head-elsewhere", count=2)["message"] == "HEAD is detached; still following main"
-    assert watched.jobs()["one/wait"].run_dir == before.run_dir
+    assert watched.jobs()["one/wait"].attempt.run_dir == before.attempt.run_dir
     assert (followed(watched), applied(watched)) == ("main", first)
     git.run("switch", "--quiet", "main")
     watched.log_flow("two")
@@ -60,7 +60,7 @@ def test_an_operation_in_progress_replaces_nothing(watched: WatchWorld, operatio
         git.run("bisect", "start", "HEAD", "HEAD~3")
     done = watched.run("now", "--wait")
     assert (done.returncode, done.stdout) == (0, f"{tip}: no changes\n")
-    assert watched.jobs()["one/wait"].run_dir == before.run_dir
+    assert watched.jobs()["one/wait"].attempt.run_dir == before.attempt.run_dir
     assert not watch.told("reconcile-refused")
     assert not watch.told("head-elsewhere"), "it is on its branch, in the middle of an operation"
 

@@ -76,7 +76,11 @@ def linked(watched: WatchWorld, tmp_path: Path) -> Repository:
 def test_another_branch(watched: WatchWorld, linked: Repository) -> None:
     git = watched.repository
     watched.start(*NEVER).until("reconciled")
-    expected = refusal(revision(git), revision(git, "topic"), "merge it into main;")
+    expected = refusal(
+        revision(git),
+        revision(git, "topic"),
+        "merge it into main, or move the daemon to topic with --follow;",
+    )
     for options in (["--repo", str(linked.path)], ["--branch", "topic"]):
         done = watched.run(*options, "--once", "--wait")
         assert done.returncode == 4
@@ -111,7 +115,13 @@ def test_the_word_for_a_guard_is_for_the_revision_that_was_meant(
     linked.commit()
     done = watched.run("--repo", str(linked.path), "--once", "--allow-prune")
     assert done.returncode == 4
-    assert done.stderr.endswith(refusal(revision(git), revision(git, "topic"), "merge it into main;"))
+    assert done.stderr.endswith(
+        refusal(
+            revision(git),
+            revision(git, "topic"),
+            "merge it into main, or move the daemon to topic with --follow;",
+        )
+    )
     assert watched.jobs()["flow/j"].current
     done = watched.run("--once", "--allow-prune")
     assert done.returncode == 0, done.stderr
