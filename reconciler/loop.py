@@ -16,8 +16,7 @@ import msgspec
 from reconciler import __version__
 from reconciler.actual.compaction import compact
 from reconciler.actual.state_dir import Lease
-from reconciler.actual.store import Store
-from reconciler.actual.unchanged import is_settled, reconcile_key, unchanged_outcome
+from reconciler.actual.store import Store, is_settled, reconcile_key, unchanged_outcome
 from reconciler.actual.writer import Writer
 from reconciler.build.builder import (
     BuildFailedError,

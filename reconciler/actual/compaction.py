@@ -12,8 +12,15 @@ from collections.abc import Callable
 import msgspec
 
 from reconciler import __version__
-from reconciler.actual.keys import big_endian, number_of
-from reconciler.actual.record_codec import decode_event, decode_flow, decode_good, decode_revision, encode
+from reconciler.actual.layout import (
+    big_endian,
+    decode_event,
+    decode_flow,
+    decode_good,
+    decode_revision,
+    encode,
+    number_of,
+)
 from reconciler.actual.store import Store
 from reconciler.actual.transaction import Transaction
 from reconciler.actual.view import View

@@ -26,9 +26,8 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from reconciler.actual.gate import Gate
 from reconciler.actual.state_dir import sync_directory
-from reconciler.actual.transaction import Transaction
+from reconciler.actual.transaction import Gate, Transaction
 from reconciler.errors import TransientError, WorldError
 
 __all__ = ["TABLES", "Database", "Transaction", "close_database", "open_database"]

@@ -15,8 +15,7 @@ import msgspec
 from reconciler import __version__
 from reconciler.actual.backup import save_copy
 from reconciler.actual.db import Database, Transaction, close_database, open_database
-from reconciler.actual.keys import about_key, big_endian, number_of
-from reconciler.actual.record_codec import encode
+from reconciler.actual.layout import about_key, big_endian, encode, number_of
 from reconciler.actual.state_dir import Lease, lmdb_dir, time_stamp
 from reconciler.errors import InputError
 

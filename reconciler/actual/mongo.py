@@ -1,7 +1,8 @@
 """MongoDB's query language on plain documents: filter, sort order, projection, distinct values.
 
-The filter is the engine of maggma's MemoryStore, imported when first needed. Sort order and projection are
-implemented here by MongoDB's rules, because those of the engine are private and stricter than a server's.
+The filter is mongomock-ng, the engine of maggma's MemoryStore, imported when first needed. Sort order and
+projection are implemented here by MongoDB's rules, because those of the engine are private and stricter than a
+server's.
 """
 
 from __future__ import annotations
@@ -9,43 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cache
-from importlib import import_module
 from typing import Any
 from uuid import UUID
 
 from reconciler.actual.codec import Document, stored_date
-from reconciler.errors import WorldError
 
 Tree = dict[str, Any]
 """A projection by path: each name leads to another tree, or to True at the end of a path."""
 
-_ENGINES = ("mongomock_ng", "mongomock")  # newer and older maggma
-
 
 def matcher(criteria: Mapping[str, Any]) -> Callable[[Document], bool]:
-    """Return a function that tests a document against MongoDB criteria.
-
-    Raises
-    ------
-    WorldError
-        The filter engine is not installed.
-    """
+    """Return a function that tests a document against MongoDB criteria."""
     if not criteria:
         return lambda doc: True
-    applies, query = _engine(), as_stored(criteria)
-    return lambda doc: bool(applies(query, doc))
+    from mongomock_ng.filtering import filter_applies
 
-
-@cache
-def _engine() -> Callable[[Any, Any], bool]:
-    for name in _ENGINES:
-        try:
-            applies: Callable[[Any, Any], bool] = import_module(f"{name}.filtering").filter_applies
-        except ImportError:
-            continue
-        return applies
-    raise WorldError("cannot filter documents: mongomock-ng is not installed", hint="install maggma again")
+    query = as_stored(criteria)
+    return lambda doc: bool(filter_applies(query, doc))
 
 
 def as_stored(value: Any) -> Any:

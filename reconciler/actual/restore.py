@@ -16,7 +16,7 @@ import msgspec
 from reconciler.actual.backup import Contents, contents_of
 from reconciler.actual.db import Database, Transaction, close_database, open_database
 from reconciler.actual.fsck.examine import examine
-from reconciler.actual.fsck.problem import Report
+from reconciler.actual.fsck.snapshot import Report
 from reconciler.actual.migrations import upgrade
 from reconciler.actual.state_dir import lmdb_dir, require_local, restored_dir, sync_directory, time_stamp
 from reconciler.actual.store import Store

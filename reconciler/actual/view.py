@@ -6,16 +6,10 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from reconciler.actual.db import Transaction
-from reconciler.actual.keys import (
+from reconciler.actual.layout import (
     about_key,
     big_endian,
     cleanup_due,
-    id_in_state_key,
-    milliseconds,
-    number_of,
-    pair,
-)
-from reconciler.actual.record_codec import (
     decode_attempt,
     decode_build,
     decode_config,
@@ -29,6 +23,10 @@ from reconciler.actual.record_codec import (
     decode_parsed,
     decode_revision,
     decode_status,
+    id_in_state_key,
+    milliseconds,
+    number_of,
+    pair,
 )
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import GoodManifest, ParsedFile

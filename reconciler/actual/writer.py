@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from reconciler.actual.db import Transaction
-from reconciler.actual.keys import about_key, big_endian, cleanup_key, index_entries, number_of
-from reconciler.actual.record_codec import decode_job, encode
+from reconciler.actual.layout import (
+    about_key,
+    big_endian,
+    cleanup_key,
+    decode_job,
+    encode,
+    index_entries,
+    number_of,
+)
 from reconciler.actual.view import View
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import GoodManifest, ParsedFile

@@ -165,7 +165,7 @@ def _check_revision(context: Context, store: Store, wanted: Revision, answer: An
     RefusedError
         The daemon reads another branch, folder or repository.
     """
-    from reconciler.actual.unchanged import content_of
+    from reconciler.actual.store import content_of
 
     branch, _, commit = answer.revision.rpartition("@")
     if not commit:  # the daemon could not read its source, and its answer says so

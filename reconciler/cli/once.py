@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.actual.state_dir import Lease
-from reconciler.actual.unchanged import is_settled, unchanged_outcome
+from reconciler.actual.store import is_settled, unchanged_outcome
 from reconciler.cli.context import Context, opened
 from reconciler.cli.options import global_options
 from reconciler.cli.views.words import coming_text, many, some

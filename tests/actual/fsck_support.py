@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from reconciler.actual.fsck.examine import examine
-from reconciler.actual.fsck.problem import Report
+from reconciler.actual.fsck.snapshot import Report
 from reconciler.actual.outputs import COLLECTION, put_document, take_documents
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.actual.backup import save_copy
-from reconciler.actual.fsck.problem import Report
+from reconciler.actual.fsck.snapshot import Report
 from reconciler.actual.restore import present_contents, stage, swap
 from reconciler.actual.store import Store
 from reconciler.errors import InputError, RefusedError, WorldError

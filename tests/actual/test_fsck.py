@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.actual.fsck.examine import CHECKS, examine, repair
-from reconciler.actual.keys import state_key
+from reconciler.actual.layout import state_key
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.errors import WorldError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.actual.unchanged import unchanged_outcome
+from reconciler.actual.store import unchanged_outcome
 from reconciler.actual.writer import Writer
 from reconciler.execution.executor import WorkerRunner
 from reconciler.execution.worker.access import WorkerAccess

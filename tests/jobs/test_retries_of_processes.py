@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.actual.store import Store
-from reconciler.actual.unchanged import unchanged_outcome
+from reconciler.actual.store import Store, unchanged_outcome
 from reconciler.loop import Session, reconcile_once
 from reconciler.model.health import flow_status
 from reconciler.model.records import RetryStatus

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 
-from reconciler.actual.keys import big_endian
+from reconciler.actual.layout import big_endian
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
 from tests.support import Repository

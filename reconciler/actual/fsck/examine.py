@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from reconciler.actual.fsck import indexes, links
-from reconciler.actual.fsck.problem import Problem, Report, StoreCheck
-from reconciler.actual.fsck.snapshot import JOB_INDEXES, Snapshot
+from reconciler.actual.fsck import checks
+from reconciler.actual.fsck.snapshot import JOB_INDEXES, Problem, Report, Snapshot, StoreCheck
 from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
@@ -66,21 +65,21 @@ def _active(facts: Snapshot) -> int:
 
 def _of_indexes() -> Iterator[tuple[str, Callable[[Snapshot], int], Look]]:
     for table in JOB_INDEXES:
-        yield f"index {table}", _entries(table), partial(indexes.job_index, table=table)
+        yield f"index {table}", _entries(table), partial(checks.job_index, table=table)
 
 
 CHECKS: tuple[tuple[str, Callable[[Snapshot], int], Look], ...] = (
     *_of_indexes(),
-    ("index events_about", _entries("events"), indexes.events_about),
-    ("counters", lambda facts: 3, indexes.counters),
-    ("configuration", lambda facts: 1, links.configuration),
-    ("payloads", _entries("payloads"), links.payloads),
-    ("flows of jobs", _jobs, links.flows),
-    ("generators", _jobs, links.generators),
-    ("builds of flows", _entries("flows"), links.builds),
-    ("workers of jobs", _active, links.workers),
-    ("outputs", _jobs, links.outputs),
-    ("cleanups", _entries("cleanups"), links.cleanups),
-    ("unused", _entries("unused"), indexes.unused),
+    ("index events_about", _entries("events"), checks.events_about),
+    ("counters", lambda facts: 3, checks.counters),
+    ("configuration", lambda facts: 1, checks.configuration),
+    ("payloads", _entries("payloads"), checks.payloads),
+    ("flows of jobs", _jobs, checks.flows),
+    ("generators", _jobs, checks.generators),
+    ("builds of flows", _entries("flows"), checks.builds),
+    ("workers of jobs", _active, checks.workers),
+    ("outputs", _jobs, checks.outputs),
+    ("cleanups", _entries("cleanups"), checks.cleanups),
+    ("unused", _entries("unused"), checks.unused),
 )
 """Yield every check of the records, in order: name, number of entries, problems."""

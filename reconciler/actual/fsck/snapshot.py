@@ -1,4 +1,4 @@
-"""The input of the checks: the store, read once, with unreadable records set aside."""
+"""What the checks examine: the store, read once, and the problems found while reading it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,73 @@ from typing import Any
 import msgspec
 
 from reconciler.actual import codec
-from reconciler.actual import record_codec as records
+from reconciler.actual import layout as records
 from reconciler.actual.compaction import decode_progress
-from reconciler.actual.fsck.problem import RESTORE, Edit, Problem, shown
-from reconciler.actual.keys import index_entries, number_of
+from reconciler.actual.layout import index_entries, number_of
 from reconciler.actual.transaction import Transaction
 from reconciler.actual.view import View
 from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
 from reconciler.model.states import JobState
+
+
+class Edit(msgspec.Struct, frozen=True):
+    """An entry of a table to set, or to delete if ``value`` is None."""
+
+    table: str
+    key: bytes
+    value: bytes | None = None
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One problem.
+
+    ``subject`` is ``job/<flow>/<job>``, ``flow/<name>`` or ``<table>/<key>``. ``fix`` is what the user can
+    do; empty if ``edits`` repair it.
+    """
+
+    subject: str
+    message: str
+    fix: str = ""
+    edits: tuple[Edit, ...] = ()
+
+    @property
+    def repairable(self) -> bool:
+        """Whether ``--repair`` repairs it, without losing anything that cannot be recreated."""
+        return bool(self.edits)
+
+
+class StoreCheck(msgspec.Struct, frozen=True):
+    """One check: its name, the number of entries that were checked, and the problems."""
+
+    name: str
+    looked_at: int
+    problems: list[Problem]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All checks, in their order."""
+
+    checks: list[StoreCheck]
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All problems."""
+        return [problem for check in self.checks for problem in check.problems]
+
+    def edits(self) -> Iterator[Edit]:
+        """Yield the edits that repair everything that can be repaired."""
+        for problem in self.problems:
+            yield from problem.edits
+
+
+RESTORE = "restore a backup: `reconcile restore FILE`"
+
+
+def shown(key: bytes) -> str:
+    """Return a key as text on one line: names separated by slashes, other keys in hexadecimal."""
+    text = key.replace(b"\0", b"/").decode(errors="replace")
+    return text if text.isprintable() and "\ufffd" not in text else key.hex()
+
 
 Decode = Callable[[bytes], Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from reconciler.actual.fsck.problem import Problem, Report
+from reconciler.actual.fsck.snapshot import Problem, Report
 from reconciler.cli.context import Context
 from reconciler.cli.views.words import many
 from reconciler.doctor.check import Check, Group, Status
