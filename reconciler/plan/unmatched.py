@@ -102,6 +102,8 @@ def _explain(rule: Rule, jobs: _Jobs) -> _Finding:
 
 def _no_flow(rule: Rule, flows: Sequence[DesiredFlow]) -> _Finding:
     names = [flow.name for flow in flows]
+    if not flows:
+        return "/metadata/name", "the revision has no flows", None
     if rule.flows and not any(fnmatch.fnmatchcase(name, glob) for name in names for glob in rule.flows):
         globs = " or ".join(f"'{glob}'" for glob in rule.flows)
         return "/spec/flows/0", f"no flow is named {globs}", _near_flow(rule.flows, names)

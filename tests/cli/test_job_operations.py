@@ -207,7 +207,7 @@ class TestExecution:
         assert states(state)["eos-cu/relax big"] == "PAUSED"
         assert reconcile("resume", "eos-cu/relax big").code == 0
         assert states(state)["eos-cu/relax big"] == "READY"
-        assert "cancel: 2 jobs not to run" in reconcile("cancel", "eos-cu").out
+        assert "cancel: 2 jobs to keep from starting" in reconcile("cancel", "eos-cu").out
         assert states(state)["eos-cu/relax big"] == states(state)["eos-cu/fit"] == "USER_STOPPED"
 
     def test_forget_reaches_only_history(self, reconcile: Terminal, state: Path) -> None:

@@ -121,7 +121,7 @@ def test_verbs_on_a_job_that_waits_for_its_retry(world: World, reconcile: Callab
     text = reconcile("retry", "f/j", "--dry-run")
     assert "job  f/j  (FAILED, to be retried: that is done now, as attempt 3)" in text
     text = reconcile("cancel", "f/j")
-    assert "cancel: 1 job not to be retried" in text
+    assert "cancel: 1 job without a further retry" in text
     assert world.job("f/j").retry.at is None
     assert "no retry: cancel by" in reconcile("events", "--for", "job/f/j")
     assert re.search(

@@ -100,3 +100,12 @@ def test_silent_where_something_matches() -> None:
     rule = support.rule("r", {"priority": 1}, name_filter="fit", flows=["eos-*"])
     state = support.desired(support.flow("eos-al", JOBS), rules=[rule])
     assert make_plan(state, ActualState()).diagnostics == ()
+
+
+@pytest.mark.parametrize(
+    "selector", [{"name_filter": "fit"}, {"flows": ["eos-*"]}, {"labels": {"a": "b"}}, {}]
+)
+def test_a_revision_without_flows(selector: dict[str, Any]) -> None:
+    state = support.desired(rules=[support.rule("r", {"priority": 1}, **selector)])
+    found = [one for one in make_plan(state, ActualState()).diagnostics if one.code == "rule/matches-nothing"]
+    assert [one.message for one in found] == ["rule 'r' matches no job: the revision has no flows"]

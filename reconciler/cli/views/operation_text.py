@@ -23,13 +23,13 @@ _REMOVES = ("-", "red")
 
 _WORDS = {
     Effect.AGAIN: "to run again",
-    Effect.CANCEL_THEN_AGAIN: "to be cancelled, then to run again",
-    Effect.SUPERSEDE: "to become history",
+    Effect.CANCEL_THEN_AGAIN: "to cancel and run again",
+    Effect.SUPERSEDE: "to supersede",
     Effect.PAUSE: "to pause",
     Effect.RESUME: "to resume",
-    Effect.STOP: "not to run",
-    Effect.CANCEL: "to be ended",
-    Effect.GIVE_UP: "not to be retried",
+    Effect.STOP: "to keep from starting",
+    Effect.CANCEL: "to cancel",
+    Effect.GIVE_UP: "without a further retry",
     Effect.FORGET: "to forget",
 }
 
