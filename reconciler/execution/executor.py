@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from reconciler.actual.store import Store
+from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.errors import ReconcilerError, TransientError
+from reconciler.execution.cleanup import unread
 from reconciler.execution.collect import REQUEUED, ResultCollector
 from reconciler.execution.lifecycle import Observation, Step, next_step
 from reconciler.execution.pacing import PollSchedule, WorkerHealth
@@ -33,6 +35,8 @@ from reconciler.model.retries import Cause
 from reconciler.model.states import ACTIVE, FINISHED, ON_WORKER, JobState
 
 _CLEANUP_BATCH = 200
+_CLEANUP_INTERVAL = 10.0
+"""Seconds until directories are looked at again that a job may still read."""
 _RETRY_INTERVAL = 1.0
 """Seconds until the next pass for jobs that could have started and did not, for no known reason."""
 _UPLOADED = ON_WORKER | {JobState.UPLOADED}
@@ -96,6 +100,8 @@ class WorkerRunner:
         self._schedule: PollSchedule | None = None
         self._urgent = False
         self._strays: set[str] = set()
+        self._kept_directories = 0
+        self._next_cleanup = 0.0
 
     @property
     def access(self) -> WorkerAccess:
@@ -120,7 +126,7 @@ class WorkerRunner:
         """
         with self.store.read() as view:
             active = [job for state in ACTIVE for job in view.in_state(state, self.name)]
-            cleanups = view.due_cleanups(self.name, now, _CLEANUP_BATCH)
+            cleanups = self._due_cleanups(view, now)
             work = active or cleanups or view.any_in_state([JobState.READY], self.name)
         if not work:
             return False
@@ -148,7 +154,7 @@ class WorkerRunner:
             on_worker = view.any_in_state(ON_WORKER, self.name)
             waiting = on_worker or not view.is_idle(self.name)
             cleanup = view.next_cleanup(self.name)
-        times = [cleanup] if cleanup is not None else []
+        times = [max(cleanup, self._next_cleanup)] if cleanup is not None else []
         if on_worker:
             times.append(self.schedule.next_poll(now, urgent=self._urgent))
         next_try = self._starter.next_try(now)
@@ -159,6 +165,16 @@ class WorkerRunner:
         if times and self.health.backs_off(now):
             return max(min(times), self.health.status.next_try)
         return min(times, default=None)
+
+    def _due_cleanups(self, view: View, now: float) -> dict[bytes, str]:
+        """Return the run directories to remove; those that a job may still read are looked at again later."""
+        if 0 < self._next_cleanup - now <= _CLEANUP_INTERVAL:
+            return {}
+        due = view.due_cleanups(self.name, now, _CLEANUP_BATCH + self._kept_directories)
+        free = unread(view, due)
+        self._kept_directories = len(due) - len(free)
+        self._next_cleanup = now + _CLEANUP_INTERVAL if self._kept_directories else 0.0
+        return free
 
     def warnings(self) -> list[str]:
         """Return new warnings about the worker; each is returned once."""
@@ -193,6 +209,7 @@ class WorkerRunner:
         moved = self._collector.collect(steps[Step.COLLECT], steps[Step.COLLECT_LOST], pending, now)
         if moved:
             self._starter.job_ended()
+            self._next_cleanup = min(self._next_cleanup, now + 1.0)
         moved |= self._note(steps, polled, now)
         self._kill(steps[Step.KILL], now)
         moved |= self._starter.withdraw(steps[Step.WITHDRAW], now)

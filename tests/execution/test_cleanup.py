@@ -223,3 +223,68 @@ def test_a_reconcile_with_nothing_to_do_removes_them_as_well(make_world: MakeWor
     unchanged = unchanged_outcome(world.store, session.revision, time.time() + 1000 * DAY)
     assert unchanged is not None
     assert (unchanged.idle, unchanged.cleanup_at) == (True, None)
+
+
+class TestKeptForReaders:
+    """With ``cleanup: completed`` a directory stays while an unfinished job may read it."""
+
+    @pytest.fixture
+    def world(self, make_world: MakeWorld) -> World:
+        world = make_world()
+        world.repository.write(
+            "workers/workers.yaml",
+            world.worker("w1", cleanup="completed") + world.worker("w2", cleanup="completed"),
+        )
+        return world
+
+    def hold(self, world: World, after: Any, **fields: Any) -> dict[str, Any]:
+        """Return a job that waits for the file ``go``."""
+        return {"id": "reader", "function": "wait_for", "args": [str(world.root / "go"), after], **fields}
+
+    def check(self, world: World, path: str) -> None:
+        """The directory stays until the reader has finished, however much time goes by, and then goes."""
+        world.until(lambda: world.state(path) == "COMPLETED" and world.state("f/reader") == "RUNNING")
+        assert world.executor is not None
+        for later in (1, 20, 400):
+            world.advance(time.time() + later)
+            assert run_dir(world, path).is_dir()
+            assert world.executor.runners[0].due(time.time() + later) is not None
+        (world.root / "go").touch()
+        world.run()
+        assert eventually(lambda: not world.advance(time.time() + 800) and not run_dir(world, path).exists())
+
+    def test_a_reference(self, world: World) -> None:
+        world.flow("f", {"id": "a", "function": "give", "args": [1]}, self.hold(world, {"$output": "a"}))
+        world.reconcile()
+        self.check(world, "f/a")
+
+    def test_a_reference_to_a_reference_on_another_worker(self, world: World) -> None:
+        middle = {"id": "m", "function": "give", "args": [{"$output": "a"}]}
+        reader = self.hold(world, {"$output": "m"}, worker="w2")
+        world.flow("f", {"id": "a", "function": "give", "args": [1]}, middle, reader)
+        world.reconcile()
+        self.check(world, "f/a")
+
+    def test_a_reference_of_another_flow(self, world: World) -> None:
+        world.flow("e", {"id": "a", "function": "give", "args": [1]})
+        world.flow("f", self.hold(world, {"$output": "e/a"}))
+        world.reconcile()
+        self.check(world, "e/a")
+
+    def test_a_path_among_the_arguments(self, world: World) -> None:
+        world.flow("f", {"id": "a", "function": "give", "args": [1]})
+        world.reconcile()
+        world.until(lambda: world.state("f/a") == "COMPLETED")
+        where = str(run_dir(world, "f/a"))
+        world.flow("f", {"id": "a", "function": "give", "args": [1]}, self.hold(world, f"file://{where}/OUT"))
+        world.reconcile()
+        self.check(world, "f/a")
+
+    def test_a_failed_reader_can_be_retried(self, world: World) -> None:
+        reader = {"id": "reader", "function": "dies", "args": [{"$output": "a"}]}
+        world.flow("f", {"id": "a", "function": "give", "args": [3]}, reader)
+        world.reconcile()
+        world.run()
+        world.advance(time.time() + 400)
+        assert world.states("f/a", "f/reader") == ["COMPLETED", "FAILED"]
+        assert run_dir(world, "f/a").is_dir()
