@@ -112,8 +112,15 @@ class View:
         return any(True for state in states for _ in self._state_keys(state, worker))
 
     def is_idle(self, worker: str | None = None) -> bool:
-        """Return whether no job is active or ready to start; retries may be due later."""
-        return not self.any_in_state((*ACTIVE, JobState.READY), worker)
+        """Return whether no job is active or ready to start; retries may be due later.
+
+        READY jobs on a closed worker do not count, since they do not start.
+        """
+        if self.any_in_state(ACTIVE, worker):
+            return False
+        config = self.config()
+        closed = {name.encode() for name in config.closed_workers} if config is not None else set()
+        return all(key.split(b"\0")[1] in closed for key in self._state_keys(JobState.READY, worker))
 
     def _state_keys(self, state: JobState, worker: str | None) -> Iterator[bytes]:
         prefix = state.encode() + b"\0" + (worker.encode() + b"\0" if worker is not None else b"")

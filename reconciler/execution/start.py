@@ -66,6 +66,7 @@ class JobStarter:
         self._access = access
         self._targets: dict[str, _Refused] = {}
         self._jobs: dict[str, _Refused] = {}
+        self._closed = ""
 
     def job_ended(self) -> None:
         """Try all targets again soon: the queue may have room."""
@@ -78,7 +79,10 @@ class JobStarter:
         return min((one.until for one in waits if not one.is_over(now)), default=None)
 
     def check_out(self, now: float) -> list[JobRecord]:
-        """Check out the most urgent READY jobs, as many as the worker's limit allows: the written intent."""
+        """Check out the most urgent READY jobs, as many as the worker's limit allows: the written intent.
+
+        None start on a worker that the applied revision has removed or made invalid.
+        """
 
         def free(view: View) -> int:
             limit = self._access().spec.max_jobs
@@ -97,6 +101,13 @@ class JobStarter:
             return [self._begin_attempt(writer, job, now) for job in choose(writer)]
 
         with self.store.read() as view:
+            config = view.config()
+            reason = config.closed_workers.get(self.name, "") if config is not None else ""
+            if reason and reason != self._closed:
+                self.warnings.append(f"worker {self.name}: {reason}, so no further jobs start there")
+            self._closed = reason
+            if reason:
+                return []
             possible = view.any_in_state([JobState.READY], self.name) and free(view) > 0
             if possible and (self._targets or self._jobs):
                 possible = bool(choose(view))

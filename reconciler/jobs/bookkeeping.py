@@ -44,8 +44,9 @@ def followed_branch(view: View, source: Source) -> str | None:
 def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConfig:
     """Return what the executor needs of a revision that was just applied.
 
-    A worker that was removed from git stays until its last job has ended. So does an ExecConfig that was
-    edited or removed, under its digest: a job runs with the content that it was given.
+    A worker that was removed from git stays until its last job has ended, but no job starts on it. The same
+    holds for a worker whose document is invalid, so that its last good version is in use. An ExecConfig that
+    was edited or removed stays under its digest: a job runs with the content that it was given.
     """
     old = view.config()
     unfinished = (*ACTIVE, *PENDING)
@@ -54,6 +55,12 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
         name: spec
         for name, spec in (old.workers if old is not None else {}).items()
         if name not in desired.workers and (name in retried or view.any_in_state(unfinished, name))
+    }
+    closed = {name: f"Worker '{name}' was removed from git" for name in workers}
+    closed |= {
+        name: f"Worker '{name}' is invalid in {desired.revision}"
+        for name in desired.workers
+        if f"Worker/{name}" in desired.stale
     }
     commands = {spec.digest: spec for spec in desired.exec_configs.values()}
     gone = {digest: old.commands[digest] for digest in old.commands.keys() - commands.keys()} if old else {}
@@ -72,6 +79,7 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
         project_name=desired.project_name,
         jobstore=desired.project.jobstore,
         workers=workers | desired.workers,
+        closed_workers=closed,
         exec_configs=desired.exec_configs,
         commands=commands,
         rules=desired.rules,

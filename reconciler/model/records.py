@@ -331,6 +331,7 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
     A worker that was removed from git stays here until its last job has ended. ``commands`` maps the digests
     of ExecConfigs to their content: of those in this revision, and of those that jobs on their way were given
     by an earlier one. ``out_of_sync`` tells, by its name, why a flow is not what the revision wants.
+    On ``closed_workers`` no job starts; the value is the reason.
     """
 
     revision: str
@@ -338,6 +339,7 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
     project_name: str = ""
     jobstore: dict[str, Any] | None = None
     workers: dict[str, WorkerSpec] = {}
+    closed_workers: dict[str, str] = {}
     exec_configs: dict[str, ExecConfigSpec] = {}
     commands: dict[str, ExecConfigSpec] = {}
     rules: list[Rule] = []
