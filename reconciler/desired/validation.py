@@ -97,6 +97,7 @@ def _problems(raw: RawDocument, manifest: Manifest) -> Iterator[Diagnostic]:
         yield from schema_diagnostics(manifest, raw.raws, load_schema(kind), errors)
     if kind is Kind.FLOW:
         yield from check_flow(manifest)
+    yield from check_exports(manifest)
 
 
 def _head_problems(manifest: Manifest) -> Iterator[Diagnostic]:
@@ -149,6 +150,47 @@ def _explainer(kind: Kind) -> Callable[[Any], Iterator[SchemaError]]:
     explained = extend(Draft202012Validator, {"pattern": pattern}, type_checker=types)
     errors: Callable[[Any], Iterator[SchemaError]] = explained(load_schema(kind)).iter_errors
     return errors
+
+
+_SHELL_VARIABLE = re.compile(r"\$(\{?)([A-Za-z_][A-Za-z0-9_]*)(?(1)[}:%#/-])")
+
+
+def check_exports(manifest: Manifest) -> Iterator[Diagnostic]:
+    """Yield a warning for each value of ``export`` with a variable that the shell does not expand.
+
+    An explicit ``expand`` says what is meant. Accepts documents that break the schema too.
+    """
+    pending: list[tuple[str, Any]] = [("/spec", manifest.spec)]
+    while pending:
+        pointer, value = pending.pop()
+        if not isinstance(value, Mapping):
+            pending += [(f"{pointer}/{step}", inner) for step, inner in entries(value)]
+            continue
+        is_exec_config = pointer == "/spec" and manifest.kind == Kind.EXEC_CONFIG
+        for key, inner in value.items():
+            at = f"{pointer}/{key}"
+            if key == "exec_config" or (is_exec_config and key == "export"):
+                config, where = (value, pointer) if is_exec_config else (inner, at)
+                yield from _unexpanded(manifest, config, where)
+            elif key not in ("args", "kwargs"):
+                pending.append((at, inner))
+
+
+def _unexpanded(manifest: Manifest, exec_config: Any, pointer: str) -> Iterator[Diagnostic]:
+    if not isinstance(exec_config, Mapping) or "expand" in exec_config:
+        return
+    exports = exec_config.get("export")
+    for name, value in exports.items() if isinstance(exports, Mapping) else ():
+        found = _SHELL_VARIABLE.search(value) if isinstance(value, str) else None
+        if found is not None:
+            yield manifest.diagnostic(
+                "exec-config/not-expanded",
+                f"the job gets the text '{found[0]}' in {name}, not the value of the variable",
+                f"{pointer}/export/{name}",
+                hint="to expand variables, add `expand: true` beside `export`; if the text is meant, "
+                "`expand: false`",
+                severity=Severity.WARNING,
+            )
 
 
 # What no schema can say of a flow: ids are unique, and references lead somewhere and never in a circle.

@@ -15,7 +15,7 @@ from reconciler.desired.schemas import compile_check, load_schema
 from reconciler.desired.validation import MAX_PROBLEMS, _explainer, _fast_check
 from reconciler.desired.values import iter_directives, parse_output_reference
 from reconciler.desired.yaml.reader import parse_file
-from reconciler.diagnostics import Diagnostic, render
+from reconciler.diagnostics import Diagnostic, Severity, render
 from reconciler.model.manifests import Kind, ParsedFile
 
 
@@ -561,3 +561,41 @@ def test_every_document_that_breaks_its_schema_is_told(data: st.DataObject) -> N
 def test_a_keyword_without_a_check_is_refused() -> None:
     with pytest.raises(ValueError, match="multipleOf"):
         compile_check({"type": "object", "properties": {"a": {"multipleOf": 2}}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "line", "variable"),
+    [
+        ("ExecConfig", "export: {PATH: '/opt/vasp/bin:$PATH'}", 5, "$PATH"),
+        ("ExecConfig", "export:\n  A: plain\n  SCRATCH: ${HOME}/x", 7, "${HOME}"),
+        ("ExecConfig", "export: {LIB: 'a:${LD_LIBRARY_PATH:-}'}", 5, "${LD_LIBRARY_PATH:"),
+        ("Flow", JOB + "    exec_config: {export: {A: $HOME}}", 8, "$HOME"),
+        ("Flow", JOB + "exec_config: {export: {A: $HOME}}", 8, "$HOME"),
+        ("OverrideRule", "set: {exec_config: {export: {A: '$A:b'}}}", 5, "$A"),
+        ("Project", "defaults: {exec_config: {export: {A: '$A:b'}}}", 5, "$A"),
+    ],
+)
+def test_a_variable_that_is_not_expanded(kind: str, spec: str, line: int, variable: str) -> None:
+    problem = the_problem(manifest(kind, spec))
+    assert (problem.code, problem.severity) == ("exec-config/not-expanded", Severity.WARNING)
+    assert problem.location is not None and problem.location.line == line
+    assert f"'{variable}'" in problem.message
+    assert "expand: true" in (problem.hint or "")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "export: {A: '/opt:$PATH'}\nexpand: true",
+        "export: {A: 'literally $PATH'}\nexpand: false",
+        "export: {A: 'costs 5$', B: '$5', C: '$', D: '100 $ each', E: '$(date)'}",
+        "pre_run: export PATH=/opt:$PATH",
+    ],
+)
+def test_variables_that_are_meant_as_they_are(spec: str) -> None:
+    assert parsed(manifest("ExecConfig", spec)).diagnostics == []
+
+
+def test_arguments_of_jobs_are_data() -> None:
+    args = "    kwargs: {exec_config: {export: {A: $HOME}}}"
+    assert parsed(manifest("Flow", JOB + args)).diagnostics == []
