@@ -73,7 +73,7 @@ def test_a_policy_wants_what_it_names_as_often_as_it_says() -> None:
 
 def test_by_default_an_exception_is_not_tried_again() -> None:
     wanted = {cause for cause in Cause if Retries(limit=1).wants(cause, 0)}
-    assert wanted == {Cause.WALLTIME, Cause.OOM, Cause.NODE_FAIL, Cause.LOST}
+    assert wanted == {Cause.WALLTIME, Cause.OOM, Cause.NODE_FAIL, Cause.PREEMPTED, Cause.LOST}
 
 
 def test_the_wait_doubles_up_to_an_hour() -> None:

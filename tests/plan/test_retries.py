@@ -216,7 +216,7 @@ def test_every_problem_has_its_place(repository: Repository, reconcile: Reconcil
     file = repository.path / "rules/r.yaml"
     file.write_text(file.read_text().replace('{tiem: "*2", gres: "*2"}', "{time: *2}"))
     repository.commit()
-    assert "if it is a factor, write it in quotes: '*2'" in reconcile("validate").stderr
+    assert 'write text that begins with * in quotes: time: "*2"' in reconcile("validate").stderr
     file.write_text(file.read_text().replace("*2", "twice"))
     repository.commit()
     assert "a factor is a '*' and a number, in quotes: '*2' or '*1.5'" in reconcile("validate").stderr
