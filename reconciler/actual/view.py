@@ -96,6 +96,15 @@ class View:
         found = [decode_job(raw) for _, raw in self.txn.scan("jobs", uuid.encode() + b"_")]
         return sorted(found, key=lambda job: job.index)
 
+    def uuids(self, prefix: str, limit: int) -> list[str]:
+        """Return at most ``limit`` uuids of jobs that begin with ``prefix``, in order."""
+        found: dict[str, None] = {}
+        for key in self.txn.keys("jobs", prefix.encode()):
+            found[key.rpartition(b"_")[0].decode()] = None
+            if len(found) == limit:
+                break
+        return list(found)
+
     def in_state(self, state: JobState, worker: str | None = None) -> Iterator[JobRecord]:
         """Yield the jobs in a state by worker, then by descending priority, then by age."""
         for key in self._state_keys(state, worker):

@@ -13,12 +13,28 @@ from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.formats import emit
 from reconciler.cli.job_selectors import find_jobs, require_worker
-from reconciler.cli.options import global_options
+from reconciler.cli.options import KindGroup, global_options
 from reconciler.cli.views.conditions import condition_lines, counted_attempt, say_attempt
-from reconciler.cli.views.data import event_data, flow_data, flows_data, job_data, job_keys, worker_facts
+from reconciler.cli.views.data import (
+    event_data,
+    flow_data,
+    flows_data,
+    job_data,
+    job_keys,
+    ordered_jobs,
+    worker_facts,
+)
 from reconciler.cli.views.listing import cell_text, cut, terminal_width
 from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
-from reconciler.cli.views.words import escalation_text, readable_worker, retry_line, time_text
+from reconciler.cli.views.words import (
+    bounded_lines,
+    escalation_text,
+    last_line,
+    one_line,
+    readable_worker,
+    retry_line,
+    time_text,
+)
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.jobs.flow_health import blocks
@@ -29,7 +45,12 @@ from reconciler.model.states import JobState
 _EVENTS = 12
 
 
-@click.group(name="describe", no_args_is_help=False, help="Show everything about one flow, job or worker.")
+@click.group(
+    cls=KindGroup,
+    name="describe",
+    no_args_is_help=False,
+    help="Show everything about one flow, job or worker.",
+)
 @global_options
 def command(context: Context) -> None:
     """Accept the global options also between `describe` and the kind."""
@@ -49,7 +70,7 @@ def flow(context: Context, name: str) -> None:
             if name not in flows:
                 raise InputError(f"there is no flow '{name}'", hint=did_you_mean(name, flows))
             facts = flows[name]
-        jobs = view.jobs_of(name)
+        jobs = ordered_jobs(view, name)
         events = view.events(f"flow/{name}", limit=_EVENTS)
         say_attempt(context, counted_attempt(view))
 
@@ -80,7 +101,7 @@ def _remark(job: JobRecord) -> str:
     deferred = f"  ! deferred: {cell_text(waits)}" if waits else ""
     stuck = f"  stuck: {job.attempt.stuck}" if job.attempt.stuck else ""
     retry = f"  to be retried after {job.cause}:" if job.retry.at is not None else ""
-    return deferred + stuck + retry + (f"  {job.error.strip().splitlines()[-1]}" if job.error else "")
+    return deferred + stuck + retry + (f"  {last_line(job.error)}" if job.error else "")
 
 
 @command.command(name="job", help="Show one job: state, run config with its provenance, error, events.")
@@ -133,7 +154,7 @@ def _echo_job(facts: dict[str, Any]) -> None:
         *("generated_by", "stuck", "cause"),
     ):
         if facts[field] is not None:
-            click.echo(f"{field + ':':<13} {facts[field]}")
+            click.echo(f"{field.replace('_', ' ') + ':':<13} {facts[field]}")
     retries = retry_line(facts, time.time())
     if retries is not None:
         click.echo(f"{'retry:':<13} {retries}")
@@ -151,7 +172,7 @@ def _echo_job(facts: dict[str, Any]) -> None:
         click.echo(f"  ! deferred: {cell_text(facts['deferred'])} (until the job is editable)")
     if facts["error"]:
         click.echo("error:")
-        for line in facts["error"].rstrip().splitlines():
+        for line in bounded_lines(facts["error"]):
             click.echo(f"  {line}")
     _echo_events([msgspec.convert(event, Event) for event in facts["events"]])
 
@@ -165,7 +186,7 @@ def _config_lines(provenance: dict[str, dict[str, Any]]) -> Iterator[str]:
     for field in FIELDS:
         found = provenance.get(field)
         if found is None:
-            yield f"  {field + ':':<12} (none)"
+            yield f"  {field + ':':<12} {'0   # default' if field == 'priority' else '(none)'}"
             continue
         escalated = found["escalated"]
         if escalated is not None:
@@ -213,4 +234,4 @@ def _echo_events(events: list[Event]) -> None:
     if events:
         click.echo("events:")
     for event in events:
-        click.echo(f"  {time_text(event.time)}  {event.type:<10} {event.message}")
+        click.echo(f"  {time_text(event.time)}  {event.type:<10} {one_line(event.message)}")

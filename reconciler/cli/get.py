@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
 import click
-import msgspec
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
-from reconciler.cli.job_selectors import require_worker
-from reconciler.cli.options import global_options
+from reconciler.cli.job_selectors import check_filters, is_uuid, near_job, read_words
+from reconciler.cli.options import KindGroup, global_options
 from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
-from reconciler.cli.views.data import flows_data, is_gone, job_data, job_keys, rule_data, worker_data
+from reconciler.cli.views.data import (
+    flows_data,
+    is_gone,
+    job_data,
+    job_keys,
+    ordered_jobs,
+    rule_data,
+    worker_data,
+)
 from reconciler.cli.views.listing import Listing, Row, is_table, show, show_listing
 from reconciler.cli.views.tree import TREE_COLUMNS, tree_rows, tree_symbols
-from reconciler.cli.views.words import coming_retry, readable_worker
+from reconciler.cli.views.words import coming_retry, last_line, readable_worker
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
-from reconciler.model.records import JobRecord
-from reconciler.model.states import JobState
+from reconciler.model.records import FlowRecord, JobRecord
 
 FLOW_COLUMNS = (("name", "sync", "health", "jobs", "reason"), ("revision", *READABLE, "labels"))
 JOB_COLUMNS = (
@@ -43,7 +50,7 @@ RULE_COLUMNS = (
 )
 
 
-@click.group(name="get", no_args_is_help=False, help="List flows, jobs, workers or rules.")
+@click.group(cls=KindGroup, name="get", no_args_is_help=False, help="List flows, jobs, workers or rules.")
 @global_options
 def command(context: Context) -> None:
     """Accept the global options also between `get` and the kind."""
@@ -56,15 +63,22 @@ _WATCH = click.option(
 
 
 @command.command(name="flows", help="List flows with sync, health and the number of jobs by state.")
-@click.argument("patterns", nargs=-1)
+@click.argument("selectors", nargs=-1, metavar="[FLOW|flow:LABEL=VALUE]...")
 @click.option("--tree", is_flag=True, help="Show the jobs of each flow, and what they generated, as a tree.")
 @_WATCH
 @global_options
-def flows(context: Context, *, patterns: tuple[str, ...], tree: bool, watch: bool) -> None:
-    """List flows; PATTERNS are globs on their names."""
+def flows(context: Context, *, selectors: tuple[str, ...], tree: bool, watch: bool) -> None:
+    """List flows; globs work in names."""
+    wanted = read_words(selectors)
+    if wanted.states or wanted.workers:
+        raise InputError("state: and worker: select jobs, not flows", hint="use `reconcile get jobs`")
 
     def rows(view: View) -> list[Row]:
-        return [row for row in flows_data(view) if _matches(row["name"], patterns)]
+        return [
+            row for row in flows_data(view)
+            if wanted.pass_flow(row["labels"])
+            and (not wanted.names or any(fnmatch.fnmatchcase(row["name"], name) for name in wanted.names))
+        ]  # fmt: skip
 
     def readable(row: Row) -> Row:
         counts = " ".join(f"{number} {state}" for state, number in row["jobs"].items()) or "-"
@@ -74,19 +88,28 @@ def flows(context: Context, *, patterns: tuple[str, ...], tree: bool, watch: boo
 
     def tree_look(view: View) -> list[Row]:
         trees = (
-            tree_rows(flow, view.jobs_of(flow["name"]), symbols, everything=everything) for flow in rows(view)
+            tree_rows(flow, ordered_jobs(view, flow["name"]), symbols, everything=everything)
+            for flow in rows(view)
         )
         return list(chain.from_iterable(trees))
 
     listing = Listing(rows, lambda rows: FLOW_COLUMNS, "name", readable)
     if tree and is_table(context):
         listing = Listing(tree_look, lambda rows: TREE_COLUMNS, "name")
-    _list(context, listing, watch, patterns, "flow")
+    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
+        check_filters(wanted, view, view.flows())
+        names = [flow["name"] for flow in flows_data(view)] if wanted.names else []
+        for pattern in wanted.names:
+            if not fnmatch.filter(names, pattern):
+                hint = did_you_mean(pattern, names)
+                context.say(f"no flow matches '{pattern}'" + (f"; {hint}" if hint is not None else ""))
+        say_attempt(context, counted_attempt(view) if not watch else None)
+    _list(context, listing, watch)
 
 
-@command.command(name="jobs", help="List jobs; PATTERNS are globs on flow/job.")
-@click.argument("patterns", nargs=-1)
-@click.option("--state", "states", multiple=True, metavar="STATE", help="Only jobs in this state.")
+@command.command(name="jobs")
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
+@click.option("--state", "states", multiple=True, metavar="STATE,...", help="Only jobs in these states.")
 @click.option("--flow", "flow", metavar="NAME", help="Only jobs of this flow.")
 @click.option("--worker", "worker", metavar="NAME", help="Only jobs of this worker.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Show at most N jobs.")
@@ -96,9 +119,41 @@ def flows(context: Context, *, patterns: tuple[str, ...], tree: bool, watch: boo
 )  # fmt: skip
 @_WATCH
 @global_options
-def jobs(context: Context, *, watch: bool, states: tuple[str, ...], **filters: Any) -> None:
-    """List jobs in the order of their flows and ages."""
-    wanted = _Filters(states=_states(states), **filters)
+def jobs(
+    context: Context,
+    *,
+    selectors: tuple[str, ...],
+    states: tuple[str, ...],
+    flow: str | None,
+    worker: str | None,
+    limit: int | None,
+    history: bool,
+    watch: bool,
+) -> None:
+    """List jobs in the order of their flows and their definitions.
+
+    SELECTORs are names and filters, as for `reconcile retry`. Names: FLOW for all its jobs, FLOW/JOB (globs
+    work in both), a uuid or its beginning. Filters: state:FAILED,REMOTE_ERROR, worker:NAME, flow:LABEL=VALUE.
+    """
+    wanted = read_words([*selectors, *(f"state:{names}" for names in states)])
+    if worker is not None:
+        wanted.workers.add(worker)
+
+    def rows(view: View) -> list[Row]:
+        found: list[Row] = []
+        for record in _flows_listed(view, wanted.names, flow, history=history):
+            if len(found) == limit:
+                break
+            jobs = ordered_jobs(view, record.name)
+            keys = job_keys(jobs)
+            listed = (
+                job_data(job, keys) for job in jobs
+                if (history or job.current)
+                and wanted.pass_job(job, record)
+                and (not wanted.names or any(_is_named(name, job) for name in wanted.names))
+            )  # fmt: skip
+            found += islice(listed, limit - len(found) if limit is not None else None)
+        return found
 
     def columns(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         narrow, wide = JOB_COLUMNS
@@ -106,62 +161,74 @@ def jobs(context: Context, *, watch: bool, states: tuple[str, ...], **filters: A
             return narrow, wide
         return (*narrow[:-1], "deferred", narrow[-1]), wide  # a deferred patch must not go unseen
 
-    listing = Listing(wanted.rows, columns, "key", lambda row: row | {"error": _problem(row, time.time())})
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
-        if wanted.flow is not None and view.flow(wanted.flow) is None:
-            hint = did_you_mean(wanted.flow, [flow.name for flow in view.flows()])
-            raise InputError(f"there is no flow '{wanted.flow}'", hint=hint)
-        if wanted.worker is not None:
-            require_worker(view, wanted.worker)
-    _list(context, listing, watch, wanted.patterns, "job")
+        if flow is not None and view.flow(flow) is None:
+            raise InputError(f"there is no flow '{flow}'", hint=did_you_mean(flow, _names(view)))
+        check_filters(wanted, view, view.flows())
+        _warn_of_unmatched(context, view, wanted.names, flow, history=history)
+    _list(
+        context,
+        Listing(rows, columns, "key", lambda row: row | {"error": _problem(row, time.time())}),
+        watch,
+    )
 
 
-class _Filters(msgspec.Struct, frozen=True, kw_only=True):
-    """Which jobs are listed. ``history``: also superseded jobs, and jobs of removed flows."""
-
-    patterns: tuple[str, ...]
-    states: set[str]
-    flow: str | None
-    worker: str | None
-    limit: int | None
-    history: bool
-
-    def rows(self, view: View) -> list[Row]:
-        """Return the rows of these jobs."""
+def _flows_listed(
+    view: View, names: Sequence[str], flow: str | None, *, history: bool
+) -> Iterator[FlowRecord]:
+    """Yield the flows that may have jobs to list, by name."""
+    exact = {name.partition("/")[0] for name in names}
+    only = exact if names and not any(is_uuid(name) or _GLOB.search(name) for name in names) else None
+    for record in view.flows():
+        if flow is not None and record.name != flow:
+            continue
         # A removed flow is history as soon as its last job has ended.
-        flows = [flow.name for flow in view.flows() if self.history or not is_gone(view, flow)]
-        rows: list[Row] = []
-        for name in [self.flow] if self.flow else flows:
-            if len(rows) == self.limit:
-                break
-            records = view.jobs_of(name)
-            keys = job_keys(records)
-            room = self.limit - len(rows) if self.limit is not None else None
-            rows += [job_data(job, keys) for job in islice(filter(self._matches, records), room)]
-        return rows
-
-    def _matches(self, job: JobRecord) -> bool:
-        return (
-            (self.history or job.current)
-            and (not self.states or job.state in self.states)
-            and (self.worker is None or job.config.worker_name == self.worker)
-            and _matches(job.path, self.patterns)
-        )
+        if (only is None or record.name in only) and (history or not is_gone(view, record)):
+            yield record
 
 
-def _states(names: tuple[str, ...]) -> set[str]:
-    known = {str(state) for state in JobState}
-    wanted = {name.upper() for name in names}
-    for name in sorted(wanted - known):
-        raise InputError(f"there is no state '{name}'", hint=did_you_mean(name, known))
-    return wanted
+def _is_named(name: str, job: JobRecord) -> bool:
+    """Return whether a name selects a job: a flow, a glob of one or of ``flow/job``, or a uuid."""
+    if fnmatch.fnmatchcase(job.flow, name) or fnmatch.fnmatchcase(job.path, name):
+        return True
+    return is_uuid(name) and (job.id == name.lower() or ("_" not in name and job.id.startswith(name.lower())))
+
+
+def _warn_of_unmatched(
+    context: Context, view: View, names: Sequence[str], flow: str | None, *, history: bool
+) -> None:
+    """Print on stderr the names that select no job, with the nearest one that does."""
+    missing = dict.fromkeys(names)
+    for record in _flows_listed(view, names, flow, history=history):
+        if not missing:
+            return
+        for job in view.jobs_of(record.name):
+            if history or job.current:
+                missing = {name: None for name in missing if not _is_named(name, job)}
+    for name in missing:
+        near, slash, key = name.partition("/")
+        if not history and any(
+            _is_named(name, job) for record in view.flows() for job in view.jobs_of(record.name)
+        ):
+            hint: str | None = "superseded jobs match: add --all"
+        else:
+            hint = near_job(view, near, key) if slash else did_you_mean(near, _names(view))
+            hint = hint or near_job(view, "", name)
+        context.say(f"no job matches '{name}'" + (f"; {hint}" if hint else ""))
+
+
+def _names(view: View) -> list[str]:
+    return [flow.name for flow in view.flows()]
+
+
+_GLOB = re.compile(r"[*?[]")
 
 
 def _problem(row: dict[str, Any], now: float) -> str | None:
     """Return in one line why a job failed and when it is retried, or why it can never start."""
     if row["stuck"]:
         return f"stuck: {row['stuck']}"
-    last = str(row["error"]).strip().splitlines()[-1] if row["error"] else None
+    last = last_line(row["error"]) if row["error"] else None
     return ": ".join(filter(None, (coming_retry(row, now), last))) or None
 
 
@@ -198,24 +265,14 @@ def rules(context: Context) -> None:
     show(context, [rule_data(state, rule) for rule in state.rules], *RULE_COLUMNS, name="name")
 
 
-def _list(
-    context: Context, listing: Listing, watch: bool, patterns: tuple[str, ...] = (), kind: str = ""
-) -> None:
+def _list(context: Context, listing: Listing, watch: bool) -> None:
     """Print a listing once, or with ``watch`` until it is interrupted."""
     with context.store(must_exist=True, read_only=True) as store:
-        with store.read() as view:
-            rows = listing.look(view)
-            attempt = counted_attempt(view) if kind == "flow" else None
-        if not rows and patterns:
-            context.say(f"no {kind} matches {' '.join(patterns)}")
-        if not watch:
-            say_attempt(context, attempt)
+        if watch:
+            from reconciler.cli.views.listing import follow
+
+            follow(context, store, listing)
+        else:
+            with store.read() as view:
+                rows = listing.look(view)
             show_listing(context, listing, rows)
-            return
-        from reconciler.cli.views.listing import follow
-
-        follow(context, store, listing)
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

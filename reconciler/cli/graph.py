@@ -9,6 +9,7 @@ import click
 from reconciler.cli.context import Context
 from reconciler.cli.formats import emit
 from reconciler.cli.options import global_options
+from reconciler.cli.views.data import ordered_jobs
 from reconciler.cli.views.graph_text import MERMAID_CHARACTERS, MERMAID_EDGES, dot, graph_data, mermaid
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, WorldError
@@ -37,7 +38,7 @@ def command(context: Context, *, flow: str, history: bool) -> None:
                 raise InputError(f"flow '{flow}' has no jobs yet: {reason}", hint="see `reconcile validate`")
             hint = did_you_mean(flow, [record.name for record in view.flows()])
             raise InputError(f"there is no flow '{flow}'", hint=hint)
-        members = view.jobs_of(flow)
+        members = ordered_jobs(view, flow)
         missing = sorted(missing_parents(members, history=history))  # jobs of other flows
         others = [job for uuid in missing for job in view.generations(uuid)]
         graph, revision = flow_graph(flow, members, others, history=history), record.revision

@@ -12,7 +12,7 @@ import click
 from reconciler.actual.daemon_requests import Answer, Requests
 from reconciler.actual.state_dir import Lease
 from reconciler.cli.context import Context, user_identity
-from reconciler.cli.options import global_options
+from reconciler.cli.options import Duration, global_options
 from reconciler.errors import ExitCode, InputError, RefusedError, WorldError
 from reconciler.model.desired import Revision
 from reconciler.model.records import Outcome
@@ -27,7 +27,7 @@ _POLL = 0.02
 
 @click.command(help="Ask the daemon to check the source immediately.")
 @click.option("--wait", is_flag=True, help="Wait for the pass and print its result.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: how long.")
+@click.option("--timeout", type=Duration(), metavar="DURATION", help="With --wait: how long.")
 @click.option("--allow-prune", is_flag=True, help="Allow the daemon to apply a plan that a guard refuses.")
 @global_options
 def now(context: Context, *, wait: bool, timeout: float | None, allow_prune: bool) -> None:

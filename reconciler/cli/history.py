@@ -16,7 +16,7 @@ from reconciler.cli.views.data import event_data
 from reconciler.cli.views.history_text import heading, of_flow, revision_data, text_row
 from reconciler.cli.views.listing import show
 from reconciler.cli.views.provenance import level_text, person_text, place_text, value_text
-from reconciler.cli.views.words import some, time_text
+from reconciler.cli.views.words import one_line, some, time_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.records import AppliedRevision, Change, Event
@@ -52,7 +52,8 @@ def events(context: Context, *, about: str | None, limit: int) -> None:
         for event in found:
             revision = f"  [{event.revision}]" if event.revision else ""
             click.echo(
-                f"{time_text(event.time)}  {event.about:<32} {event.type:<10} {event.message}{revision}"
+                f"{time_text(event.time)}  {event.about:<32} {event.type:<10} "
+                f"{one_line(event.message)}{revision}"
             )
             for change in event.changes:
                 click.echo(f"    {_change_text(change)}")

@@ -24,6 +24,7 @@ from reconciler.cli.views.operation_text import (
     summary_line,
     verb_data,
 )
+from reconciler.cli.views.words import many
 from reconciler.errors import ExitCode
 from reconciler.jobs.operations import OperationRunner
 from reconciler.model.manifests import Kind, Manifest
@@ -170,7 +171,7 @@ def _run(
         interactive = sys.stdin.isatty() and sys.stderr.isatty()
         if interactive and not dry_run and not yes and (len(plan.steps) > 1 or not harmless):
             shown = _show_steps(context, plan)
-            if not click.confirm(f"{operation}?", err=True):
+            if not click.confirm(f"{operation} {many(len(plan.steps), 'job')}?", err=True):
                 context.say("nothing was changed")
                 return ExitCode.NO
         if not dry_run and plan.steps:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -14,13 +14,16 @@ from reconciler.errors import InputError
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import JobState
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(_\d+)?", re.IGNORECASE)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f-]{0,27})?(_\d+)?", re.IGNORECASE)
 _FILTER = re.compile(r"([A-Za-z_]+):(.*)", re.DOTALL)
 FILTERS = ("state", "worker", "flow")
 
 
 def is_uuid(word: str) -> bool:
-    """Return whether a word is the uuid of a job, or ``<uuid>_<index>``."""
+    """Return whether a word has the form of a job's uuid, ``<uuid>_<index>``, or the beginning of one.
+
+    At least the first 8 characters are needed.
+    """
     return _UUID.fullmatch(word) is not None
 
 
@@ -31,6 +34,18 @@ class Selectors(msgspec.Struct, frozen=True):
     states: set[JobState]
     workers: set[str]
     labels: list[tuple[str, str]]
+
+    def pass_job(self, job: JobRecord, flow: FlowRecord) -> bool:
+        """Return whether a job of a flow passes the filters."""
+        return (
+            (not self.states or job.state in self.states)
+            and (not self.workers or job.config.worker_name in self.workers)
+            and self.pass_flow(flow.labels)
+        )
+
+    def pass_flow(self, labels: Mapping[str, str]) -> bool:
+        """Return whether a flow with these labels passes the filters on flows."""
+        return not self.labels or any(labels.get(key) == value for key, value in self.labels)
 
 
 class Selected(msgspec.Struct, frozen=True):
@@ -64,7 +79,7 @@ def read_words(words: Sequence[str]) -> Selectors:
             hint = did_you_mean(kind, FILTERS) or "see `reconcile retry --help`"
             raise InputError(f"there is no selector '{kind}:'", hint=hint)
         if kind == "state":
-            found.states.update(map(_state, value.split(",")))
+            found.states.update(read_states(value))
         elif kind == "worker":
             found.workers.update(value.split(","))
         else:
@@ -76,11 +91,13 @@ def read_words(words: Sequence[str]) -> Selectors:
     return found
 
 
-def _state(name: str) -> JobState:
+def read_states(text: str) -> set[JobState]:
+    """Parse ``FAILED,REMOTE_ERROR``. Raises InputError for a state that does not exist."""
     known = [str(state) for state in JobState]
-    if name.upper() not in known:
-        raise InputError(f"there is no state '{name}'", hint=did_you_mean(name.upper(), known))
-    return JobState(name.upper())
+    for name in text.split(","):
+        if name.upper() not in known:
+            raise InputError(f"there is no state '{name}'", hint=did_you_mean(name.upper(), known))
+    return {JobState(name.upper()) for name in text.split(",")}
 
 
 class JobFinder:
@@ -104,7 +121,7 @@ class JobFinder:
         InputError
             A name, worker or label matches nothing at all; the hint names the nearest one.
         """
-        self._check_filters(selectors)
+        check_filters(selectors, self.view, self.flows.values())
         named: dict[str, JobRecord] = {}
         exact: set[str] = set()
         for name in selectors.names:
@@ -113,13 +130,16 @@ class JobFinder:
             exact |= {job.id for job in found} if is_exact else set()
         if not selectors.names:
             named = {job.id: job for flow in self.flows.values() for job in self._pool(flow)}
-        jobs = [job for job in named.values() if self._passes(job, selectors)]
+        jobs = [job for job in named.values() if selectors.pass_job(job, self.flows[job.flow])]
         return Selected(sorted(jobs, key=lambda job: (job.flow, job.sequence)), exact, len(named))
 
     def _named(self, name: str) -> tuple[list[JobRecord], bool]:
         """Return the jobs of one name, and whether the name has no glob."""
-        if is_uuid(name):
-            return self._by_uuid(name.lower()), True
+        if is_uuid(name) and name not in self.flows:
+            found = find_jobs(self.view, name)
+            if "_" not in name:
+                found = [job for job in found if job.current is not self.past] or found
+            return found, True
         flow, slash, job = name.partition("/")
         if not flow or (slash and not job):
             raise InputError(f"'{name}' does not name a job", hint="write FLOW, FLOW/JOB, or globs of them")
@@ -136,13 +156,6 @@ class JobFinder:
         if not found:
             raise self._nothing(name, flow, job)
         return found, False
-
-    def _by_uuid(self, text: str) -> list[JobRecord]:
-        uuid, _, index = text.partition("_")
-        found = [job for job in self.view.generations(uuid) if not index or job.index == int(index)]
-        if not found:
-            raise InputError(f"there is no job '{text}'", hint="list them with `reconcile get jobs -o wide`")
-        return found if index else [job for job in found if job.current is not self.past] or found
 
     def _flows_named(self, name: str) -> list[FlowRecord]:
         if name in self.flows:
@@ -165,64 +178,91 @@ class JobFinder:
 
     def _nothing(self, name: str, flow: str, job: str) -> InputError:
         what = "superseded job, or job of a removed flow," if self.past else "job"
-        flows = [found.name for found in self._flows_named(flow)]
+        flows = self._flows_named(flow)
         if not flows:
-            guess = nearest(flow, self.flows)
-            hint = f"did you mean '{guess}{'/' + job if job else ''}'?" if guess else None
+            hint = near_job(self.view, flow, job) if job else did_you_mean(flow, self.flows)
             return InputError(
                 f"no flow matches '{flow}'", hint=hint or "list them with `reconcile get flows`"
             )
-        keys = {one.key for each in flows for one in self._pool(self.flows[each])}
+        keys = {one.key for each in flows for one in self._pool(each)} - {job}
         guess = nearest(job, keys) if job else None
         hint = f"did you mean '{flow}/{guess}'?" if guess else "list them with `reconcile get jobs`"
         return InputError(f"no {what} matches '{name}'", hint=hint)
 
-    def _passes(self, job: JobRecord, selectors: Selectors) -> bool:
-        labels = self.flows[job.flow].labels
-        return (
-            (not selectors.states or job.state in selectors.states)
-            and (not selectors.workers or job.config.worker_name in selectors.workers)
-            and (not selectors.labels or any(labels.get(key) == value for key, value in selectors.labels))
-        )
 
-    def _check_filters(self, selectors: Selectors) -> None:
-        """Refuse a worker or label that does not exist: it is a typing error, not an empty answer."""
-        config = self.view.config()
-        workers = set(config.workers) if config is not None else set()
-        for worker in sorted(selectors.workers - workers):
-            raise InputError(f"there is no worker '{worker}'", hint=did_you_mean(worker, workers))
-        known = {f"{key}={value}" for flow in self.flows.values() for key, value in flow.labels.items()}
-        for key, value in selectors.labels:
-            if f"{key}={value}" not in known:
-                hint = did_you_mean(f"{key}={value}", known)
-                raise InputError(f"no flow has the label {key}={value}", hint=hint)
-
-
-def find_jobs(view: View, key: str) -> list[JobRecord]:
-    """Return the generations of the job named ``flow/job``, ``flow/job@2``, a uuid or ``uuid_index``.
+def check_filters(selectors: Selectors, view: View, flows: Iterable[FlowRecord]) -> None:
+    """Refuse a worker or label that does not exist: it is a typing error, not an empty answer.
 
     Raises
     ------
     InputError
-        There is no such job; the hint names the nearest key.
+        The hint names the nearest one.
+    """
+    config = view.config()
+    workers = set(config.workers) if config is not None else set()
+    for worker in sorted(selectors.workers - workers):
+        raise InputError(f"there is no worker '{worker}'", hint=did_you_mean(worker, workers))
+    known = {f"{key}={value}" for flow in flows for key, value in flow.labels.items()}
+    for key, value in selectors.labels:
+        if f"{key}={value}" not in known:
+            hint = did_you_mean(f"{key}={value}", known)
+            raise InputError(f"no flow has the label {key}={value}", hint=hint)
+
+
+def find_jobs(view: View, key: str) -> list[JobRecord]:
+    """Return the generations of the job named ``flow/job``, a uuid, ``uuid_index`` or the start of a uuid.
+
+    Raises
+    ------
+    InputError
+        There is no such job, or several; the hint names the nearest key, or how to tell them apart.
     """
     flow, _, job = key.partition("/")
     if job:
-        records = view.jobs_of(flow)
-        found = [record for record in records if record.key == job]
-        current = [record for record in found if record.current]
+        found = [record for record in view.jobs_of(flow) if record.key == job]
         if found:
-            return current or found
-        names = [f"{flow}/{record.key}" for record in records if record.current]
-        flows_known = [f"{record.name}/{job}" for record in view.flows()]
-        hint = did_you_mean(key, names or flows_known)
-        raise InputError(f"there is no job '{key}'", hint=hint or "list them with `reconcile get jobs`")
-    found = view.generations(key) or ([one] if (one := view.job(key)) is not None else [])
-    if not found:
+            return [record for record in found if record.current] or found
+        hint = near_job(view, flow, job) or "list them with `reconcile get jobs`"
+        raise InputError(f"there is no job '{key}'", hint=hint)
+    if is_uuid(key):
+        start, _, index = key.lower().partition("_")
+        uuids = view.uuids(start, _EXAMPLES + 1)
+        if len(uuids) > 1:
+            more = ", ..." if len(uuids) > _EXAMPLES else ""
+            hint = f"give more of it: {', '.join(uuids[:_EXAMPLES])}{more}"
+            raise InputError(f"several jobs have a uuid that starts with '{start}'", hint=hint)
+        found = [job for uuid in uuids for job in view.generations(uuid) if index in ("", str(job.index))]
+        if found:
+            return found
+        raise InputError(f"there is no job '{key}'", hint="list them with `reconcile get jobs -o wide`")
+    if view.flow(key) is not None:
+        names = [record.path for record in view.jobs_of(key) if record.current]
+        more = ", ..." if len(names) > _EXAMPLES else ""
         raise InputError(
-            f"there is no job '{key}'", hint="jobs are named flow/job: `reconcile get jobs -o name`"
+            f"'{key}' is a flow, not a job",
+            hint=f"name one of its jobs: {', '.join(names[:_EXAMPLES])}{more}",
         )
-    return found
+    hint = near_job(view, "", key) or "jobs are named flow/job: `reconcile get jobs -o name`"
+    raise InputError(f"there is no job '{key}'", hint=hint)
+
+
+_EXAMPLES = 3
+
+
+def near_job(view: View, flow: str, key: str) -> str | None:
+    """Return a hint that names the existing job nearest to ``flow/key``; None if none is near.
+
+    The job of the nearest flow comes first, then a job with this key that only one flow has.
+    """
+    flows = [record.name for record in view.flows()]
+    near = flow if flow in flows else nearest(flow, flows)
+    if near is not None:
+        keys = {job.key for job in view.jobs_of(near) if job.current}
+        guess = key if key in keys and near != flow else nearest(key, keys - {key})
+        if guess is not None:
+            return f"did you mean '{near}/{guess}'?"
+    same = [name for name in flows if any(job.key == key and job.current for job in view.jobs_of(name))]
+    return f"did you mean '{same[0]}/{key}'?" if len(same) == 1 and same[0] != flow else None
 
 
 def require_worker(view: View, name: str) -> None:
@@ -234,5 +274,6 @@ def require_worker(view: View, name: str) -> None:
         There is no such worker; the hint names the nearest one.
     """
     config = view.config()
-    if config is not None and name not in config.workers:
-        raise InputError(f"there is no worker '{name}'", hint=did_you_mean(name, config.workers))
+    workers = config.workers if config is not None else {}
+    if name not in workers:
+        raise InputError(f"there is no worker '{name}'", hint=did_you_mean(name, workers))

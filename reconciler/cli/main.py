@@ -13,7 +13,7 @@ import click
 from reconciler import __version__
 from reconciler.cli.context import Context
 from reconciler.cli.formats import check_format
-from reconciler.cli.options import global_options
+from reconciler.cli.options import Duration, global_options
 from reconciler.cli.streams import tolerant_streams
 from reconciler.errors import ExitCode, InputError, ReconcilerError, WorldError
 
@@ -50,6 +50,33 @@ COMMANDS = {
 """For each command its ``module:attribute`` in this package, and its help, so that --help imports none."""
 
 
+_SHOW = "to list what exists: reconcile get flows, or reconcile get jobs"
+_APPLY = "to apply what is committed: reconcile --once; add --wait to wait until everything has run"
+_REMOVE = "remove the manifest from git, then: reconcile --once; to end jobs: reconcile cancel"
+_OTHER_TOOLS = {
+    **dict.fromkeys(("status", "list", "ls", "jobs", "job", "flows", "flow", "queue", "ps", "top"), _SHOW),
+    **dict.fromkeys(("run", "start", "reconcile", "sync", "update", "once", "deploy"), _APPLY),
+    **dict.fromkeys(("submit", "create", "add"), f"commit a Flow manifest; {_APPLY}"),
+    **dict.fromkeys(("delete", "remove", "rm"), _REMOVE),
+    **dict.fromkeys(
+        ("stop", "kill", "abort"), "to end jobs: reconcile cancel; to keep them waiting: reconcile pause"
+    ),
+    **dict.fromkeys(("play", "unpause"), "to let paused jobs start: reconcile resume"),
+    **dict.fromkeys(
+        ("show", "info", "inspect"), "reconcile describe flow NAME, or reconcile describe job KEY"
+    ),
+    **dict.fromkeys(
+        ("check", "lint"), "to check manifests: reconcile validate; the machine: reconcile doctor"
+    ),
+    **dict.fromkeys(("init", "new", "generate"), "write reconciler.yaml: reconcile explain Project"),
+    **dict.fromkeys(("daemon", "serve", "runner"), "to run the daemon: reconcile watch"),
+    **dict.fromkeys(("report", "error", "errors"), "to see what failed: reconcile get jobs --state FAILED"),
+    **dict.fromkeys(("result", "results"), "to print the output of a job: reconcile output KEY"),
+    **dict.fromkeys(("log", "tail"), "to print what a job wrote: reconcile logs KEY"),
+}
+"""Hints for commands that similar tools have under another name."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported only when they are called."""
 
@@ -77,8 +104,9 @@ class LazyGroup(click.Group):
         if args and args[0] not in COMMANDS:
             from reconciler.diagnostics import did_you_mean
 
-            hint = did_you_mean(args[0], COMMANDS) or "see `reconcile --help`"
-            raise InputError(f"there is no command '{args[0]}'", hint=hint)
+            name = os.fsencode(args[0]).decode(errors="backslashreplace")
+            hint = _OTHER_TOOLS.get(args[0]) or did_you_mean(name, COMMANDS) or "see `reconcile --help`"
+            raise InputError(f"there is no command '{name}'", hint=hint)
         return super().resolve_command(ctx, args)
 
 
@@ -91,7 +119,7 @@ class LazyGroup(click.Group):
 )
 @click.option("--once", is_flag=True, help="Reconcile once: plan, apply, advance jobs.")
 @click.option("--wait", is_flag=True, help="With --once: continue until nothing is running.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: how long.")
+@click.option("--timeout", type=Duration(), metavar="DURATION", help="With --wait: how long.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
 @click.option("--allow-prune", is_flag=True, help="Apply a plan that a guard refuses.")
 @click.option("--follow", is_flag=True, help="Follow --branch, or the checked-out branch, from now on.")
@@ -141,10 +169,7 @@ def _run() -> int:
     except SystemExit as end:  # a command's own exit code
         return end.code if isinstance(end.code, int) else ExitCode.OK
     except click.ClickException as error:
-        message = error.format_message().rstrip(".")
-        command = getattr(error, "ctx", None)
-        hint = f"see `{command.command_path} --help`" if command is not None else None
-        _show(InputError(message[:1].lower() + message[1:], hint=hint))
+        _show(_usage_error(error))
         return ExitCode.USAGE
     except ReconcilerError as error:
         _show(error)
@@ -159,6 +184,27 @@ def _run() -> int:
         _report_bug(error)
         return ExitCode.BUG
     return ExitCode.OK
+
+
+def _usage_error(error: click.ClickException) -> InputError:
+    """Return an error of click's option parser in the form that all errors have."""
+    from reconciler.diagnostics import nearest
+
+    message = error.format_message().rstrip(".")
+    message = message[:1].lower() + message[1:]
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return InputError(message)
+    hint = f"see `{context.command_path} --help`"
+    if isinstance(error, click.NoSuchOption):
+        options = {name for param in context.command.params for name in (*param.opts, *param.secondary_opts)}
+        guess = nearest(error.option_name, options)
+        message = f"there is no option '{error.option_name}'"
+        hint = f"did you mean '{guess}'?" if guess is not None else hint
+    elif isinstance(context.command, click.Group) and message == "missing command":
+        message = f"`{context.command_path}` needs a kind"
+        hint = f"one of: {', '.join(context.command.list_commands(context))}"
+    return InputError(message, hint=hint)
 
 
 def _show(error: ReconcilerError) -> None:

@@ -14,7 +14,7 @@ import click
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import is_settled, unchanged_outcome
 from reconciler.cli.context import Context, opened
-from reconciler.cli.options import global_options
+from reconciler.cli.options import Duration, global_options
 from reconciler.cli.views.words import coming_text, many, some
 from reconciler.errors import ExitCode, InputError
 from reconciler.model.records import Outcome
@@ -78,14 +78,19 @@ def run(
 
 
 @click.command(help="Apply a plan that `reconcile plan --out` saved, unless it is stale.")
-@click.argument("file", metavar="PLAN")
+@click.argument("file", metavar="PLAN", required=False)
 @click.option("--wait", is_flag=True, help="Continue until nothing is running.")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: how long.")
+@click.option("--timeout", type=Duration(), metavar="DURATION", help="With --wait: how long.")
 @click.option("--follow", is_flag=True, help="Follow the branch of the plan from now on.")
 @global_options
-def apply(context: Context, file: str, *, wait: bool, timeout: float | None, follow: bool) -> None:
+def apply(context: Context, file: str | None, *, wait: bool, timeout: float | None, follow: bool) -> None:
     """Apply exactly the plan of a file. If it is stale or for another repository, change nothing."""
     limit = _time_limit(wait, timeout)
+    if file is None:
+        raise InputError(
+            "name the plan to apply",
+            hint="save one with `reconcile plan --out FILE`; to apply what is committed: reconcile --once",
+        )
     from reconciler.cli.saved_plan import check_holds, check_source, read
     from reconciler.loop import Session
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,9 @@ import click
 
 from reconciler.cli.context import Context, Options
 from reconciler.cli.formats import FORMATS, check_format
+from reconciler.diagnostics import did_you_mean
+from reconciler.errors import InputError
+from reconciler.model.retries import seconds_of
 
 _GLOBAL = (
     click.option("--repo", metavar="PATH|URL", help="Git repository of the campaign.  [default: .]"),
@@ -33,6 +37,43 @@ _PATHS = ("file", "out", "log_file", "base", "head")
 """Parameters of commands that name files or revisions, which may be any bytes."""
 
 _NAMES = ("repo", "branch", "path", "state_dir", "output", "quiet", "verbose", "color")
+
+
+class KindGroup(click.Group):
+    """A group of kinds (``get flows``): takes them in the singular and in the plural."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of a kind; InputError names all of them for an unknown one."""
+        kind = args[0] if args else ""
+        for name in (kind, f"{kind}s", kind.removesuffix("s")):
+            if name in self.commands:
+                return name, self.commands[name], args[1:]
+        path = f"{ctx.command_path} {_displayable(kind)}"
+        raise InputError(f"there is no `{path}`", hint=did_you_mean(kind, self.commands))
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or a number with a unit as in manifests: ``90``, ``1.5``, ``30s``, ``5m``, ``2h``."""
+
+    name = "duration"
+
+    def __init__(self, least: float = 0) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        try:
+            seconds = value if isinstance(value, float) else float(value)
+        except ValueError:
+            try:
+                seconds = seconds_of(value)
+            except ValueError:
+                self.fail(f"'{value}' is not a duration: give seconds, or a number with s, m, h, d or w")
+        if not self.least <= seconds < math.inf:
+            self.fail(f"{value} is not in the range from {self.least:g} seconds")
+        return float(seconds)
 
 
 def global_options(command: Callable[..., Any]) -> Callable[..., Any]:

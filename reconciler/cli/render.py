@@ -10,7 +10,7 @@ import msgspec
 from reconciler.actual.store import Store
 from reconciler.cli.context import Context
 from reconciler.cli.job_selectors import find_jobs
-from reconciler.cli.options import global_options
+from reconciler.cli.options import KindGroup, global_options
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, ReconcilerError
 from reconciler.execution.hosts.local import expand
@@ -30,7 +30,9 @@ class Rendered(msgspec.Struct, frozen=True):
     notes: list[str]
 
 
-@click.group(name="render", no_args_is_help=False, help="Print the submission script of a job.")
+@click.group(
+    cls=KindGroup, name="render", no_args_is_help=False, help="Print the submission script of a job."
+)
 @global_options
 def command(context: Context) -> None:
     """Accept the global options also between `render` and the kind."""

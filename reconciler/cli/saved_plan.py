@@ -22,6 +22,9 @@ _WHAT = "reconciler/saved-plan"
 _AGAIN = "save and review a new plan: reconcile plan --out FILE"
 
 
+_NO_PLAN = "save one with `reconcile plan --out FILE`; to apply what is committed: reconcile --once"
+
+
 class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A plan, and what must be unchanged when it is applied.
 
@@ -109,7 +112,7 @@ def read(file: Path) -> SavedPlan:
     try:  # a header that can be read tells whose file it is, whatever the rest looks like
         header = msgspec.json.decode(data, type=_Header)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not a saved plan: {error}", hint=_AGAIN) from error
+        raise InputError(f"{file} is not a saved plan: {error}", hint=_NO_PLAN) from error
     if header.what != _WHAT:
         raise InputError(f"{file} is not a saved plan, but '{header.what}'", hint=_AGAIN)
     if header.schema_version != FILE_VERSION:

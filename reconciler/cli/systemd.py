@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from reconciler.cli.context import Context, opened
-from reconciler.cli.options import global_options
+from reconciler.cli.options import Duration, global_options
 from reconciler.errors import ExitCode, InputError
 
 _UNIT = """\
@@ -51,7 +51,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]+")
 
 @click.command(name="systemd", help="Print a systemd user unit that keeps the daemon running.")
 @click.option("--name", default="reconcile", metavar="NAME", show_default=True, help="Name of the unit.")
-@click.option("--interval", type=click.FloatRange(min=1), metavar="SECONDS", help="As for `reconcile watch`.")
+@click.option("--interval", type=Duration(1), metavar="DURATION", help="As for `reconcile watch`.")
 @global_options
 def command(context: Context, *, name: str, interval: float | None) -> None:
     """Print the unit on stdout, and on stderr how to install it."""

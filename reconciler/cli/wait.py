@@ -11,7 +11,7 @@ from reconciler.actual.state_dir import Lease
 from reconciler.cli.context import Context
 from reconciler.cli.following import looks
 from reconciler.cli.formats import emit
-from reconciler.cli.options import global_options
+from reconciler.cli.options import Duration, global_options
 from reconciler.cli.views.listing import cut
 from reconciler.cli.views.words import many
 from reconciler.cli.wait_targets import RevisionGoal, Targets, read_goal
@@ -42,9 +42,7 @@ _EXAMPLES = 3
 @click.command(name="wait", help=_HELP, short_help="Wait until flows, jobs or workers reach a state.")
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
 @click.option("--for", "wanted", metavar="CONDITION", help="What to wait for, see above.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="How long.  [default: no limit]"
-)
+@click.option("--timeout", type=Duration(), metavar="DURATION", help="How long.  [default: no limit]")
 @global_options
 def command(
     context: Context, *, selectors: tuple[str, ...], wanted: str | None, timeout: float | None

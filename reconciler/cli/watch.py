@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli.context import Context, opened
-from reconciler.cli.options import global_options
+from reconciler.cli.options import Duration, global_options
 from reconciler.errors import ExitCode, ReconcilerError, RefusedError
 
 if TYPE_CHECKING:  # imported when used: shell completion runs this module at each press of the tab key
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # imported when used: shell completion runs this module at ea
     name="watch", help="Run as a daemon: reconcile on every commit and whenever a job changes state."
 )
 @click.option(
-    "--interval", type=click.FloatRange(min=1), metavar="SECONDS",
+    "--interval", type=Duration(1), metavar="DURATION",
     help="How often to check the repository.  [default: 60 if remote; a local one is watched]",
 )  # fmt: skip
 @click.option("--standby", is_flag=True, help="If another process holds the lease, wait for it.")

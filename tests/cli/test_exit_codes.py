@@ -128,7 +128,7 @@ USAGE = [
     ["--nonsense"],
     ["plann"],
     ["get"],
-    ["get", "job"],
+    ["get", "job", "--bad"],
     ["get", "jobs", "--limit", "0"],
     ["get", "jobs", "-o", "xml"],
     ["describe", "job"],

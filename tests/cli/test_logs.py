@@ -89,7 +89,10 @@ def test_a_file_that_is_not_there_is_empty(world: World, logs: Logs) -> None:
     for file in run_dir.iterdir():
         if file.is_file():
             file.unlink()
-    assert logs("f/j") == (0, "", "")
+    code, out, err = logs("f/j")
+    assert (code, out) == (0, "")
+    assert err.startswith("f/j (") and err.endswith(") has written nothing to stdout and stderr\n")
+    assert logs("f/j", "--stderr")[2].endswith("has written nothing to stderr\n")
 
 
 def test_a_run_directory_that_is_gone(world: World, logs: Logs) -> None:

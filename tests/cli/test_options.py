@@ -87,7 +87,9 @@ class TestVerbosity:
             world.repository.remove("flows/draft.yaml")
         assert "note:" not in quiet.stderr
         assert "error[reference/unknown-worker]" in quiet.stderr, "an error is no narration"
-        assert "note:" not in other.stderr, "the work tree has nothing to do with another branch"
+        assert "note: not committed" not in other.stderr, (
+            "the work tree has nothing to do with another branch"
+        )
 
     def test_verbose_plan_shows_the_values_of_new_jobs(self, world: World) -> None:
         call = ["--state-dir", str(world.state.parent / "fresh"), "plan", "--branch", "HEAD~2"]

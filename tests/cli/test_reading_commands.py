@@ -54,7 +54,7 @@ class TestGetJobs:
     def test_no_match(self, world: World) -> None:
         done = world.run("get", "jobs", "nothing/*")
         assert (done.returncode, done.stdout) == (0, "")
-        assert "no job matches nothing/*" in done.stderr
+        assert "no job matches 'nothing/*'" in done.stderr
 
     def test_table(self, world: World) -> None:
         header, *lines = world.run("get", "jobs", "--flow", "failing").stdout.splitlines()

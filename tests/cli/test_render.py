@@ -161,7 +161,7 @@ def test_only_the_script_goes_to_stdout(world: Rendering, shown: Any) -> None:
 def test_active_job_shows_its_current_attempt(world: Rendering, tmp_path: Path) -> None:
     now: dict[str, Any] = {"state": JobState.RUNNING, "attempt": JobAttempt(number=3, run_dir=str(tmp_path))}
     rendered = world.render("flow/plain", **now)
-    assert f"cd {tmp_path} || exit 1" in rendered.script
+    assert f"cd -- {tmp_path} || exit 1" in rendered.script
     assert rendered.notes == [f"flow/plain is RUNNING: its attempt 3 on worker w1, {tmp_path}"]
     (tmp_path / "submit.sh").write_text(rendered.script)
     assert world.render("flow/plain", **now) == rendered
@@ -203,7 +203,7 @@ def test_as_if_given_another_worker(world: Rendering) -> None:
     """Its default resources apply; what the job says stays."""
     rendered = world.render("flow/plain", "hpc")
     assert {"#SBATCH --ntasks=4", "#SBATCH --partition=debug"} <= set(rendered.script.splitlines())
-    assert f"cd {world.work}/hpc/" in rendered.script and "export A='x y; rm'" in rendered.script
+    assert f"cd -- {world.work}/hpc/" in rendered.script and "export A='x y; rm'" in rendered.script
     assert "as if it had that worker" in rendered.notes[0]
     assert not rendered.notes[1:]
     assert is_shell_script(rendered.script)
@@ -224,7 +224,7 @@ def test_default_resources_of_the_old_worker_fall_away(world: Rendering) -> None
 
 def test_worker_is_not_contacted(world: Rendering) -> None:
     rendered = world.render("flow/plain", "far")
-    assert 'cd "$HOME"/far/' in rendered.script and "\npython3 " in rendered.script
+    assert 'cd -- "$HOME"/far/' in rendered.script and "\npython3 " in rendered.script
     assert rendered.job.attempt.run_dir is not None and rendered.job.attempt.run_dir.startswith("~/far/")
     assert "#$ -cwd" in rendered.script.splitlines()
 

@@ -35,6 +35,22 @@ def job_keys(jobs: Iterable[JobRecord]) -> dict[str, str]:
     return keys
 
 
+def ordered_jobs(view: View, flow: str) -> list[JobRecord]:
+    """Return the jobs of a flow, history included, in the order of its definition.
+
+    A job keeps its place when it runs again or is replaced; generated jobs follow their generator by age.
+    """
+    jobs = view.jobs_of(flow)
+    record = view.flow(flow)
+    build = view.build(record.build_key) if record is not None else None
+    place = {job.key: number for number, job in enumerate(build.jobs)} if build is not None else {}
+    places: dict[str, int] = {}
+    for job in jobs:  # a generator is older than the jobs that it generates
+        own = place.get(job.key, len(place)) if job.generator is None else places.get(job.generator)
+        places[job.id] = len(place) if own is None else own
+    return sorted(jobs, key=lambda job: (places[job.id], job.generator is not None, job.sequence))
+
+
 def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
     """Return a job; ``keys`` is :func:`job_keys` of its flow."""
     resources = job.asked

@@ -13,6 +13,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.following import looks
 from reconciler.cli.formats import as_json, as_yaml, emit
 from reconciler.cli.streams import stdout_is_abandoned
+from reconciler.cli.views.words import one_line
 
 if TYPE_CHECKING:
     from reconciler.actual.store import Store
@@ -185,7 +186,7 @@ def cell_text(value: Any) -> str:
             return " ".join(f"{key}={cell_text(inner)}" for key, inner in value.items()) or "{}"
         case list():
             return ", ".join(map(cell_text, value)) or "-"
-    return str(value).replace("\n", " ")
+    return one_line(str(value))
 
 
 # --watch --------------------------------------------------------------------------------------------------

@@ -21,6 +21,45 @@ def some(names: Sequence[str], limit: int) -> str:
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
+LONGEST_LINE = 2000
+"""Characters of a value in a table or description; ``-o json`` has all of them."""
+
+_MOST_LINES = 400
+"""Lines of an error in a description: the first and the last ones."""
+
+
+def one_line(text: str) -> str:
+    """Return text for people on one line: bounded, and without control characters."""
+    more = len(text) - LONGEST_LINE
+    if more > 0:
+        text = f"{text[:LONGEST_LINE]}... ({more} more characters)"
+    text = text.replace("\n", " ")
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def bounded_lines(text: str) -> list[str]:
+    """Return the lines of a text for people; of a very long text the first and the last ones."""
+    lines = text.rstrip().splitlines()
+    if len(lines) > _MOST_LINES:
+        half = _MOST_LINES // 2
+        left_out = len(lines) - 2 * half
+        lines = [*lines[:half], f"... {left_out} more lines (-o json has all) ...", *lines[-half:]]
+    return [one_line(line.expandtabs()) for line in lines]
+
+
+def last_line(text: str) -> str:
+    """Return the last line of an error, which names its type and message."""
+    lines = text[-100 * LONGEST_LINE :].strip().splitlines()
+    return one_line(lines[-1]) if lines else ""
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 def contents_text(contents: Contents) -> str:
     """Return what a store holds: ``3 flows, 12 jobs, main@9a07e55``."""
     parts = [many(contents.flows, "flow"), many(contents.jobs, "job")]
