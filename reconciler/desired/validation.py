@@ -152,7 +152,7 @@ def _explainer(kind: Kind) -> Callable[[Any], Iterator[SchemaError]]:
     return errors
 
 
-_SHELL_VARIABLE = re.compile(r"\$(\{?)([A-Za-z_][A-Za-z0-9_]*)(?(1)[}:%#/-])")
+_SHELL_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)[}:%#/-]|([A-Za-z_][A-Za-z0-9_]*))")
 
 
 def check_exports(manifest: Manifest) -> Iterator[Diagnostic]:
@@ -185,7 +185,7 @@ def _unexpanded(manifest: Manifest, exec_config: Any, pointer: str) -> Iterator[
         if found is not None:
             yield manifest.diagnostic(
                 "exec-config/not-expanded",
-                f"the job gets the text '{found[0]}' in {name}, not the value of the variable",
+                f"'${found[1] or found[2]}' in {name} is not expanded: the job gets the text as it is written",
                 f"{pointer}/export/{name}",
                 hint="to expand variables, add `expand: true` beside `export`; if the text is meant, "
                 "`expand: false`",

@@ -567,8 +567,8 @@ def test_a_keyword_without_a_check_is_refused() -> None:
     ("kind", "spec", "line", "variable"),
     [
         ("ExecConfig", "export: {PATH: '/opt/vasp/bin:$PATH'}", 5, "$PATH"),
-        ("ExecConfig", "export:\n  A: plain\n  SCRATCH: ${HOME}/x", 7, "${HOME}"),
-        ("ExecConfig", "export: {LIB: 'a:${LD_LIBRARY_PATH:-}'}", 5, "${LD_LIBRARY_PATH:"),
+        ("ExecConfig", "export:\n  A: plain\n  SCRATCH: ${HOME}/x", 7, "$HOME"),
+        ("ExecConfig", "export: {LIB: 'a:${LD_LIBRARY_PATH:-}'}", 5, "$LD_LIBRARY_PATH"),
         ("Flow", JOB + "    exec_config: {export: {A: $HOME}}", 8, "$HOME"),
         ("Flow", JOB + "exec_config: {export: {A: $HOME}}", 8, "$HOME"),
         ("OverrideRule", "set: {exec_config: {export: {A: '$A:b'}}}", 5, "$A"),
