@@ -462,6 +462,33 @@ def test_push(repository: Repository, reconcile: Terminal, tmp_path: Path) -> No
     assert rules(repository)[0]["set"] == {"priority": 2}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("priority", "other", "1"), ("suspend", "eos-al", "on"), ("retries", "other", "{limit: 1}")],
+    ids=" ".join,
+)
+def test_repeated_after_a_push_that_failed(
+    repository: Repository, reconcile: Terminal, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """The remote is ahead: the push fails, the user rebases and repeats the command, which then pushes."""
+    remote, other = tmp_path / "remote.git", tmp_path / "other"
+    repository.run("clone", "-q", "--bare", ".", str(remote))
+    repository.run("remote", "add", "origin", str(remote))
+    repository.run("push", "-q", "--set-upstream", "origin", "main")
+    repository.run("clone", "-q", str(remote), str(other))
+    repository.run("-C", str(other), "commit", "-q", "--allow-empty", "-m", "ahead")
+    repository.run("-C", str(other), "push", "-q")
+    done = reconcile("set", *arguments, "--push")
+    assert (done.code, "repeat this command" in done.err) == (3, True)
+    repository.run("pull", "-q", "--rebase")
+    ok(reconcile("set", *arguments, "--push", "--dry-run"))
+    assert repository.run("ls-remote", str(remote), "refs/heads/main").split()[0] != repository.head
+    done = ok(reconcile("set", *arguments, "--push"))
+    assert "nothing to change" in done.err and "pushed main to origin/main" in done.err
+    assert repository.run("ls-remote", str(remote), "refs/heads/main").split()[0] == repository.head
+    assert "nothing to change" in ok(reconcile("set", *arguments)).err
+
+
 def test_jobs_that_exist(repository: Repository, reconcile: Terminal, state_dir: Path) -> None:
     """On a store with submitted jobs, a generated one, and a flow that only its code knows."""
     repository.write("flows/made.yaml", FACTORY)

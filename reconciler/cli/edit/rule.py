@@ -47,7 +47,7 @@ def set_value(context: Context, selector: Selector, wanted: WantedValue, publish
         rule = setter.rule_in_force()
         if rule is not None:
             place = setter.manifest(rule).location("/spec/set")
-            context.say(f"nothing to change: rule '{rule.name}' ({place}) sets it already")
+            at.nothing_to_change(f"rule '{rule.name}' ({place}) sets it already", publishing)
             return
         simulated = setter.simulate()
         setter.report_selection(context)

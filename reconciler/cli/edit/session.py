@@ -16,7 +16,7 @@ from reconciler.cli.planning import Planned
 from reconciler.cli.views.terminal_reporter import show_diagnostics
 from reconciler.cli.views.words import many
 from reconciler.desired.source.git import Source
-from reconciler.desired.source.worktree import FileEdit, WorkTree
+from reconciler.desired.source.worktree import FileEdit, Upstream, WorkTree
 from reconciler.desired.state import Loaded
 from reconciler.desired.yaml.edit import EditError
 from reconciler.diagnostics import Diagnostic
@@ -121,14 +121,7 @@ class EditSession:
         if self.tree.blob(made, file) != self.tree.blob(simulated.result.revision.commit, file):
             self.context.say(f"note: a hook changed {file}, so run `reconcile plan` again")
         if upstream is not None:
-            try:
-                self.tree.push(upstream)
-            except ReconcilerError as error:
-                raise WorldError(
-                    f"{self.tree.branch}@{made[:7]} is committed, but not pushed: {error.message}",
-                    hint="the commit stays; run `git pull --rebase` if the remote is ahead, then `git push`",
-                ) from error
-            self.context.say(f"pushed {self.tree.branch} to {upstream}")
+            self._push(upstream, made)
         else:
             with self.store.read() as view:
                 followed = followed_branch(view, self.tree.source)
@@ -138,6 +131,22 @@ class EditSession:
                 )
             else:
                 self.context.say("apply it with: reconcile --once")
+
+    def nothing_to_change(self, reason: str, publishing: Publishing) -> None:
+        """Say that HEAD has the value already; with --push, push it: an earlier push may have failed."""
+        self.context.say(f"nothing to change: {reason}")
+        if publishing.push and not publishing.dry_run:
+            self._push(self.tree.upstream(), self.head.revision.commit)
+
+    def _push(self, upstream: Upstream, commit: str) -> None:
+        try:
+            self.tree.push(upstream)
+        except ReconcilerError as error:
+            raise WorldError(
+                f"{self.tree.branch}@{commit[:7]} is committed, but not pushed: {error.message}",
+                hint="the commit stays; if the remote is ahead: `git pull --rebase`; then repeat this command",
+            ) from error
+        self.context.say(f"pushed {self.tree.branch} to {upstream}")
 
     def _planned(self, result: RevisionPlan) -> Planned:
         """Return the plan under the name of HEAD: the id of a simulated commit means nothing to the user."""

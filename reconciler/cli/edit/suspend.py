@@ -36,7 +36,8 @@ def set_suspend(context: Context, flow: str, on: bool, reason: str | None, publi
         if on and reason is None and manifest.spec.get("suspend"):
             reason = old_reason  # the flow stays suspended, for the same reason
         if (bool(manifest.spec.get("suspend")), old_reason) == (on, reason):
-            context.say(f"nothing to change: '{flow}' is {'suspended already' if on else 'not suspended'}")
+            status = "suspended already" if on else "not suspended"
+            at.nothing_to_change(f"'{flow}' is {status}", publishing)
             return
         before = at.read(manifest.file)
         position = at.head.loaded.good[key].position
