@@ -32,7 +32,7 @@ from reconciler.desired.source.git import Source
 from reconciler.desired.source.history import Authors, Causes, History
 from reconciler.desired.state import Loaded, flows_in_build_order, load_desired, parsed_blob
 from reconciler.diagnostics import Diagnostic
-from reconciler.errors import InputError, RefusedError
+from reconciler.errors import InputError, ReconcilerError, RefusedError
 from reconciler.execution.executor import Executor, WorkerRunner
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.access import Accesses
@@ -237,11 +237,15 @@ class Session:
                     continue
                 reporter.say(f"building {flow.name}")
                 try:
-                    built[flow.name] = fresh = builder.build(flow, externals)
+                    fresh = builder.build(flow, externals)
+                    self.store.write(lambda writer, fresh=fresh: writer.put_build(fresh))  # type: ignore[misc]
+                    built[flow.name] = fresh
                 except BuildFailedError as error:
                     failures.append(error.diagnostic)
-                else:
-                    self.store.write(lambda writer, fresh=fresh: writer.put_build(fresh))  # type: ignore[misc]
+                except ReconcilerError:
+                    raise
+                except Exception as error:  # stops this flow only
+                    failures.append(builder.unexpected(flow, error).diagnostic)
         finally:
             builder.close()
         return built, failures

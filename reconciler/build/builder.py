@@ -188,8 +188,7 @@ class FlowBuilder:
             raise
         except Exception as error:
             self.close()
-            message = f"unexpected {type(error).__name__}: {clean_text(str(error))}"
-            raise self._failed(flow, message, "this is a bug in reconciler; please report it") from error
+            raise self.unexpected(flow, error) from error
         problem = answer.problem
         if problem is not None:
             raise self._failed(flow, problem.message, problem.hint, problem.pointer)
@@ -203,6 +202,11 @@ class FlowBuilder:
             files=flow.files,
             externals=dict(externals),
         )
+
+    def unexpected(self, flow: DesiredFlow, error: Exception) -> BuildFailedError:
+        """Return the failure of a flow because of an error that nobody foresaw."""
+        message = f"unexpected {type(error).__name__}: {clean_text(str(error))}"
+        return self._failed(flow, message, "this is a bug in reconciler; please report it")
 
     def close(self) -> None:
         """End the build process and all processes that it started."""

@@ -150,11 +150,15 @@ class Construction:
             raise BuildError(
                 f"this flow does not have a job '{job}'", pointer, "write a job of another flow as flow/job"
             )
-        try:
-            for kind, name in attributes:
+        for kind, name in attributes:
+            schema = getattr(reference, "output_schema", None)
+            try:
                 reference = reference[name] if kind == "i" else getattr(reference, str(name))
-        except AttributeError as error:
-            raise BuildError(f"'{text}' does not exist: {error}", pointer) from error
+            except AttributeError as error:
+                fields = getattr(schema, "model_fields", None) or getattr(schema, "__fields__", {})
+                what = getattr(schema, "__name__", "output")
+                message = f"'{text}' does not exist: {_article(what)} does not have '{name}'"
+                raise BuildError(message, pointer, did_you_mean(str(name), fields)) from error
         return reference
 
     def _maker(self, spec: Mapping[str, Any], pointer: str) -> Any:

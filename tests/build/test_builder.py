@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from reconciler.build.builder import BuildFailedError, FlowBuilder
+from reconciler.build.builder import BuildFailedError, FlowBuilder, external_jobs, missing_jobs
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import load_desired
 from reconciler.model.desired import DesiredState
@@ -256,3 +257,80 @@ def test_nothing_is_left_open(bench: Bench) -> None:
     bench.builder.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert sys.stdin is not None
+
+
+@pytest.mark.parametrize("paths", ["", ":", ".", ":/nowhere", "relative"])
+def test_no_python_path_means_the_directory_of_the_user(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: str
+) -> None:
+    """``PYTHONPATH=$PYTHONPATH:/x`` is a common slip, and means the current directory."""
+    trap, trace = tmp_path / "trap", tmp_path / "ran"
+    (trap / "relative").mkdir(parents=True)
+    for place in (trap, trap / "relative"):
+        (place / "json.py").write_text(f"open({str(trace)!r}, 'w').close()\n")
+    monkeypatch.chdir(trap)
+    monkeypatch.setenv("PYTHONPATH", paths)
+    script = "import json"
+    body = "import json\n"
+    body += f"subprocess.run([sys.executable, '-P', '-c', {script!r}], check=True)\nreturn named('ok')"
+    assert bench.build(body) == ["ok"]
+    assert not trace.exists()
+
+
+def test_the_program_does_not_import_what_lies_beside_the_user(tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+    for name in ("click", "msgspec", "typing_extensions"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(trace)!r}, 'w').close()\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "reconciler", "--version"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("reference", "hint"), [("other/zebra", "known: made"), ("other/mode.x[0]", "did you mean 'made'?")]
+)
+def test_a_job_that_a_built_flow_does_not_have(
+    bench: Bench, repository: Repository, reference: str, hint: str
+) -> None:
+    head = "apiVersion: reconciler/v1\nkind: {}\nmetadata: {{name: {}}}\nspec:\n"
+    repository.write("lib/made.py", f"{JOBS}\ndef make():\n    return named('made')\n")
+    repository.write("reconciler.yaml", head.format("Project", "p") + "  python_path: [lib]\n")
+    repository.write("flows/o.yaml", head.format("Flow", "other") + "  factory: {function: made.make}\n")
+    needing = f"  jobs:\n    - {{id: a, function: made.give, args: [{{$output: '{reference}'}}]}}\n"
+    repository.write("flows/n.yaml", head.format("Flow", "needing") + needing)
+    repository.commit()
+    source = Source(repository.path / ".git", repository.path, None, "")
+    desired = load_desired(source, source.revision(), NoCache(), {}).state
+    bench.builder = FlowBuilder(source, desired, bench.state)
+    built = {"other": bench.builder.build(desired.flows["other"], {})}
+    assert external_jobs(desired.flows["needing"], built) is None
+    problem = missing_jobs(desired.flows["needing"], built)
+    assert problem is not None
+    assert "flow 'other' does not have a job" in problem.message
+    assert problem.hint == hint
+    assert str(problem.location) == "flows/n.yaml:6:53"
+    assert missing_jobs(desired.flows["other"], built) is None
+
+
+def test_an_attribute_that_an_output_does_not_have(bench: Bench, repository: Repository) -> None:
+    """Known when building if the job declares its output."""
+    head = "apiVersion: reconciler/v1\nkind: {}\nmetadata: {{name: {}}}\nspec:\n"
+    code = f"{JOBS}\nclass Doc(BaseModel):\n    energy: float\n\n"
+    code += "@job(output_schema=Doc)\ndef typed():\n    pass\n"
+    repository.write("lib/made.py", code)
+    repository.write("reconciler.yaml", head.format("Project", "p") + "  python_path: [lib]\n")
+    jobs = "  jobs:\n    - {id: a, function: made.typed}\n"
+    jobs += "    - {id: b, function: made.give, args: [{$output: a.enrgy}]}\n"
+    repository.write("flows/f.yaml", head.format("Flow", "f") + jobs)
+    repository.commit()
+    source = Source(repository.path / ".git", repository.path, None, "")
+    desired = load_desired(source, source.revision(), NoCache(), {}).state
+    bench.builder = FlowBuilder(source, desired, bench.state)
+    with pytest.raises(BuildFailedError) as caught:
+        bench.builder.build(desired.flows["f"], {})
+    problem = caught.value.diagnostic
+    assert "'a.enrgy'" in problem.message and "Doc" in problem.message and "'enrgy'" in problem.message
+    assert str(problem.location) == "flows/f.yaml:7:53"
+    assert problem.hint == "did you mean 'energy'?"
