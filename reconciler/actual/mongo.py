@@ -1,7 +1,7 @@
 """MongoDB's query language on plain documents: filter, sort order, projection, distinct values.
 
 The filter is mongomock-ng, the engine of maggma's MemoryStore, imported when first needed. Sort order and
-projection are implemented here by MongoDB's rules: those of the engine are private and stricter than a server's.
+projection are implemented here by MongoDB's rules: those of the engine are private and stricter.
 """
 
 from __future__ import annotations

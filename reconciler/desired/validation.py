@@ -185,7 +185,7 @@ def _unexpanded(manifest: Manifest, exec_config: Any, pointer: str) -> Iterator[
         if found is not None:
             yield manifest.diagnostic(
                 "exec-config/not-expanded",
-                f"'${found[1] or found[2]}' in {name} is not expanded: the job gets the text as it is written",
+                f"'${found[1] or found[2]}' in {name} is not expanded: the job gets the text as written",
                 f"{pointer}/export/{name}",
                 hint="to expand variables, add `expand: true` beside `export`; if the text is meant, "
                 "`expand: false`",
