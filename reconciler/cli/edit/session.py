@@ -144,7 +144,7 @@ class EditSession:
         except ReconcilerError as error:
             raise WorldError(
                 f"{self.tree.branch}@{commit[:7]} is committed, but not pushed: {error.message}",
-                hint="the commit stays; run `git pull --rebase` if the remote is ahead, then this command again",
+                hint="the commit stays; `git pull --rebase` if the remote is ahead, then repeat this command",
             ) from error
         self.context.say(f"pushed {self.tree.branch} to {upstream}")
 
