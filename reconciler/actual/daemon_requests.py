@@ -63,7 +63,7 @@ class Requests:
         Raises
         ------
         WorldError
-            It cannot be made.
+            The directory cannot be created.
         """
         try:
             self.directory.mkdir(mode=0o700, exist_ok=True)

@@ -173,7 +173,7 @@ def space(worker: WorkerUnderTest, result: CommandResult) -> Finding:
     found = re.search(r"\s\d+\s+\d+\s+(\d+)\s+(?:\d+%|-)\s", result.stdout)
     if found is None:
         message = f"`df` does not report the free space: {first_line(result.stderr)}"
-        return warning(message, "check quota and disk yourself")
+        return warning(message, "check the quota and the disk")
     return space_finding(int(found[1]) * 1024, "work_dir", "remove old run directories, or change `work_dir`")
 
 

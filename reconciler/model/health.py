@@ -26,7 +26,7 @@ class FlowStatus(msgspec.Struct, frozen=True):
 
 
 def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> FlowStatus:
-    """Return the health of a flow; ``jobs`` are all its records, history included."""
+    """Return the health of a flow; ``jobs`` are all its records, including superseded ones."""
     current = [job for job in jobs if job.current]
     counts = Counter(str(job.state) for job in current)
     health, reason, fix = _judge(flow, current, counts)
