@@ -65,7 +65,7 @@ TEXTS: Mapping[ReasonCode, str] = {
     C.FILES_CHANGED: "files that it names changed ({files})",
     C.UPSTREAM_CHANGED: "a flow that it refers to changed ({flows})",
     C.BUILD_CHANGED: "its content, code or files changed",
-    C.OLD_RESULTS_KEPT: "{count} of older code are kept (on_code_change: keep)",
+    C.OLD_RESULTS_KEPT: "kept: {count} of older code (on_code_change: {policy})",
     C.FAILED_WITH_OLD_CODE: "FAILED with older code: {jobs}; to run again: {command}",
     C.MAY_END_JOBS: "may end running jobs: {jobs}",
     C.TO_BE_REBUILT: "{why}: to be rebuilt, then job by job",

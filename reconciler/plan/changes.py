@@ -105,7 +105,9 @@ class FlowChanges:
         found = []
         if kept:
             count = f"{kept} result" if kept == 1 else f"{kept} results"
-            found.append(Reason(ReasonCode.OLD_RESULTS_KEPT, {"count": count}))
+            found.append(
+                Reason(ReasonCode.OLD_RESULTS_KEPT, {"count": count, "policy": self.flow.on_code_change})
+            )
         if failed and self.flow.on_code_change is not OnCodeChange.RETRY_FAILED:
             target = (
                 failed[0].path if len(failed) == 1 else f"{self.flow.name} state:{','.join(sorted(BROKEN))}"

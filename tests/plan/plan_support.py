@@ -249,7 +249,7 @@ def with_jobs(actual: ActualState, name: str, **states: Any) -> ActualState:
     """Return the state with fields of some jobs changed: ``a={"state": ...}``."""
     jobs = [
         msgspec.structs.replace(job, **states[job.key]) if job.key in states else job
-        for job in actual.jobs[name]
+        for job in actual.jobs.get(name, [])
     ]
     return msgspec.structs.replace(actual, jobs=actual.jobs | {name: jobs})
 
