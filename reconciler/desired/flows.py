@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.desired.source.git import UNFIT_HINTS, Source, TreeEntry, UnfitEntry
+from reconciler.desired.source.git import Source
+from reconciler.desired.source.objects import UNFIT_HINTS, TreeEntry, UnfitEntry
 from reconciler.desired.values import entries, iter_directives, parse_output_reference
 from reconciler.diagnostics import Diagnostic, Severity, did_you_mean, nearest_path
 from reconciler.errors import LostError

@@ -13,7 +13,8 @@ import msgspec
 
 from reconciler.desired.documents import PROJECT_FILES, Collection, collect, not_a_plain_file
 from reconciler.desired.flows import FlowReader
-from reconciler.desired.source.git import UNFIT_HINTS, Source, TreeEntry, gone
+from reconciler.desired.source.git import Source, gone
+from reconciler.desired.source.objects import UNFIT_HINTS, TreeEntry
 from reconciler.diagnostics import Diagnostic, Location, Severity, did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.desired import DesiredFlow, DesiredState, Hold, Revision
@@ -67,7 +68,7 @@ def load_desired(
     RefusedError
         The ``reconciler.yaml`` was removed.
     """
-    reader = _Reader(source, revision, cache)
+    reader = _RevisionReader(source, revision, cache)
     root, ignored = reader.project_file()
     project_files = reader.parse([root])
     # The first valid Project says where manifests are: that of this revision, else the last good one.
@@ -128,7 +129,7 @@ def _missing_directories(
             )
 
 
-class _Reader:
+class _RevisionReader:
     """Reads the blobs of a revision; each blob is parsed only once."""
 
     def __init__(self, source: Source, revision: Revision, cache: ParseCache) -> None:
@@ -202,7 +203,7 @@ def project_name(source: Source, revision: Revision) -> str:
     """
     from reconciler.desired.yaml.reader import parse_file
 
-    entry, _ = _Reader(source, revision, _NoCache()).project_file()
+    entry, _ = _RevisionReader(source, revision, _NoCache()).project_file()
 
     def blobs() -> Iterator[str]:
         yield entry.object_id

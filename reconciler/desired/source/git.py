@@ -7,72 +7,23 @@ than all of these calls, keeps the mirrors of remote sources; see :mod:`reconcil
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 import shlex
-import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from reconciler.desired.source.command import common_dir, first_line, is_remote, printable, run_git
+from reconciler.desired.source.command import first_line, is_remote, printable, run_git
+from reconciler.desired.source.objects import DIRECTORY, ObjectDatabase, TreeEntry, parse_listing
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import (
     InputError,
-    LostError,
     RefusedError,
-    TransientError,
-    UnfitError,
     WorldError,
 )
 from reconciler.model.desired import Revision
-
-_SYMLINK, _SUBMODULE, _EXECUTABLE, _DIRECTORY = "120000", "160000", "100755", "040000"
-_OBJECT_TYPES = frozenset(("commit", "tree", "blob", "tag"))
-_LFS_POINTER = re.compile(rb"version https://(git-lfs\.github\.com|hawser\.github\.com)/spec/")
-_LFS_SIZES = range(60, 1025)
-"""Sizes in bytes of the pointer files of Git LFS; its specification allows less than 1024."""
-
-
-class TreeEntry(msgspec.Struct, frozen=True):
-    """One file of a tree; ``path`` is relative to the directory that was listed."""
-
-    path: str
-    mode: str
-    object_id: str
-
-    @property
-    def is_file(self) -> bool:
-        """Return whether it is a plain file, neither symlink nor submodule."""
-        return self.mode not in (_SYMLINK, _SUBMODULE, _DIRECTORY)
-
-    @property
-    def executable(self) -> bool:
-        """Return whether a checkout would make the file executable."""
-        return self.mode == _EXECUTABLE
-
-    @property
-    def what(self) -> str:
-        """The kind of entry, for a message."""
-        return {_SYMLINK: "symlink", _SUBMODULE: "submodule", _DIRECTORY: "folder"}.get(self.mode, "file")
-
-
-class UnfitEntry(msgspec.Struct, frozen=True):
-    """An entry of a code tree that cannot be sent to a worker; ``what`` is its kind."""
-
-    path: str
-    what: str
-
-
-UNFIT_HINTS = {
-    "symlink": "replace the symlink by the file that it points to",
-    "submodule": "copy the files of the submodule into this repository, or install them on the worker",
-    "pointer of Git LFS": "commit the file itself, without Git LFS; reconciler reads only what git stores",
-    "folder": "name a single file",
-}
-"""The remedy for each kind of entry that cannot be used as a file."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -94,7 +45,7 @@ _STARTED_FROM = {
 """Files of a git directory that hold the branch from which an operation started."""
 
 
-class Source:
+class Source(ObjectDatabase):
     """A repository, a branch and a subdirectory. Without a branch it reads the one that is checked out.
 
     ``url`` is the remote of which ``git_dir`` is a mirror.
@@ -103,12 +54,10 @@ class Source:
     def __init__(
         self, git_dir: Path, work_tree: Path | None, branch: str | None, path: str, url: str | None = None
     ) -> None:
-        self.git_dir = git_dir
+        super().__init__(git_dir, url)
         self.work_tree = work_tree
         self.branch = None if branch == "HEAD" else branch
         self.path = path.strip("/")
-        self.url = url
-        self._unfit: dict[str, list[UnfitEntry]] = {}
 
     def revision(self, commit: str | None = None) -> Revision:
         """Resolve the branch (or ``commit``) to one commit. A branch comes before a tag of the same name.
@@ -130,15 +79,15 @@ class Source:
                 read = branch  # not HEAD, which git may move between two commands
         names = [f"{name}^{{commit}}" for name in (f"refs/heads/{read}", wanted)]
         if "{" in wanted + read or "}" in wanted + read:  # git cannot find a path behind such a name
-            found = [*self._objects(*names), None, None]
+            found = [*self.objects(*names), None, None]
         else:
-            found = self._objects(*names, *(f"{name}:{self.path}" for name in names))
+            found = self.objects(*names, *(f"{name}:{self.path}" for name in names))
         number = 0 if found[0] is not None else 1
         resolved, tree = found[number], found[number + 2]
         if resolved is None:
             raise self._no_such_revision(wanted)
         if tree is None:
-            (tree,) = self._objects(f"{resolved[0]}:{self.path}")
+            (tree,) = self.objects(f"{resolved[0]}:{self.path}")
         shown = printable(wanted)
         if tree is None or tree[1] != "tree":
             entry = self.entry(resolved[0], "") if self.path else None
@@ -158,20 +107,11 @@ class Source:
 
     def revision_id(self, wanted: str) -> str:
         """Return the commit id of a branch or other name. Raises InputError if it does not exist."""
-        branch, other = self._objects(f"refs/heads/{wanted}^{{commit}}", f"{wanted}^{{commit}}")
+        branch, other = self.objects(f"refs/heads/{wanted}^{{commit}}", f"{wanted}^{{commit}}")
         found = branch or other
         if found is None:
             raise self._no_such_revision(wanted)
         return found[0]
-
-    def _objects(self, *names: str) -> list[tuple[str, str] | None]:
-        """Return (object id, type) of each name, or None if it does not exist; one command for all."""
-        raw = self.run(
-            "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=os.fsencode("\n".join(names))
-        )
-        lines = raw.stdout.decode(errors="replace").split("\n")
-        fields = [line.rpartition(" ") for line in lines[: len(names)]]
-        return [(head, kind) if kind in _OBJECT_TYPES else None for head, _, kind in fields]
 
     def _no_such_revision(self, wanted: str) -> InputError:
         if wanted == "HEAD":
@@ -204,7 +144,7 @@ class Source:
         removing, *parents = raw.decode().split() or [""]
         if not parents:
             return None
-        after, *before = self._objects(*(f"{found}:{path}" for found in (removing, *parents)))
+        after, *before = self.objects(*(f"{found}:{path}" for found in (removing, *parents)))
         return removing[:7] if after is None and any(before) else None
 
     def branch_name(self) -> str:
@@ -240,7 +180,7 @@ class Source:
         """Return the commit of a local or remote-tracking branch; None if there is no such branch."""
         if not branch or any(character.isspace() or character in "~^:?*[\\" for character in branch):
             return None
-        found = self._objects(f"refs/heads/{branch}", f"refs/remotes/{branch}")
+        found = self.objects(f"refs/heads/{branch}", f"refs/remotes/{branch}")
         return next((one[0] for one in found if one is not None), None)
 
     def contains(self, branch: str, commit: str) -> bool:
@@ -254,13 +194,13 @@ class Source:
 
     def tree_id(self, commit: str, directory: str) -> str | None:
         """Return the tree id of a directory (relative to ``path``), or None if it does not exist."""
-        (found,) = self._objects(f"{commit}:{self.inside(directory)}")
+        (found,) = self.objects(f"{commit}:{self.inside(directory)}")
         return found[0] if found is not None and found[1] == "tree" else None
 
     def entry(self, commit: str, path: str) -> TreeEntry | None:
         """Return one file or directory of the revision, or None."""
         raw = self.run("ls-tree", "-z", commit, "--", f":(literal){self.inside(path)}", check=False)
-        entries = list(_parse_listing(raw.stdout, ""))
+        entries = list(parse_listing(raw.stdout, ""))
         return TreeEntry(path, entries[0].mode, entries[0].object_id) if entries else None
 
     def files(self, commit: str, directory: str) -> list[TreeEntry]:
@@ -269,7 +209,7 @@ class Source:
         if tree is None:
             return []
         raw = self.run("ls-tree", "-r", "-z", tree).stdout
-        return list(_parse_listing(raw, f"{directory.strip('/')}/" if directory.strip("/") else ""))
+        return list(parse_listing(raw, f"{directory.strip('/')}/" if directory.strip("/") else ""))
 
     def files_below(self, commit: str, directories: Iterable[str]) -> list[TreeEntry]:
         """Return all files below several directories, with one command; see :meth:`files`."""
@@ -279,7 +219,7 @@ class Source:
         places = [f":(literal){self.inside(name)}" for name in sorted(names)]
         raw = self.run("ls-tree", "-r", "-z", commit, "--", *places).stdout if places else b""
         root = f"{self.path}/" if self.path else ""
-        found = (TreeEntry(e.path.removeprefix(root), e.mode, e.object_id) for e in _parse_listing(raw, ""))
+        found = (TreeEntry(e.path.removeprefix(root), e.mode, e.object_id) for e in parse_listing(raw, ""))
         below = tuple(f"{name}/" for name in names)
         return [entry for entry in found if entry.path.startswith(below)]
 
@@ -305,174 +245,7 @@ class Source:
     def directories(self, commit: str) -> list[str]:
         """Return all directories of a revision, relative to ``path``."""
         raw = self.run("ls-tree", "-r", "-d", "-z", f"{commit}:{self.path}").stdout
-        return [entry.path for entry in _parse_listing(raw, "") if entry.mode == _DIRECTORY]
-
-    def top_level_names(self, tree: str) -> set[str]:
-        """Return the names directly below a tree."""
-        raw = self.run("ls-tree", "--name-only", "-z", tree).stdout.decode(errors="surrogateescape")
-        return {name for name in raw.split("\0") if name}
-
-    def blobs(self, object_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield (object id, content) of many blobs with one git process.
-
-        Raises
-        ------
-        LostError
-            The repository does not have one of them.
-        """
-        wanted = list(object_ids)
-        if not wanted:
-            return
-        raw = self.run("cat-file", "--batch", stdin="\n".join(wanted).encode() + b"\n").stdout
-        stream = io.BytesIO(raw)
-        for object_id in wanted:
-            header = stream.readline().split()
-            if len(header) != 3:
-                raise self._lost(f"the object {object_id}")
-            yield object_id, stream.read(int(header[2]))
-            stream.read(1)
-
-    def code(self, tree: str) -> Iterator[tuple[str, bool, bytes]]:
-        """Yield (path, is executable, content) of the files of a tree, exactly as they were committed.
-
-        No attribute or setting of git (``export-ignore``, ``ident``, ``core.autocrlf``, encodings) applies.
-
-        Raises
-        ------
-        UnfitError
-            The tree has a symlink, a submodule or a pointer of Git LFS.
-        LostError
-            The repository does not have all of the tree.
-        """
-        entries = self._listed(tree)
-        try:
-            contents = dict(self.blobs({entry.object_id for entry in entries if entry.is_file}))
-        except TransientError:
-            raise
-        except WorldError as error:
-            if self._lacks(tree):
-                raise self._lost(f"the code {tree}") from error
-            raise
-        for entry in entries:
-            what = "pointer of Git LFS" if entry.is_file else entry.what
-            if not entry.is_file or _is_lfs_pointer(contents[entry.object_id]):
-                raise UnfitError(
-                    f"'{printable(entry.path)}' in the code of this repository is a {what}",
-                    hint=UNFIT_HINTS[what],
-                )
-        for entry in entries:
-            yield entry.path, entry.executable, contents[entry.object_id]
-
-    def unfit_entries(self, tree: str) -> list[UnfitEntry]:
-        """Return the entries of a code tree that cannot be sent to a worker, by path.
-
-        Raises
-        ------
-        LostError
-            The repository does not have all of the tree.
-        """
-        if tree not in self._unfit:
-            entries = self._listed(tree)
-            pointers = self.lfs_pointers(entry.object_id for entry in entries if entry.is_file)
-            self._unfit[tree] = [
-                UnfitEntry(printable(entry.path), "pointer of Git LFS" if entry.is_file else entry.what)
-                for entry in entries
-                if not entry.is_file or entry.object_id in pointers
-            ]
-        return self._unfit[tree]
-
-    def _listed(self, tree: str) -> list[TreeEntry]:
-        """Return the files of a tree with the exact bytes of their paths (as ``os.fsdecode`` gives them)."""
-        try:
-            raw = self.run("ls-tree", "-r", "-z", tree).stdout
-        except TransientError:
-            raise
-        except WorldError as error:
-            if self._lacks(tree):
-                raise self._lost(f"the code {tree}") from error
-            raise
-        entries = list(_parse_listing(raw, "", os.fsdecode))
-        for entry in entries:
-            if ".." in entry.path.split("/"):
-                raise UnfitError(f"'{printable(entry.path)}' is not a path that can be sent to a worker")
-        return entries
-
-    def lfs_pointers(self, object_ids: Iterable[str]) -> set[str]:
-        """Return those blobs that are pointers of Git LFS instead of the content of a file.
-
-        A partial clone would have to fetch each blob for this, so there the answer is none.
-        """
-        wanted = sorted(set(object_ids))
-        if not wanted or self._is_partial():
-            return set()
-        raw = self.run(
-            "cat-file", "--batch-check=%(objectname) %(objectsize)", stdin="\n".join(wanted).encode() + b"\n"
-        ).stdout
-        sizes = (line.split(" ") for line in raw.decode().splitlines())
-        small = [blob for blob, size in sizes if size.isdigit() and int(size) in _LFS_SIZES]
-        return {blob for blob, data in self.blobs(small) if _is_lfs_pointer(data)}
-
-    def _is_partial(self) -> bool:
-        found = self.run("config", "--get-regexp", r"^remote\..*\.promisor$", check=False)
-        return bool(found.stdout)
-
-    def _lacks(self, tree: str) -> bool:
-        """Return whether this repository answers, but does not have all objects of a tree."""
-        if self._objects(tree) == [None]:
-            return True
-        listed = self.run("rev-list", "--objects", "--missing=print", tree).stdout
-        return any(line.startswith(b"?") for line in listed.splitlines())
-
-    def _lost(self, what: str) -> WorldError:
-        """Return the error for a missing object: lost, or not yet fetched by a partial clone."""
-        if self._is_partial():
-            return TransientError(
-                f"git cannot fetch {what}", hint="this clone is partial: check that its remote answers"
-            )
-        if self.url is not None:
-            return LostError(
-                f"the mirror of {self.url} does not have {what}",
-                hint=f"if the remote still has it, remove the mirror {self.git_dir} and try again",
-            )
-        shallow = (common_dir(self.git_dir) / "shallow").exists()
-        fetch = "git fetch --unshallow" if shallow else "git fetch"
-        return LostError(
-            f"git has lost {what}", hint=f"restore it with `{fetch}`, or check the repository with `git fsck`"
-        )
-
-    def extract(self, tree: str, target: Path) -> None:
-        """Write the files of a tree to ``target``, completely or not at all.
-
-        Raises
-        ------
-        InputError
-            The tree has a symlink or submodule.
-        WorldError
-            The disk is full, or not writable.
-        """
-        import shutil
-
-        if target.exists():
-            return
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
-            for path, executable, data in self.code(tree):
-                file = partial / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(data)
-                file.chmod(0o755 if executable else 0o644)
-            partial.rename(target)
-        except OSError as error:
-            if not target.exists():  # else another process was faster: the content is the same
-                raise WorldError(f"cannot write {target}: {error.strerror}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-    def common_dir(self) -> Path:
-        """Return the directory that holds the branches; for a linked work tree, that of the main one."""
-        return common_dir(self.git_dir)
+        return [entry.path for entry in parse_listing(raw, "") if entry.mode == DIRECTORY]
 
     def root_commit(self) -> str:
         """Return the first commit of the history; empty for a shallow clone, which does not have it."""
@@ -493,11 +266,6 @@ class Source:
         result = self.run("merge-base", "--is-ancestor", earlier, commit, check=False)
         return result.returncode == 0 or (self.git_dir / "shallow").exists()
 
-    def knows(self, commit: str) -> bool:
-        """Return whether this repository has a commit."""
-        (found,) = self._objects(f"{commit}^{{commit}}")
-        return found is not None
-
     def missing_commits(self, commit: str, branch: str) -> int:
         """Return how many commits of ``branch`` are not part of the history of ``commit``."""
         raw = self.run("rev-list", "--count", branch, f"^{commit}", "--").stdout
@@ -517,25 +285,6 @@ class Source:
     def inside(self, directory: str) -> str:
         """Return a path relative to ``path`` as git has it, relative to the root of the repository."""
         return "/".join(part for part in (self.path, directory.strip("/")) if part)
-
-    def run(
-        self, *arguments: str, stdin: bytes | None = None, check: bool = True, cwd: Path | None = None
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run git on this repository; see :func:`run_git`.
-
-        Raises
-        ------
-        WorldError
-            git failed, and ``check`` is set.
-        TransientError
-            git gave no answer in time, or cannot be started now.
-        """
-        where = ["-C", str(cwd)] if cwd is not None else [f"--git-dir={self.git_dir}"]
-        return run_git([*where, *arguments], git_dir=self.git_dir, stdin=stdin, check=check)
-
-
-def _is_lfs_pointer(data: bytes) -> bool:
-    return len(data) in _LFS_SIZES and _LFS_POINTER.match(data) is not None
 
 
 def open_source(location: str, branch: str | None, path: str, mirrors: Path, *, fetch: bool = True) -> Source:
@@ -607,14 +356,3 @@ def gone(what: str, removed_by: str) -> RefusedError:
         hint="restore it, or name its new place with --path. To end all its flows, commit a reconciler.yaml "
         "without flows there, and add --allow-prune",
     )
-
-
-def _parse_listing(
-    raw: bytes, prefix: str, decode: Callable[[bytes], str] = printable
-) -> Iterator[TreeEntry]:
-    """Yield the entries of ``git ls-tree -z``; by default, paths are text for messages and the store."""
-    for line in raw.split(b"\0"):
-        if line:
-            facts, _, path = line.partition(b"\t")
-            mode, _, object_id = facts.decode().split(" ")[:3]
-            yield TreeEntry(prefix + decode(path), mode, object_id)

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from reconciler.desired.source.command import printable
-from reconciler.desired.source.git import Source, TreeEntry
+from reconciler.desired.source.git import Source
+from reconciler.desired.source.objects import TreeEntry
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Manifest, ParsedFile
 from reconciler.model.settings import Origin

@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 
 from reconciler.desired.source.command import first_line, not_started, users_environment
-from reconciler.desired.source.git import Source, TreeEntry
+from reconciler.desired.source.git import Source
+from reconciler.desired.source.objects import TreeEntry
 from reconciler.errors import InputError, RefusedError, WorldError
 from reconciler.files import atomic_file
 from reconciler.model.desired import Revision

@@ -55,13 +55,13 @@ def root_at(text: str, line: int, column: int) -> Node | None:
         if type(event).__name__ == "DocumentStartEvent":
             root = next(events)
             mark = root.start_mark
-            found = _Reader(text, events).node(root, mark.index)
+            found = _NodeReader(text, events).node(root, mark.index)
             if (mark.line + 1, mark.column + 1) == (line, column):
                 return found
     return None
 
 
-class _Reader:
+class _NodeReader:
     """Makes nodes of the events of a parser. Anchors, aliases and tags have been refused before."""
 
     def __init__(self, text: str, events: Iterator[Any]) -> None:
