@@ -64,7 +64,7 @@ class Campaign:
         """Write the repository."""
         put = self.world.put
         self._workers()
-        put("ExecConfig", "careful", {"export": {"ODD_VALUE": VALUE}, "pre_run": "export ORDER=$ORDER,exec",
+        put("ExecConfig", "careful", {"export": {"ODD_VALUE": VALUE}, "expand": False, "pre_run": "export ORDER=$ORDER,exec",
                                       "post_run": "echo exec >> after"})  # fmt: skip
         self._quick_flows()
         self._harmed_flows()

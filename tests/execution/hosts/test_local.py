@@ -196,3 +196,17 @@ def test_noise_between_sections_belongs_to_none() -> None:
         sections_script({"one": "echo 1"}, sign) + "\necho noise\n" + sections_script({"two": "echo 2"}, sign)
     )
     assert read_sections(run(noisy)[1], sign)["two"].stdout == "2\n"
+
+
+def test_the_module_function_reaches_jobs_and_not_our_scripts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Sites export it as a function, or name a file that defines it for every shell that is not interactive."""
+    each = tmp_path / "each"
+    each.write_text("ml() { echo loads $1; }\n")
+    monkeypatch.setenv("BASH_FUNC_module%%", "() { echo module $1; }")
+    monkeypatch.setenv("BASH_FUNC_secret%%", "() { echo secret; }")
+    monkeypatch.setenv("BASH_ENV", str(each))
+    assert run("bash -c 'module a; ml b'")[:2] == (0, "module a\nloads b\n")
+    assert run("type module ml")[0] == 1
+    assert run("bash -c secret")[0] == 127
