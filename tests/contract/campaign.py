@@ -64,8 +64,8 @@ class Campaign:
         """Write the repository."""
         put = self.world.put
         self._workers()
-        put("ExecConfig", "careful", {"export": {"ODD_VALUE": VALUE}, "expand": False, "pre_run": "export ORDER=$ORDER,exec",
-                                      "post_run": "echo exec >> after"})  # fmt: skip
+        careful = {"export": {"ODD_VALUE": VALUE}, "expand": False, "pre_run": "export ORDER=$ORDER,exec"}
+        put("ExecConfig", "careful", careful | {"post_run": "echo exec >> after"})
         self._quick_flows()
         self._harmed_flows()
         self._doubtful_flows()
