@@ -11,6 +11,7 @@ from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, ReconcilerError, TransientError
 from reconciler.execution.problems import describe_error, note_problem, note_stuck
+from reconciler.execution.references import with_reference
 from reconciler.execution.run_files import marker_name
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.fetch import CollectRequest
@@ -178,7 +179,8 @@ class ResultCollector:
                 if current is not None and current.state in ACTIVE:
                     _adopt(writer, current, end.still_runs_as, end.requeued, now)
             elif end.result is not None:
-                apply_result(writer, job.id, job.attempt.number, end.result, self.outputs, config, now)
+                result = with_reference(writer, job, end.result)
+                apply_result(writer, job.id, job.attempt.number, result, self.outputs, config, now)
                 self._plan_cleanup(writer, job, end.result, now)
                 warnings.append(note_versions(writer, self.name, end.result, now))
             elif (

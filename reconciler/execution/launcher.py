@@ -145,17 +145,43 @@ def write_atomically(path: Path, text: str) -> None:
 # Errors ---------------------------------------------------------------------------------------------------
 
 
-def describe(error: BaseException) -> dict[str, str]:
+def describe(error: BaseException) -> dict[str, Any]:
     """Return type, message and traceback of an error, without the frames of the launcher itself."""
     lines = traceback.format_exception(type(error), error, frames_of_others(error))
     with contextlib.suppress(Exception):  # the job may have closed stderr
         sys.stderr.writelines(lines)
     message = "".join(traceback.format_exception_only(type(error), error)).strip()
-    return {
+    found: dict[str, Any] = {
         "type": type(error).__name__,
         "message": bounded(message),
         "traceback": bounded("".join(lines)),
     }
+    reference = unresolved_reference(error)
+    return found | {"reference": reference} if reference is not None else found
+
+
+def unresolved_reference(error: BaseException) -> Any:
+    """Return the reference among the arguments that jobflow could not resolve, if that is the error.
+
+    ``uuid`` is the job that it refers to, ``attributes`` all steps (``["a", "energy"]``, ``["i", 0]``),
+    ``missing`` the number of the step that failed, and ``found`` the type of the value that lacks it.
+    """
+    if not isinstance(error, (AttributeError, LookupError, TypeError)):
+        return None
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame.f_code.co_name == "resolve" and frame.f_globals.get("__name__") == "jobflow.core.reference":
+            reference: Any = frame.f_locals["self"]
+            step = frame.f_locals.get("attr")
+            steps = [list(pair) for pair in reference.attributes]
+            numbers = [number for number, pair in enumerate(steps) if pair[1] == step]
+            if "data" in frame.f_locals and numbers:
+                found = type(frame.f_locals["data"]).__name__
+                where = numbers[0] if len(numbers) == 1 else len(steps) - 1
+                return {"uuid": reference.uuid, "attributes": steps, "missing": where, "found": found}
+        trace = trace.tb_next
+    return None
 
 
 def bounded(text: str) -> str:

@@ -79,12 +79,26 @@ NewJob = tuple[dict[str, Any], list[str]]
 """A jobflow Job as JSON, and the uuids of its parents among the jobs that came with it."""
 
 
+class UnresolvedReference(msgspec.Struct, frozen=True):
+    """A reference that leads nowhere: the output of the job ``uuid`` lacks the attribute ``missing``.
+
+    ``attributes`` are all steps of the reference, ``["a", name]`` or ``["i", index]``; ``missing`` is the
+    number of the one that failed, on a value of the type ``found``.
+    """
+
+    uuid: str
+    attributes: list[tuple[str, Any]]
+    missing: int
+    found: str
+
+
 class JobError(msgspec.Struct, frozen=True):
-    """The exception that a job raised."""
+    """The exception that a job raised; ``reference`` if it was that a reference leads nowhere."""
 
     type: str
     message: str
     traceback: str
+    reference: UnresolvedReference | None = None
 
 
 class JobResponse(msgspec.Struct, frozen=True):

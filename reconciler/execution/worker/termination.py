@@ -74,7 +74,8 @@ def _checked(result: JobResult) -> JobResult:
         raise ValueError("its times are not finite numbers")
     error = result.error
     if error is not None:
-        error = JobError(clean(error.type), clean(error.message), _with_headline(error))
+        headline = _with_headline(error)
+        error = JobError(clean(error.type), clean(error.message), headline, error.reference)
     return msgspec.structs.replace(
         result, error=error, python=clean(result.python)[:100], jobflow=clean(result.jobflow)[:100]
     )

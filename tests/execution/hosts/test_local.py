@@ -201,7 +201,7 @@ def test_noise_between_sections_belongs_to_none() -> None:
 def test_the_module_function_reaches_jobs_and_not_our_scripts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Sites export it as a function, or name a file that defines it for every shell that is not interactive."""
+    """Sites export it as a function, or name a file that defines it for every other shell."""
     each = tmp_path / "each"
     each.write_text("ml() { echo loads $1; }\n")
     monkeypatch.setenv("BASH_FUNC_module%%", "() { echo module $1; }")
