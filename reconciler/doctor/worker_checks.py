@@ -24,7 +24,7 @@ from reconciler.model.connections import HostKeyPolicy
 # connection -------------------------------------------------------------------------------------------------
 
 _LARGEST_SKEW = 60.0
-"""Seconds by which the clocks may differ: times of jobs and files are compared with ours."""
+"""Seconds by which the clocks may differ. No decision depends on it, but times in logs mislead people."""
 
 
 def connection(worker: WorkerUnderTest, evidence: Evidence) -> Finding:

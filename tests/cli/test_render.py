@@ -22,7 +22,7 @@ from tests.execution.support import Listener, World
 from tests.support import isolate
 
 EXEC_CONFIGS: dict[str, dict[str, Any]] = {
-    "plain": {"export": {"A": "x y; rm", "B": "it's $HOME"}},
+    "plain": {"export": {"A": "x y; rm", "B": "it's $HOME"}, "expand": False},
     "expanding": {"export": {"A": '$HOME/`ls` $(ls) "q" \\'}, "expand": True},
     "commands": {"pre_run": "ulimit -c 0\nset -u", "post_run": "echo after\n"},
     "modules": {"modules": ["vasp/6.4", "gcc"], "pre_run": "true"},

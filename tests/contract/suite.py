@@ -138,7 +138,8 @@ class Contract:
 
     def test_cancelling_before_the_submission_leaves_no_trace(self, played: Campaign) -> None:
         assert played.world.states("cancel-uploaded/j", "cancel-ready/j") == ["USER_STOPPED"] * 2
-        assert not (played.run_dir("cancel-uploaded/j") / "claim" / "queue_id").exists()
+        owner = played.run_dir("cancel-uploaded/j") / "claim" / "queue_id"
+        assert owner.read_text() == "withdrawn\n"
         assert played.world.job("cancel-ready/j").attempt.run_dir is None
 
     # what is left -------------------------------------------------------------------------------------
@@ -217,7 +218,8 @@ class ContractOfSchedulers(Contract):
     def test_a_waiting_job_can_be_cancelled(self, played: Campaign) -> None:
         job = played.world.job("cancel-held/j")
         assert job.state.value == "USER_STOPPED"
-        assert not (Path(job.attempt.run_dir or "") / "claim" / "queue_id").exists(), "it never started"
+        owner = Path(job.attempt.run_dir or "") / "claim" / "queue_id"
+        assert owner.read_text() == "withdrawn\n", "it never started"
 
     def test_an_end_by_somebody_else_has_the_words_of_the_scheduler(self, played: Campaign) -> None:
         job = played.world.job("vanished/j")

@@ -59,7 +59,9 @@ def script(jobs: Sequence[JobRecord], queue: Queue, sentinel: str) -> str:
     function = (
         "reconciler_submit() {\n"
         f'cd -- "$1" || exit {_NO_DIRECTORY}\n'
-        f"if [ -s {CLAIM}/queue_id ]; then cat {CLAIM}/queue_id; exit {RUNS}; fi\n"
+        f"owner=$(head -n 1 {CLAIM}/queue_id 2>/dev/null)\n"
+        f'[ "$owner" = withdrawn ] && exit {_NO_DIRECTORY}\n'
+        f'if [ -n "$owner" ]; then printf "%s\\n" "$owner"; exit {RUNS}; fi\n'
         f"if [ -s {ANSWER} ]; then cat {ANSWER}; exit 0; fi\n"
         f"{attempt}\n"
         f'printf "%s\\n" "$answer" > .{ANSWER}.partial && mv -f .{ANSWER}.partial {ANSWER}\n'
