@@ -194,6 +194,16 @@ class TestTree:
         assert records
         assert [record.name for record in records if f"(decisions/{record.name})" not in index] == []
 
+    def test_files_that_the_architecture_names_exist(self) -> None:
+        files = {f"/{file.relative_to(ROOT)}" for file, _ in _texts()}
+        for page in ("docs/architecture.md", "CONTRIBUTING.md"):
+            named = re.findall(
+                r"`([\w./-]+\.(?:py|json|md|toml))`", (ROOT / page).read_text(encoding="utf-8")
+            )
+            assert named
+            real = [name for name in named if "NAME" not in name]
+            assert [name for name in real if not any(file.endswith(f"/{name}") for file in files)] == []
+
 
 _NOT_OURS = re.compile(r"\.git|\.venv|\.demo|\..*_cache|\.hypothesis|__pycache__|dist|.*\.egg-info")
 
