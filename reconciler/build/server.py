@@ -39,7 +39,7 @@ from reconciler.build.messages import (
     read_frame,
 )
 from reconciler.errors import ExitCode
-from reconciler.jobs.job_json import own_run_config
+from reconciler.jobs.job_checks import JobRefusedError, check_identity, check_job, clean_name
 from reconciler.model.flows import BuiltJob, unique_keys
 
 _PARENT_CHECK_INTERVAL = 1.0
@@ -218,26 +218,30 @@ def _build(request: BuildRequest) -> list[BuiltJob]:
         code=request.code_as_content,
     )
     ids = {job.uuid: job_id for job_id, job in construction.jobs.items()}
-    names = [clean_text(ids.get(item.job.uuid) or str(item.job.name)) for item in items]
+    names = [ids.get(item.job.uuid) or clean_name(str(item.job.name)) for item in items]
     return [_described(item, key) for item, key in zip(items, unique_keys(names), strict=True)]
 
 
 def _described(item: IdentifiedJob, key: str) -> BuiltJob:
     payload = item.payload
-    function = payload["function"]
-    config = payload.get("config") or {}
+    try:
+        _, index = check_identity({"uuid": item.uuid, "index": item.job.index})
+        job = check_job(payload)
+    except JobRefusedError as error:
+        raise BuildError(f"the job '{clean_name(key)}' is not valid: {error}", "/spec") from error
     described = {
         "key": key,
         "uuid": item.uuid,
-        "index": item.job.index,
-        "name": clean_text(str(item.job.name)),
-        "function": f"{function['@module']}.{function['@callable']}",
+        "index": index,
+        "name": job.name,
+        "function": job.function,
         "content": item.content,
         "parents": item.parents,
-        "on_missing": config.get("on_missing_references") or "error",
-        "own": own_run_config(config.get("manager_config") or {}),
+        "on_missing": job.on_missing,
+        "own": job.own,
         "files": item.files,
-        "hosts": payload.get("hosts", []),
+        "hosts": job.hosts,
+        "stores": job.stores,
         "payload": json.dumps(payload).encode(),
     }
     return msgspec.convert(described, BuiltJob)

@@ -17,7 +17,7 @@ from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.fetch import CollectRequest
 from reconciler.execution.worker.termination import AttemptEnd, clean
 from reconciler.jobs.job_json import JobResult
-from reconciler.jobs.outputs import Outputs
+from reconciler.jobs.outputs import Outputs, check_own
 from reconciler.jobs.responses import apply_result, fail
 from reconciler.jobs.transitions import move
 from reconciler.model.records import Event, JobRecord, WorkerStatus
@@ -108,7 +108,7 @@ class ResultCollector:
         size = 0
         for job, end in collected:
             try:
-                group.append((job, self._saved(end)))
+                group.append((job, self._saved(job, end)))
             except TransientError:
                 if group:
                     yield group
@@ -120,11 +120,12 @@ class ResultCollector:
         if group:
             yield group
 
-    def _saved(self, end: AttemptEnd) -> AttemptEnd:
+    def _saved(self, job: JobRecord, end: AttemptEnd) -> AttemptEnd:
         """Write the outputs to an external store, which must have them before the job is completed."""
         result = end.result
         if result is not None and result.ok:
             try:
+                check_own(job, result.documents, result.blobs)
                 self.outputs.save_before(result.documents, result.blobs)
             except ReconcilerError as error:
                 if not isinstance(error, InputError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from reconciler.desired.flows import RUN_CONFIG_KEYS
 from reconciler.model.types_ready import make_ready
 
 # jobs and outputs ------------------------------------------------------------------------------------------
@@ -22,18 +22,15 @@ JOB_FIELDS = frozenset(
 """The fields of a jobflow Job; any other key of its JSON names an additional store."""
 
 
-def own_run_config(manager_config: dict[str, Any]) -> dict[str, Any]:
-    """Return the run config keys of a manager_config; serialised QResources become ``qresources``."""
-    own = {key: manager_config[key] for key in RUN_CONFIG_KEYS if manager_config.get(key) is not None}
-    resources = own.get("resources")
-    if isinstance(resources, dict) and resources.get("@class") == "QResources":
-        fields = {k: v for k, v in resources.items() if not k.startswith("@") and v not in (None, {})}
-        del own["resources"]
-        own["qresources"] = fields
-    exec_config = own.get("exec_config")
-    if isinstance(exec_config, dict):
-        own["exec_config"] = {k: v for k, v in exec_config.items() if not k.startswith("@") and v is not None}
-    return own
+_UUID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")
+
+
+def is_uuid(value: Any) -> bool:
+    """Return whether a value has the form of a job's uuid: that of any kind of uuid that jobflow can make.
+
+    It becomes part of paths, keys and names, where ``_`` comes before the index.
+    """
+    return isinstance(value, str) and _UUID.fullmatch(value) is not None
 
 
 def additional_stores(payload: Mapping[str, Any]) -> list[str]:
@@ -49,7 +46,7 @@ def resolves(payload: Mapping[str, Any]) -> bool:
 def references(value: Any) -> Iterator[str]:
     """Yield the uuids of all OutputReferences in JSON data."""
     if isinstance(value, dict):
-        if value.get("@class") == "OutputReference" and isinstance(value.get("uuid"), str):
+        if value.get("@class") == "OutputReference" and is_uuid(value.get("uuid")):
             yield value["uuid"]
             return
         value = value.values()

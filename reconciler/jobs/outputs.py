@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from reconciler.actual.outputs import (
@@ -17,8 +17,8 @@ from reconciler.actual.outputs import (
 )
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.errors import ReconcilerError, TransientError
-from reconciler.jobs.job_json import additional_stores, blob_links, references
+from reconciler.errors import InputError, ReconcilerError, TransientError
+from reconciler.jobs.job_json import additional_stores, blob_links, is_uuid, references
 from reconciler.model.records import JobRecord
 
 Document = dict[str, Any]
@@ -116,7 +116,50 @@ class EmbeddedOutputs:
                 delete_later_documents(writer.txn, COLLECTION, document["uuid"], document["index"])
         for name, found in blobs.items():
             for document in found:
+                stored = get_documents(writer.txn, name, document["blob_uuid"])
+                if any(one.get("job_uuid") != document["job_uuid"] for one in stored):
+                    raise InputError(f"{name}/{document['blob_uuid']} is part of the output of another job")
                 put_document(writer.txn, name, document)
+
+
+def check_own(job: JobRecord, documents: list[Document], blobs: Blobs) -> None:
+    """Check that a result has no outputs but those of its own job.
+
+    Raises
+    ------
+    InputError
+        It would replace the output of another job.
+    """
+    own = (job.uuid, job.index)
+    for document in documents:
+        index = document.get("index")
+        if (document.get("uuid"), index) != own or isinstance(index, bool):
+            raise InputError(f"it has an output of another job: {document.get('uuid')!s:.80}")
+    for name, found in blobs.items():
+        for document in found:
+            if (document.get("job_uuid"), document.get("job_index")) != own or "uuid" in document:
+                raise InputError(f"it has an output of another job in the store '{name}'")
+            if not is_uuid(document.get("blob_uuid")):
+                raise InputError(f"it has an output without a blob_uuid in the store '{name}'")
+
+
+def missing_stores(jobstore: Mapping[str, Any] | None, needed: Iterable[str]) -> str | None:
+    """Return why a job cannot write to the additional stores that it needs; None if it can.
+
+    ``jobstore`` is ``spec.jobstore`` of the Project. The embedded store has every additional store.
+    """
+    if jobstore is None:
+        return None
+    known = jobstore.get("additional_stores")
+    missing = sorted(set(needed) - set(known if isinstance(known, Mapping) else ()))
+    if not missing:
+        return None
+    stores = ", ".join(f"'{name}'" for name in missing)
+    one = "store" if len(missing) == 1 else "stores"
+    return (
+        f"it writes to the additional {one} {stores}, which spec.jobstore of the Project does not have: "
+        f"add {', '.join(f'additional_stores.{name}' for name in missing)}"
+    )
 
 
 def forget_job(writer: Writer, job: JobRecord) -> None:

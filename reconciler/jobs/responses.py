@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from reconciler.actual.writer import Writer
+from reconciler.errors import InputError
 from reconciler.jobs.dependencies import (
     release_dependants,
     release_tolerant,
@@ -13,8 +15,8 @@ from reconciler.jobs.dependencies import (
     wait_for_references,
 )
 from reconciler.jobs.generated import Generation
-from reconciler.jobs.job_json import JobResponse, JobResult
-from reconciler.jobs.outputs import Outputs
+from reconciler.jobs.job_json import JobResponse, JobResult, additional_stores
+from reconciler.jobs.outputs import Outputs, check_own
 from reconciler.jobs.restarts import begin_again, note_retry
 from reconciler.jobs.stopping import stop_children, stop_flow
 from reconciler.jobs.transitions import move
@@ -33,7 +35,13 @@ def apply_result(
     config: AppliedConfig,
     now: float,
 ) -> None:
-    """Complete or fail a job according to its result. Doing it twice is the same as once."""
+    """Complete or fail a job according to its result. Doing it twice is the same as once.
+
+    Raises
+    ------
+    InputError
+        The result contains outputs of other jobs, or of additional stores that the job does not have.
+    """
     job = writer.job(job_id)
     if job is None or job.attempt.number != attempt or job.state not in ACTIVE:
         return
@@ -44,6 +52,11 @@ def apply_result(
         text = result.error.traceback if result.error is not None else "unknown error"
         fail(writer, job, text, now, cause=Cause.EXCEPTION)
         return
+    check_own(job, result.documents, result.blobs)
+    written = {name for name, blobs in result.blobs.items() if blobs}
+    undeclared = written - set(additional_stores(json.loads(writer.payload(job.id) or b"{}")))
+    if undeclared:
+        raise InputError(f"it has outputs for stores that the job does not name: {sorted(undeclared)[0]:.80}")
     outputs.save_inside(writer, result.documents, result.blobs)
     done = move(
         writer, job, JobState.COMPLETED, now, f"ran {result.ended - result.started:.1f} s",

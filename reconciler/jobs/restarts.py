@@ -34,6 +34,10 @@ from reconciler.plan.retries import Retry, coming_retry
 # a new attempt --------------------------------------------------------------------------------------------
 
 
+REFUSED = b"{}"
+"""The payload of a generated job that is not valid: it can never run."""
+
+
 class CurrentBuilds:
     """The builds of some flows as last applied, each read once. For one transaction."""
 
@@ -70,6 +74,9 @@ def run_again(
     builds = builds or CurrentBuilds(writer)
     begun = []
     for job in jobs:
+        if job.generated_by is not None and writer.payload(job.id) == REFUSED:
+            note(writer, job, "Refused", f"it cannot run: {job.error}", now)
+            continue
         flow = writer.flow(job.flow)
         state = JobState.PAUSED if flow is not None and flow.suspended else JobState.WAITING
         code, built = builds.job(flow, job) if flow is not None else ((), None)

@@ -17,7 +17,8 @@ class BuiltJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``key`` is unique in the flow: the id in the manifest, or the name, with ``#2`` and so on if it repeats.
     ``content`` is the content hash, ``parents`` are the uuids that its arguments refer to. ``own`` are the
     run config keys of its manager_config. ``files`` are (blob id, file name) of repository files among its
-    arguments. ``payload`` is the jobflow Job as JSON; empty where the record keeps its own.
+    arguments, ``stores`` the additional stores that it writes to. ``payload`` is the jobflow Job as JSON;
+    empty where the record keeps its own.
     """
 
     key: str
@@ -32,6 +33,7 @@ class BuiltJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     files: list[tuple[str, ...]]
     hosts: list[str]
     payload: bytes
+    stores: list[str] = []
 
 
 class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
