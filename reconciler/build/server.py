@@ -228,7 +228,7 @@ def _described(item: IdentifiedJob, key: str) -> BuiltJob:
         _, index = check_identity({"uuid": item.uuid, "index": item.job.index})
         job = check_job(payload)
     except JobRefusedError as error:
-        raise BuildError(f"the job '{clean_name(key)}' is not valid: {error}", "/spec") from error
+        raise BuildError(f"the job '{clean_name(key)}' is not valid: {error}", "") from error
     described = {
         "key": key,
         "uuid": item.uuid,
