@@ -100,6 +100,7 @@ def _remark(job: JobRecord) -> str:
     waits = {change.field: change.new for change in job.deferred_changes}
     deferred = f"  ! deferred: {cell_text(waits)}" if waits else ""
     stuck = f"  stuck: {job.attempt.stuck}" if job.attempt.stuck else ""
+    stuck += f"  waits: {job.attempt.waiting}" if job.attempt.waiting and not stuck else ""
     retry = f"  to be retried after {job.cause}:" if job.retry.at is not None else ""
     return deferred + stuck + retry + (f"  {last_line(job.error)}" if job.error else "")
 
@@ -151,10 +152,13 @@ def _job_facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, 
 def _echo_job(facts: dict[str, Any]) -> None:
     for field in (
         *("key", "state", "function", "uuid", "index", "attempt", "run_worker", "queue_id", "run_dir"),
-        *("generated_by", "stuck", "cause"),
+        *("generated_by", "stuck", "waiting", "cause"),
     ):
         if facts[field] is not None:
             click.echo(f"{field.replace('_', ' ') + ':':<13} {facts[field]}")
+    if facts["expected_start"] is not None:
+        start = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["expected_start"]))
+        click.echo(f"{'starts:':<13} about {start}, says its scheduler")
     retries = retry_line(facts, time.time())
     if retries is not None:
         click.echo(f"{'retry:':<13} {retries}")

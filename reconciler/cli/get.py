@@ -225,9 +225,11 @@ _GLOB = re.compile(r"[*?[]")
 
 
 def _problem(row: dict[str, Any], now: float) -> str | None:
-    """Return in one line why a job failed and when it is retried, or why it can never start."""
+    """Return in one line why a job failed and when it is retried, why it waits, or can never start."""
     if row["stuck"]:
         return f"stuck: {row['stuck']}"
+    if row["waiting"]:
+        return f"waits: {row['waiting']}"
     last = last_line(row["error"]) if row["error"] else None
     return ": ".join(filter(None, (coming_retry(row, now), last))) or None
 

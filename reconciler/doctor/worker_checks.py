@@ -332,10 +332,10 @@ def accounting(worker: WorkerUnderTest, result: CommandResult) -> Finding:
     """Check that the scheduler remembers ended jobs."""
     if result.exit_code == 0:
         return ok("works")
-    command = worker.scheduler.accounting_command.removeprefix("command -v ").split()[0]
+    command = worker.scheduler.accounting_command.split()[0]
+    why = first_line(result.stderr) or f"`{command}` does not work"
     return warning(
-        f"`{command}` does not work: {first_line(result.stderr) or 'not found'}; jobs run, "
-        "but why one was killed may stay unknown",
+        f"ended jobs are not remembered ({why}): jobs run, but why one was killed may stay unknown",
         "nothing to do, unless the administrators switch accounting on",
     )
 

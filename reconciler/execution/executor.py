@@ -282,6 +282,10 @@ class WorkerRunner:
             for job in on_worker(writer, Step.NOTE_STUCK):
                 entry = entries.get(job.attempt.queue_id or "")
                 note_stuck(writer, job, entry.never if entry is not None else "", now)
+            for job in on_worker(writer, Step.NOTE_WAITING):
+                if (entry := entries.get(job.attempt.queue_id or "")) is not None:
+                    attempt = job.attempt_with(waiting=entry.waiting or None, expected_start=entry.start)
+                    writer.put_job(msgspec.structs.replace(job, attempt=attempt))
             for job in on_worker(writer, Step.NOTE_RESUBMIT):
                 reason = "its run config was changed, and as submitted it can never start"
                 note(writer, job, "Resubmitting", reason, now, attempt=job.attempt.number)
@@ -289,10 +293,10 @@ class WorkerRunner:
                     msgspec.structs.replace(job, cancellation=Cancellation(reason=reason, rerun=True))
                 )
 
-        noted = any(steps[step] for step in _NOTES)
-        if noted:
+        if any(steps[step] for step in _NOTES):
             self.store.write(write)
-        return noted
+        # Why a job waits changes often, and calls for no further pass.
+        return any(steps[step] for step in _NOTES if step is not Step.NOTE_WAITING)
 
     def _kill(self, jobs: Sequence[JobRecord], now: float) -> None:
         """Cancel jobs in the queue; the next polls show whether they are gone."""
@@ -330,5 +334,6 @@ _NOTES = (
     Step.NOTE_MISSING,
     Step.NOTE_FOUND,
     Step.NOTE_STUCK,
+    Step.NOTE_WAITING,
     Step.NOTE_RESUBMIT,
 )

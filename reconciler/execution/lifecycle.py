@@ -24,6 +24,10 @@ class Observation(msgspec.Struct, frozen=True):
     lost_after: float = 0.0
 
 
+_START_CHANGED = 300.0
+"""Seconds by which the expected start must differ to be noted: it changes with every look."""
+
+
 class Step(StrEnum):
     """How a job moves on.
 
@@ -42,6 +46,7 @@ class Step(StrEnum):
     NOTE_MISSING = "note missing"
     NOTE_FOUND = "note found"
     NOTE_STUCK = "note stuck"
+    NOTE_WAITING = "note waiting"
     NOTE_RESUBMIT = "note resubmit"
     KILL = "kill"
     COLLECT = "collect"
@@ -91,4 +96,14 @@ def _step_in_queue(job: JobRecord, entry: QueueEntry) -> Step:
     if entry.never != (job.attempt.stuck or ""):
         return Step.NOTE_STUCK
     # A job that can never start loses nothing when it is submitted again.
-    return Step.NOTE_RESUBMIT if job.attempt.stuck and job.wanted is not None else Step.WAIT
+    if job.attempt.stuck and job.wanted is not None:
+        return Step.NOTE_RESUBMIT
+    return Step.NOTE_WAITING if not entry.never and _waits_otherwise(job, entry) else Step.WAIT
+
+
+def _waits_otherwise(job: JobRecord, entry: QueueEntry) -> bool:
+    """Return whether the reason why a job waits has changed, or much of the time when it is to start."""
+    known, start = job.attempt.expected_start, entry.start
+    if entry.waiting != (job.attempt.waiting or ""):
+        return True
+    return start != known and (start is None or known is None or abs(start - known) >= _START_CHANGED)

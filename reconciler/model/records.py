@@ -36,7 +36,8 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 
     ``worker`` is where it was submitted; the next attempt may get another worker. ``missing_since`` is when
     the queue was first seen without it. ``stuck`` is why it can never start as it was submitted, in the
-    scheduler's words; ``waiting`` is why it waits, in the queue or because it was not accepted now.
+    scheduler's words; ``waiting`` is why it waits, in the queue or because it was not accepted now, and
+    ``expected_start`` is when the scheduler expects it to start.
     ``heartbeat`` is the latest one that was read while the queue did not list it.
     """
 
@@ -48,14 +49,15 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     missing_since: float | None = None
     stuck: str | None = None
     waiting: str | None = None
+    expected_start: float | None = None
     heartbeat: str | None = None
 
     @property
     def settled(self) -> JobAttempt:
-        """The attempt once it is known where it is: neither missing nor stuck."""
-        if self.missing_since is None and self.stuck is None:
-            return self
-        return msgspec.structs.replace(self, missing_since=None, stuck=None)
+        """The attempt once it is known where it is: it neither waits, nor is it missing or stuck."""
+        return msgspec.structs.replace(
+            self, missing_since=None, stuck=None, waiting=None, expected_start=None
+        )
 
 
 NO_ATTEMPT = JobAttempt()

@@ -79,3 +79,26 @@ def test_what_is_never_accepted_fails_with_the_words_of_the_scheduler(world: Clu
     )
     world.reconcile()
     assert world.job("f/bad").config.resources_value is not None
+
+
+def test_why_a_job_waits_is_kept_until_it_runs(world: Cluster, slurm: Slurm) -> None:
+    gate = world.gated("f", 1, resources={"partition": "batch"})
+
+    def waits() -> str | None:
+        return world.job("f/f-000").attempt.waiting
+
+    with partition(slurm, "batch", "DOWN"):
+        world.reconcile()
+        world.until(lambda: waits() == "PartitionDown" or world.elapse(2))
+        queue_id = world.job("f/f-000").attempt.queue_id or ""
+        slurm.call("scontrol", "hold", queue_id)
+        world.until(lambda: waits() == "held: JobHeldAdmin" or world.elapse(2))
+        slurm.call("scontrol", "release", queue_id)
+    world.until(lambda: world.state("f/f-000") == "RUNNING" or world.elapse(2))
+    assert waits() is None
+    slurm.call("scontrol", "suspend", queue_id)
+    world.until(lambda: (waits() or "").startswith("suspended") or world.elapse(2))
+    slurm.call("scontrol", "resume", queue_id)
+    gate.touch()
+    world.until(lambda: world.state("f/f-000") == "COMPLETED" or world.elapse(2))
+    assert waits() is None

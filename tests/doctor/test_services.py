@@ -15,6 +15,7 @@ from reconciler.doctor.check import Check, Status
 from reconciler.doctor.worker import examine
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.model.manifests import WorkerSpec
+from tests.execution.support import eventually
 from tests.services import PLACES, Place
 from tests.services.plugin import NewSshd
 from tests.services.sshd import Sshd
@@ -39,6 +40,10 @@ def over_ssh(sshd: Sshd, work_dir: str = "~/doctor work", **more: Any) -> dict[s
 
 @pytest.mark.parametrize("place", PLACES, indirect=True)
 def test_a_sound_worker(place: Place, hosts: Hosts) -> None:
+    if place.sge is not None:  # its accounting begins with the first job that ends
+        queue_id = place.sge.qsub("exit 0")
+        assert eventually(lambda: place.sge is not None and place.sge.state(queue_id) == "")
+        place.sge.record(queue_id)
     found = checks(hosts, dict(place.spec))
     wrong = {name: check.message for name, check in found.items() if check.status is not Status.OK}
     without_accounting = {"accounting"} if place.slurm is not None else set()

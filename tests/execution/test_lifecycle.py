@@ -142,7 +142,7 @@ def test_in_the_queue(state: JobState, missing_since: float | None, expected: St
     ("state", "expected"),
     [
         (QueueState.PENDING, Step.WAIT),
-        (QueueState.HELD, Step.WAIT),
+        (QueueState.HELD, Step.NOTE_WAITING),
         (QueueState.UNKNOWN, Step.WAIT),
         (QueueState.RUNNING, Step.NOTE_RUNNING),
         (QueueState.SUSPENDED, Step.NOTE_RUNNING),

@@ -77,6 +77,8 @@ def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
         "error": job.error,
         "cause": job.cause,
         "stuck": job.attempt.stuck,
+        "waiting": job.attempt.waiting,
+        "expected_start": job.attempt.expected_start,
         "retries": job.config.value("retries"),
         "retried": job.retry.causes,
         "retry_at": job.retry.at,

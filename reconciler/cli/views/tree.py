@@ -118,6 +118,8 @@ def _message(job: JobRecord) -> str | None:
         return f"cancelling: {job.cancellation.reason}"
     if job.attempt.stuck:
         return f"stuck: {job.attempt.stuck}"
+    if job.attempt.waiting:
+        return f"waits: {job.attempt.waiting}"
     if job.error:
         retry = f"to be retried after {job.cause}: " if job.retry.at is not None else ""
         return retry + job.error.strip().splitlines()[-1]

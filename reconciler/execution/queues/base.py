@@ -34,12 +34,26 @@ class QueueEntry(msgspec.Struct, frozen=True):
     """One job of a listing.
 
     ``reason`` is why it waits, in the words of the scheduler; ``never`` is why it can never start as it is,
-    in words for people. Both may be empty.
+    in words for people. Both may be empty. ``start`` is when the scheduler expects it to start (seconds since
+    the epoch).
     """
 
     state: QueueState
     reason: str = ""
     never: str = ""
+    start: float | None = None
+
+    @property
+    def waiting(self) -> str:
+        """Why it does not run now, for people; empty if it runs or the scheduler gives no reason."""
+        match self.state:
+            case QueueState.HELD:
+                return f"held: {self.reason}" if self.reason else "held"
+            case QueueState.SUSPENDED:
+                return f"suspended: {self.reason}" if self.reason else "suspended"
+            case QueueState.PENDING:
+                return self.reason
+        return ""
 
     @property
     def is_pending(self) -> bool:
@@ -117,6 +131,14 @@ class Queue(ABC):
         Only known forms of the scheduler's own messages count as "no answer", never single words: the text
         can come from a hook of the site.
         """
+
+    def same_job(self, one: str, other: str) -> bool:
+        """Return whether two queue ids are of one job; ``one`` may be the id that the job itself knows."""
+        return one == other
+
+    def cause_in_output(self, output: str) -> Cause | None:
+        """Return why a job was killed, by what its scheduler wrote at the end of the error output."""
+        return None
 
     @abstractmethod
     def find_command(self, names: Sequence[str]) -> str:

@@ -102,6 +102,10 @@ _OUT_OF_MEMORY = re.compile(
 )
 
 
+_KILLED_FOR = re.compile(r"^=>> PBS: job killed: (\w+)", re.MULTILINE)
+"""``=>> PBS: job killed: walltime 65 exceeded limit 60``: what it writes to the error output of a job."""
+
+
 class PBSQueue(Queue):
     """Jobs of a PBS server."""
 
@@ -134,6 +138,13 @@ class PBSQueue(Queue):
         if re.search(self.target_refused, text):
             return Refusal.TARGET
         return Refusal.FINAL if re.search(r"^qsub: \S", text, re.MULTILINE) else Refusal.JOB
+
+    def cause_in_output(self, output: str) -> Cause | None:
+        """Return the limit that PBS names below the error output: it is known without a history of jobs."""
+        found = _KILLED_FOR.findall(output)
+        if not found:
+            return None
+        return {"walltime": Cause.WALLTIME, "mem": Cause.OOM, "vmem": Cause.OOM}.get(found[-1], Cause.KILLED)
 
     # listing ------------------------------------------------------------------------------------------
 
@@ -282,7 +293,7 @@ def _termination(record: Record) -> Termination | None:
     if not re.fullmatch(r"-?\d+", status):
         started = "stime" in record
         text = "it ended without an exit status" if started else "it was deleted before it started"
-        return Termination(f"PBS: {text}{after}", Cause.KILLED)
+        return Termination(f"PBS: {text}{after}", Cause.KILLED if started else Cause.NEVER_STARTED)
     number = int(status)
     if number < 0:
         words, cause = _EXECUTION_ERRORS.get(number, ("it was ended by PBS", Cause.KILLED))

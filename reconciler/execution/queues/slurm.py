@@ -1,7 +1,10 @@
 """Slurm: sbatch, squeue, scancel, scontrol, sacct, and what their answers mean.
 
-qtoolkit knows the commands and the states. Its parsers take one odd line for the end of the listing and "no
-answer" for "no such job", so the lines are read here, one by one, and only those of our own jobs count.
+qtoolkit knows the states. Its parsers take one odd line for the end of the listing and "no answer" for "no
+such job", so the lines are read here, one by one, and only those of our own jobs count.
+
+With several clusters (``--clusters``) the number of a job says nothing without its cluster: then a queue id
+is ``12;cluster``, as `sbatch --parsable` prints it, and every command asks that cluster.
 """
 
 from __future__ import annotations
@@ -9,12 +12,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from reconciler.execution.hosts.base import CommandResult
-from reconciler.execution.qtk import scheduler_io, standard_state
+from reconciler.execution.qtk import standard_state
 from reconciler.execution.queues.base import (
     Queue,
     QueueEntry,
@@ -34,7 +36,14 @@ _CLEAN_LISTING = "unset ${!SQUEUE_@}"
 _CLEAN_CANCEL = "unset ${!SCANCEL_@}"
 _CLEAN_SUBMIT = "unset SBATCH_{ARRAY_INX,ERROR,INPUT,JOB_NAME,NO_REQUEUE,OPEN_MODE,OUTPUT,REQUEUE,WAIT}"
 
-_ID = re.compile(r"[1-9][0-9]{0,9}")
+_ID = re.compile(r"([1-9][0-9]{0,9})(?:;([A-Za-z0-9][\w.-]*))?", re.ASCII)
+_SUBMITTED = re.compile(
+    r"(?:.*:\s*)?(?:[Gg]ranted job allocation|[Ss]ubmitted batch job)\s+([1-9]\d*)(?: on cluster ([\w.-]+))?"
+    r"|([1-9]\d*);([A-Za-z0-9][\w.-]*)",
+    re.ASCII,
+)
+_COLUMNS, _SEPARATOR = "%i<><> %t<><> %r<><> %S", "<><>"
+"""Of squeue: id, state, reason, and the time of the start, which may lie in the future."""
 _NO_COMMAND = (126, 127)
 """Exit codes of the shell for a command that is not there or cannot be run."""
 
@@ -141,21 +150,23 @@ class SlurmQueue(Queue):
         r"|Batch job submission failed: (Job queue full|Required partition not available \(inactive)"
     )
 
-    @property
-    def _io(self) -> Any:
-        return scheduler_io("slurm")
-
     # submitting ---------------------------------------------------------------------------------------
 
     def submit_command(self, script: str) -> str:
         """Return the sbatch command."""
-        return f"( {_CLEAN_SUBMIT}; {self._io.get_submit_cmd(shlex.quote(script))} </dev/null )"
+        return f"( {_CLEAN_SUBMIT}; sbatch {shlex.quote(script)} </dev/null )"
 
     def submitted_id(self, answer: str) -> str | None:
-        """Return the job id in the answer of sbatch, on any of its lines."""
-        ids = (self._io.parse_submit_output(0, line, "").job_id for line in answer.splitlines())
-        found = [str(queue_id) for queue_id in ids if queue_id]
-        return found[-1] if found else None
+        """Return the job id in the answer of sbatch, on any of its lines, and the cluster if it names one."""
+        found = [match for line in answer.splitlines() if (match := _SUBMITTED.match(line.strip()))]
+        if not found:
+            return None
+        number, cluster = found[-1][1] or found[-1][3], found[-1][2] or found[-1][4]
+        return f"{number};{cluster}" if cluster else number
+
+    def same_job(self, one: str, other: str) -> bool:
+        """Return whether two ids are of one job: inside a job Slurm gives the number alone."""
+        return one.partition(";")[0] == other.partition(";")[0]
 
     def refusal(self, result: CommandResult) -> Refusal | None:
         """Return why sbatch failed.
@@ -186,46 +197,69 @@ class SlurmQueue(Queue):
             return Refusal.JOB
         return Refusal.FINAL
 
+    def cause_in_output(self, output: str) -> Cause | None:
+        """Return the limit that slurmstepd names at the end of the error output."""
+        if re.search(r"^slurmstepd: error: .* CANCELLED AT .* DUE TO TIME LIMIT", output, re.MULTILINE):
+            return Cause.WALLTIME
+        oom = r"^slurmstepd: error: Detected \d+ oom[-_]kill event"
+        return Cause.OOM if re.search(oom, output, re.MULTILINE) else None
+
     # listing ------------------------------------------------------------------------------------------
 
     def find_command(self, names: Sequence[str]) -> str:
-        """Return the squeue command that looks for names among the jobs of the user."""
-        commands = (
-            f"squeue --noheader -u {self.user} -o '%i %j' --name={','.join(some)}" for some in chunks(names)
-        )
+        """Return the squeue command that looks for names among the jobs of the user, on all clusters."""
+        commands = []
+        for some in chunks(names):
+            ask = f"-u {self.user} -o '%i %j' --name={','.join(some)}"
+            commands.append(f"squeue --noheader {ask}")
+            # Fails where there is only one cluster, without a data base of clusters.
+            commands.append(f"{{ squeue --noheader -M all {ask} 2>/dev/null || :; }}")
         return all_of(commands, _CLEAN_LISTING)
 
     def found(self, names: Sequence[str], result: CommandResult) -> dict[str, str]:
-        """Return the job id by name; the lowest of several."""
+        """Return the job id by name: on the usual cluster if it is there, and the lowest of several."""
         _check_answer(result)
-        wanted, ids = set(names), dict[str, str]()
+        found: dict[str, tuple[str, int]] = {}
+        cluster = ""
         for line in result.stdout.splitlines():
-            queue_id, _, name = line.strip().partition(" ")
-            if name in wanted and queue_id.isdigit():
-                ids[name] = min(queue_id, ids.get(name, queue_id), key=int)
-        return ids
+            number, _, name = line.strip().partition(" ")
+            if number == "CLUSTER:":
+                cluster = f";{name.strip()}"
+            elif name in names and number.isdigit():
+                found[name] = min(found.get(name, (cluster, int(number))), (cluster, int(number)))
+        return {name: f"{number}{cluster}" for name, (cluster, number) in found.items()}
 
     def listing_command(self, queue_ids: Sequence[str]) -> str:
-        """Return the squeue command for these jobs, or for all jobs of the user."""
-        if self.username:
-            return all_of([self._io.get_jobs_list_cmd(None, self.username)], _CLEAN_LISTING)
-        # An empty list would mean all jobs of all users.
-        commands = [self._io.get_jobs_list_cmd(ids, None) for ids in chunks(_valid(queue_ids))]
-        return all_of(commands, _CLEAN_LISTING)
+        """Return the squeue command for these jobs, or for all jobs of the user; one for each cluster."""
+        ask = f"squeue --noheader -o '{_COLUMNS}'"
+        commands = []
+        for cluster, numbers in sorted(_by_cluster(queue_ids).items()):
+            if cluster:
+                commands.append(f"echo 'CLUSTER: {cluster}'")
+            if self.username:
+                commands.append(f"{ask}{_on(cluster)} -u {self.user}")
+            else:  # an empty list would mean all jobs of all users; of one job the exit code tells too much
+                some = [ids if len(ids) > 1 else ids * 2 for ids in chunks(numbers)]
+                commands += [f"{ask}{_on(cluster)} --jobs={','.join(ids)}" for ids in some]
+        return all_of(commands, f"{_CLEAN_LISTING}; export SLURM_TIME_FORMAT=%s")
 
     def listing(self, queue_ids: Mapping[str, str], result: CommandResult) -> dict[str, QueueEntry]:
         """Return the jobs that have not ended; ``12+0`` and ``12_3`` are parts of job 12 and stand for it."""
         _check_answer(result)
         entries: dict[str, QueueEntry] = {}
+        cluster = ""
         for line in result.stdout.splitlines():
-            # The first three values cannot hold the separator; a name, which comes later, can.
-            values = [value.strip() for value in line.split(self._io.split_separator)]
-            queue_id = values[0]
+            if line.startswith("CLUSTER:"):
+                name = line.partition(":")[2].strip()
+                cluster = f";{name}" if name else ""
+                continue
+            values = [value.strip() for value in line.split(_SEPARATOR)]
+            queue_id = values[0] + cluster
             if queue_id not in queue_ids:
-                queue_id = re.split(r"[+_]", queue_id, maxsplit=1)[0]
+                queue_id = re.split(r"[+_]", values[0], maxsplit=1)[0] + cluster
             if queue_id not in queue_ids or len(values) < 3:
                 continue
-            entry = _entry(values[1], values[2])
+            entry = _entry(values[1], values[2], values[3] if len(values) > 3 else "")
             if entry is not None:
                 entries.setdefault(queue_id, entry)
         return entries
@@ -234,7 +268,11 @@ class SlurmQueue(Queue):
 
     def cancel_command(self, queue_ids: Sequence[str]) -> str:
         """Return the scancel command."""
-        commands = [f"{self._io.CANCEL_CMD} {' '.join(ids)}" for ids in chunks(_valid(queue_ids))]
+        commands = [
+            f"scancel -v{_on(cluster)} {' '.join(ids)}"  # without -v it says nothing
+            for cluster, numbers in _by_cluster(queue_ids).items()
+            for ids in chunks(numbers)
+        ]
         return all_of(commands, _CLEAN_CANCEL)
 
     def cancelled(self, queue_ids: Sequence[str], result: CommandResult) -> dict[str, str]:
@@ -246,25 +284,27 @@ class SlurmQueue(Queue):
         if any(map(_OUTAGE.search, complaints.values())) or (result.exit_code and not complaints):
             raise no_answer(result, "scancel")
         return {
-            queue_id: f"Slurm: {text}"
-            for queue_id, text in complaints.items()
-            if queue_id in queue_ids and not any(over in text for over in _ALREADY_OVER)
+            queue_id: f"Slurm: {complaints[number]}"
+            for queue_id in queue_ids
+            if (number := queue_id.partition(";")[0]) in complaints
+            and not any(over in complaints[number] for over in _ALREADY_OVER)
         }
 
     # accounting ---------------------------------------------------------------------------------------
 
     def accounting_command(self, queue_id: str) -> str:
         """Return the command that asks the controller, the accounting, and the file of ended jobs."""
-        if not _ID.fullmatch(queue_id):
+        if not (match := _ID.fullmatch(queue_id)):
             return ":"
+        number, on = match[1], _on(match[2] or "")
         # Not `show job -o`: with a line for each group of values, a name or a directory with blanks cannot be
         # taken for one of them. sacct answers where Slurm has a database, `sacct -c` from the file of ended
         # jobs.
         fields = "State,ExitCode,Timelimit"
         return (
-            f"( echo '=scontrol'; scontrol show job {queue_id} && exit 0\n"
-            f"echo '=sacct'; sacct -n -P -X -j {queue_id} -o {fields}\n"
-            f"echo '=jobcomp'; sacct -c -n -P -j {queue_id} -o {fields}\n"
+            f"( echo '=scontrol'; scontrol{on} show job {number} && exit 0\n"
+            f"echo '=sacct'; sacct{on} -n -P -X -j {number} -o {fields}\n"
+            f"echo '=jobcomp'; sacct -c -n -P -j {number} -o {fields}\n"
             f"exit 0 ) 2>/dev/null"
         )
 
@@ -283,9 +323,17 @@ class SlurmQueue(Queue):
 # reading answers --------------------------------------------------------------------------------------------
 
 
-def _valid(queue_ids: Iterable[str]) -> list[str]:
-    """Return the ids that are job ids: squeue refuses all of them if one is not."""
-    return [queue_id for queue_id in queue_ids if _ID.fullmatch(queue_id)]
+def _by_cluster(queue_ids: Iterable[str]) -> dict[str, list[str]]:
+    """Return the job numbers by cluster, "" being the usual one. An odd id would make squeue refuse all."""
+    found: dict[str, list[str]] = {}
+    for queue_id in queue_ids:
+        if match := _ID.fullmatch(queue_id):
+            found.setdefault(match[2] or "", []).append(match[1])
+    return found
+
+
+def _on(cluster: str) -> str:
+    return f" -M {cluster}" if cluster else ""
 
 
 def _check_answer(result: CommandResult) -> None:
@@ -298,14 +346,15 @@ def _check_answer(result: CommandResult) -> None:
         raise no_answer(result, "squeue")
 
 
-def _entry(code: str, reason: str) -> QueueEntry | None:
-    """Return the entry for a state code (``PD``) and a reason; None if the job has ended."""
+def _entry(code: str, reason: str, start: str) -> QueueEntry | None:
+    """Return the entry for a state code (``PD``), a reason and a start; None if the job has ended."""
     standard = standard_state("slurm", code)
     if standard in ("DONE", "FAILED") and code not in _STATES_OF_CODES:
         return None
     state = _STATES_OF_CODES.get(code) or _STATES.get(standard or "", QueueState.UNKNOWN)
     if state not in (QueueState.PENDING, QueueState.HELD):
         return QueueEntry(state)
+    expected = float(start) if start.isdigit() else None
     if reason in ("None", "(null)", "N/A"):
         reason = ""
     if _HELD.search(reason):
@@ -314,7 +363,7 @@ def _entry(code: str, reason: str) -> QueueEntry | None:
     never = _NEVER.get(word, "")
     if not never and _LIMIT_OF_ONE_JOB.fullmatch(word):
         never = "it exceeds a limit that its account or QOS sets for each job: ask for less, or another `qos`"
-    return QueueEntry(state, reason, f"{never} ({word})" if never else "")
+    return QueueEntry(state, reason, f"{never} ({word})" if never else "", expected)
 
 
 def _complaints(errors: str) -> Iterator[tuple[str, str]]:

@@ -118,7 +118,11 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
     job = wanted.job
     if wanted.requeued:
         return AttemptEnd(still_runs_as=job.attempt.queue_id, requeued=True)
-    if wanted.lost and facts.claimant is not None and facts.claimant != job.attempt.queue_id:
+    if (
+        wanted.lost
+        and facts.claimant is not None
+        and not queue.same_job(facts.claimant, job.attempt.queue_id or "")
+    ):
         return AttemptEnd(still_runs_as=facts.claimant)
     if facts.bad_result:
         return bad_result(facts.bad_result)
@@ -139,6 +143,8 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
         code = accounting.exit_code
 
     cause = None if accounting is None else accounting.cause
+    if cause in (None, Cause.KILLED):
+        cause = queue.cause_in_output(facts.tail) or cause
     if facts.failed_command:
         headline = (
             f"`{facts.failed_command}` failed with exit code {code}, so the job did not start; to run it all "
@@ -161,7 +167,7 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
     if accounting is not None and accounting.over:
         headline = f"{accounting.text}: {headline}"
 
-    if cause is None and not started and facts.found != "gone":
+    if cause in (None, Cause.KILLED) and not started and facts.found != "gone":
         cause = Cause.NEVER_STARTED
     elif cause is None:
         cause = Cause.KILLED if facts.exit_code is not None else Cause.LOST

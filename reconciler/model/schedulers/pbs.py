@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reconciler.model.schedulers.base import Scheduler
-from reconciler.model.schedulers.generic import QRESOURCES_FIELDS, distribution
+from reconciler.model.schedulers.base import Scheduler, impossible_value
+from reconciler.model.schedulers.generic import QRESOURCES_FIELDS, Problem, distribution
 from reconciler.model.schedulers.requests import (
     ResourceRequest,
     clock_seconds,
+    is_clock,
     options_of,
     product,
     total,
     whole,
+    whole_number,
 )
 
 
@@ -49,9 +51,15 @@ class PBS(Scheduler):
     generic_fields = QRESOURCES_FIELDS - {"gpus_per_job", "qos"}
     commands = ("qsub", "qstat", "qdel")
     version_command = "qstat --version"
+    accounting_command = (
+        "qstat -B -f | grep -q 'job_history_enable = True' || "
+        "{ echo 'job_history_enable is not True, so an ended job is forgotten' >&2; false; }"
+    )
 
     def quoted(self, key: str, value: str) -> str:
         """Blanks, quotes and backslashes would end a value: PBS takes them after a backslash."""
+        if key == "select":
+            value = with_select(value)
         return re.sub(r"([\s\"'\\])", r"\\\1", value.strip())
 
     def from_generic(self, fields: Mapping[str, Any], own_keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,9 +82,16 @@ class PBS(Scheduler):
         found["select"] = select + (f":mem={cores * memory}mb" if memory else "")
         return found | dict(own_keywords)
 
+    def value_problems(self, key: str, value: Any) -> Iterator[Problem]:
+        """Yield a walltime or a priority that qsub refuses."""
+        if key == "walltime" and not is_clock(value):
+            yield impossible_value(key, repr(value), "give seconds, or H:M:S such as 24:00:00 for one day")
+        if key == "priority" and not -1024 <= (whole_number(value, -1025)) <= 1023:
+            yield impossible_value(key, repr(value), "give a whole number from -1024 to 1023")
+
     def keyword_request(self, values: Mapping[str, Any]) -> ResourceRequest:
         """Return what keywords ask for: the sum over the chunks of ``select``."""
-        asked = options_of(values.get("select", ""))
+        asked = options_of(with_select(str(values.get("select", ""))))
         seconds = clock_seconds(values.get("walltime", asked.get("walltime")))
         if "excl" in str(values.get("place", "")) + asked.get("place", ""):
             return ResourceRequest(None, seconds, None)
@@ -88,6 +103,17 @@ class PBS(Scheduler):
         else:
             cores = whole(asked.get("ncpus", asked.get("procs")))
         return ResourceRequest(cores, seconds, gpus)
+
+
+_CHUNK = re.compile(r"\s*(\d|(?!select=|nodes=|place=|\w*(time|cput)=)\w+=[^,:+]*[:+])")
+
+
+def with_select(value: str) -> str:
+    """Return what follows ``-l``: the natural ``2:ncpus=4`` is ``select=2:ncpus=4``.
+
+    A list of resources without chunks, such as ``ncpus=4,mem=1gb``, stays as it is.
+    """
+    return f"select={value.strip()}" if _CHUNK.match(value) else value
 
 
 def pbs_like_keywords(fields: Mapping[str, Any]) -> dict[str, Any]:

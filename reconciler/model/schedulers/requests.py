@@ -77,6 +77,18 @@ def clock_seconds(value: object) -> int | None:
     return sum(int(part or 0) * unit for part, unit in zip(reversed(parts), units, strict=False)) or None
 
 
+def is_clock(value: object) -> bool:
+    """Return whether this is a time for PBS and Grid Engine; 0 and a value without digits are not."""
+    return clock_seconds(value) is not None
+
+
+def whole_number(value: object, otherwise: int) -> int:
+    """Return a whole number, which may be negative or written as text; ``otherwise`` for everything else."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,9}\s*", value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
+
+
 def options_of(value: object) -> dict[str, str]:
     """Return the requests of ``select=2:ncpus=8,walltime=1:00:00``: what follows ``-l``."""
     items = (item.partition("=") for item in str(value).replace(" ", "").split(","))

@@ -19,7 +19,14 @@ from reconciler.model.schedulers.generic import (
     slots_of,
 )
 from reconciler.model.schedulers.pbs import clock, pbs_like_keywords
-from reconciler.model.schedulers.requests import ResourceRequest, clock_seconds, options_of, whole
+from reconciler.model.schedulers.requests import (
+    ResourceRequest,
+    clock_seconds,
+    is_clock,
+    options_of,
+    whole,
+    whole_number,
+)
 
 _ONE_WORD = re.compile(r"[^\s\"'\\]*")
 _TWO_WORDS = {
@@ -62,7 +69,8 @@ class SGE(Scheduler):
     generic_fields = QRESOURCES_FIELDS - {"gpus_per_job", "qos", "account"}
     commands = ("qsub", "qstat", "qdel")
     version_command = "qstat -help"
-    accounting_command = "command -v qacct"
+    # That there is no such job is an answer of the accounting; anything else is not.
+    accounting_command = "qacct -j 1 2>&1 | grep -qE 'job id 1 not found|^jobnumber' || qacct -j 1 >/dev/null"
 
     def from_generic(self, fields: Mapping[str, Any], own_keywords: Mapping[str, Any]) -> dict[str, Any]:
         """Return generic resources as keywords; ``model`` names the parallel environment."""
@@ -88,6 +96,10 @@ class SGE(Scheduler):
             yield Problem("resources/impossible-value", key, message, hint)
         elif not isinstance(value, bool) and not _TWO_WORDS.get(key, _ONE_WORD).fullmatch(str(value)):
             yield impossible_value(key, repr(str(value)), "blanks and quotes end it", " with Grid Engine")
+        elif key in ("walltime", "soft_walltime") and not is_clock(value):
+            yield impossible_value(key, repr(value), "give seconds, or H:M:S such as 24:00:00 for one day")
+        elif key == "priority" and not -1023 <= whole_number(value, -1024) <= 1024:
+            yield impossible_value(key, repr(value), "give a whole number from -1023 to 1024")
 
     def generic_problems(self, values: Mapping[str, Any]) -> Iterator[Problem]:
         """Yield what generic resources lack: more than one slot needs a parallel environment."""

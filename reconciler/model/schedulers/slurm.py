@@ -46,6 +46,8 @@ class Slurm(Scheduler):
         "gpus": "--gpus={}",
         "gpus_per_node": "--gpus-per-node={}",
         "requeue": "--requeue={}",
+        "clusters": "--clusters={}",
+        "reservation": "--reservation={}",
     }
     flags: Mapping[str, tuple[str, str]] = {
         "exclusive": ("--exclusive", ""),
@@ -91,9 +93,16 @@ class Slurm(Scheduler):
         return {key: value for key, value in found.items() if value is not None} | dict(own_keywords)
 
     def value_problems(self, key: str, value: Any) -> Iterator[Problem]:
-        """Yield a ``requeue`` that is neither true nor false."""
+        """Yield the values that sbatch refuses, or takes for something else."""
         if key == "requeue" and not isinstance(value, bool):
             yield impossible_value(key, f"'{value}'", "give true or false")
+        elif key == "time" and not _is_time(value):
+            hint = (
+                "give minutes, H:M:S or D-H:M:S, such as 1-12:00:00; `time: 0` and UNLIMITED ask for no limit"
+            )
+            yield impossible_value(key, repr(value), hint)
+        elif key in _COUNTS and whole(value) is None:
+            yield impossible_value(key, repr(value), "give a whole number of at least 1")
 
     def keyword_request(self, values: Mapping[str, Any]) -> ResourceRequest:
         """Return what keywords ask for; nodes alone say nothing, since their cores depend on the site."""
@@ -123,6 +132,15 @@ def _gpus(values: Mapping[str, Any]) -> int | None:
     if not gres.startswith("gpu"):
         return 0 if "gpu" not in gres else None
     return product(1 if gres == "gpu" else last_number(gres), nodes)
+
+
+_COUNTS = frozenset({"ntasks", "ntasks_per_node", "cpus_per_task"})
+"""Keywords that take one number. ``nodes`` may also be a range, ``2-4``."""
+
+
+def _is_time(value: object) -> bool:
+    text = str(value).strip()
+    return text.upper() in ("0", "INFINITE", "UNLIMITED") or slurm_seconds(value) is not None
 
 
 _TIME = re.compile(r"(?:(\d{1,6})-)?(\d{1,9})(?::(\d{1,9}))?(?::(\d{1,9}))?")

@@ -263,7 +263,7 @@ def test_a_script_that_was_cut_off_is_no_answer() -> None:
         (405, Cause.OOM, None, "used more memory"),
         (406, Cause.OOM, 137, "Exit_status 137"),
         (407, Cause.KILLED, 137, "terminated by ada@login1"),
-        (408, Cause.KILLED, None, "deleted before it started"),
+        (408, Cause.NEVER_STARTED, None, "deleted before it started"),
         (409, Cause.NEVER_STARTED, None, "could not be started"),
         (410, Cause.NODE_FAIL, None, "first node was lost"),
         (411, Cause.KILLED, None, "Exit_status -99"),
@@ -405,3 +405,19 @@ def test_defect_17_evenly_distributed_means_one_chunk_on_each_node() -> None:
     values = {"nodes": 2, "processes_per_node": 4, "process_placement": "EVENLY_DISTRIBUTED"}
     lines = submission_header("pbs", Resources(values, True), "n.1").splitlines()
     assert {"#PBS -l select=2:ncpus=4:mpiprocs=4", "#PBS -l place=scatter"} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    ("output", "cause"),
+    [
+        ("Traceback ...\n=>> PBS: job killed: walltime 65 exceeded limit 60\n", Cause.WALLTIME),
+        ("=>> PBS: job killed: mem 2100000kb exceeded limit 2097152kb", Cause.OOM),
+        ("=>> PBS: job killed: vmem 3gb exceeded limit 2gb", Cause.OOM),
+        ("=>> PBS: job killed: ncpus 3.5 exceeded limit 1 (sum)", Cause.KILLED),
+        ("my own words about =>> PBS: job killed: walltime", None),
+        ("", None),
+    ],
+)
+def test_the_limit_that_pbs_names_in_the_output_of_a_job(output: str, cause: Cause | None) -> None:
+    """So a walltime is known where the server keeps no history."""
+    assert QUEUE.cause_in_output(output) is cause

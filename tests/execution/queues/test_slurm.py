@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,10 @@ def test_a_job_from_submission_to_its_end(cluster: Cluster) -> None:
 
 def test_a_waiting_job_tells_its_reason_and_is_cancelled(cluster: Cluster) -> None:
     queue_id = cluster.odd("--begin=now+1hour")
-    assert eventually(lambda: cluster.entries(queue_id) == {queue_id: QueueEntry(PENDING, "BeginTime")})
+    assert eventually(lambda: cluster.entries(queue_id)[queue_id].reason == "BeginTime")
+    entry = cluster.entries(queue_id)[queue_id]
+    assert (entry.state, entry.waiting) == (PENDING, "BeginTime")
+    assert entry.start is not None and abs(entry.start - time.time() - 3600) < 120
     assert cluster.cancel(queue_id) == {}
     cluster.wait(queue_id, None)
     found = cluster.death(queue_id)
@@ -239,7 +243,7 @@ def test_defect_01_no_answer_is_not_a_job_that_is_gone(
     script = tmp_path / "submit.sh"
     script.write_text("#!/bin/bash\n")
     sent = cluster.run(f"cd {tmp_path}; {queue.submit_command('submit.sh')}")
-    assert (sent.exit_code, queue.submitted_id(sent.stdout), queue.refused(sent)) == (1, None, False)
+    assert (sent.exit_code, queue.submitted_id(sent.stdout), queue.refusal(sent)) == (1, None, None)
     assert cluster.death(GONE) is None
 
 
@@ -414,7 +418,7 @@ def test_what_has_ended_is_not_listed(code: str) -> None:
 def test_defect_10_no_ids_are_not_all_jobs(cluster: Cluster) -> None:
     assert "--jobs" not in SlurmIO().get_jobs_list_cmd([], None), "qtoolkit has learned it"
     queue_id = cluster.submit("sleep 300")
-    for nobody in ((), ("", "abc", "0", "1;id", "-1", "5\n", "٣")):
+    for nobody in ((), ("", "abc", "0", "1;id x", "1;", "-1", "5\n", "٣")):
         done = cluster.run(cluster.queue.listing_command(nobody))
         assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
         assert cluster.cancel(*nobody) == {}
@@ -436,7 +440,8 @@ def test_defect_12_banners(cluster: Cluster) -> None:
     theirs = SlurmIO().parse_submit_output(0, text, "")
     assert theirs.status == SubmissionStatus.JOB_ID_UNKNOWN, "qtoolkit has learned it"
     assert cluster.queue.submitted_id(text) == "77"
-    assert cluster.queue.submitted_id("Submitted batch job 78 on cluster x") == "78"
+    assert cluster.queue.submitted_id("Submitted batch job 78 on cluster x") == "78;x"
+    assert cluster.queue.submitted_id("your quota is 5;6\n79;c1\n") == "79;c1"
     assert cluster.queue.submitted_id("Welcome\n5\n") is None
     queue_id = cluster.submit("sleep 300", "b.1_1.1")
     noise = f"echo 'Welcome {queue_id}'; echo {queue_id}; "
@@ -481,7 +486,7 @@ def said(directory: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "keywords", [{"partition": "nowhere"}, {"time": "abc"}, {"constraint": "gold"}, {"gres": "gpu:9"}]
+    "keywords", [{"partition": "nowhere"}, {"mem": "abc"}, {"constraint": "gold"}, {"gres": "gpu:9"}]
 )
 def test_what_sbatch_refuses_is_refused(cluster: Cluster, keywords: dict[str, Any]) -> None:
     directory = cluster.root / "refused"
@@ -569,6 +574,50 @@ def test_what_is_unclear_or_about_one_job_holds_up_that_job_only(stderr: str) ->
 )
 def test_what_can_never_work_is_refused(stderr: str) -> None:
     assert refusal(SlurmQueue(), stderr) is Refusal.FINAL
+
+
+# several clusters -----------------------------------------------------------------------------------
+
+
+def test_every_command_asks_the_cluster_of_the_job() -> None:
+    """Each cluster counts for itself: 7 on ``b`` is another job than 7 here."""
+    queue = SlurmQueue()
+    listing = queue.listing_command(["7", "7;b", "9;b"])
+    assert "--jobs=7,7" in listing and "-M b --jobs=7,9" in listing
+    assert "scancel -v 7" in queue.cancel_command(["7", "9;b"])
+    assert "scancel -v -M b 9" in queue.cancel_command(["7", "9;b"])
+    asked = queue.accounting_command("9;b")
+    assert all(words in asked for words in ("scontrol -M b show job 9", "sacct -M b -n -P -X -j 9"))
+    assert queue.accounting_command("9;b; rm -rf x") == ":"
+
+
+def test_a_job_of_the_same_number_elsewhere_is_another_one() -> None:
+    text = squeue_line("7", "R") + "CLUSTER: b\n" + squeue_line("9", "PD", "Priority") + "CLUSTER: c\n"
+    known = {"7": "", "7;b": "", "9;b": "", "9": ""}
+    assert SlurmQueue().listing(known, answer(text)) == {
+        "7": QueueEntry(RUNNING),
+        "9;b": QueueEntry(PENDING, "Priority"),
+    }
+
+
+def test_a_job_is_found_on_the_cluster_where_it_is() -> None:
+    text = "12 other.1\nCLUSTER: a\n12 other.1\nCLUSTER: b\n40 mine.1\n41 mine.1\n"
+    assert SlurmQueue().found(["mine.1", "other.1"], answer(text)) == {"mine.1": "40;b", "other.1": "12"}
+
+
+def test_what_cannot_be_cancelled_is_named_with_its_cluster() -> None:
+    text = "scancel: error: Kill job error on job id 9: Access/permission denied\n"
+    assert list(SlurmQueue().cancelled(["9;b"], answer("", text, 210))) == ["9;b"]
+
+
+def test_a_job_knows_its_number_only() -> None:
+    assert SlurmQueue().same_job("9", "9;b") and not SlurmQueue().same_job("8", "9;b")
+
+
+def test_the_expected_start_is_kept() -> None:
+    line = "1<><> PD<><> Resources<><> 1796054400\n"
+    assert recorded(SlurmQueue(), line) == {"1": QueueEntry(PENDING, "Resources", "", 1796054400.0)}
+    assert recorded(SlurmQueue(), "1<><> PD<><> Priority<><> N/A\n") == {"1": QueueEntry(PENDING, "Priority")}
 
 
 # how jobs die -----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from reconciler.model.schedulers.generic import COUNTS, PLACEMENTS, QRESOURCES_F
 
 IOS: dict[str, Any] = {"shell": ShellIO, "slurm": SlurmIO, "pbs": PBSIO, "sge": SGEIO}
 BATCH = ["slurm", "pbs", "sge"]
-OURS = {"pbs": {"project"}}
+OURS = {"pbs": {"project"}, "slurm": {"clusters", "reservation"}}
 """Keywords that qtoolkit does not have."""
 
 
@@ -33,8 +33,9 @@ def test_each_keyword_becomes_the_same_directive(name: str) -> None:
     scheduler = SCHEDULERS[name]
     fixed = scheduler.header_lines({})
     for key in sorted(scheduler.keywords - OURS.get(name, set()) - {VERBATIM, "cwd"}):
-        theirs = IOS[name]().generate_header({key: "7"}).split()
-        lines = [line for line in scheduler.header_lines({key: "7"}) if line not in fixed]
+        value = "select=7" if key == "select" else "7"  # what is no list of resources, we make one
+        theirs = IOS[name]().generate_header({key: value}).split()
+        lines = [line for line in scheduler.header_lines({key: value}) if line not in fixed]
         assert " ".join(lines).split() == theirs, key
 
 
