@@ -139,7 +139,7 @@ class SpareProcess:
             self._process.kill()
 
     def close(self) -> None:
-        """End the process in reserve."""
+        """End the spare process."""
         if self._process is not None:
             self._process.close()
             self._process = None

@@ -45,7 +45,7 @@ A job is selected if it matches one of the names (if you give any) and one of th
 Jobs in other states are left alone. Exit code 4: no selected job was in a suitable state, a job that you
 named exactly (FLOW/JOB or uuid) was not, or the operation was refused for another reason."""
 
-_CURRENT_ONLY = "Globs never select jobs that are history."
+_CURRENT_ONLY = "Globs never select superseded jobs."
 
 
 class _Help(NamedTuple):
@@ -87,7 +87,7 @@ _OPERATIONS = {
         "automatic retry is not retried and keeps its state.",
     ),
     JobOperation.FORGET: _Help(
-        "Delete records and outputs of jobs that are history.",
+        "Delete records and outputs of superseded jobs.",
         "Accepts jobs that have ended and belong to no flow any more: jobs that newer content or a rerun has "
         "replaced, and jobs of flows that were removed from git. Run directories stay.",
         reach="Globs select only such jobs, never a job of a flow that git still has.",

@@ -28,7 +28,7 @@ COMMANDS = {
     "pause": ("job_operations:pause", "Keep jobs from starting."),
     "resume": ("job_operations:resume", "Allow paused jobs to start."),
     "cancel": ("job_operations:cancel", "End jobs, or keep them from starting."),
-    "forget": ("job_operations:forget", "Delete records and outputs of jobs that are history."),
+    "forget": ("job_operations:forget", "Delete records and outputs of superseded jobs."),
     "get": ("get:command", "List flows, jobs, workers or rules."),
     "describe": ("describe:command", "Show everything about one flow, job or worker."),
     "graph": ("graph:command", "Draw the jobs of a flow and their dependencies."),
