@@ -29,6 +29,8 @@ WRITES = (
 RARE = {
     "Store.check_lineage": "once in the life of a store",
     "WorkerRunner._kill": "a queue that refuses to end a job",
+    "WorkerRunner._clear_strays": "an attempt that was given up and has a result after all",
+    "note_problem": "an unexpected error about one job",
     "Call._carry_out": "verbs, which are other programs",
     "repair": "fsck, which is another program",
     "begin_due": "jobs that fail, so that each would have several lines; see tests/jobs/test_retries.py",
