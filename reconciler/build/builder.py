@@ -201,6 +201,7 @@ class FlowBuilder:
             form=flow.content,
             files=flow.files,
             externals=dict(externals),
+            aliases=answer.aliases,
         )
 
     def unexpected(self, flow: DesiredFlow, error: Exception) -> BuildFailedError:
@@ -238,6 +239,7 @@ class FlowBuilder:
             blobs=dict(files.values()),
             code={str(self.code_dir / tree): self._names.get(tree, "") for tree in flow.code},
             code_as_content=flow.code if recompute else [],
+            filters=sorted({rule.function_filter for rule in self.desired.rules if rule.function_filter}),
         )
 
     def _materialise_files(self, flow: DesiredFlow) -> dict[str, tuple[str, tuple[str, ...]]]:

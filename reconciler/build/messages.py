@@ -18,7 +18,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``externals`` maps ``flow/job`` to (uuid, content hash) of a job of another flow. ``files`` maps paths of
     the repository to their copies, and ``blobs`` the copies to (blob id, file name, and ``x`` if
-    executable). ``code`` maps the directories to import from to their names in the repository.
+    executable). ``code`` maps the directories to import from to their names in the repository. ``filters``
+    are the functions that override rules name.
     """
 
     flow: str
@@ -29,6 +30,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     blobs: dict[str, tuple[str, ...]]
     code: dict[str, str]
     code_as_content: list[str]
+    filters: list[str] = []
 
 
 class BuildProblem(msgspec.Struct, frozen=True):
@@ -40,9 +42,13 @@ class BuildProblem(msgspec.Struct, frozen=True):
 
 
 class BuildAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The jobs of a flow, or a problem. ``imported`` are the installed modules that the build needed."""
+    """The jobs of a flow, or a problem. ``imported`` are the installed modules that the build needed.
+
+    ``aliases`` are other paths of functions, see :class:`BuiltFlow`.
+    """
 
     jobs: list[BuiltJob] = []
+    aliases: dict[str, list[str]] = {}
     jobflow_version: str = ""
     problem: BuildProblem | None = None
     imported: list[str] = []

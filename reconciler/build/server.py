@@ -29,6 +29,7 @@ from typing import IO
 import msgspec
 
 from reconciler.build.construct import BuildError, Construction, headline, where_raised
+from reconciler.build.function_paths import function_paths
 from reconciler.build.identity import IdentifiedJob, identify
 from reconciler.build.messages import (
     BuildAnswer,
@@ -183,8 +184,13 @@ def answer(request: BuildRequest) -> BuildAnswer:
     except BaseException as error:  # also SystemExit and the like, which only end this process
         where = where_raised(error, request.code)
         return BuildAnswer(problem=BuildProblem(clean_text(f"{headline(error)}{where}")))
+    try:
+        aliases = function_paths({job.function for job in jobs}, request.code, request.filters)
+    except Exception:  # selectors then match the path of the definition only
+        aliases = {}
     return BuildAnswer(
         jobs=jobs,
+        aliases=aliases,
         jobflow_version=importlib.metadata.version("jobflow"),
         imported=_installed(set(sys.modules) - known),
     )

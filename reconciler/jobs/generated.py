@@ -129,6 +129,13 @@ class Generation:
             raise JobRefusedError(missing)
         return job
 
+    def _aliases(self, function: str) -> Sequence[str]:
+        """Return other paths of a function, if a rule selects by function and the build knows some."""
+        if all(rule.function_filter is None for rule in self.config.rules):
+            return ()
+        built = self.writer.build(self.flow.build_key)
+        return built.aliases.get(function, ()) if built is not None else ()
+
     def _record(
         self,
         uuid: str,
@@ -146,7 +153,7 @@ class Generation:
         function = job.function if job is not None else ""
         own = self._own_layer(job.own) if job is not None else {}
         layers = layers_for(
-            JobFacts(self.flow.name, self.flow.labels, name, function, generated=True),
+            JobFacts(self.flow.name, self.flow.labels, name, function, True, self._aliases(function)),
             rules=self.config.rules,
             own=own,
             generator=inherited(generator.config) if self._passes_on else {},

@@ -41,8 +41,9 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
 
     ``preview`` has the digest of each job as its manifest was written. ``form``, ``code``, ``files`` and
     ``externals`` are what it was built from: the content of the manifest, code trees, (path, blob id), and
-    the jobs of other flows; builds of earlier versions have only the code. ``exports`` maps the key of
-    each job to (uuid, content hash), for flows that refer to it.
+    the jobs of other flows; builds of earlier versions have only code. ``aliases`` has, by the path of the
+    definition, the other paths of each function that has some: re-exports, and methods that subclasses
+    inherit. ``exports`` maps the key of each job to (uuid, content hash), for flows that refer to it.
     """
 
     build_key: str
@@ -53,6 +54,7 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     form: dict[str, Any] = {}
     files: list[tuple[str, ...]] = []
     externals: dict[str, tuple[str, str]] = {}
+    aliases: dict[str, list[str]] = {}
 
     @property
     def exports(self) -> dict[str, tuple[str, str]]:

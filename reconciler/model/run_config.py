@@ -24,9 +24,9 @@ from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
 class JobFacts(msgspec.Struct, frozen=True, gc=False):
     """Everything that a selector can look at.
 
-    ``function`` is the dotted path of the callable, ``alias`` another path that the manifest gives (a
-    re-export). Both, and ``name``, are None for a flow whose jobs are not known: then only rules without job
-    filters match.
+    ``function`` is the path of the definition of the callable, ``aliases`` are other paths of it: re-exports,
+    and methods that subclasses inherit. ``function`` and ``name`` are None for a flow whose jobs are not
+    known: then only rules without job filters match.
     """
 
     flow: str
@@ -34,7 +34,7 @@ class JobFacts(msgspec.Struct, frozen=True, gc=False):
     name: str | None
     function: str | None
     generated: bool = False
-    alias: str | None = None
+    aliases: Sequence[str] = ()
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -70,7 +70,7 @@ class Rule(msgspec.Struct, frozen=True):
 
     def matches_function(self, job: JobFacts) -> bool:
         """Return whether ``function_filter``, if given, is one of the paths of the job's function."""
-        return self.function_filter is None or self.function_filter in (job.function, job.alias)
+        return self.function_filter is None or self.function_filter in (job.function, *job.aliases)
 
     def matches_flow(self, flow: str, labels: Mapping[str, str]) -> bool:
         """Return whether the selector matches the flow, apart from its jobs."""

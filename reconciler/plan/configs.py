@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
-from reconciler.model.flows import BuiltJob
+from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.manifests import JOB_BY_ID, Kind
 from reconciler.model.records import Change, JobRecord
 from reconciler.model.run_config import FIELDS, JobFacts, RunConfig, inherited, layer_of, layers_for, resolve
@@ -19,14 +19,22 @@ _Known = dict[tuple[int, ...], tuple[RunConfig, list[Diagnostic]]]
 class FlowConfigs:
     """Resolves the run config of each job of a flow, as the desired state wants it.
 
-    ``defaults`` are the default resources of the workers.
+    ``defaults`` are the default resources of the workers. ``built`` is the build, which knows other paths
+    of the functions.
     """
 
-    def __init__(self, desired: DesiredState, flow: DesiredFlow, defaults: Mapping[str, Setting]) -> None:
+    def __init__(
+        self,
+        desired: DesiredState,
+        flow: DesiredFlow,
+        defaults: Mapping[str, Setting],
+        built: BuiltFlow | None = None,
+    ) -> None:
         self.desired = desired
         self.flow = flow
         self.defaults = defaults
         self.digests = desired.digests
+        self.aliases = built.aliases if built is not None else {}
         self.rules = [rule for rule in desired.rules if rule.matches_flow(flow.name, flow.labels)]
         self.written = {job.key: job for job in flow.preview}
         self._checked: _Known = {}
@@ -74,8 +82,10 @@ class FlowConfigs:
         A function may have two paths: that of its definition, and the one that the manifest writes.
         """
         written = self.written.get(key) if not generated else None
-        alias = written.function if written is not None else None
-        return JobFacts(self.flow.name, self.flow.labels, name, function, generated=generated, alias=alias)
+        aliases = self.aliases.get(function, ())
+        if written is not None and written.function != function:
+            aliases = [*aliases, written.function]
+        return JobFacts(self.flow.name, self.flow.labels, name, function, generated, aliases)
 
     def _resolve(self, facts: JobFacts, own: Layer, generator: Layer | None = None) -> RunConfig:
         return resolve(self._layers(facts, own, generator or {}), self.defaults, self.digests)

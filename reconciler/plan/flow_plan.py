@@ -49,8 +49,9 @@ class FlowPlanner:
         self.live = None if self.record is None or self.record.removed else self.record
         self.built = actual.built.get(flow.name)
         self.affected = affected
-        self.configs = FlowConfigs(desired, flow, defaults)
-        self.changes = FlowChanges(desired, flow, actual.former.get(flow.name), self.built)
+        former = actual.former.get(flow.name)
+        self.configs = FlowConfigs(desired, flow, defaults, self.built or former)
+        self.changes = FlowChanges(desired, flow, former, self.built)
         self.jobs = JobPlanner(self.configs, actual.jobs.get(flow.name, []), self.changes)
         self.diagnostics: list[Diagnostic] = []
         self.restated: list[Action] = []

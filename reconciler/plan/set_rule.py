@@ -129,7 +129,7 @@ def select(selector: Selector, desired: DesiredState, actual: ActualState) -> Se
     for name in sorted(desired.flows):
         flow = desired.flows[name]
         if rule.matches_flow(name, flow.labels):
-            found = _jobs_of(FlowConfigs(desired, flow, defaults), actual)
+            found = _jobs_of(FlowConfigs(desired, flow, defaults, actual.built.get(name)), actual)
             jobs += [(f"{name}/{key}", facts, config) for key, facts, config in found if rule.matches(facts)]
             unknown += [flow] if not flow.preview and name not in actual.built else []
     return Selection(jobs, unknown)

@@ -14,6 +14,7 @@ from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import Kind
 from reconciler.model.records import ActualState
 from reconciler.model.run_config import JobFacts, Rule
+from reconciler.plan.configs import FlowConfigs
 
 _Finding = tuple[str, str, str | None]
 """JSON pointer below the document, message, hint."""
@@ -47,13 +48,12 @@ class _Jobs:
 
     def of(self, flow: DesiredFlow) -> Iterator[JobFacts]:
         built = self.actual.built.get(flow.name)
-        written = {job.key: job for job in flow.preview}
+        configs = FlowConfigs(self.desired, flow, {}, built)
         for job in built.jobs if built is not None else flow.preview:
-            alias = written[job.key].function if job.key in written else None
-            yield JobFacts(flow.name, flow.labels, job.name, job.function, alias=alias)
+            yield configs.facts(job.key, job.name, job.function)
         for record in self.actual.jobs.get(flow.name, []):
             if record.current and record.generated_by is not None:
-                yield JobFacts(flow.name, flow.labels, record.name, record.function, generated=True)
+                yield configs.facts(record.key, record.name, record.function, generated=True)
 
     def any_match(self, rule: Rule) -> bool:
         return any(rule.matches(facts) for flow in self.through(rule) for facts in self.of(flow))
@@ -63,15 +63,22 @@ class _Jobs:
 
     def may_match(self, rule: Rule) -> bool:
         """Return whether a rule may match unknown jobs: of a flow to be built, or of an invalid one."""
-        return any(not self._known(flow) for flow in self.through(rule)) or any(
+        return any(not self._known(flow, rule) for flow in self.through(rule)) or any(
             not rule.flows or any(fnmatch.fnmatchcase(name, glob) for glob in rule.flows)
             for name in self.desired.invalid
             if name not in self.desired.flows
         )
 
-    def _known(self, flow: DesiredFlow) -> bool:
-        seen = flow.name in self.actual.built and flow.name not in self.actual.unseen
-        return bool(flow.preview) or seen
+    def _known(self, flow: DesiredFlow, rule: Rule) -> bool:
+        if flow.name in self.actual.built and flow.name not in self.actual.unseen:
+            return True
+        functions = {job.function for job in flow.preview}
+        if rule.function_filter is None or rule.function_filter in functions:
+            return bool(flow.preview)
+        # Only a build knows whether two paths in one package lead to the same function.
+        package, _, name = rule.function_filter.partition(".")
+        alike = (one for one in functions if one.partition(".")[0] == package)
+        return bool(flow.preview) and all(one.rpartition(".")[2] != name.rpartition(".")[2] for one in alike)
 
 
 def _explain(rule: Rule, jobs: _Jobs) -> _Finding:

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.model.run_config import JobFacts, Rule
 
-JOB = JobFacts("arithmetic-1", {"campaign": "x", "owner": "ada"}, "add more", "m.add", alias="pkg.add")
+JOB = JobFacts("arithmetic-1", {"campaign": "x", "owner": "ada"}, "add more", "m.add", aliases=["pkg.add"])
 
 
 def rule(**selector: Any) -> Rule:

@@ -127,7 +127,7 @@ def test_what_a_guard_refuses_waits_for_a_word_or_for_another_commit(watched: Wa
     assert "--allow-prune" in asked.stderr
     allowed = watched.run("now", "--wait", "--allow-prune")
     assert allowed.returncode == 0, allowed.stderr
-    assert f"{head}: 1 flow to cancel" in allowed.stdout
+    assert f"{head}: 1 flow to remove" in allowed.stdout
 
 
 # processes --------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_the_word_for_a_guard_is_for_the_revision_that_was_meant(
     done = watched.run("--once", "--allow-prune")
     assert done.returncode == 0, done.stderr
     assert "refused" not in done.stderr
-    assert "1 flow to cancel" in done.stdout
+    assert "1 flow to remove" in done.stdout
 
 
 def test_another_folder(watched: WatchWorld) -> None:

@@ -40,7 +40,12 @@ class Provenance:
     def configs(self, flow: str) -> FlowConfigs | None:
         """Return the resolver of a flow's run configs; None if the revision does not have the flow."""
         found = self.desired.flows.get(flow)
-        return FlowConfigs(self.desired, found, self.defaults) if found is not None else None
+        if found is None:
+            return None
+        with self.session.store.read() as view:
+            record = view.flow(flow)
+            built = view.build(record.build_key) if record is not None else None
+        return FlowConfigs(self.desired, found, self.defaults, built)
 
     def decisions(self, record: JobRecord, records: Iterable[JobRecord]) -> list[Decision]:
         """Return why a job has its run config; ``records`` are all jobs of its flow."""
