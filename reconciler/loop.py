@@ -7,7 +7,7 @@ Together with the command line this is the only place that reads the clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from typing import Protocol
 
@@ -38,19 +38,20 @@ from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.access import Accesses
 from reconciler.execution.worker.remote_cache import RemoteCaches
 from reconciler.execution.worker.upload import Repository
-from reconciler.jobs.apply import PlanApplication
+from reconciler.jobs.apply import PlanApplication, apply_plan, why_held_back
 from reconciler.jobs.bookkeeping import (
     applied_config,
     attributed,
     followed_branch,
     has_cause,
+    note_failures,
     note_revision,
     remember_good,
     summarise,
 )
-from reconciler.jobs.outputs import EmbeddedOutputs, Outputs
+from reconciler.jobs.outputs import EmbeddedOutputs, Outputs, missing_stores
 from reconciler.model.actions import Action, ActionType, Plan, Subject
-from reconciler.model.desired import DesiredState, Revision
+from reconciler.model.desired import DesiredFlow, DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import ParsedFile
 from reconciler.model.reasons import Reason, ReasonCode
@@ -177,16 +178,21 @@ class Session:
         now = time.time()
         commit = History(self.source).info(self.revision.commit)
 
-        def apply(writer: Writer) -> bool:
+        def apply(writer: Writer, plan: Plan) -> bool:
             overtaken = writer.change_counter() != actual.change_counter
             PlanApplication(writer, plan, loaded.state.project_name, actual.built, now).carry_out()
             writer.put_config(applied_config(writer, loaded.state, plan))
             writer.put_followed(followed.branch or "")
             remember_good(writer, loaded.good)
+            note_failures(writer, failures, str(self.revision), now)
             note_revision(writer, self.revision, commit, plan, now)
             return overtaken
 
-        overtaken = self.store.write(apply)
+        wanted = plan
+        plan, overtaken = apply_plan(self.store, plan, loaded.state, apply)
+        if plan is not wanted:
+            for problem in plan.diagnostics[len(wanted.diagnostics) :]:
+                reporter.say(f"error: {problem.message}")
         if followed.note:
             reporter.say(followed.note)
         with self.store.read() as view:
@@ -222,33 +228,60 @@ class Session:
 
     def _build_missing(
         self, desired: DesiredState, reporter: Reporter
-    ) -> tuple[dict[str, BuiltFlow], list[Diagnostic]]:
-        """Build flows in the order of their references. A failure blocks the flow and those that need it."""
-        failures: list[Diagnostic] = []
+    ) -> tuple[dict[str, BuiltFlow], dict[str, Diagnostic]]:
+        """Build flows in the order of their references. A failure blocks the flow and those that need it.
+
+        Return the built flows and, by name, why others are not built.
+        """
+        failures: dict[str, Diagnostic] = {}
         with self.store.read() as view:
             built = known_builds(view, desired)
+            applied = {flow.build_key for flow in view.flows()}
         self._builder = builder = FlowBuilder(self.source, desired, self.store.path, self._spare)
         try:
             for flow in flows_in_build_order(desired.flows):
+                known = built.get(flow.name)
+                if known is not None and known.build_key not in applied:
+                    self._check_stores(flow, desired, known, built, failures)
                 externals = external_jobs(flow, built)
                 if externals is None and (missing := missing_jobs(flow, built)) is not None:
-                    failures.append(missing)
-                if flow.name in built or externals is None:
+                    failures[flow.name] = missing
+                if flow.name in built or flow.name in failures or externals is None:
                     continue
                 reporter.say(f"building {flow.name}")
                 try:
                     fresh = builder.build(flow, externals)
                     self.store.write(lambda writer, fresh=fresh: writer.put_build(fresh))  # type: ignore[misc]
                     built[flow.name] = fresh
+                    self._check_stores(flow, desired, fresh, built, failures)
                 except BuildFailedError as error:
-                    failures.append(error.diagnostic)
+                    failures[flow.name] = error.diagnostic
                 except ReconcilerError:
                     raise
                 except Exception as error:  # stops this flow only
-                    failures.append(builder.unexpected(flow, error).diagnostic)
+                    failures[flow.name] = builder.unexpected(flow, error).diagnostic
         finally:
             builder.close()
         return built, failures
+
+    def _check_stores(
+        self,
+        flow: DesiredFlow,
+        desired: DesiredState,
+        built: BuiltFlow,
+        all_built: dict[str, BuiltFlow],
+        failures: dict[str, Diagnostic],
+    ) -> None:
+        """Hold back a flow whose jobs write to additional stores that the Project does not have."""
+        for job in built.jobs:
+            problem = missing_stores(desired.project.jobstore, job.stores)
+            if problem is not None:
+                message = f"flow '{flow.name}' cannot be built: the job '{job.key}' is not valid: {problem}"
+                failures[flow.name] = flow.manifest.diagnostic(
+                    "build/failed", message, f"/spec/{flow.spec.form}"
+                )
+                del all_built[flow.name]
+                return
 
     def interrupt(self) -> None:
         """Kill the build process, if any. For another thread, when the program is about to end."""
@@ -442,18 +475,22 @@ def open_outputs(store: Store, config: AppliedConfig) -> Outputs:
     return ForeignOutputs(config.jobstore)
 
 
-def _without_unbuilt(plan: Plan, failures: Sequence[Diagnostic]) -> Plan:
+def _without_unbuilt(plan: Plan, failures: Mapping[str, Diagnostic]) -> Plan:
     """Make flows that could not be built wait, so that the others proceed."""
+    other = Reason(ReasonCode.WAITS, {"why": "a flow that it refers to cannot be built"})
     actions = tuple(
         Action(
             type=ActionType.KEEP,
             subject=Subject.FLOW,
             key=action.key,
-            reason=Reason(ReasonCode.WAITS, {"why": "it cannot be built"}),
+            reason=why_held_back(ReasonCode.BUILD_FAILED, failures[action.key])
+            if action.key in failures
+            else other,
         )
         if action.build
         else action
         for action in plan.actions
         if action.subject is Subject.FLOW or action.wanted is not None or action.record is not None
     )
-    return msgspec.structs.replace(plan, actions=actions, diagnostics=(*plan.diagnostics, *failures))
+    diagnostics = (*plan.diagnostics, *failures.values())
+    return msgspec.structs.replace(plan, actions=actions, diagnostics=diagnostics)

@@ -6,9 +6,16 @@ whose job has become active meanwhile is deferred.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+from msgspec.structs import replace
+
+from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
+from reconciler.diagnostics import Diagnostic
+from reconciler.errors import ReconcilerError
 from reconciler.jobs.dependencies import (
     drop_superseded_parents,
     initial_state,
@@ -21,6 +28,7 @@ from reconciler.jobs.outputs import forget_job
 from reconciler.jobs.restarts import drop_unwanted_retry, generated_among, run_again
 from reconciler.jobs.transitions import leave, move, note, note_flow
 from reconciler.model.actions import Action, ActionType, Plan, Subject
+from reconciler.model.desired import DesiredState
 from reconciler.model.flows import BuiltFlow, job_id
 from reconciler.model.operations import RERUN_BY_TOKEN
 from reconciler.model.reasons import Reason, ReasonCode
@@ -41,6 +49,95 @@ from reconciler.plan.interpreter import (
     takes_new_build,
     why_superseded,
 )
+from reconciler.plan.planner import report_bug
+
+T = TypeVar("T")
+
+
+def apply_plan(
+    store: Store, plan: Plan, desired: DesiredState, apply: Callable[[Writer, Plan], T]
+) -> tuple[Plan, T]:
+    """Call ``apply`` in a transaction; return the plan that was applied, and the result.
+
+    An unexpected error of one flow holds back only this flow, whose records stay as they are. To find it, the
+    part of each flow is tried in a transaction that is undone.
+    """
+    try:
+        return plan, store.write(lambda writer: apply(writer, plan))
+    except ReconcilerError:
+        raise
+    except Exception as error:
+        problems: dict[str, Diagnostic] = {}
+        for name in sorted({_flow_of(action) for action in (*plan.effective, *plan.restated)}):
+            found = _error_of(store, _only(plan, name), apply)
+            if found is not None:
+                flow = desired.flows.get(name)
+                manifest = flow.manifest if flow is not None else None
+                problems[name] = report_bug(found, f"flow '{name}' cannot be applied", manifest)
+        if not problems:
+            raise error
+        rest = _held_back(plan, problems)
+        return rest, store.write(lambda writer: apply(writer, rest))
+
+
+class _UndoneError(Exception):
+    """Ends a transaction that must leave nothing behind."""
+
+
+def _error_of(store: Store, plan: Plan, apply: Callable[[Writer, Plan], T]) -> Exception | None:
+    """Return the unexpected error of applying a plan; the transaction is undone."""
+
+    def try_out(writer: Writer) -> None:
+        apply(writer, plan)
+        raise _UndoneError
+
+    try:
+        store.write(try_out)
+    except _UndoneError:
+        pass
+    except ReconcilerError:
+        raise
+    except Exception as error:
+        return error
+    return None
+
+
+def _flow_of(action: Action) -> str:
+    return action.key.partition("/")[0]
+
+
+def _only(plan: Plan, flow: str) -> Plan:
+    """Return the part of a plan that is about one flow."""
+    return replace(
+        plan,
+        actions=tuple(action for action in plan.actions if _flow_of(action) == flow),
+        restated=tuple(action for action in plan.restated if _flow_of(action) == flow),
+        renames={old: new for old, new in plan.renames.items() if new == flow},
+    )
+
+
+def _held_back(plan: Plan, problems: Mapping[str, Diagnostic]) -> Plan:
+    """Return a plan that does nothing to some flows, each for the reason in its diagnostic."""
+    held = tuple(
+        Action(
+            type=ActionType.KEEP, subject=Subject.FLOW, key=name,
+            reason=why_held_back(ReasonCode.NOT_APPLIED, problem),
+        )
+        for name, problem in problems.items()
+    )  # fmt: skip
+    return replace(
+        plan,
+        actions=(*(action for action in plan.actions if _flow_of(action) not in problems), *held),
+        restated=tuple(action for action in plan.restated if _flow_of(action) not in problems),
+        renames={old: new for old, new in plan.renames.items() if new not in problems},
+        diagnostics=(*plan.diagnostics, *problems.values()),
+    )
+
+
+def why_held_back(code: ReasonCode, problem: Diagnostic) -> Reason:
+    """Return the reason of a flow with a problem: the text with its place, without the name of the flow."""
+    text = re.sub(r"^flow '[^']*' cannot be [a-z]+: ", "", problem.message)
+    return Reason(code, {"why": f"{text} ({problem.location})" if problem.location is not None else text})
 
 
 class PlanApplication:

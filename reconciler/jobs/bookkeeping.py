@@ -17,6 +17,7 @@ from reconciler.desired.source.git import Source
 from reconciler.desired.source.history import Causes, CommitInfo
 from reconciler.diagnostics import Diagnostic
 from reconciler.jobs.flow_health import health_of
+from reconciler.jobs.transitions import note_flow
 from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.manifests import GoodManifest, Prune
@@ -123,6 +124,18 @@ def note_revision(
     )
     if new.flows or not unchanged:
         writer.add_revision(new)
+
+
+def note_failures(writer: Writer, failures: Mapping[str, Diagnostic], revision: str, now: float) -> None:
+    """Append an event for each flow that could not be built, unless it is the same as the last one."""
+    for name, problem in failures.items():
+        place = f" ({problem.location})" if problem.location is not None else ""
+        message = f"{problem.message}{place}"
+        last = next(
+            (one for one in reversed(writer.events(f"flow/{name}")) if one.type == "BuildFailed"), None
+        )
+        if last is None or (last.message, last.revision) != (message, revision):
+            note_flow(writer, name, "BuildFailed", message, now, revision=revision)
 
 
 def flow_actions(plan: Plan) -> dict[str, FlowActions]:

@@ -28,6 +28,8 @@ class ReasonCode(StrEnum):
     HELD_BACK = "held-back"
     RERUN_HELD_BACK = "rerun-held-back"
     WAITS = "waits"
+    BUILD_FAILED = "build-failed"
+    NOT_APPLIED = "not-applied"
     REMOVED = "removed"
     REMOVED_ENDED = "removed-ended"
     REMOVED_ORPHANED = "removed-orphaned"
@@ -74,6 +76,8 @@ TEXTS: Mapping[ReasonCode, str] = {
         "the flow changed, and on_change is hold: it keeps running as submitted; it is not run again: {why}"
     ),
     C.WAITS: "waits: {why}",
+    C.BUILD_FAILED: "cannot be built: {why}",
+    C.NOT_APPLIED: "not applied: {why}",
     C.REMOVED: "removed from git",
     C.REMOVED_ENDED: "removed from git; its jobs have ended, and their records and outputs stay",
     C.REMOVED_ORPHANED: "removed from git; prune: orphan leaves its jobs alone",

@@ -38,7 +38,7 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
             problems += planner.diagnostics
             restated += planner.restated
         except Exception as error:
-            bug = _bug(error, f"flow '{name}' cannot be planned", flow.manifest)
+            bug = report_bug(error, f"flow '{name}' cannot be planned", flow.manifest)
             problems.append(bug)
             actions.append(
                 Action(
@@ -53,7 +53,7 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
             problems += check(desired)
         except Exception as error:
             manifest = desired.manifests.get(f"{Kind.PROJECT}/{desired.project_name}")
-            problems.append(_bug(error, "the revision cannot be checked as a whole", manifest))
+            problems.append(report_bug(error, "the revision cannot be checked as a whole", manifest))
     found = [*desired.diagnostics, *problems]
     return Plan(
         revision=str(desired.revision),
@@ -67,7 +67,7 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
     )
 
 
-def _bug(error: Exception, what: str, manifest: Manifest | None) -> Diagnostic:
+def report_bug(error: Exception, what: str, manifest: Manifest | None) -> Diagnostic:
     """Return the report of an exception that is a bug of this program: it must stop nothing else."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
