@@ -14,7 +14,7 @@ EFFECTS = (
 )
 
 WRITES = (
-    *("StoreCache.put", "Session._build_missing", "Session.reconcile", "Session.record_outcome"),
+    *("StoreCache.put", "Session._build_missing", "apply_plan", "Session.record_outcome"),
     *("SourceThread._put", "WorkerHealth._put"),
     *(
         "JobStarter.check_out",
@@ -27,6 +27,7 @@ WRITES = (
 )
 
 RARE = {
+    "_error_of": "an unexpected error while a plan is applied; the transaction is undone",
     "Store.check_lineage": "once in the life of a store",
     "WorkerRunner._kill": "a queue that refuses to end a job",
     "WorkerRunner._clear_strays": "an attempt that was given up and has a result after all",
