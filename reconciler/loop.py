@@ -93,8 +93,8 @@ class Session:
 
     ``hosts`` are the connections to the workers, opened when first used; they may outlive the session.
     ``spare`` is a build process that was started in advance. With ``follow`` the state moves to the branch
-    of the source, whichever it followed before. ``parsed_files`` counts the files that were not
-    in the store's cache.
+    of the source, whichever it followed before; with ``adopt`` a state of another repository or project
+    becomes that of this one. ``parsed_files`` counts the files that were not in the store's cache.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class Session:
         spare: SpareProcess | None = None,
         *,
         follow: bool = False,
+        adopt: bool = False,
     ) -> None:
         self.source = source
         self.store = store
@@ -113,6 +114,7 @@ class Session:
         self.revision = revision or source.revision()
         self.parsed_files = 0
         self.follow = follow
+        self.adopt = adopt
         self._builder: FlowBuilder | None = None
         self._spare = spare
 
@@ -121,8 +123,8 @@ class Session:
     def load(self) -> Loaded:
         """Read the desired state. A blob is parsed only once, however often it is read."""
         with self.store.read() as view:
-            good = view.good_manifests()
-        loaded = load_desired(self.source, self.revision, StoreCache(self.store), good)
+            good, lineage = view.good_manifests(), view.lineage()
+        loaded = load_desired(self.source, self.revision, StoreCache(self.store), good, lineage)
         self.parsed_files += loaded.parsed_files
         return loaded
 
@@ -151,6 +153,22 @@ class Session:
             change_counter=change_counter,
         )
 
+    def check_lineage(self, desired: DesiredState, reporter: Reporter | None = None) -> None:
+        """Require that the store belongs to this repository and project; with a reporter, record them.
+
+        Raises
+        ------
+        RefusedError
+            The store belongs to another one, and the session does not adopt it.
+        """
+        if desired.project_known:
+            note = self.store.check_lineage(
+                desired.project_name, self.source.root_commits(), self.revision.path,
+                adopt=self.adopt, record=reporter is not None,
+            )  # fmt: skip
+            if note and reporter is not None:
+                reporter.say(note)
+
     # reconciling --------------------------------------------------------------------------------------
 
     def reconcile(self, reporter: Reporter, *, allow_prune: bool = False) -> Applied:
@@ -163,8 +181,7 @@ class Session:
         """
         followed = self.followed()
         loaded = self.load()
-        if loaded.state.project_known:
-            self.store.check_lineage(loaded.state.project_name, self.source.root_commit())
+        self.check_lineage(loaded.state, reporter)
         built, failures = self._build_missing(loaded.state, reporter)
         actual = self.actual(loaded.state, built)
         plan = _without_unbuilt(make_plan(loaded.state, actual, allow_prune=allow_prune), failures)

@@ -13,6 +13,7 @@ from reconciler.actual.state_dir import sync_directory
 from reconciler.actual.view import View
 from reconciler.errors import RefusedError, WorldError
 from reconciler.files import atomic_file
+from reconciler.model.lineage import Lineage
 
 
 class Copied(Protocol):
@@ -57,7 +58,7 @@ class Contents(msgspec.Struct, frozen=True):
     flows: int
     jobs: int
     revision: str | None
-    lineage: dict[str, str] | None
+    lineage: Lineage | None
 
 
 def contents_of(view: View) -> Contents:

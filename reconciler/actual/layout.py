@@ -14,6 +14,7 @@ import struct
 import msgspec
 
 from reconciler.model.flows import BuiltFlow
+from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
 from reconciler.model.records import (
     AppliedConfig,
@@ -40,7 +41,7 @@ decode_attempt = msgspec.msgpack.Decoder(Attempt).decode
 decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 decode_status = msgspec.msgpack.Decoder(WorkerStatus).decode
 decode_revision = msgspec.msgpack.Decoder(AppliedRevision).decode
-decode_lineage = msgspec.msgpack.Decoder(dict[str, str]).decode
+decode_lineage = msgspec.msgpack.Decoder(Lineage).decode
 
 
 def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:

@@ -18,6 +18,7 @@ from reconciler.actual.db import Database, Transaction, close_database, open_dat
 from reconciler.actual.layout import about_key, big_endian, encode, number_of
 from reconciler.actual.state_dir import Lease, lmdb_dir, time_stamp
 from reconciler.errors import InputError
+from reconciler.model.lineage import Lineage
 
 Migration = Callable[[Transaction], None]
 
@@ -47,8 +48,17 @@ GROUPS = {
 """Group of schema 3 -> field of a job in schema 2 -> field of the group."""
 
 
+def _roots_of_lineage(txn: Transaction) -> None:
+    """2 -> 3: the lineage has a set of root commits; an empty one stood for a shallow clone."""
+    raw = txn.get("meta", b"lineage")
+    if raw is not None:
+        old = msgspec.msgpack.decode(raw, type=dict[str, str])
+        txn.put("meta", b"lineage", encode(Lineage(old["project"], [old["root"]] if old["root"] else [])))
+
+
 def _group_fields(txn: Transaction) -> None:
     """2 -> 3: group fields of jobs that belong together."""
+    _roots_of_lineage(txn)
     for key, job in _raw_jobs(txn):
         groups = {
             group: {new: job[old] for old, new in fields.items() if old in job}

@@ -7,7 +7,7 @@ tells a later reconcile whether anything has changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -20,8 +20,8 @@ from reconciler.actual.migrations import check_version
 from reconciler.actual.state_dir import lmdb_dir, require_local
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
-from reconciler.errors import ForeignStateError, RefusedError
 from reconciler.model.desired import Revision
+from reconciler.model.lineage import lineage_for
 from reconciler.model.records import Outcome
 
 T = TypeVar("T")
@@ -86,27 +86,34 @@ class Store:
         """Release the environment."""
         close_database(self._database)
 
-    def check_lineage(self, project: str, root_commit: str) -> None:
-        """Refuse to use this state for another project or repository.
+    def check_lineage(
+        self, project: str, roots: Collection[str], path: str, *, adopt: bool = False, record: bool = True
+    ) -> str:
+        """Require that this state belongs to a project; ``roots`` are the root commits of its repository.
+
+        A new state is bound to the project. ``path`` is the folder of the project in the repository. With
+        ``adopt`` a state of another project or repository is bound to this one. Returns a note for the user
+        if the project or the repository has changed, else an empty text. With ``record`` False nothing is
+        written.
 
         Raises
         ------
         RefusedError
-            The state belongs to another project.
+            The state belongs to another project; both are named.
         ForeignStateError
-            The state belongs to another repository.
+            The state belongs to another repository; both are named.
         """
         with self.read() as view:
-            known = view.lineage()
-        if known is None:
-            self.write(lambda writer: writer.put_lineage({"project": project, "root": root_commit}))
-        elif (known["project"], known["root"]) != (project, root_commit):
-            kind = RefusedError if known["root"] == root_commit else ForeignStateError
-            raise kind(
-                f"the state in {self.path} belongs to project '{known['project']}' (repository with root "
-                f"{known['root'][:7]}), not to '{project}' (root {root_commit[:7]})",
-                hint="choose another --state-dir for this repository",
-            )
+            known, last = view.lineage(), view.last_revision()
+        same_path = last is None or last.path == path
+        lineage = lineage_for(known, project, roots, same_path=same_path, adopt=adopt)
+        if record and lineage != known:
+            self.write(lambda writer: writer.put_lineage(lineage))
+        if known is None or (known.project == project and not known.is_foreign(roots)):
+            return ""
+        if known.is_foreign(roots):
+            return f"the state of {known.shown()} is adopted by this repository"
+        return f"project '{known.project}' is now named '{project}'; its state is kept"
 
 
 def reconcile_key(revision: Revision) -> str:

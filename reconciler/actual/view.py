@@ -29,6 +29,7 @@ from reconciler.actual.layout import (
     pair,
 )
 from reconciler.model.flows import BuiltFlow
+from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
 from reconciler.model.records import (
     AppliedConfig,
@@ -254,8 +255,8 @@ class View:
         raw = self.txn.get("meta", b"outcome")
         return decode_outcome(raw) if raw is not None else None
 
-    def lineage(self) -> dict[str, str] | None:
-        """Return the project and root commit that this state belongs to."""
+    def lineage(self) -> Lineage | None:
+        """Return the project and repository that this state belongs to."""
         raw = self.txn.get("meta", b"lineage")
         return decode_lineage(raw) if raw is not None else None
 

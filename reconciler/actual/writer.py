@@ -16,6 +16,7 @@ from reconciler.actual.layout import (
 )
 from reconciler.actual.view import View
 from reconciler.model.flows import BuiltFlow
+from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
 from reconciler.model.records import (
     AppliedConfig,
@@ -125,7 +126,7 @@ class Writer(View):
         """Write the outcome of this reconcile."""
         self.txn.put("meta", b"outcome", encode(outcome))
 
-    def put_lineage(self, lineage: dict[str, str]) -> None:
+    def put_lineage(self, lineage: Lineage) -> None:
         """Bind this state to a project and a repository."""
         self.txn.put("meta", b"lineage", encode(lineage))
 

@@ -81,6 +81,7 @@ def _check(context: Context, staged: Staged, state_dir: Path, *, force: bool) ->
     """
     from reconciler.actual.restore import present_contents
     from reconciler.desired.state import project_name
+    from reconciler.model.lineage import Lineage
 
     present: Contents | None = None
     try:
@@ -93,11 +94,10 @@ def _check(context: Context, staged: Staged, state_dir: Path, *, force: bool) ->
     if known is None:
         with suppress(ReconcilerError):  # no repository here
             source = context.source(fetch=False)
-            known = {"project": project_name(source, source.revision()), "root": source.root_commit()}
-    if saved is not None and known is not None and saved != known:
+            known = Lineage(project_name(source, source.revision()), source.root_commits())
+    if saved is not None and known is not None and not saved.is_same(known):
         raise RefusedError(
-            f"the backup is of project '{saved['project']}' (repository with root {saved['root'][:7]}), "
-            f"not of '{known['project']}' (root {known['root'][:7]})",
+            f"the backup is of {saved.shown()}, not of {known.shown()}",
             hint="restore it to a separate state directory: --state-dir",
         )
     if force:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from reconciler.errors import InputError, ReconcilerError
+from reconciler.errors import ForeignStateError, InputError, ReconcilerError
 from reconciler.files import write_atomically
 
 if TYPE_CHECKING:  # imported when used: shell completion runs this module at each press of the tab key
@@ -80,15 +80,48 @@ class Context:
             self.say(f"note: not committed, so not part of this revision: {', '.join(changed[:3])}{more}")
 
     def state_dir(self, source: Source | None = None, revision: Revision | None = None) -> Path:
-        """Return the state directory: --state-dir, else the variable, else by the project's name."""
-        from reconciler.actual.state_dir import default_state_dir
+        """Return the state directory: --state-dir, else the variable, else by the project's name.
+
+        If there is no state of that name, a state of this repository with the project's former name counts.
+        """
+        return self._state_dirs(source, revision)[0]
+
+    def own_state_dir(self, source: Source | None = None, revision: Revision | None = None) -> Path:
+        """Return the state directory, for a command that writes to it.
+
+        The directory of a project that was renamed gets the new name, unless another process uses it.
+        """
+        found, named = self._state_dirs(source, revision)
+        if found == named:
+            return found
+        from reconciler.actual.state_dir import Lease
+
+        try:
+            with Lease(found) as lease:
+                lease.acquire(time.time())
+                found.rename(named)
+        except (ReconcilerError, OSError) as error:
+            self.detail(f"the state stays in {found}: {error}")
+            return found
+        self.say(f"project '{found.name}' is now named '{named.name}': its state has moved to {named}")
+        return named
+
+    def _state_dirs(self, source: Source | None, revision: Revision | None) -> tuple[Path, Path]:
+        """Return the state directory, and the one that has the name of the project."""
+        from reconciler.actual.state_dir import default_state_dir, lmdb_dir
 
         if self.options.state_dir:
-            return Path(self.options.state_dir).expanduser().absolute()
+            given = Path(self.options.state_dir).expanduser().absolute()
+            return given, given
         if os.environ.get("RECONCILER_STATE_DIR"):
-            return default_state_dir("")
+            given = default_state_dir("")
+            return given, given
         source = source or self.source(fetch=False)
-        return default_state_dir(_project_name(source, revision or source.revision()))
+        revision = revision or source.revision()
+        named = default_state_dir(_project_name(source, revision))
+        if (lmdb_dir(named) / "data.mdb").exists():
+            return named, named
+        return _state_of_former_name(source, revision, named) or named, named
 
     @contextmanager
     def store(self, *, must_exist: bool = False, read_only: bool = False) -> Iterator[Store]:
@@ -100,6 +133,9 @@ class Context:
         ------
         InputError
             Nothing was applied to this state directory yet.
+        ForeignStateError
+            The state belongs to another repository than that of --repo. A command that only reads a state
+            which the user names by --state-dir or the variable prints a note instead.
         """
         from reconciler.actual.store import Store
 
@@ -110,7 +146,34 @@ class Context:
                 hint="run `reconcile --once` first, or give --state-dir",
             )
         with opened(state_dir, read_only=read_only) as store:
+            self._check_owner(store, read_only=read_only)
             yield store
+
+    def _check_owner(self, store: Store, *, read_only: bool) -> None:
+        with store.read() as view:
+            lineage, last = view.lineage(), view.last_revision()
+        if lineage is None or not lineage.roots:
+            return
+        try:
+            source = self.source(fetch=False)
+            if last is not None and source.knows(last.commit):
+                return
+            roots = source.root_commits()
+        except ReconcilerError:  # no repository here, or none that can be read
+            return
+        if not lineage.is_foreign(roots):
+            return
+        text = (
+            f"the state in {store.path} belongs to {lineage.shown()}, not to the repository in "
+            f"{self.options.repo} (root {roots[-1][:7]})"
+        )
+        named = self.options.state_dir or os.environ.get("RECONCILER_STATE_DIR")
+        if read_only and named:
+            self.say(f"note: {text}")
+            return
+        raise ForeignStateError(
+            text, hint="name its repository with --repo, or the state of this repository with --state-dir"
+        )
 
 
 @contextmanager
@@ -154,6 +217,36 @@ def opened(
         yield store
     finally:
         store.close()
+
+
+def _state_of_former_name(source: Source, revision: Revision, named: Path) -> Path | None:
+    """Return the state that a project had before it was renamed; the last applied one if there are several.
+
+    It belongs to this repository, follows the same branch, and was applied from the same folder, at a commit
+    before this revision.
+    """
+    from reconciler.actual.store import Store
+
+    found: list[tuple[float, Path]] = []
+    roots: list[str] | None = None
+    try:
+        others = sorted(one for one in named.parent.iterdir() if one != named and Store.exists(one))
+    except OSError:
+        return None
+    for state_dir in others:
+        try:
+            with opened(state_dir, read_only=True) as store, store.read() as view:
+                lineage, last, followed = view.lineage(), view.last_revision(), view.followed()
+            if lineage is None or last is None or last.path != revision.path:
+                continue
+            if (followed or last.branch) != revision.branch or not source.knows(last.commit):
+                continue
+            roots = roots if roots is not None else source.root_commits()
+            if set(roots) & set(lineage.roots) and source.follows(revision.commit, last.commit):
+                found.append((last.time, state_dir))
+        except ReconcilerError:  # it is damaged, or has another schema
+            continue
+    return max(found)[1] if found else None
 
 
 def user_identity(context: Context) -> str:

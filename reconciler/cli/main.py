@@ -123,6 +123,7 @@ class LazyGroup(click.Group):
 @click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
 @click.option("--allow-prune", is_flag=True, help="Apply a plan that a guard refuses.")
 @click.option("--follow", is_flag=True, help="Follow --branch, or the checked-out branch, from now on.")
+@click.option("--adopt", is_flag=True, help="Keep a state whose repository was rewritten or project renamed.")
 @click.version_option(__version__, prog_name="reconcile")
 @global_options
 def cli(context: Context, **flags: Any) -> None:
@@ -138,14 +139,15 @@ def cli(context: Context, **flags: Any) -> None:
     if click_context.invoked_subcommand is not None:
         if any(flags.values()):
             raise InputError(
-                "--once, --wait, --timeout, --dry-run, --allow-prune and --follow go without a command",
+                "--once, --wait, --timeout, --dry-run, --allow-prune, --follow and --adopt "
+                "go without a command",
                 hint="write `reconcile --once`, or the command without these options",
             )
         return
     if not flags["once"] and not flags["dry_run"]:
         if any(flags.values()):
             raise InputError(
-                "--wait, --timeout, --allow-prune and --follow require --once",
+                "--wait, --timeout, --allow-prune, --follow and --adopt require --once",
                 hint="write `reconcile --once --wait`",
             )
         click.echo(click_context.get_help())

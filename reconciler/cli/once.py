@@ -34,6 +34,7 @@ def run(
     dry_run: bool,
     allow_prune: bool,
     follow: bool,
+    adopt: bool,
 ) -> int:
     """Run ``reconcile --once`` or ``--dry-run``, and return the exit code.
 
@@ -43,15 +44,15 @@ def run(
     if dry_run:
         from reconciler.cli.plan import show_plan
 
-        return show_plan(context, exit_code=False, allow_prune=allow_prune, follow=follow)
+        return show_plan(context, exit_code=False, allow_prune=allow_prune, follow=follow, adopt=adopt)
     source = context.source()
     revision = source.revision()
     context.notice_uncommitted(source)
-    with opened(context.state_dir(source, revision), context.say) as store:
+    with opened(context.own_state_dir(source, revision), context.say) as store:
         is_watched = Lease(store.path).is_watched()
         if not is_watched or follow:  # a daemon decides by itself what it reads
             _check_followed(source, store, follow=follow)
-        outcome = None if follow else unchanged_outcome(store, revision, time.time())
+        outcome = None if follow or adopt else unchanged_outcome(store, revision, time.time())
         if outcome is None or not is_settled(outcome, wait=wait):
             if is_watched:
                 from reconciler.cli.handover import pass_by_daemon
@@ -65,7 +66,7 @@ def run(
                 return ExitCode.NO if not settled or (wait and outcome.degraded) else ExitCode.OK
             from reconciler.loop import Session
 
-            session = Session(source, store, revision, follow=follow)
+            session = Session(source, store, revision, follow=follow, adopt=adopt)
             return _reconcile(context, session, limit, allow_prune=allow_prune)
     if outcome.warnings:
         from reconciler.cli.views.terminal_reporter import show_diagnostics
@@ -102,7 +103,7 @@ def apply(context: Context, file: str | None, *, wait: bool, timeout: float | No
     source = context.source()
     source.branch, source.path = None if saved.branch == "HEAD" else saved.branch, saved.path
     check_source(saved, source)
-    with opened(context.state_dir(source, saved.revision), context.say) as store:
+    with opened(context.own_state_dir(source, saved.revision), context.say) as store:
         session = Session(source, store, saved.revision, follow=follow)
         code = _reconcile(
             context, session, limit, allow_prune=saved.allow_prune, check=lambda: check_holds(saved, session)

@@ -65,12 +65,18 @@ def diff(context: Context, *, base: str, head: str, flows: tuple[str, ...], exit
 
 
 def show_plan(
-    context: Context, *, exit_code: bool, allow_prune: bool, follow: bool = False, out: str | None = None
+    context: Context,
+    *,
+    exit_code: bool,
+    allow_prune: bool,
+    follow: bool = False,
+    adopt: bool = False,
+    out: str | None = None,
 ) -> int:
     """Print the plan of a reconcile, save it in ``out`` if given, and return the exit code.
 
     A plan for another branch than the one that the state follows has a note that says so; not with
-    ``follow``, which is how such a plan is applied.
+    ``follow``, which is how such a plan is applied. ``adopt`` plans for a state of another repository.
     """
     from reconciler.cli.planning import plan_revision
     from reconciler.cli.saved_plan import save
@@ -82,7 +88,7 @@ def show_plan(
     with opened(context.state_dir(source, revision)) as store:
         with store.read() as view:
             counter = view.change_counter()  # read before planning: later changes make the plan stale
-        session = Session(source, store, revision, follow=follow)
+        session = Session(source, store, revision, follow=follow, adopt=adopt)
         planned = plan_revision(session, allow_prune=allow_prune)
         plan = planned.plan
         other = bool(planned.notes)
@@ -96,7 +102,7 @@ def show_plan(
     elif plan.refusals:
         context.say("refused by a guard; to apply it anyway: reconcile --once --allow-prune")
     elif plan.effective and context.options.output in ("table", "wide"):
-        context.say(f"apply it with: reconcile --once{' --follow' * (other or follow)}")
+        context.say(f"apply it with: reconcile --once{' --follow' * (other or follow)}{' --adopt' * adopt}")
     return _exit_code(planned, exit_code=exit_code)
 
 

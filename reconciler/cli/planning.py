@@ -40,6 +40,7 @@ class Planned(msgspec.Struct, frozen=True):
 def plan_revision(session: Session, *, allow_prune: bool) -> Planned:
     """Return the plan of a reconcile of a revision."""
     loaded = session.load()
+    session.check_lineage(loaded.state)
     actual = session.actual(loaded.state)
     with session.store.read() as view:
         config = view.config()
@@ -82,14 +83,14 @@ def plan_comparison(
     base = named_revision(Source(source.git_dir, None, None, ""), base_name)
     with _store(context, source, base if _has_project(source, base) else head) as store:
         with store.read() as view:
-            good = view.good_manifests()
+            good, lineage = view.good_manifests(), view.lineage()
         if _has_project(source, base):
             inside = msgspec.structs.replace(source.revision(base.commit), branch=base.branch)
-            loaded = load_desired(source, inside, StoreCache(store), good)
+            loaded = load_desired(source, inside, StoreCache(store), good, lineage)
             before, good = loaded.state, loaded.good
         else:
             before, good = _empty_state(base), {}
-        after = load_desired(source, head, StoreCache(store), good).state
+        after = load_desired(source, head, StoreCache(store), good, lineage).state
         actual = Session(source, store, head).actual(before)
         with store.read() as view:
             built = known_builds(view, after)

@@ -71,7 +71,7 @@ def save(file: Path, session: Session, planned: Planned, changes: int, *, allow_
         schema_version=FILE_VERSION,
         tool=__version__,
         project=planned.project,
-        lineage=session.source.root_commit(),
+        lineage=(session.source.root_commits() or [""])[-1],
         branch=revision.branch,
         path=revision.path,
         commit=revision.commit,
@@ -146,13 +146,13 @@ def check_source(saved: SavedPlan, source: Source) -> None:
     """
     try:
         tip = source.revision().commit
-        root = source.root_commit()
+        roots = source.root_commits()
     except (InputError, WorldError) as error:
         raise RefusedError(f"the plan is for {saved.revision}: {error.message}", hint=_AGAIN) from error
-    if root != saved.lineage:
+    if saved.lineage and roots and saved.lineage not in roots:
         raise RefusedError(
             f"the plan is for project '{saved.project}' (repository with root {saved.lineage[:7]}), "
-            f"not for this repository (root {root[:7]})",
+            f"not for this repository (root {roots[-1][:7]})",
             hint="name the repository with --repo",
         )
     if tip != saved.commit:

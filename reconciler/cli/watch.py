@@ -52,7 +52,7 @@ def command(
     start_log(log_format, log_file, verbose=context.options.verbose, quiet=context.options.quiet)
     signals, manager = Signals(), ServiceManager.of_this_process()
     signals.listen()
-    state_dir = context.state_dir()
+    state_dir = context.own_state_dir()
     require_local(state_dir)  # first: taking the lease may hang on a network file system
     with Lease(state_dir) as lease:
         if acquire_lease(lease, signals, manager, standby=standby):
@@ -61,12 +61,13 @@ def command(
                 from reconciler.watch.source_thread import SourceSettings
 
                 with store.read() as view:
-                    known = view.lineage()
-                root = None
+                    known, last = view.lineage(), view.last_revision()
+                roots = None
                 with suppress(ReconcilerError):  # a source that cannot be read now is checked later
-                    root = context.source(fetch=False).root_commit() if known is not None else None
-                if known is not None and root is not None:
-                    store.check_lineage(known["project"], root)
+                    roots = context.source(fetch=False).root_commits() if known is not None else None
+                if known is not None and roots is not None:
+                    path = last.path if last is not None else ""
+                    store.check_lineage(known.project, roots, path, record=False)
                 settings = SourceSettings(
                     open_source=lambda fetch: context.source(fetch=fetch),
                     is_remote=is_remote(context.options.repo),

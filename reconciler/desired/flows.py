@@ -83,7 +83,8 @@ class FlowReader:
         counts = on_code_change if recompute else OnCodeChange.KEEP  # to retry failed jobs needs no rebuild
         content = build_form(spec)
         previous = manifest.metadata.get("previous_names", [])
-        identity = flow_identity(self.state.project_name, previous[0] if previous else name)
+        project_name = self.state.name_in_uuids or self.state.project_name
+        identity = flow_identity(project_name, previous[0] if previous else name)
         annotations = manifest.metadata.get("annotations", {})
         return DesiredFlow(
             name=name,

@@ -18,6 +18,7 @@ from reconciler.desired.source.objects import UNFIT_HINTS, TreeEntry
 from reconciler.diagnostics import Diagnostic, Location, Severity, did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.desired import DesiredFlow, DesiredState, Hold, Revision
+from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import (
     DEFAULT_DIRECTORIES,
     ExecConfigSpec,
@@ -57,9 +58,13 @@ class Loaded(msgspec.Struct):
 
 
 def load_desired(
-    source: Source, revision: Revision, cache: ParseCache, good: Mapping[str, GoodManifest]
+    source: Source,
+    revision: Revision,
+    cache: ParseCache,
+    good: Mapping[str, GoodManifest],
+    lineage: Lineage | None = None,
 ) -> Loaded:
-    """Return the desired state of a revision.
+    """Return the desired state of a revision. ``lineage`` is that of the state: it may know an older name.
 
     Raises
     ------
@@ -97,7 +102,7 @@ def load_desired(
             )
         )
     collection.diagnostics += _missing_directories(source, revision, collection, [e.path for e in entries])
-    state = _assemble(source, revision, collection)
+    state = _assemble(source, revision, collection, lineage)
     for name in state.invalid:  # includes flows whose references are wrong
         key = f"{Kind.FLOW}/{name}"
         collection.good.pop(key, None)
@@ -228,7 +233,9 @@ class _NoCache:
         return None
 
 
-def _assemble(source: Source, revision: Revision, collection: Collection) -> DesiredState:
+def _assemble(
+    source: Source, revision: Revision, collection: Collection, lineage: Lineage | None
+) -> DesiredState:
     def typed(kind: Kind, into: Callable[..., Any]) -> dict[str, Any]:
         return {m.name: msgspec.convert(m.spec, into) for m in collection.of(kind) if m.name}
 
@@ -246,6 +253,7 @@ def _assemble(source: Source, revision: Revision, collection: Collection) -> Des
     state = DesiredState(
         revision=revision,
         project_name=name,
+        name_in_uuids=lineage.name_in_uuids if lineage is not None else name,
         project=project,
         project_layer=layer_of(project.defaults, origin, "/spec/defaults"),
         workers=typed(Kind.WORKER, WorkerSpec),

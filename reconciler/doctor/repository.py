@@ -14,6 +14,7 @@ from reconciler.doctor.check import Check, Finding, failed, named, ok, skipped, 
 from reconciler.errors import InputError, ReconcilerError, RefusedError
 from reconciler.jobs.bookkeeping import followed_branch
 from reconciler.model.desired import DesiredState, Revision
+from reconciler.model.lineage import lineage_for
 from reconciler.model.manifests import API_VERSION, ParsedFile
 from reconciler.model.records import ActualState
 from reconciler.plan.planner import make_plan
@@ -95,7 +96,8 @@ def _manifests(known: Known) -> Finding:
         return skipped("there is no revision")
     try:
         good = known.view.good_manifests() if known.view is not None else {}
-        known.desired = load_desired(known.source, known.revision, known.cache, good).state
+        lineage = known.view.lineage() if known.view is not None else None
+        known.desired = load_desired(known.source, known.revision, known.cache, good, lineage).state
     except ReconcilerError as error:
         return _as_finding(error, "see `reconcile validate`")
     diagnostics = make_plan(known.desired, ActualState()).diagnostics
@@ -119,14 +121,17 @@ def _lineage(known: Known) -> Finding:
         return skipped("no state yet")
     if known.desired is None or known.source is None or not known.desired.project_known:
         return skipped("the project is not known")
-    project, root = known.desired.project_name, known.source.root_commit()
-    if (lineage["project"], lineage["root"]) == (project, root):
-        return ok(f"belongs to project '{project}' of this repository")
-    return failed(
-        f"belongs to project '{lineage['project']}' (repository with root {lineage['root'][:7]}), "
-        f"not to '{project}' (root {root[:7]})",
-        "choose another --state-dir for this repository",
-    )
+    last = known.view.last_revision() if known.view is not None else None
+    path = known.revision.path if known.revision is not None else ""
+    project = known.desired.project_name
+    try:
+        lineage_for(
+            lineage, project, known.source.root_commits(),
+            same_path=last is None or last.path == path, adopt=False,
+        )  # fmt: skip
+    except RefusedError as error:
+        return failed(error.message.removeprefix("the state "), error.hint or "")
+    return ok(f"belongs to project '{project}' of this repository")
 
 
 REPOSITORY: tuple[tuple[str, Callable[[Known], Finding]], ...] = (

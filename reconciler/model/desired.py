@@ -105,6 +105,7 @@ class DesiredState(msgspec.Struct, kw_only=True):
     ``manifests`` (``Kind/name``) has every document in use. ``invalid`` maps the name of each flow whose
     document of this revision is unusable to the reason. ``holds`` and ``stale`` (``Worker/name``,
     ``ExecConfig/name``) make new submissions wait. ``digests`` are those of the ExecConfigs.
+    ``name_in_uuids`` is the first name of a renamed project; the uuids of jobs are made from it.
     """
 
     revision: Revision
@@ -122,6 +123,7 @@ class DesiredState(msgspec.Struct, kw_only=True):
     unusable: dict[str, str] = {}
     diagnostics: list[Diagnostic] = []
     digests: dict[str, str] = {}
+    name_in_uuids: str = ""
 
     def __post_init__(self) -> None:
         """Compute the digests, once for all flows."""

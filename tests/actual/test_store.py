@@ -25,7 +25,9 @@ from reconciler.actual.migrations import SCHEMA_VERSION
 from reconciler.actual.state_dir import Lease, default_state_dir
 from reconciler.actual.store import Store
 from reconciler.errors import ExitCode, InputError, RefusedError
+from reconciler.model.lineage import Lineage
 from reconciler.model.records import (
+    AppliedRevision,
     Cancellation,
     DeferredPatch,
     Event,
@@ -98,19 +100,22 @@ class TestLineage:
     """A state belongs to one project of one repository."""
 
     def test_the_first_use_binds_it_and_the_same_is_welcome(self, store: Store) -> None:
-        store.check_lineage("p", "a" * 40)
-        store.check_lineage("p", "a" * 40)
+        assert store.check_lineage("p", ["a" * 40], "") == ""
+        assert store.check_lineage("p", ["a" * 40], "") == ""
         with store.read() as view:
-            assert view.lineage() == {"project": "p", "root": "a" * 40}
+            assert view.lineage() == Lineage("p", ["a" * 40])
 
     @pytest.mark.parametrize(("project", "root"), [("q", "a" * 40), ("p", "b" * 40)])
     def test_another_one_is_refused_and_both_are_named(self, store: Store, project: str, root: str) -> None:
-        store.check_lineage("p", "a" * 40)
+        applied = AppliedRevision(time=1.0, branch="main", commit="c" * 40, path="elsewhere", summary={})
+        store.check_lineage("p", ["a" * 40], "elsewhere")
+        store.write(lambda writer: writer.add_revision(applied))
         with pytest.raises(RefusedError) as caught:
-            store.check_lineage(project, root)
+            store.check_lineage(project, [root], "here")
         assert caught.value.exit_code == ExitCode.REFUSED
         for named in ("'p'", "aaaaaaa", f"'{project}'", root[:7]):
             assert named in caught.value.message
+        assert "adopted" in store.check_lineage("p", ["b" * 40], "here", adopt=True)
 
 
 class TestCounter:

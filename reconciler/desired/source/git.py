@@ -247,16 +247,15 @@ class Source(ObjectDatabase):
         raw = self.run("ls-tree", "-r", "-d", "-z", f"{commit}:{self.path}").stdout
         return [entry.path for entry in parse_listing(raw, "") if entry.mode == DIRECTORY]
 
-    def root_commit(self) -> str:
-        """Return the first commit of the history; empty for a shallow clone, which does not have it."""
-        if (self.git_dir / "shallow").exists():
-            return ""
-        roots = (
-            self.run("rev-list", "--max-parents=0", self.revision_id(self.branch or "HEAD"))
-            .stdout.decode()
-            .split()
-        )
-        return roots[-1] if roots else ""
+    def root_commits(self) -> list[str]:
+        """Return the first commits of the history, oldest last; none for a shallow clone."""
+        if self._is_shallow():
+            return []
+        head = self.revision_id(self.branch or "HEAD")
+        return self.run("rev-list", "--max-parents=0", head).stdout.decode().split()
+
+    def _is_shallow(self) -> bool:
+        return (self.common_dir() / "shallow").exists()
 
     def follows(self, commit: str, earlier: str) -> bool:
         """Return whether ``earlier`` is part of the history of ``commit``; a commit that is gone is not.
@@ -264,7 +263,7 @@ class Source(ObjectDatabase):
         A shallow clone cannot tell, so the answer is True.
         """
         result = self.run("merge-base", "--is-ancestor", earlier, commit, check=False)
-        return result.returncode == 0 or (self.git_dir / "shallow").exists()
+        return result.returncode == 0 or self._is_shallow()
 
     def missing_commits(self, commit: str, branch: str) -> int:
         """Return how many commits of ``branch`` are not part of the history of ``commit``."""

@@ -64,7 +64,7 @@ def answers(source: Source) -> list[object]:
         revision,
         source.branch_name(),
         source.reads_head(),
-        source.root_commit(),
+        source.root_commits()[-1],
         listed,
         source.files_below(revision.commit, ["flows"]),
         source.entry(revision.commit, "flows/größe.yaml"),
@@ -74,12 +74,12 @@ def answers(source: Source) -> list[object]:
         list(source.earlier_versions(revision.commit, "flows/one.yaml", 5)),
         source.removed_by(revision.commit, "flows/one.yaml"),
         history.info(revision.commit),
-        history.info(source.root_commit()),
+        history.info(source.root_commits()[-1]),
         history.last_change(revision.commit, "flows/two.yaml", 1, 1),
         history.last_change(revision.commit, "flows/two.yaml", 2, 2),
-        history.last_touching(source.root_commit(), revision.commit, ["flows/one.yaml"]),
-        history.replaced(source.root_commit(), revision.commit),
-        WorkTree(source).diff(source.root_commit(), revision.commit, "flows/one.yaml"),
+        history.last_touching(source.root_commits()[-1], revision.commit, ["flows/one.yaml"]),
+        history.replaced(source.root_commits()[-1], revision.commit),
+        WorkTree(source).diff(source.root_commits()[-1], revision.commit, "flows/one.yaml"),
     ]
 
 

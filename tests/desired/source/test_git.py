@@ -243,13 +243,13 @@ def test_root_commit_is_that_of_the_branch(repository: Repository, source: Sourc
     first = repository.head
     repository.write("top.txt", "more")
     repository.commit()
-    assert source.root_commit() == first
+    assert source.root_commits() == [first]
 
 
 def test_shallow_clone_has_no_root(repository: Repository, source: Source, tmp_path: Path) -> None:
     repository.commit("second")
     repository.run("clone", "--quiet", "--depth=1", repository.path.as_uri(), str(tmp_path / "shallow"))
-    assert open_source(str(tmp_path / "shallow"), None, "", tmp_path).root_commit() == ""
+    assert open_source(str(tmp_path / "shallow"), None, "", tmp_path).root_commits() == []
 
 
 class TestMirror:
