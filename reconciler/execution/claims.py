@@ -3,7 +3,8 @@
 The script that runs the attempt, or the command that withdraws it, makes ``claim/``. ``claim/queue_id`` names
 the owner, or is ``withdrawn``. A scheduler that requeues a job starts the same script again; each such start,
 and the command that gives an ended attempt up, creates the next ``claim/turn.<n>`` (n from 2): its content is
-``run`` or ``closed``. All these files are created exclusively, so no clocks are compared.
+``closed``, or ``run`` with the process that runs. All these files are created exclusively, so that one wins
+and no clocks are compared. ``claim/ended.<n>`` has the exit code of a turn.
 """
 
 from __future__ import annotations
@@ -38,20 +39,24 @@ def claim_lines(scheduler_type: str, marker: str) -> str:
         again = "exit 0"
     else:
         again = f"""\
-[ "$(head -n 1 {CLAIM}/queue_id 2>/dev/null)" = "$reconciler_id" ] && [ ! -e {RESULT} ] || exit 0
+[ "$(head -n 1 {CLAIM}/queue_id 2>/dev/null)" = "$reconciler_id" ] || exit 0
+[ ! -e {RESULT} ] && [ ! -e {CLAIM}/withdrawn ] || exit 0
 {_LAST_TURN}\
-[ $turn = 1 ] || [ "$(cat {CLAIM}/turn.$turn)" = run ] || exit 0
-if [ -s {EXIT_CODE} ]; then
-  [ "$(cat {EXIT_CODE})" -gt 128 ] 2>/dev/null && {queue.restarted} || exit 0
-elif read -r machine boot process < {CLAIM}/process 2>/dev/null; then
-  [ "$machine $boot" = "$reconciler_machine" ] && kill -0 "$process" 2>/dev/null && exit 0
-fi
-reconciler_create {CLAIM}/turn.$((turn + 1)) run || exit 0
+if [ $turn = 1 ]; then read -r machine boot process < {CLAIM}/process 2>/dev/null
+else read -r word machine boot process < {CLAIM}/turn.$turn && [ "$word" = run ] || exit 0; fi
+ended={CLAIM}/ended.$turn
+[ $turn = 1 ] && [ ! -e $ended ] && ended={EXIT_CODE}  # as earlier versions of this script wrote it
+if [ -s $ended ]; then
+  [ "$(cat $ended)" -gt 128 ] 2>/dev/null && {queue.restarted} || exit 0
+elif [ "$machine $boot" = "$reconciler_machine" ] && kill -0 "$process" 2>/dev/null; then exit 0; fi
+turn=$((turn + 1))
+reconciler_create {CLAIM}/turn.$turn "run $reconciler_machine $$" || exit 0
 rm -f {EXIT_CODE} {marker}"""
     return f"""\
 {CREATE}\
 reconciler_id="{queue.id_variable}"
 reconciler_machine="$(hostname) $(cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo -)"
+turn=1
 if mkdir {CLAIM} 2>/dev/null; then
   # The file exists if the attempt was withdrawn in between; it is empty if the disk is full.
   reconciler_create {CLAIM}/queue_id "$reconciler_id" || {{

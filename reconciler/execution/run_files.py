@@ -165,7 +165,7 @@ def submission_script(
         "finish() {",
         "  code=$?",
         "  kill $heartbeat 2>/dev/null",
-        f"  {enter} && echo $code > {EXIT_CODE}",
+        f"  {enter} && echo $code > {CLAIM}/ended.$turn && echo $code > {EXIT_CODE}",
         f"  : > {marker}.partial && mv {marker}.partial {marker}",
         "}",
         "trap finish EXIT",

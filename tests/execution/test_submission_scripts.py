@@ -200,7 +200,7 @@ def attempt(tmp_path: Path) -> Attempt:
     """An attempt of a Slurm job whose process was ended by the scheduler."""
     made = Attempt(tmp_path, "slurm", f"echo x >> {tmp_path}/ran; [ -e {tmp_path}/go ] || exec sleep 60")
     with made.start(env=SLURM) as started:
-        assert eventually((tmp_path / "ran").exists)
+        assert eventually(lambda: times(made) == 1)
         os.killpg(started.pid, signal.SIGTERM)
     assert made.left("exit_code") == "143"
     (tmp_path / "go").touch()
@@ -208,22 +208,27 @@ def attempt(tmp_path: Path) -> Attempt:
 
 
 def times(attempt: Attempt) -> int:
-    return (attempt.work.parent / "ran").read_text().count("x")
+    log = attempt.work.parent / "ran"
+    return log.read_text().count("x") if log.exists() else 0
 
 
 def test_a_requeued_script_goes_on(attempt: Attempt) -> None:
     assert attempt.run(env=AGAIN)[0] == 0
-    assert (times(attempt), attempt.left("turn.2")) == (2, "run")
+    assert (times(attempt), attempt.left("turn.2").split()[0]) == (2, "run")
     assert attempt.run(env=AGAIN)[0] == 0  # it ended with exit code 0: that counts
     assert times(attempt) == 2
 
 
-@pytest.mark.parametrize("case", ["closed", "result", "another job", "not restarted", "exit code"])
+@pytest.mark.parametrize(
+    "case", ["closed", "withdrawn", "result", "another job", "not restarted", "exit code"]
+)
 def test_a_script_that_must_not_run_again(attempt: Attempt, case: str) -> None:
     claim, env = attempt.directory / "claim", dict(AGAIN)
     match case:
         case "closed":
             (claim / "turn.2").write_text("closed\n")
+        case "withdrawn":
+            (claim / "withdrawn").touch()
         case "result":
             (claim / "result.json").write_text("{}")
         case "another job":
@@ -231,7 +236,7 @@ def test_a_script_that_must_not_run_again(attempt: Attempt, case: str) -> None:
         case "not restarted":  # a controller that has lost its memory
             del env["SLURM_RESTART_COUNT"]
         case "exit code":
-            (claim / "exit_code").write_text("7\n")
+            (claim / "ended.1").write_text("7\n")
     attempt.start(env=env).communicate(timeout=PATIENCE)
     assert times(attempt) == 1
 
@@ -239,13 +244,20 @@ def test_a_script_that_must_not_run_again(attempt: Attempt, case: str) -> None:
 def test_a_process_that_still_runs_here_keeps_its_attempt(tmp_path: Path) -> None:
     attempt = Attempt(tmp_path, "slurm", f"echo x >> {tmp_path}/ran; exec sleep 60")
     with attempt.start(env=SLURM) as first:
-        assert eventually((tmp_path / "ran").exists)
+        assert eventually(lambda: times(attempt) == 1)
         attempt.start(env=AGAIN).communicate(timeout=PATIENCE)
         assert times(attempt) == 1
         os.killpg(first.pid, signal.SIGKILL)
     with attempt.start(env=AGAIN) as second:
         assert eventually(lambda: times(attempt) == 2)
         os.killpg(second.pid, signal.SIGKILL)
+
+
+def test_a_claim_of_an_earlier_version_goes_on(attempt: Attempt) -> None:
+    (attempt.directory / "claim" / "ended.1").unlink()
+    (attempt.directory / "claim" / "process").unlink()
+    assert attempt.run(env=AGAIN)[0] == 0
+    assert times(attempt) == 2
 
 
 def test_of_scripts_that_start_again_together_one_runs(attempt: Attempt) -> None:
