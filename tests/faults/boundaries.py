@@ -32,7 +32,8 @@ RARE = {
     "WorkerRunner._kill": "a queue that refuses to end a job",
     "WorkerRunner._clear_strays": "an attempt that was given up and has a result after all",
     "note_problem": "an unexpected error about one job",
-    "Call._carry_out": "verbs, which are other programs",
+    "_run": "operations of the command line, which are other programs",
+    "_followed": "only at the start of `watch --follow`",
     "repair": "fsck, which is another program",
     "begin_due": "jobs that fail, so that each would have several lines; see tests/jobs/test_retries.py",
 }
