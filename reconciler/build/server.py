@@ -1,9 +1,9 @@
 """The build process: answers each request to build a flow. Runs the user's code.
 
 :mod:`reconciler.build.builder` starts it as ``python -P -m reconciler.build.server``. It imports jobflow
-once and forks for each flow, so a flow builds as if it were alone: whatever its code does to the directory,
-the environment, the path or the modules of its process does not reach the next flow. A crash or an endless
-loop affects one process and nothing else.
+once and forks for each flow that runs more than installed code, so a flow builds as if it were alone:
+whatever its code does to the directory, the environment, the path or the modules of its process does not
+reach the next flow. A crash or an endless loop affects one process and nothing else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import threading
 import time
 import traceback
 import warnings
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 import msgspec
@@ -39,9 +40,12 @@ from reconciler.build.messages import (
     frame,
     read_frame,
 )
+from reconciler.desired.values import iter_directives
 from reconciler.errors import ExitCode
 from reconciler.jobs.job_checks import JobRefusedError, check_identity, check_job, clean_name
 from reconciler.model.flows import BuiltJob, unique_keys
+
+_JOBFLOW_VERSION = importlib.metadata.version("jobflow")
 
 _PARENT_CHECK_INTERVAL = 1.0
 """Seconds between two checks that the parent process is still running."""
@@ -64,11 +68,16 @@ def main() -> None:
     gc.freeze()
     answers.write(frame(b""))
     answers.flush()
-    while (request := read_frame(requests)) is not None:
-        answer = _answer_of_child(request, [requests, answers])
-        answers.write(frame(answer))
+    while (message := read_frame(requests)) is not None:
+        request = msgspec.msgpack.decode(message, type=BuildRequest)
+        if _runs_user_code(request):
+            encoded = _answer_of_child(request, [requests, answers])
+        else:
+            with _restored():
+                encoded = _encoded(answer(request))
+        answers.write(frame(encoded))
         answers.flush()
-        _import_installed(msgspec.msgpack.decode(answer, type=BuildAnswer).imported)
+        _import_installed(msgspec.msgpack.decode(encoded, type=BuildAnswer).imported)
 
 
 def _end_with(parent: int) -> None:
@@ -83,7 +92,31 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _answer_of_child(request: bytes, private: list[IO[bytes]]) -> bytes:
+def _runs_user_code(request: BuildRequest) -> bool:
+    """Return whether a build may run more than imports of installed packages and jobflow itself."""
+    directives = (name for _, name, _ in iter_directives(request.spec))
+    return (
+        bool(request.code)
+        or request.spec.get("jobs") is None
+        or not {"$call", "$maker"}.isdisjoint(directives)
+    )
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    """Restore directory, environment and path after a block."""
+    directory, environment, path = os.open(".", os.O_RDONLY), dict(os.environ), list(sys.path)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[:] = path
+        os.fchdir(directory)
+        os.close(directory)
+
+
+def _answer_of_child(request: BuildRequest, private: list[IO[bytes]]) -> bytes:
     """Return the answer of a new process to a request; ``private`` are streams that it must not have."""
     errors_before = os.fstat(2).st_size
     reading, writing = os.pipe()
@@ -93,7 +126,7 @@ def _answer_of_child(request: bytes, private: list[IO[bytes]]) -> bytes:
             os.close(reading)
             for stream in private:
                 os.close(stream.fileno())
-            _write_all(writing, frame(_encoded(answer(msgspec.msgpack.decode(request, type=BuildRequest)))))
+            _write_all(writing, frame(_encoded(answer(request))))
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -156,17 +189,16 @@ def _import_installed(names: list[str]) -> None:
 
     Only installed packages: the code of the repository belongs to one flow and is imported for each.
     """
-    directory, environment, path = Path.cwd(), dict(os.environ), list(sys.path)
-    for name in names:
-        if name not in sys.modules:
+    missing = [name for name in names if name not in sys.modules]
+    if not missing:
+        return
+    with _restored():
+        for name in missing:
             try:
                 importlib.import_module(name)
             except BaseException:  # the flow that needs it will report the error, if there is one
                 sys.modules.pop(name, None)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.path[:] = path
-    os.chdir(directory)
+    gc.freeze()  # what a child need not look at, it need not copy
 
 
 # In the process of one flow ---------------------------------------------------------------------------------
@@ -191,7 +223,7 @@ def answer(request: BuildRequest) -> BuildAnswer:
     return BuildAnswer(
         jobs=jobs,
         aliases=aliases,
-        jobflow_version=importlib.metadata.version("jobflow"),
+        jobflow_version=_JOBFLOW_VERSION,
         imported=_installed(set(sys.modules) - known),
     )
 
