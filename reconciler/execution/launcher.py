@@ -7,6 +7,7 @@ resolve the references from the documents in it and run the job, and writes ``cl
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import json
@@ -49,7 +50,7 @@ def main() -> int:
     here, process = Path.cwd(), os.getpid()
     result: dict[str, Any] = {"started": started, "python": sys.version.split()[0]}
     try:
-        request = json.loads((here / INPUT).read_text(encoding="utf-8"))
+        request = json_with_bytes((here / INPUT).read_text(encoding="utf-8"))
         result |= run(request, here, result)
         text = json.dumps(result | {"ended": time.time()})
         if len(text) > LARGEST_RESULT:
@@ -94,7 +95,7 @@ def run(request: dict[str, Any], here: Path, report: dict[str, Any]) -> dict[str
 
     def written(documents: Any) -> Any:
         """Return what the job wrote: its output, and documents of an exposed store."""
-        found = plain([doc for doc in documents.docs if id(doc) not in given])
+        found = plain([doc for doc in documents.docs if id(doc) not in given], keep_bytes=True)
         check_depth(found)
         return found
 
@@ -309,8 +310,33 @@ def check_depth(value: Any) -> None:
     raise ValueError(TOO_DEEP)
 
 
-def plain(value: Any) -> Any:
+BYTES_KEY = "@bytes"
+
+
+def bytes_as_json(value: Any) -> Any:
+    """Return bytes as ``{"@bytes": <base64>}``, for ``json.dumps``."""
+    if isinstance(value, (bytes, bytearray)):
+        return {BYTES_KEY: base64.b64encode(value).decode()}
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def json_with_bytes(text: Any) -> Any:
+    """Return the data of JSON text (or UTF-8) in which bytes are written by :func:`bytes_as_json`."""
+
+    def read(value: dict[str, Any]) -> Any:
+        if value.keys() == {BYTES_KEY} and isinstance(value[BYTES_KEY], str):
+            with contextlib.suppress(ValueError):
+                return base64.b64decode(value[BYTES_KEY], validate=True)
+        return value
+
+    has_bytes = (BYTES_KEY if isinstance(text, str) else BYTES_KEY.encode()) in text
+    return json.loads(text, object_hook=read if has_bytes else None)
+
+
+def plain(value: Any, *, keep_bytes: bool = False) -> Any:
     """Return JSON data; datetimes and the like become monty's tagged dicts.
+
+    ``keep_bytes``: bytes become ``{"@bytes": <base64>}``, as in outputs; elsewhere they are an error.
 
     Raises
     ------
@@ -319,8 +345,14 @@ def plain(value: Any) -> Any:
     """
     from monty.json import MontyEncoder
 
+    class Encoder(MontyEncoder):  # type: ignore[misc]
+        def default(self, o: Any) -> Any:
+            if keep_bytes and isinstance(o, (bytes, bytearray)):
+                return bytes_as_json(o)
+            return super().default(o)
+
     try:
-        return json.loads(json.dumps(value, cls=MontyEncoder))
+        return json.loads(json.dumps(value, cls=Encoder))
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
 

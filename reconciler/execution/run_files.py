@@ -20,6 +20,7 @@ import msgspec
 from reconciler.errors import InputError
 from reconciler.execution.claims import CLAIM, EXIT_CODE, RESULT, claim_lines
 from reconciler.execution.headers import queue_name, submission_header
+from reconciler.execution.launcher import bytes_as_json
 from reconciler.model.flows import run_dir
 from reconciler.model.manifests import ExecConfigSpec, OnSetupError, WorkerSpec
 from reconciler.model.records import AppliedConfig, JobAttempt, JobRecord
@@ -284,4 +285,4 @@ def job_input(
         "documents": list(documents),
         "blobs": {name: list(docs) for name, docs in blobs.items()},
     }
-    return json.dumps(request).encode()
+    return json.dumps(request, default=bytes_as_json).encode()

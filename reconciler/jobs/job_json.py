@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -133,4 +135,13 @@ make_ready(JobResult)
 def read_result(raw: bytes) -> JobResult:
     """Return the result that a launcher wrote. Raises ValueError if it is damaged."""
     # Python's reader, because outputs may contain NaN, which strict JSON does not have.
-    return msgspec.convert(json.loads(raw), JobResult)
+    data = json.loads(raw, object_hook=_with_bytes if b'"@bytes"' in raw else None)
+    return msgspec.convert(data, JobResult)
+
+
+def _with_bytes(value: dict[str, Any]) -> Any:
+    """Return the bytes that the launcher writes as ``{"@bytes": <base64>}``; any other mapping as it is."""
+    if len(value) == 1 and isinstance(text := value.get("@bytes"), str):
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(text, validate=True)
+    return value

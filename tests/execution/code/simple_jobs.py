@@ -169,3 +169,15 @@ def one(function: str, **kwargs: Any) -> Job:
     """Return one job of this module."""
     made: Job = globals()[function](**kwargs)
     return made
+
+
+@job
+def some_bytes() -> dict[str, Any]:
+    """Return bytes in several places of an output."""
+    return {"blob": b"abc\x00\xff", "empty": b"", "list": [b"x", {"deep": b"y"}], "text": "@bytes"}
+
+
+@job
+def joined(value: Any) -> list[str]:
+    """Return the types and values that a job gets from :func:`some_bytes`."""
+    return [f"{type(one).__name__} {one!r}" for one in (value["blob"], value["empty"], value["list"][0])]
