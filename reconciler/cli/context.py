@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from reconciler.errors import ForeignStateError, InputError, ReconcilerError
+from reconciler.errors import ForeignStateError, InputError, ReconcilerError, WorldError
 from reconciler.files import write_atomically
 
 if TYPE_CHECKING:  # imported when used: shell completion runs this module at each press of the tab key
@@ -112,13 +112,16 @@ class Context:
 
         if self.options.state_dir:
             given = Path(self.options.state_dir).expanduser().absolute()
+            _require_utf_8(given)
             return given, given
         if os.environ.get("RECONCILER_STATE_DIR"):
             given = default_state_dir("")
+            _require_utf_8(given)
             return given, given
         source = source or self.source(fetch=False)
         revision = revision or source.revision()
         named = default_state_dir(_project_name(source, revision))
+        _require_utf_8(named)
         if (lmdb_dir(named) / "data.mdb").exists():
             return named, named
         return _state_of_former_name(source, revision, named) or named, named
@@ -203,6 +206,7 @@ def opened(
     from reconciler.actual.migrations import OutdatedError, migrate_leased, migrate_state
     from reconciler.actual.store import Store
 
+    _require_utf_8(state_dir)
     with suppress(OSError):  # Store reports what is wrong with the directory
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
@@ -249,6 +253,18 @@ def _state_of_former_name(source: Source, revision: Revision, named: Path) -> Pa
     return max(found)[1] if found else None
 
 
+def _require_utf_8(path: Path) -> None:
+    """Refuse a path that LMDB cannot open."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise InputError(
+            f"the path {shown} is not UTF-8, so LMDB cannot open a state there",
+            hint="choose another directory with --state-dir, RECONCILER_STATE_DIR or TMPDIR",
+        ) from error
+
+
 def user_identity(context: Context) -> str:
     """Return the user who runs this command, for events: ``login (Name <mail>)``, or just the login.
 
@@ -293,7 +309,8 @@ def _project_name(source: Source, revision: Revision) -> str:
         if known.exists():
             return known.read_text()
         found = project_name(source, revision)
-        known.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(known, found.encode(), sync=False)
+        with suppress(OSError, WorldError):  # without a cache the file is parsed again
+            known.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(known, found.encode(), sync=False)
         return found
     return project_name(source, revision)

@@ -14,7 +14,7 @@ import click
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.job_selectors import check_filters, is_uuid, near_job, read_words
-from reconciler.cli.options import KindGroup, global_options
+from reconciler.cli.options import LIMIT, KindGroup, global_options
 from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
 from reconciler.cli.views.data import (
     flows_data,
@@ -112,7 +112,7 @@ def flows(context: Context, *, selectors: tuple[str, ...], tree: bool, watch: bo
 @click.option("--state", "states", multiple=True, metavar="STATE,...", help="Only jobs in these states.")
 @click.option("--flow", "flow", metavar="NAME", help="Only jobs of this flow.")
 @click.option("--worker", "worker", metavar="NAME", help="Only jobs of this worker.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Show at most N jobs.")
+@click.option("--limit", type=LIMIT, metavar="N", help="Show at most N jobs.")
 @click.option(
     "--all", "history", is_flag=True,
     help="Include history: superseded jobs, and jobs of removed flows.",

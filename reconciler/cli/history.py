@@ -11,7 +11,7 @@ from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.formats import emit
 from reconciler.cli.job_selectors import find_jobs, require_worker
-from reconciler.cli.options import global_options
+from reconciler.cli.options import LIMIT, global_options
 from reconciler.cli.views.data import event_data
 from reconciler.cli.views.history_text import heading, of_flow, revision_data, text_row
 from reconciler.cli.views.listing import show
@@ -29,7 +29,7 @@ _FEW = 10
 
 @click.command(help="Print what happened, oldest first.")
 @click.option("--for", "about", metavar="job/FLOW/JOB|flow/FLOW|worker/NAME", help="Only events about this.")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="The newest N.")
+@click.option("--limit", type=LIMIT, default=100, show_default=True, help="The newest N.")
 @global_options
 def events(context: Context, *, about: str | None, limit: int) -> None:
     """Print events."""
@@ -73,7 +73,7 @@ def _change_text(change: Change) -> str:
 
 @click.command(help="List the applied revisions, oldest first: author, actions, outcome.")
 @click.argument("flow", required=False)
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
+@click.option("--limit", type=LIMIT, metavar="N", help="Only the newest N.")
 @global_options
 def history(context: Context, *, flow: str | None, limit: int | None) -> None:
     """List applied revisions: all of them, or with FLOW those that changed it, and how."""

@@ -158,6 +158,15 @@ def cli(context: Context, **flags: Any) -> None:
     sys.exit(run(context, **flags))
 
 
+_EXTERNAL = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
+        *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV),
+    }
+)
+"""Errors of the file system that the program did not expect at their place, but did not cause either."""
+
+
 def main() -> NoReturn:
     """Run the command line; each error ends here, with the exit code of its class."""
     with tolerant_streams():
@@ -182,6 +191,10 @@ def _run() -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             _show(WorldError(f"cannot write: {error}", hint="free some space there, then try again"))
+            return ExitCode.WORLD
+        if isinstance(error, OSError) and error.errno in _EXTERNAL and error.filename is not None:
+            name = os.fsencode(error.filename).decode(errors="backslashreplace")
+            _show(WorldError(f"cannot use {name[:300]}: {error.strerror}"))
             return ExitCode.WORLD
         _report_bug(error)
         return ExitCode.BUG

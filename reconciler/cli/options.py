@@ -76,6 +76,10 @@ class Duration(click.ParamType[float]):
         return float(seconds)
 
 
+LIMIT = click.IntRange(min=1, max=10**9)
+"""A number of rows."""
+
+
 def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the global options, and pass it a :class:`Context` as first argument.
 
