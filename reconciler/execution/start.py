@@ -29,8 +29,8 @@ from reconciler.model.states import ACTIVE, JobState
 BATCH = 100
 """Jobs that are checked out together and share one upload and one submission command."""
 
-_FIRST_WAIT, _LONGEST_WAIT = 30.0, 300.0
-"""Seconds until something that was not accepted is tried again."""
+_FIRST_WAIT, _LONGEST_TARGET_WAIT, _LONGEST_WAIT = 30.0, 60.0, 300.0
+"""Seconds until something that was not accepted is tried again: a target, or a single job."""
 
 
 class _Refused(msgspec.Struct):
@@ -44,9 +44,9 @@ class _Refused(msgspec.Struct):
         return not 0 < self.until - now <= _LONGEST_WAIT
 
 
-def _refuse(known: dict[str, _Refused], key: str, now: float) -> None:
+def _refuse(known: dict[str, _Refused], key: str, now: float, longest: float) -> None:
     refused = known.setdefault(key, _Refused())
-    refused.until = now + min(_LONGEST_WAIT, _FIRST_WAIT * 2**refused.times)
+    refused.until = now + min(longest, _FIRST_WAIT * 2**refused.times)
     refused.times = min(refused.times + 1, 10)
 
 
@@ -217,12 +217,12 @@ class JobStarter:
         """Note what was accepted and what was not, to decide when to try again."""
         for target, jobs in by_target.items():
             if any(job.id in result.target_refused for job in jobs):
-                _refuse(self._targets, target, now)
+                _refuse(self._targets, target, now, _LONGEST_TARGET_WAIT)
             elif any(job.id in result.queue_ids for job in jobs):
                 self._targets.pop(target, None)
             for job in jobs:
                 if job.id in result.not_now:
-                    _refuse(self._jobs, job.id, now)
+                    _refuse(self._jobs, job.id, now, _LONGEST_WAIT)
                 else:
                     self._jobs.pop(job.id, None)
 

@@ -15,6 +15,7 @@ from tests.services.login import Login, default_login, new_login, present_login
 from tests.services.places import Place, place_of
 from tests.services.shared import SharedServices
 from tests.services.slurm import Slurm
+from tests.services.slurmdbd import SlurmDatabase
 from tests.services.sshd import Sshd
 
 _Thing = TypeVar("_Thing", Slurm, GridEngine, Place)
@@ -136,6 +137,17 @@ def new_slurm(services: SharedServices) -> Iterator[Callable[..., Slurm]]:
             return cluster
 
         yield start
+
+
+@pytest.fixture
+def slurm_database(services: SharedServices) -> Iterator[SlurmDatabase]:
+    """A data base for clusters of ``new_slurm(database=..., name=...)``. Seven seconds."""
+    database = SlurmDatabase(services.private("slurmdbd"))
+    try:
+        database.start()
+        yield database
+    finally:
+        database.close()
 
 
 @pytest.fixture

@@ -22,17 +22,16 @@ from tests.services.programs import (
     wait_until,
 )
 from tests.services.service import Service
+from tests.services.slurmdbd import SlurmDatabase, start_munge
 
 _CONFIG = """\
-ClusterName=ci
+ClusterName={name}
 SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={port}
 SlurmUser={user}
 SlurmdUser={user}
 # Listen on the addresses above instead of all.
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-AuthType=auth/munge
-AuthInfo=socket={directory}/munge/munge.sock
 CredType=cred/munge
 StateSaveLocation={directory}/state
 SlurmdSpoolDir={directory}/spool.%n
@@ -51,7 +50,7 @@ SelectTypeParameters=CR_CPU
 # Nodes may claim more processors than there are.
 SlurmdParameters=config_overrides
 ReturnToService=2
-AccountingStorageType=accounting_storage/none
+{accounting}
 JobAcctGatherType=jobacct_gather/none
 # What makes `sacct -c` work without a database.
 JobCompType=jobcomp/filetxt
@@ -78,14 +77,23 @@ class Slurm(Service):
 
     ``nodes`` nodes claim ``cpus`` processors each. ``min_job_age``: seconds after which the controller
     forgets a finished job (it looks every few seconds). ``more``: lines for its configuration. ``env`` is
-    what a client needs in its environment.
+    what a client needs in its environment. With a ``database`` it is a cluster of that, called ``name``.
     Started by root, jobs of every user run as that user; otherwise only those of the present user.
     """
 
     def __init__(
-        self, directory: Path, *, nodes: int = 2, cpus: int = 8, min_job_age: int = 300, more: str = ""
+        self,
+        directory: Path,
+        *,
+        nodes: int = 2,
+        cpus: int = 8,
+        min_job_age: int = 300,
+        more: str = "",
+        database: SlurmDatabase | None = None,
+        name: str = "ci",
     ) -> None:
         super().__init__(directory)
+        self.database, self.name = database, name
         facts = self.remember(ports=free_ports(nodes + 1), cpus=cpus, min_job_age=min_job_age, more=more)
         self.port, *self._node_ports = facts["ports"]
         self.cpus: int = facts["cpus"]
@@ -99,7 +107,10 @@ class Slurm(Service):
         """Start all daemons; returns when every node is idle."""
         if not self.conf.exists():
             self._write_files()
-        self._start_munge()
+        if self.database is None:
+            start_munge(self.directory / "munge")
+        else:
+            self.database.sacctmgr("add", "cluster", self.name)
         self._start_daemon("slurmctld")
         for name in self.nodes:
             self._start_daemon("slurmd", "-N", name)
@@ -253,7 +264,13 @@ class Slurm(Service):
             _NODE.format(name=name, port=port, cpus=self.cpus)
             for name, port in zip(self.nodes, self._node_ports, strict=True)
         ]
+        accounting = (
+            f"AuthType=auth/munge\nAuthInfo=socket={self.directory}/munge/munge.sock\n"
+            "AccountingStorageType=accounting_storage/none"
+        )
         values = {
+            "name": self.name,
+            "accounting": self.database.config if self.database is not None else accounting,
             "port": self.port,
             "user": getpass.getuser(),
             "min_job_age": self.min_job_age,
@@ -263,21 +280,6 @@ class Slurm(Service):
         self.write("slurm.conf", text)
         self.write("plugstack.conf", "")
         self.write("cgroup.conf", _cgroup_config())
-        key = self.directory / "munge" / "munge.key"
-        key.touch(mode=0o600)
-        key.write_bytes(secrets.token_bytes(128))
-
-    def _start_munge(self) -> None:
-        place = self.directory / "munge"
-        files = {
-            "key-file": "key",
-            "socket": "sock",
-            "pid-file": "pid",
-            "log-file": "log",
-            "seed-file": "seed",
-        }
-        options = [f"--{option}={place}/munge.{ending}" for option, ending in files.items()]
-        run([program("munged"), *options, "--num-threads=4", "--force"])
 
     def _start_daemon(self, name: str, *options: str) -> None:
         try:

@@ -212,8 +212,8 @@ class SlurmQueue(Queue):
         for some in chunks(names):
             ask = f"-u {self.user} -o '%i %j' --name={','.join(some)}"
             commands.append(f"squeue --noheader {ask}")
-            # Fails where there is only one cluster, without a data base of clusters.
-            commands.append(f"{{ squeue --noheader -M all {ask} 2>/dev/null || :; }}")
+            # Fails where there is no data base of clusters. The names of the clusters belong to the headers.
+            commands.append(f"{{ squeue -M all {ask} 2>/dev/null || :; }}")
         return all_of(commands, _CLEAN_LISTING)
 
     def found(self, names: Sequence[str], result: CommandResult) -> dict[str, str]:
