@@ -136,7 +136,7 @@ def test_a_job_store_that_goes_away_keeps_what_it_was_given_before(
 
 @pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("odd", [{"worker": 5}, {"priority": "high"}, {"worker": {"name": "w1"}}])
-def test_a_child_with_values_of_a_wrong_kind_fails_its_generator_alone(
+def test_a_generated_job_with_impossible_run_config_fails_alone(
     world: World, odd: dict[str, object]
 ) -> None:
     world.yaml(
@@ -158,8 +158,9 @@ def test_a_child_with_values_of_a_wrong_kind_fails_its_generator_alone(
     world.flow("born", {"id": "odd", "function": "odd.odd"}, {"id": "even", "function": "give", "args": [1]})
     world.reconcile()
     world.run()
-    assert world.states("born/odd", "born/even") == ["REMOTE_ERROR", "COMPLETED"]
-    assert [job.path for job in world.jobs().values() if job.generated_by] == []
+    assert world.states("born/odd", "born/even", "born/child") == ["COMPLETED", "COMPLETED", "FAILED"]
+    reason = f"born/odd has generated a job that is not valid: {next(iter(odd))}: expected a "
+    assert (world.job("born/child").error or "").startswith(reason)
 
 
 @pytest.mark.usefixtures("warm")
