@@ -136,9 +136,7 @@ def test_a_job_store_that_goes_away_keeps_what_it_was_given_before(
 
 @pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("odd", [{"worker": 5}, {"priority": "high"}, {"worker": {"name": "w1"}}])
-def test_a_generated_job_with_impossible_run_config_fails_alone(
-    world: World, odd: dict[str, object]
-) -> None:
+def test_a_generated_job_with_impossible_run_config_fails_alone(world: World, odd: dict[str, object]) -> None:
     world.yaml(
         "lib/odd.py",
         f"""
