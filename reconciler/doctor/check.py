@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -75,11 +74,6 @@ def named(name: str, subject: str, finding: Finding) -> Check:
     """Return a finding as a check, with its message on one line."""
     message = "; ".join(line.strip() for line in finding.message.splitlines() if line.strip())
     return Check(name, subject, finding.status, message, finding.fix, finding.by_user)
-
-
-def any_failed(checks: Iterable[Check]) -> bool:
-    """Return whether one of these checks failed."""
-    return any(check.status is Status.FAILED for check in checks)
 
 
 def space_text(free: int) -> str:
