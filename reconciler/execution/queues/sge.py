@@ -40,6 +40,14 @@ _OUTAGE = re.compile(
 _RECORD = re.compile(r"<job_list\b[^>]*>(.*?)</job_list>", re.DOTALL)
 _CLOSED = re.compile(r"</job_info>\s*\Z")
 
+_VERIFIED = 20
+"""Waiting jobs that one listing verifies."""
+
+_VERIFICATION = "-=-verification-=-"
+_UNSUITABLE = re.compile(
+    rf"^{_VERIFICATION} (\d+) (?:Job \d+ )?(.*?) *verification: no suitable queues", re.MULTILINE
+)
+
 _ACCOUNTING_WAIT = 6
 """Seconds after the beginning of a script in which the accounting may still get its record.
 
@@ -66,6 +74,10 @@ class SGEQueue(Queue):
     restarted = '[ "${RESTARTED:-0}" != 0 ]'
     target_refused = "Unable to run job: (job rejected: )?(Only [0-9]+ jobs are allowed per |no more jobs)"
 
+    @property
+    def _list(self) -> str:
+        return f"qstat -u {self.user} -xml"
+
     # submitting ---------------------------------------------------------------------------------------
 
     def submit_command(self, script: str) -> str:
@@ -91,7 +103,7 @@ class SGEQueue(Queue):
 
     def find_command(self, names: Sequence[str]) -> str:
         """Return the command that lists the user's jobs, with their whole names."""
-        return self.listing_command([])
+        return self._list
 
     def found(self, names: Sequence[str], result: CommandResult) -> dict[str, str]:
         """Return the job id by name; the first of several."""
@@ -103,8 +115,16 @@ class SGEQueue(Queue):
         return ids
 
     def listing_command(self, queue_ids: Sequence[str]) -> str:
-        """Return the command that lists all jobs of the user."""
-        return f"qstat -u {self.user} -xml"
+        """Return the command that lists all jobs of the user, after verifying the first waiting ones.
+
+        These are the oldest: those that can never run are among them sooner or later.
+        """
+        return (
+            f"qstat -u {self.user} 2>/dev/null | awk '$5 == \"qw\" {{ print $1 }}' | head -n {_VERIFIED} | "
+            f"while read -r id; do verified=$(qalter -w v $id 2>&1 | tr '\\n' ' ')\n"
+            f'echo "{_VERIFICATION} $id $verified"; done\n'
+            f"{self._list}"
+        )
 
     def listing(self, queue_ids: Mapping[str, str], result: CommandResult) -> dict[str, QueueEntry]:
         """Return the jobs that have not ended."""
@@ -113,6 +133,10 @@ class SGEQueue(Queue):
             entry = _entry(queue_id, _tag(record, "state"))
             if queue_id in queue_ids and entry is not None:
                 entries.setdefault(queue_id, entry)  # the running tasks of an array come first
+        for queue_id, reason in _UNSUITABLE.findall(result.stdout):
+            if queue_id in entries and entries[queue_id].state is QueueState.PENDING:
+                never = f"no queue can run it: {reason.strip()[:300]}; ask for less, or for another `queue`"
+                entries[queue_id] = QueueEntry(QueueState.PENDING, "no suitable queues", never)
         return entries
 
     # cancelling ---------------------------------------------------------------------------------------
