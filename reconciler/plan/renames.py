@@ -57,7 +57,7 @@ def likely_renames(desired: DesiredState, actual: ActualState) -> Iterator[Diagn
     contents = {digest([build.form, build.code, build.files]): name for name, build in removed.items()}
     for flow in desired.flows.values():
         old = contents.get(digest([flow.content, flow.code, flow.files]))
-        if old is not None and flow.name not in actual.flows:
+        if old is not None and flow.name not in actual.flows and old not in flow.previous_names:
             yield flow.manifest.diagnostic(
                 "flow/renamed",
                 f"flow '{flow.name}' has the content of flow '{old}', which is removed: its jobs run again",

@@ -159,7 +159,11 @@ class TestDamagedFiles:
         error = place.refused()
         assert isinstance(error, InputError)
         assert message in error.message
-        assert error.hint == "save and review a new plan: reconcile plan --out FILE"
+        if message == "is not a saved plan: ":
+            new = "save one with `reconcile plan --out FILE`; to apply what is committed: reconcile --once"
+        else:
+            new = "save and review a new plan: reconcile plan --out FILE"
+        assert error.hint == new
 
     def test_no_file(self, place: Place) -> None:
         for target in (place.plan, place.plan.parent):
