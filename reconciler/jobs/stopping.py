@@ -20,9 +20,10 @@ from reconciler.model.states import PENDING, JobState
 def stop_children(writer: Writer, job: JobRecord, now: float) -> None:
     """Stop the children of a job, their children, and all jobs that can then never run.
 
-    As in jobflow, children are jobs of the same Flow object. A job that only waits for the end of a detour is
-    not a child: it continues once nothing of the detour is left to run. Neither is a job that refers to a job
-    of a flow around its own.
+    As in jobflow, children are jobs of the same Flow object. A job of another flow in git is never stopped:
+    with a result to read it runs, otherwise it waits. A job that only waits for the end of a detour is not a
+    child: it continues once nothing of the detour is left to run. Neither is a job that refers to a job of a
+    flow around its own.
     """
     todo, stopped = [job], []
     while todo:
@@ -30,11 +31,12 @@ def stop_children(writer: Writer, job: JobRecord, now: float) -> None:
         for child in writer.dependants(parent.uuid):
             if child.state not in PENDING:
                 continue
-            stops = _created_together(writer, child, parent.uuid)
+            same_flow = child.flow == parent.flow
+            stops = same_flow and _created_together(writer, child, parent.uuid)
             if not stops and parent is not job:
                 refers = parent.uuid in references(json.loads(writer.payload(child.id) or b"{}"))
                 has_output = _has_output(writer, parent.uuid)
-                stops = refers and child.on_missing == "error" and not has_output
+                stops = same_flow and refers and child.on_missing == "error" and not has_output
                 if not stops:
                     if has_output or not refers:
                         child = _wait_for_parents_of(writer, child, parent)
