@@ -20,7 +20,7 @@ def test_a_marker_without_an_exit_code_points_to_a_full_disk(lost: bool, said: s
         uuid="u", index=1, flow="f", key="j", name="j", function="m.f", state=JobState.RUNNING,
         config=RunConfig(), content="", attempt=JobAttempt(queue_id="7"),
     )  # fmt: skip
-    facts = AttemptFacts(found="claimed", claimant="7")
+    facts = AttemptFacts(found="claimed", claimant="7", same_host=True)
     ended = end_without_result(CollectRequest(job, lost=lost), facts, ShellQueue())
     assert ended is not None
     assert said in ended.error
