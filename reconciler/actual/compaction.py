@@ -13,13 +13,16 @@ import msgspec
 
 from reconciler import __version__
 from reconciler.actual.layout import (
+    DamagedError,
     big_endian,
     decode_event,
     decode_flow,
     decode_good,
     decode_revision,
+    decoder,
     encode,
     number_of,
+    readable,
 )
 from reconciler.actual.store import Store
 from reconciler.actual.transaction import Transaction
@@ -67,7 +70,7 @@ class Progress(msgspec.Struct, omit_defaults=True):
     more: bool = False
 
 
-decode_progress = msgspec.msgpack.Decoder(Progress).decode
+decode_progress = decoder(Progress, "the position of compaction")
 
 
 def compact(store: Store, now: float) -> int:
@@ -91,8 +94,7 @@ def is_due(progress: Progress, now: float) -> bool:
 
 def progress_of(view: View) -> Progress:
     """Return the position of compaction."""
-    raw = view.txn.get("meta", b"compaction")
-    return decode_progress(raw) if raw is not None else Progress()
+    return readable(decode_progress, view.txn.get("meta", b"compaction")) or Progress()
 
 
 class _Slice:
@@ -162,7 +164,7 @@ class _Slice:
         raw = self.txn.get("events", key[-8:])
         try:
             event = decode_event(raw) if raw is not None else None
-        except msgspec.DecodeError:
+        except DamagedError:
             event = None
         return (event.about, event.time) if event is not None else ("", 0.0)
 
@@ -184,7 +186,7 @@ class _Slice:
     def _time_of_revision(self, key: bytes) -> float:
         try:
             return decode_revision(self.txn.get("revisions", key) or b"").time
-        except msgspec.DecodeError:
+        except DamagedError:
             return 0.0
 
     # caches -------------------------------------------------------------------------------------------

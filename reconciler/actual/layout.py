@@ -10,9 +10,12 @@ import functools
 import hashlib
 import math
 import struct
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
+from reconciler.errors import WorldError
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
@@ -28,20 +31,75 @@ from reconciler.model.records import (
     WorkerStatus,
 )
 
-encode = msgspec.msgpack.Encoder().encode
-decode_job = msgspec.msgpack.Decoder(JobRecord).decode
-decode_glance = msgspec.msgpack.Decoder(JobGlance).decode
-decode_flow = msgspec.msgpack.Decoder(FlowRecord).decode
-decode_event = msgspec.msgpack.Decoder(Event).decode
-decode_build = msgspec.msgpack.Decoder(BuiltFlow).decode
-decode_parsed = msgspec.msgpack.Decoder(ParsedFile).decode
-decode_good = msgspec.msgpack.Decoder(GoodManifest).decode
-decode_config = functools.lru_cache(maxsize=2)(msgspec.msgpack.Decoder(AppliedConfig).decode)
-decode_attempt = msgspec.msgpack.Decoder(Attempt).decode
-decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
-decode_status = msgspec.msgpack.Decoder(WorkerStatus).decode
-decode_revision = msgspec.msgpack.Decoder(AppliedRevision).decode
-decode_lineage = msgspec.msgpack.Decoder(Lineage).decode
+T = TypeVar("T")
+
+
+class DamagedError(WorldError):
+    """A record of the store cannot be read."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode(record: Any) -> bytes:
+    """Return the bytes of a record. Text that is not valid Unicode is escaped.
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        A value of the record cannot be stored.
+    """
+    try:
+        return _encode(record)
+    except UnicodeEncodeError:
+        return _encode(_escaped(msgspec.to_builtins(record)))
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def decoder(kind: type[T], what: str) -> Callable[[bytes], T]:
+    """Return the decoder of a kind of record, which raises :class:`DamagedError`."""
+    decode = msgspec.msgpack.Decoder(kind).decode
+
+    def read(data: bytes) -> T:
+        try:
+            return decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DamagedError(
+                f"{what} in the store is damaged: {error}",
+                hint="run `reconcile fsck`: it names the record, and `--repair` repairs what can be repaired",
+            ) from error
+
+    return read
+
+
+def readable(decode: Callable[[bytes], T], data: bytes | None) -> T | None:
+    """Return a record that is recreated, or is only history; None if it is missing or damaged."""
+    try:
+        return decode(data) if data is not None else None
+    except DamagedError:
+        return None
+
+
+decode_job = decoder(JobRecord, "the record of a job")
+decode_glance = decoder(JobGlance, "the record of a job")
+decode_flow = decoder(FlowRecord, "the record of a flow")
+decode_event = decoder(Event, "an event")
+decode_build = decoder(BuiltFlow, "a built flow")
+decode_parsed = decoder(ParsedFile, "a parsed file")
+decode_good = decoder(GoodManifest, "a last good version")
+decode_config = functools.lru_cache(maxsize=2)(decoder(AppliedConfig, "the applied configuration"))
+decode_attempt = decoder(Attempt, "the last attempt")
+decode_outcome = decoder(Outcome, "the last outcome")
+decode_status = decoder(WorkerStatus, "the status of a worker")
+decode_revision = decoder(AppliedRevision, "an applied revision")
+decode_lineage = decoder(Lineage, "the lineage")
 
 
 def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:
@@ -52,21 +110,21 @@ def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:
     if job.current:
         found.add(("by_path", path_key(job)))
     if job.retry.at is not None:
-        found.add(("retries", big_endian(milliseconds(job.retry.at)) + job_id.encode()))
+        found.add(("retries", big_endian(milliseconds(job.retry.at)) + name_bytes(job_id)))
     return found
 
 
 def path_key(job: JobRecord) -> bytes:
     """Return the key of a job in the index by path, which has the current jobs."""
-    return about_key(job.path) + job.id.encode()
+    return about_key(job.path) + name_bytes(job.id)
 
 
 def state_key(job: JobRecord) -> bytes:
     """Return the key of a job in the index by state: state, worker, priority, age, id."""
     rank = struct.pack(">q", -job.config.priority_value)
     flipped = bytes([rank[0] ^ 0x80]) + rank[1:]  # so that negative numbers sort before positive ones
-    return b"\0".join([job.state.encode(), job.config.worker_name.encode(), b""]) + (
-        flipped + big_endian(job.sequence) + job.id.encode()
+    return b"\0".join([job.state.encode(), name_bytes(job.config.worker_name), b""]) + (
+        flipped + big_endian(job.sequence) + name_bytes(job.id)
     )
 
 
@@ -82,7 +140,7 @@ def cleanup_key(worker: str, due: float) -> bytes:
 
     Keys have whole seconds, rounded up, so that nothing is removed too early.
     """
-    return pair(worker, "") + big_endian(math.ceil(max(0.0, due)))
+    return pair(worker, "") + big_endian(math.ceil(_bounded(due)))
 
 
 def cleanup_due(key: bytes) -> float:
@@ -93,25 +151,39 @@ def cleanup_due(key: bytes) -> float:
 
 def milliseconds(seconds: float) -> int:
     """Return a time (seconds) in the milliseconds that keys use."""
-    return int(max(0.0, seconds) * 1000)
+    return int(_bounded(seconds) * 1000)
+
+
+def _bounded(seconds: float) -> float:
+    """Return a time that a key can hold: not negative, not NaN, and finite."""
+    return min(max(0.0, seconds), 1e12) if seconds == seconds else 0.0
+
+
+def name_bytes(name: str) -> bytes:
+    """Return a name for a key: without NUL, which ends names, and with text that is not Unicode escaped."""
+    return str(name).encode("utf-8", "backslashreplace").replace(b"\0", b"\\0")
 
 
 def about_key(about: str) -> bytes:
     """Return the beginning of keys by name. A long name is hashed, because keys have a limited length."""
-    raw = about.encode()
+    raw = name_bytes(about)
     return (raw if len(raw) <= 400 else hashlib.sha256(raw).digest()) + b"\0"
 
 
 def pair(first: str, second: str) -> bytes:
-    """Return two names as one key. Names contain no NUL."""
-    return first.encode() + b"\0" + second.encode()
+    """Return two names as one key."""
+    return name_bytes(first) + b"\0" + name_bytes(second)
 
 
 def big_endian(number: int) -> bytes:
     """Return a number as 8 bytes that sort like the numbers."""
-    return struct.pack(">Q", number)
+    return struct.pack(">Q", max(0, min(number, 2**64 - 1)))
 
 
 def number_of(raw: bytes | None) -> int:
     """Return the number that :func:`big_endian` encoded; 0 for None."""
-    return struct.unpack(">Q", raw)[0] if raw is not None else 0
+    if raw is None:
+        return 0
+    if len(raw) != 8:
+        raise DamagedError("a number in the store is damaged", hint="run `reconcile fsck --repair`")
+    return int.from_bytes(raw, "big")

@@ -50,7 +50,7 @@ def present_contents(state_dir: Path) -> Contents | None:
     try:
         with store.read() as view:
             return contents_of(view)
-    except (WorldError, msgspec.DecodeError):
+    except WorldError:
         return None
     finally:
         store.close()

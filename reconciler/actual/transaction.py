@@ -91,7 +91,9 @@ class Transaction:
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """Return the value at ``key``, or None."""
-        found: bytes | None = self._raw.get(key, db=self._tables[table]) if key else None
+        if not 0 < len(key) <= LONGEST_KEY:
+            return None
+        found: bytes | None = self._raw.get(key, db=self._tables[table])
         return found
 
     def put(self, table: str, key: bytes, value: bytes = b"") -> None:
@@ -113,7 +115,7 @@ class Transaction:
     def scan(self, table: str, prefix: bytes = b"", *, reverse: bool = False) -> Rows:
         """Yield (key, value) of the keys that begin with ``prefix``, in order; see the class for writes."""
         with self._raw.cursor(db=self._tables[table]) as cursor:
-            if not _place(cursor, prefix, reverse):
+            if len(prefix) > LONGEST_KEY or not _place(cursor, prefix, reverse):
                 return
             for key, value in cursor.iterprev() if reverse else cursor.iternext():
                 if not key.startswith(prefix):
@@ -123,7 +125,7 @@ class Transaction:
     def keys(self, table: str, prefix: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
         """Yield the keys that begin with ``prefix``, in order, without copying values."""
         with self._raw.cursor(db=self._tables[table]) as cursor:
-            if not _place(cursor, prefix, reverse):
+            if len(prefix) > LONGEST_KEY or not _place(cursor, prefix, reverse):
                 return
             move = cursor.iterprev if reverse else cursor.iternext
             for key in move(keys=True, values=False):

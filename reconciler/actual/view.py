@@ -25,8 +25,10 @@ from reconciler.actual.layout import (
     decode_status,
     id_in_state_key,
     milliseconds,
+    name_bytes,
     number_of,
     pair,
+    readable,
 )
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.lineage import Lineage
@@ -55,7 +57,7 @@ class View:
 
     def flow(self, name: str) -> FlowRecord | None:
         """Return a flow by name."""
-        raw = self.txn.get("flows", name.encode())
+        raw = self.txn.get("flows", name_bytes(name))
         return decode_flow(raw) if raw is not None else None
 
     def flows(self) -> Iterator[FlowRecord]:
@@ -65,7 +67,7 @@ class View:
 
     def job(self, job_id: str) -> JobRecord | None:
         """Return a job by ``<uuid>_<index>``."""
-        raw = self.txn.get("jobs", job_id.encode())
+        raw = self.txn.get("jobs", name_bytes(job_id))
         return decode_job(raw) if raw is not None else None
 
     def jobs(self) -> Iterator[JobRecord]:
@@ -82,7 +84,7 @@ class View:
         return sorted(map(decode_glance, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
 
     def _raw_jobs_of(self, flow: str) -> Iterator[bytes]:
-        prefix = flow.encode() + b"\0"
+        prefix = name_bytes(flow) + b"\0"
         for key in self.txn.keys("by_flow", prefix):
             raw = self.txn.get("jobs", key[len(prefix) :])
             if raw is not None:
@@ -94,13 +96,13 @@ class View:
 
     def generations(self, uuid: str) -> list[JobRecord]:
         """Return the records of a uuid, lowest index first."""
-        found = [decode_job(raw) for _, raw in self.txn.scan("jobs", uuid.encode() + b"_")]
+        found = [decode_job(raw) for _, raw in self.txn.scan("jobs", name_bytes(uuid) + b"_")]
         return sorted(found, key=lambda job: job.index)
 
     def uuids(self, prefix: str, limit: int) -> list[str]:
         """Return at most ``limit`` uuids of jobs that begin with ``prefix``, in order."""
         found: dict[str, None] = {}
-        for key in self.txn.keys("jobs", prefix.encode()):
+        for key in self.txn.keys("jobs", name_bytes(prefix)):
             found[key.rpartition(b"_")[0].decode()] = None
             if len(found) == limit:
                 break
@@ -129,22 +131,22 @@ class View:
         if self.any_in_state(ACTIVE, worker):
             return False
         config = self.config()
-        closed = {name.encode() for name in config.closed_workers} if config is not None else set()
+        closed = {name_bytes(name) for name in config.closed_workers} if config is not None else set()
         return all(key.split(b"\0")[1] in closed for key in self._state_keys(JobState.READY, worker))
 
     def _state_keys(self, state: JobState, worker: str | None) -> Iterator[bytes]:
-        prefix = state.encode() + b"\0" + (worker.encode() + b"\0" if worker is not None else b"")
+        prefix = state.encode() + b"\0" + (name_bytes(worker) + b"\0" if worker is not None else b"")
         return self.txn.keys("by_state", prefix)
 
     def dependants(self, uuid: str) -> list[JobRecord]:
         """Return the jobs whose arguments refer to ``uuid``."""
-        prefix = uuid.encode() + b"\0"
+        prefix = name_bytes(uuid) + b"\0"
         ids = [key[len(prefix) :] for key in self.txn.keys("children", prefix)]
         return [decode_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
 
     def payload(self, job_id: str) -> bytes | None:
         """Return the jobflow Job of a record, as JSON."""
-        return self.txn.get("payloads", job_id.encode())
+        return self.txn.get("payloads", name_bytes(job_id))
 
     # documents and builds -----------------------------------------------------------------------------
 
@@ -152,7 +154,7 @@ class View:
         """Return the run directories of a worker whose removal is due, by the key of their entry."""
         rows = self.txn.scan("cleanups", pair(worker, ""))
         due = itertools.takewhile(lambda row: cleanup_due(row[0]) <= now, rows)
-        return {key: raw.decode() for key, raw in itertools.islice(due, limit)}
+        return {key: raw.decode("utf-8", "surrogateescape") for key, raw in itertools.islice(due, limit)}
 
     def next_cleanup(self, worker: str) -> float | None:
         """Return when the next removal on a worker is due; None if there is none."""
@@ -184,17 +186,16 @@ class View:
 
     def parsed(self, blob: str) -> ParsedFile | None:
         """Return the parsed blob; None if this version has not parsed it before."""
-        raw = self.txn.get("parsed", blob.encode())
-        return decode_parsed(raw) if raw is not None else None
+        return readable(decode_parsed, self.txn.get("parsed", name_bytes(blob)))
 
     def good_manifests(self) -> dict[str, GoodManifest]:
         """Return the place of the last good version of every manifest, by ``Kind/name``."""
-        return {key.decode(): decode_good(raw) for key, raw in self.txn.scan("good")}
+        found = ((key, readable(decode_good, raw)) for key, raw in self.txn.scan("good"))
+        return {key.decode(errors="replace"): good for key, good in found if good is not None}
 
     def build(self, build_key: str) -> BuiltFlow | None:
         """Return a built flow by its build key."""
-        raw = self.txn.get("builds", build_key.encode())
-        return decode_build(raw) if raw is not None else None
+        return readable(decode_build, self.txn.get("builds", name_bytes(build_key)))
 
     # history and configuration ------------------------------------------------------------------------
 
@@ -202,8 +203,8 @@ class View:
         """Return the newest events, oldest first; ``about`` is ``job/<flow>/<job>`` or ``flow/<name>``."""
         keys = self._event_keys(about)
         newest = itertools.islice(keys, limit) if limit else keys
-        found = [decode_event(raw) for key in newest if (raw := self.txn.get("events", key)) is not None]
-        return found[::-1]
+        found = [readable(decode_event, self.txn.get("events", key)) for key in newest]
+        return [event for event in reversed(found) if event is not None]
 
     def last_event(self) -> int:
         """Return the number of the newest event; 0 if there was none."""
@@ -213,8 +214,8 @@ class View:
         """Return the oldest events after an event number, each with its number."""
         last = self.last_event()
         numbers = range(number + 1, min(last, number + limit) + 1)
-        raws = ((n, self.txn.get("events", big_endian(n))) for n in numbers)
-        return [(n, decode_event(raw)) for n, raw in raws if raw is not None]
+        found = ((n, readable(decode_event, self.txn.get("events", big_endian(n)))) for n in numbers)
+        return [(n, event) for n, event in found if event is not None]
 
     def _event_keys(self, about: str | None) -> Iterator[bytes]:
         if about is None:
@@ -226,13 +227,15 @@ class View:
 
     def revisions(self) -> list[AppliedRevision]:
         """Return the applied revisions, oldest first."""
-        return [decode_revision(raw) for _, raw in self.txn.scan("revisions")]
+        found = (readable(decode_revision, raw) for _, raw in self.txn.scan("revisions"))
+        return [revision for revision in found if revision is not None]
 
     def last_revision(self) -> AppliedRevision | None:
         """Return the last applied revision."""
         for key in self.txn.keys("revisions", reverse=True):
-            raw = self.txn.get("revisions", key)
-            return decode_revision(raw) if raw is not None else None
+            revision = readable(decode_revision, self.txn.get("revisions", key))
+            if revision is not None:
+                return revision
         return None
 
     def config(self) -> AppliedConfig | None:
@@ -242,18 +245,15 @@ class View:
 
     def worker_status(self, worker: str) -> WorkerStatus | None:
         """Return the status of a worker at its last use."""
-        raw = self.txn.get("meta", f"worker/{worker}".encode())
-        return decode_status(raw) if raw is not None else None
+        return readable(decode_status, self.txn.get("meta", b"worker/" + name_bytes(worker)))
 
     def attempt(self) -> Attempt | None:
         """Return the daemon's last attempt to apply a revision."""
-        raw = self.txn.get("meta", b"attempt")
-        return decode_attempt(raw) if raw is not None else None
+        return readable(decode_attempt, self.txn.get("meta", b"attempt"))
 
     def outcome(self) -> Outcome | None:
         """Return the outcome of the last reconcile."""
-        raw = self.txn.get("meta", b"outcome")
-        return decode_outcome(raw) if raw is not None else None
+        return readable(decode_outcome, self.txn.get("meta", b"outcome"))
 
     def lineage(self) -> Lineage | None:
         """Return the project and repository that this state belongs to."""
@@ -272,7 +272,7 @@ class View:
 
     def change_counter(self) -> int:
         """Return the number of transactions that have changed flows or jobs."""
-        return number_of(self.txn.get("meta", b"changes"))
+        return readable(number_of, self.txn.get("meta", b"changes")) or 0
 
     def version(self) -> int:
         """Return a number that every write increases."""

@@ -6,13 +6,16 @@ from collections.abc import Iterable
 
 from reconciler.actual.db import Transaction
 from reconciler.actual.layout import (
+    DamagedError,
     about_key,
     big_endian,
     cleanup_key,
     decode_job,
     encode,
     index_entries,
+    name_bytes,
     number_of,
+    readable,
 )
 from reconciler.actual.view import View
 from reconciler.model.flows import BuiltFlow
@@ -51,43 +54,54 @@ class Writer(View):
 
     def put_flow(self, record: FlowRecord) -> None:
         """Write a flow."""
-        self.txn.put("flows", record.name.encode(), encode(record))
+        self.txn.put("flows", name_bytes(record.name), encode(record))
         self._touched = True
 
     def delete_flow(self, name: str) -> None:
         """Delete a flow whose jobs are already deleted."""
-        self.txn.delete("flows", name.encode())
+        self.txn.delete("flows", name_bytes(name))
         self._touched = True
 
     def put_job(self, record: JobRecord) -> None:
-        """Write a job and update the indexes."""
-        raw = self.txn.get("jobs", record.id.encode())
-        new = index_entries(record)
-        old = index_entries(decode_job(raw)) if raw is not None else set()
+        """Write a job and update the indexes.
+
+        Raises
+        ------
+        ValueError
+            The record has a value that cannot be stored, or not read back.
+        """
+        try:
+            data = encode(record)
+            decode_job(data)  # so that no odd value makes every later read fail
+            new = index_entries(record)
+        except (DamagedError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"the record of {record.path} cannot be stored: {error}") from error
+        known = readable(decode_job, self.txn.get("jobs", name_bytes(record.id)))
+        old = index_entries(known) if known is not None else set()
         for table, key in old - new:
             self.txn.delete(table, key)
         for table, key in new - old:
             self.txn.put(table, key)
-        self.txn.put("jobs", record.id.encode(), encode(record))
+        self.txn.put("jobs", name_bytes(record.id), data)
         self._touched = True
 
     def delete_job(self, record: JobRecord) -> None:
         """Delete a job with its payload and index entries; its output stays."""
-        self.txn.delete("jobs", record.id.encode())
-        self.txn.delete("payloads", record.id.encode())
+        self.txn.delete("jobs", name_bytes(record.id))
+        self.txn.delete("payloads", name_bytes(record.id))
         for table, key in index_entries(record):
             self.txn.delete(table, key)
         self._touched = True
 
     def put_payload(self, job_id: str, payload: bytes) -> None:
         """Write the jobflow Job of a record."""
-        self.txn.put("payloads", job_id.encode(), payload)
+        self.txn.put("payloads", name_bytes(job_id), payload)
 
     def add_cleanup(self, worker: str, due: float, job: JobRecord) -> None:
         """Schedule the removal of the run directory of a job's attempt."""
         assert job.attempt.run_dir is not None
-        key = cleanup_key(worker, due) + f"{job.id}.{job.attempt.number}".encode()
-        self.txn.put("cleanups", key, job.attempt.run_dir.encode())
+        key = cleanup_key(worker, due) + name_bytes(f"{job.id}.{job.attempt.number}")
+        self.txn.put("cleanups", key, job.attempt.run_dir.encode("utf-8", "surrogateescape"))
 
     def delete_cleanups(self, keys: Iterable[bytes]) -> None:
         """Delete the entries of run directories that were removed."""
@@ -96,19 +110,19 @@ class Writer(View):
 
     def put_parsed(self, blob: str, parsed: ParsedFile) -> None:
         """Write a parsed blob."""
-        self.txn.put("parsed", blob.encode(), encode(parsed))
+        self.txn.put("parsed", name_bytes(blob), encode(parsed))
 
     def put_good(self, key: str, manifest: GoodManifest) -> None:
         """Write the place of the last good version of a manifest."""
-        self.txn.put("good", key.encode(), encode(manifest))
+        self.txn.put("good", name_bytes(key), encode(manifest))
 
     def delete_good(self, key: str) -> None:
         """Delete the last good version of a manifest that was removed."""
-        self.txn.delete("good", key.encode())
+        self.txn.delete("good", name_bytes(key))
 
     def put_build(self, built: BuiltFlow) -> None:
         """Write a built flow."""
-        self.txn.put("builds", built.build_key.encode(), encode(built))
+        self.txn.put("builds", name_bytes(built.build_key), encode(built))
 
     def put_config(self, config: AppliedConfig) -> None:
         """Write the parts of a revision that the executor needs."""
@@ -116,7 +130,7 @@ class Writer(View):
 
     def put_worker_status(self, worker: str, status: WorkerStatus) -> None:
         """Write the status of a worker."""
-        self.txn.put("meta", f"worker/{worker}".encode(), encode(status))
+        self.txn.put("meta", b"worker/" + name_bytes(worker), encode(status))
 
     def put_attempt(self, attempt: Attempt) -> None:
         """Write the result of an attempt to apply a revision."""

@@ -153,16 +153,16 @@ class Context:
             yield store
 
     def _check_owner(self, store: Store, *, read_only: bool) -> None:
-        with store.read() as view:
-            lineage, last = view.lineage(), view.last_revision()
-        if lineage is None or not lineage.roots:
-            return
         try:
+            with store.read() as view:
+                lineage, last = view.lineage(), view.last_revision()
+            if lineage is None or not lineage.roots:
+                return
             source = self.source(fetch=False)
             if last is not None and source.knows(last.commit):
                 return
             roots = source.root_commits()
-        except ReconcilerError:  # no repository here, or none that can be read
+        except ReconcilerError:  # no repository here, or it or the lineage cannot be read
             return
         if not lineage.is_foreign(roots):
             return

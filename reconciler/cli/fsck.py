@@ -26,7 +26,7 @@ def command(context: Context, *, repair: bool) -> None:
         if repair:
             with Lease(store.path) as lease:
                 lease.acquire(time.time())
-                found = examine.repair(store)
+                found = examine.repair(store, time.time())
         with store.read() as view:
             left = examine.examine(view)
     if not repair:

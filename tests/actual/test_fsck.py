@@ -60,6 +60,7 @@ def raw(record: JobRecord | FlowRecord) -> bytes:
 
 
 JUNK = b"\xc1"
+NOW = 1_800_000_000.0
 
 REPAIRED: dict[str, tuple[Break, list[str]]] = {
     "by_state lacks a job": (
@@ -158,10 +159,10 @@ REPAIRED: dict[str, tuple[Break, list[str]]] = {
     ),
 }
 
-REPORTED: dict[str, tuple[Break, list[str]]] = {
+RECREATED: dict[str, tuple[Break, list[str]]] = {
     "a job cannot be read": (
-        put("jobs", b"uuid2_1", JUNK),
-        ["records: jobs/uuid2_1: cannot be read"],
+        put("jobs", b"uuid1_1", JUNK),
+        ["records: jobs/uuid1_1: cannot be read"],
     ),
     "a flow cannot be read": (
         put("flows", b"f", JUNK),
@@ -171,7 +172,18 @@ REPORTED: dict[str, tuple[Break, list[str]]] = {
         put("meta", b"config", JUNK),
         ["records: meta/config: cannot be read", "workers of jobs: job/f/uuid1: it is RUNNING on worker 'w'"],
     ),
-    "the lineage": (put("meta", b"lineage", JUNK), ["records: meta/lineage: cannot be read"]),
+    "the lineage cannot be read": (
+        put("meta", b"lineage", JUNK),
+        ["records: meta/lineage: cannot be read"],
+    ),
+    "the last attempt cannot be read": (
+        put("meta", b"attempt", JUNK),
+        ["records: meta/attempt: cannot be read"],
+    ),
+}
+"""Records that a repair deletes; the next reconcile recreates them."""
+
+REPORTED: dict[str, tuple[Break, list[str]]] = {
     "a payload cannot be read": (
         put("payloads", b"uuid1_1", b"{"),
         ["records: payloads/uuid1_1: cannot be read"],
@@ -245,7 +257,7 @@ def test_it_is_found_and_repaired(store: Store, name: str) -> None:
     store.write(change)
     check_found(store, expected)
     assert all(problem.repairable and not problem.fix for problem in report(store).problems)
-    repair(store)
+    repair(store, NOW)
     assert problems(store) == []
     made_again = {
         "by_state",
@@ -264,6 +276,20 @@ def test_it_is_found_and_repaired(store: Store, name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", RECREATED)
+def test_what_cannot_be_read_makes_way_for_the_next_reconcile(store: Store, name: str) -> None:
+    change, expected = RECREATED[name]
+    store.write(change)
+    check_found(store, expected)
+    repair(store, NOW)
+    assert not any("cannot be read" in problem.message for problem in report(store).problems)
+    left = report(store).problems
+    assert all("`reconcile --once`" in problem.fix or "commit" in problem.fix for problem in left), left
+    with store.read() as view:
+        list(view.jobs()), list(view.flows()), view.config(), view.lineage(), view.attempt()
+        assert (view.restored() is not None) is (name == "a job cannot be read")
+
+
 @pytest.mark.parametrize("name", REPORTED)
 def test_it_is_found_and_a_person_is_told_what_to_do(store: Store, name: str) -> None:
     change, expected = REPORTED[name]
@@ -273,14 +299,14 @@ def test_it_is_found_and_a_person_is_told_what_to_do(store: Store, name: str) ->
     assert left
     assert all(problem.fix for problem in left)
     before = content(store)["jobs"]
-    repair(store)
+    repair(store, NOW)
     assert problems(store), "this is not what a repair can do"
     assert content(store)["jobs"] == before
 
 
 def test_every_check_is_broken_here_at_least_once(tmp_path: Path) -> None:
     broken = set()
-    for number, (change, _) in enumerate([*REPAIRED.values(), *REPORTED.values()]):
+    for number, (change, _) in enumerate([*REPAIRED.values(), *RECREATED.values(), *REPORTED.values()]):
         store = open_furnished(tmp_path / str(number))
         store.write(change)
         broken |= {check.name for check in report(store).checks if check.problems}
@@ -304,7 +330,7 @@ def test_indexes_that_are_all_gone_are_made_again(store: Store) -> None:
 
     store.write(wipe)
     assert len(problems(store)) == 3 + 3 + 3 + 2 + 3
-    assert len(repair(store).problems) == 14, "what was found"
+    assert len(repair(store, NOW).problems) == 14, "what was found"
     assert content(store) == before
     assert problems(store) == []
 
@@ -312,7 +338,7 @@ def test_indexes_that_are_all_gone_are_made_again(store: Store) -> None:
 def test_a_repair_lets_the_next_reconcile_plan_again(store: Store) -> None:
     with store.read() as view:
         before = view.change_counter()
-    repair(store)
+    repair(store, NOW)
     with store.read() as view:
         assert view.change_counter() > before
 
@@ -383,4 +409,4 @@ def test_it_raises_nothing_but_our_errors_on_a_closed_store(tmp_path: Path) -> N
     store = open_furnished(tmp_path)
     store.close()
     with pytest.raises(WorldError):
-        repair(store)
+        repair(store, NOW)

@@ -148,27 +148,37 @@ DERIVED = frozenset({"editable"})
 """Fields that are not stored: they follow from the state of a job, by rules that may change."""
 
 
-def without_prose(listed: Any) -> Any:
-    """Return a listing without sentences and derived fields; reasons of conditions are codes, and stay."""
-    if isinstance(listed, list):
-        return [without_prose(one) for one in listed]
-    if not isinstance(listed, dict):
-        return listed
-    prose = {key for key in PROSE & listed.keys() if key != "reason" or " " in str(listed[key])}
-    kept = {key: value for key, value in listed.items() if key not in DERIVED}
-    return {key: "..." if key in prose else without_prose(value) for key, value in kept.items()}
+def as_listed_then(now: Any, then: Any) -> Any:
+    """Return what a newer version lists, as far as the old one listed it, for a comparison with that.
+
+    Sentences and derived fields are those of the old listing, new fields are left out, and jobs have its
+    order. Reasons of conditions are codes, and stay.
+    """
+    if isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
+        if all(isinstance(row, dict) and "uuid" in row for row in now):
+            order = {(row["uuid"], row["index"]): number for number, row in enumerate(then)}
+            now = sorted(now, key=lambda row: order.get((row["uuid"], row["index"]), -1))
+        return [as_listed_then(one, other) for one, other in zip(now, then, strict=True)]
+    if not isinstance(now, dict) or not isinstance(then, dict):
+        return now
+    prose = {key for key in PROSE & now.keys() if key != "reason" or " " in str(now[key])}
+    return {
+        key: then[key] if key in prose | DERIVED else as_listed_then(value, then[key])
+        for key, value in now.items()
+        if key in then
+    }
 
 
 @pytest.mark.parametrize("what", ["flows", "jobs", "workers", "history", "described", "outputs"])
 def test_it_lists_what_the_old_version_listed(old: OldStore, listed: dict[str, Any], what: str) -> None:
-    assert without_prose(listed[what]) == without_prose(old.expected[what])
+    assert as_listed_then(listed[what], old.expected[what]) == old.expected[what]
 
 
 def test_it_can_be_restored_as_a_backup(old: OldStore, tmp_path: Path) -> None:
     there = ("--state-dir", str(tmp_path / "state"))
     old.run("restore", str(old.backup), *there)
     jobs = json.loads(old.run("get", "jobs", "--all", "-o", "json", *there))
-    assert without_prose(jobs) == without_prose(old.expected["jobs"])
+    assert as_listed_then(jobs, old.expected["jobs"]) == old.expected["jobs"]
 
 
 def test_it_is_clean(listed: dict[str, Any]) -> None:
@@ -272,7 +282,7 @@ def test_a_flow_that_was_to_be_deleted_is_gone(before: Rows, after: Rows, later:
     assert "deleted" in {row["flow"] for row in before.values()} - {row["flow"] for row in after.values()}
     flows = {flow["name"]: flow["reason"] for flow in later["flows"]}
     assert "deleted" not in flows
-    assert flows["unbuildable"] == "waits: it cannot be built"
+    assert "cannot be built" in flows["unbuildable"]
     assert "its document is invalid" in flows["labelled"]
     assert "protected" in flows["protected"]
 

@@ -428,7 +428,7 @@ class TestRetries:
         store.write(lambda writer: writer.put_job(failed))
         store.write(lambda writer: writer.txn.delete("retries", struct.pack(">Q", 10_000) + b"a_1"))
         assert self.ids(store, 25) == []
-        repair(store)
+        repair(store, 1.0)
         assert self.ids(store, 25) == ["a"]
 
 

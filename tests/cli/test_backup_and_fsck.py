@@ -243,7 +243,7 @@ class TestFsck:
         assert problem == {
             "subject": "meta/config",
             "message": "there are jobs, but no applied configuration",
-            "fix": "restore a backup: `reconcile restore FILE`",
+            "fix": "the next `reconcile --once` records it, or restore a backup: `reconcile restore FILE`",
             "repairable": False,
             "repaired": False,
         }
@@ -312,3 +312,74 @@ def test_readers_do_not_wait_for_writers(applied: Repository, state_dir: Path) -
     change(state_dir, look)
     for verb in known.keys() - {"doctor"}:  # how long its checks took
         assert answers[verb] == known[verb].stdout, verb
+
+
+class TestRepairedRecords:
+    """A record that cannot be read is named, deleted by a repair, and recreated; nothing runs twice."""
+
+    @pytest.fixture
+    def ran(
+        self,
+        repository: Repository,
+        program: Program,
+        state_dir: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Path:
+        """A flow of two jobs that have run; they append to the file that this returns."""
+        monkeypatch.chdir(repository.path)
+        monkeypatch.setenv("RECONCILER_STATE_DIR", str(state_dir))
+        minimal_project(repository, tmp_path / "work")
+        log = tmp_path / "log"
+        repository.write(
+            "lib/logging_jobs.py",
+            "from jobflow import job\n\n\n@job\ndef append(text, after=None):\n"
+            f"    with open({str(log)!r}, 'a') as file:\n        file.write(text)\n    return text\n",
+        )
+        text = (repository.path / "reconciler.yaml").read_text()
+        repository.write("reconciler.yaml", text.replace("spec:", "spec:\n  python_path: [lib]", 1))
+        repository.write_yaml(
+            "flows/f.yaml",
+            """
+            apiVersion: reconciler/v1
+            kind: Flow
+            metadata: {name: f}
+            spec:
+              jobs:
+                - {id: a, function: logging_jobs.append, args: [a]}
+                - {id: b, function: logging_jobs.append, args: [b, {$output: a}]}
+            """,
+        )
+        repository.commit()
+        assert program("--once", "--wait").code == 0
+        return log
+
+    @pytest.mark.parametrize(
+        ("table", "key", "readers_fail"),
+        [
+            ("jobs", None, True),
+            ("flows", b"f", True),
+            ("meta", b"config", True),
+            ("meta", b"lineage", False),
+            ("meta", b"outcome", False),
+            ("builds", None, False),
+        ],
+    )
+    def test_it(
+        self, ran: Path, program: Program, state_dir: Path, table: str, key: bytes | None, readers_fail: bool
+    ) -> None:
+        before = json.loads(program("get", "jobs", "-o", "json").stdout)
+        change(state_dir, lambda w: w.txn.put(table, key or next(iter(w.txn.keys(table))), b"\xc1"))
+        done = program("get", "flows")
+        assert done.code == (3 if readers_fail else 0), done.stderr
+        assert ("run `reconcile fsck`" in done.stderr) is readers_fail
+        program("fsck", "--repair")
+        done = program("--once", "--wait")
+        assert done.code == 0, done.stderr
+        after = json.loads(program("get", "jobs", "-o", "json").stdout)
+        kept = ("key", "uuid", "index", "state", "attempt", "run_dir")
+        assert [[row[field] for field in kept] for row in after] == [
+            [row[field] for field in kept] for row in before
+        ]
+        assert ran.read_text() == "ab"
+        assert program("fsck").code == 0

@@ -84,13 +84,14 @@ def unused(facts: Snapshot) -> Iterator[Problem]:
             yield _dangling("unused", key)
 
 
+_APPLIED = "the next `reconcile --once` records it, or " + RESTORE
 _REBUILT = "the next `reconcile --once` builds it again"
 
 
 def configuration(facts: Snapshot) -> Iterator[Problem]:
     """Check that a revision was applied if there are jobs."""
     if facts.jobs and facts.config is None and facts.txn.get("meta", b"config") is None:
-        yield Problem("meta/config", "there are jobs, but no applied configuration", RESTORE)
+        yield Problem("meta/config", "there are jobs, but no applied configuration", _APPLIED)
 
 
 def payloads(facts: Snapshot) -> Iterator[Problem]:
@@ -127,7 +128,8 @@ def flows(facts: Snapshot) -> Iterator[Problem]:
     """Check that the flow of each job exists."""
     for job in facts.jobs.values():
         if job.flow not in facts.flows:
-            yield Problem(job.subject, f"its flow '{job.flow}' is missing", RESTORE)
+            fix = "the next `reconcile --once` submits the flow again and keeps its results, or " + RESTORE
+            yield Problem(job.subject, f"its flow '{job.flow}' is missing", fix)
 
 
 def builds(facts: Snapshot) -> Iterator[Problem]:

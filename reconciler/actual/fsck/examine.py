@@ -29,7 +29,7 @@ def examine(view: View) -> Report:
     return Report([records, keys, *checks])
 
 
-def repair(store: Store) -> Report:
+def repair(store: Store, now: float) -> Report:
     """Repair in one transaction what can be repaired; return what was found. The caller holds the lease.
 
     Raises
@@ -40,15 +40,24 @@ def repair(store: Store) -> Report:
 
     def write(writer: Writer) -> Report:
         report = examine(writer)
-        for edit in report.edits():
-            if edit.value is None:
-                writer.txn.delete(edit.table, edit.key)
-            else:
-                writer.txn.put(edit.table, edit.key, edit.value)
+        edits = list(report.edits())
+        if any(edit.table == "jobs" for edit in edits):
+            writer.put_restored(now)  # workers have attempts of deleted records
+        for _ in range(_ROUNDS):
+            for edit in edits:
+                if edit.value is None:
+                    writer.txn.delete(edit.table, edit.key)
+                else:
+                    writer.txn.put(edit.table, edit.key, edit.value)
+            edits = list(examine(writer).edits())
         writer.touch()  # a reconcile that had nothing to do can have something to do now
         return report
 
     return store.write(write)
+
+
+_ROUNDS = 3
+"""An edit can uncover another problem: index entries of a deleted record."""
 
 
 def _entries(table: str) -> Callable[[Snapshot], int]:

@@ -140,7 +140,9 @@ class Snapshot:
             return decode(raw)
         except Exception as error:  # damaged bytes can make any decoder fail in any way
             drop = table in _REMADE or (table == "meta" and key.startswith(_REMADE_META))
-            edits = (Edit(table, key),) if drop else ()
+            edits: tuple[Edit, ...] = (Edit(table, key),) if drop else ()
+            if table == "jobs":
+                edits = (*edits, Edit("payloads", key))
             message = f"cannot be read: {error}"
             self.unreadable.append(Problem(f"{table}/{shown(key)}", message, "" if drop else RESTORE, edits))
             return None
@@ -197,6 +199,7 @@ def _meta_decoder(key: bytes) -> Decode | None:
 _META: dict[bytes, Decode] = {
     b"config": records.decode_config,
     b"outcome": records.decode_outcome,
+    b"attempt": records.decode_attempt,
     b"lineage": records.decode_lineage,
     b"followed": bytes.decode,
     b"changes": number_of,
@@ -216,7 +219,10 @@ _OTHERS: dict[str, Decode] = {
 }
 """Tables whose records are only decoded; events and cleanups have their own checks."""
 
-_REMADE = frozenset(["parsed", "good", "builds", "revisions", "unused", "events"])
-"""Tables whose unreadable records can be deleted: they are recreated, or are only history."""
+_REMADE = frozenset(["jobs", "flows", "parsed", "good", "builds", "revisions", "unused", "events"])
+"""Tables whose unreadable records can be deleted: they are recreated, or are only history.
 
-_REMADE_META = (b"outcome", b"worker/", b"compaction")
+The next reconcile submits the job of a deleted record again, and finds the attempts that its worker has.
+"""
+
+_REMADE_META = (b"outcome", b"attempt", b"worker/", b"compaction", b"config", b"lineage", b"changes")
