@@ -98,6 +98,31 @@ def _problems(raw: RawDocument, manifest: Manifest) -> Iterator[Diagnostic]:
     if kind is Kind.FLOW:
         yield from check_flow(manifest)
     yield from check_exports(manifest)
+    if kind is Kind.PROJECT and isinstance(manifest.spec, Mapping):
+        yield from _check_jobstore(manifest, manifest.spec.get("jobstore"), "/spec/jobstore")
+
+
+def _check_jobstore(manifest: Manifest, value: Any, pointer: str) -> Iterator[Diagnostic]:
+    """Yield the parts of a job store that forget what is written: memory, and files that are only read."""
+    if not isinstance(value, Mapping):
+        return
+    kind = value.get("type")
+    if kind == "MemoryStore":
+        yield manifest.diagnostic(
+            "project/forgetful-jobstore",
+            "a MemoryStore keeps nothing: outputs would be lost when the program ends",
+            pointer,
+            hint="leave spec.jobstore out for the embedded store, or name a store such as MongoStore",
+        )
+    elif kind == "JSONStore" and value.get("read_only", True) is not False:
+        yield manifest.diagnostic(
+            "project/forgetful-jobstore",
+            "a JSONStore keeps nothing unless it can be written: outputs would be lost",
+            pointer,
+            hint="add 'read_only: false'",
+        )
+    for key, inner in value.items():
+        yield from _check_jobstore(manifest, inner, f"{pointer}/{key}")
 
 
 def _head_problems(manifest: Manifest) -> Iterator[Diagnostic]:

@@ -189,6 +189,9 @@ class ResultCollector:
                 and current.attempt.number == job.attempt.number
                 and current.state in ACTIVE
             ):
+                if end.result_kept:
+                    kept = current.attempt_with(result_kept=True)
+                    current = msgspec.structs.replace(current, attempt=kept)
                 fail(writer, current, end.error, now, end.state, end.cause)
         return list(filter(None, warnings))
 
@@ -221,7 +224,12 @@ def _adopt(writer: Writer, job: JobRecord, queue_id: str, requeued: bool, now: f
 
 def _not_kept(error: Exception) -> AttemptEnd:
     reason = error.message if isinstance(error, ReconcilerError) else describe_error(error)
-    return AttemptEnd(error=clean(f"its output cannot be kept: {reason}"), state=JobState.REMOTE_ERROR)
+    hint = "once that is mended, `reconcile retry` collects it without running the job again"
+    return AttemptEnd(
+        error=clean(f"its output cannot be kept: {reason} ({hint})"),
+        state=JobState.REMOTE_ERROR,
+        result_kept=True,
+    )
 
 
 def note_versions(writer: Writer, worker: str, result: JobResult, now: float) -> str | None:

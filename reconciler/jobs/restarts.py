@@ -77,6 +77,14 @@ def run_again(
         if job.generated_by is not None and writer.payload(job.id) == REFUSED:
             note(writer, job, "Refused", f"it cannot run: {job.error}", now)
             continue
+        if as_retry and job.has_uncollected_result:
+            collected = msgspec.structs.replace(
+                job, error=None, cause=None, attempt=job.attempt_with(result_kept=False)
+            )
+            begun.append(move(writer, collected, JobState.RUN_FINISHED, now, f"{reason}: collected again"))
+            continue
+        if job.attempt.result_kept:
+            job = msgspec.structs.replace(job, attempt=job.attempt_with(result_kept=False))
         flow = writer.flow(job.flow)
         state = JobState.PAUSED if flow is not None and flow.suspended else JobState.WAITING
         code, built = builds.job(flow, job) if flow is not None else ((), None)

@@ -136,6 +136,8 @@ def _again(operation: JobOperation, job: JobRecord, *, suspended: bool) -> Opera
         return OperationVerdict(
             Effect.AGAIN, f"{job.state}, to be retried: that is done now, as {attempt}{later}"
         )
+    if job.has_uncollected_result and operation is JobOperation.RETRY:
+        return OperationVerdict(Effect.AGAIN, f"{job.state}: its result is collected again; it does not run")
     return OperationVerdict(Effect.AGAIN, f"{job.state}: runs again as {attempt}{later}")
 
 

@@ -38,7 +38,8 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     the queue was first seen without it. ``stuck`` is why it can never start as it was submitted, in the
     scheduler's words; ``waiting`` is why it waits, in the queue or because it was not accepted now, and
     ``expected_start`` is when the scheduler expects it to start.
-    ``heartbeat`` is the latest one that was read while the queue did not list it.
+    ``heartbeat`` is the latest one that was read while the queue did not list it. ``result_kept``: its result
+    could not be stored and is still in the run directory, where a retry collects it again.
     """
 
     number: int = 0
@@ -51,6 +52,7 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     waiting: str | None = None
     expected_start: float | None = None
     heartbeat: str | None = None
+    result_kept: bool = False
 
     @property
     def settled(self) -> JobAttempt:
@@ -180,6 +182,12 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     def ended(self) -> bool:
         """Whether the job has finished and no retry is due."""
         return has_ended(self.state, self.retry.at)
+
+    @property
+    def has_uncollected_result(self) -> bool:
+        """Whether its last attempt has a result that could not be stored, so that no other one is needed."""
+        here = self.attempt.worker == self.config.worker_name
+        return self.state is JobState.REMOTE_ERROR and self.attempt.result_kept and here
 
     @property
     def cancelling(self) -> bool:

@@ -84,7 +84,20 @@ def report_bug(error: Exception, what: str, manifest: Manifest | None) -> Diagno
 
 
 def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
-    """Yield what happens to the flows that the revision no longer has, and to their jobs."""
+    """Yield what happens to the flows that the revision no longer has, and to their jobs.
+
+    ``prune: delete`` first cancels a flow whose jobs run, or whose outputs jobs of other flows still need,
+    and deletes it in a later plan.
+    """
+    orphaned = {name for name, record in actual.flows.items() if record.orphaned}
+    needed = {
+        parent
+        for flow, jobs in actual.jobs.items()
+        if flow in desired.flows or flow in desired.invalid or flow in orphaned
+        for job in jobs
+        if job.current and not job.ended
+        for parent in job.parents
+    }
 
     def action(type_: ActionType, code: ReasonCode) -> Action:
         return Action(type=type_, subject=Subject.FLOW, key=name, reason=Reason(code))
@@ -97,7 +110,9 @@ def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
             yield action(ActionType.KEEP, ReasonCode.REMOVED_PROTECTED)
         elif record.prune is Prune.ORPHAN:
             yield action(ActionType.FORGET, ReasonCode.REMOVED_ORPHANED)
-        elif record.prune is Prune.DELETE and not any(job.state in ACTIVE for job in jobs):
+        elif record.prune is Prune.DELETE and not any(
+            job.state in ACTIVE or job.uuid in needed for job in jobs
+        ):
             yield action(ActionType.FORGET, ReasonCode.REMOVED_DELETED)
         elif not record.removed:
             unfinished = [

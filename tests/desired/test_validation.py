@@ -222,6 +222,19 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
         "Flow", "factory: {function: m.f, args: [{$output: a}]}", "flow/unknown-job", 5, 45,
         "does not list", "flow/job",
     ),
+    "outputs in memory": (
+        "Project", "jobstore:\n  docs_store: {type: MemoryStore}", "project/forgetful-jobstore", 6, 17,
+        "keeps nothing", "MongoStore",
+    ),
+    "large outputs in memory": (
+        "Project", "jobstore:\n  docs_store: {type: MongoURIStore}\n  additional_stores:\n    data:\n"
+        "      type: S3Store\n      index: {type: MemoryStore}", "project/forgetful-jobstore", 10, 16,
+        "keeps nothing", None,
+    ),
+    "outputs in a file that is only read": (
+        "Project", "jobstore:\n  docs_store: {type: JSONStore, paths: a.json}", "project/forgetful-jobstore",
+        6, 17, "unless it can be written", "read_only: false",
+    ),
     "job that needs itself": (
         "Flow", JOB + "    args: [{$output: a}]", "flow/cycle", 8, 24, "'a' needs its own output", None
     ),
@@ -285,7 +298,8 @@ def test_metadata(metadata: str, code: str, line: int, column: int) -> None:
 
 
 VALID = {
-    "Project": "max_prune: 0.5\nprune: orphan\npython_path: [lib, .]\ndefaults: {priority: 0}",
+    "Project": "max_prune: 0.5\nprune: orphan\npython_path: [lib, .]\ndefaults: {priority: 0}\n"
+    "jobstore: {docs_store: {type: JSONStore, paths: a.json, read_only: false}}",
     "Worker": WORKER + "max_jobs: 1",
     "ExecConfig": "modules: [vasp/6.4]\nexport: {OMP_NUM_THREADS: '1', V: on}\nexpand: true",
     "OverrideRule": "flows: ['arith*']\nset: {resources: {}, exec_config: {}, priority: 0}",

@@ -26,11 +26,16 @@ from tests.support import Reconcile, Repository, minimal_project
 pytestmark = pytest.mark.usefixtures("warm")
 
 HEAVY = """
-import shutil
+import os, shutil, time
 from jobflow import job
 
 @job(data="field")
-def heavy(n):
+def heavy(n, gate="", log=""):
+    while gate and not os.path.exists(gate):
+        time.sleep(0.05)
+    if log:
+        with open(log, "a") as lines:
+            lines.write("ran\\n")
     return {"field": list(range(n)), "light": n}
 
 @job
@@ -129,8 +134,8 @@ def test_outputs_and_their_heavy_parts_land_in_the_stores_of_the_project(project
     ("jobstore", "message"),
     [
         ({"docs_store": {"type": "JSONStor", "paths": "x"}}, "JSONStor"),
-        ({"docs_store": {"type": "JSONStore", "path": "x"}}, "paths"),
-        ({"docs_store": {"type": "JSONStore", "paths": {"env": "NOT_SET"}}}, "NOT_SET"),
+        ({"docs_store": {"type": "JSONStore", "path": "x", "read_only": False}}, "paths"),
+        ({"docs_store": SPEC["docs_store"] | {"paths": {"env": "NOT_SET"}}}, "NOT_SET"),
     ],
 )
 def test_a_broken_one_is_said_and_nothing_runs_until_it_is_repaired(
@@ -149,14 +154,41 @@ def test_a_broken_one_is_said_and_nothing_runs_until_it_is_repaired(
     assert set(project.states().values()) == {"COMPLETED"}
 
 
-def test_an_output_that_has_no_store_to_go_to_is_said_and_stays_on_the_worker(project: Project) -> None:
+def test_a_flow_whose_output_has_no_store_to_go_to_is_not_submitted(project: Project) -> None:
     project.choose({"docs_store": SPEC["docs_store"]})
+    done = project.run()
+    assert done.returncode == 2
+    assert "additional_stores.data" in done.stderr
+    assert project.states() == {}
+
+
+def test_a_result_that_could_not_be_kept_is_collected_by_a_retry(project: Project, tmp_path: Path) -> None:
+    """The store of its output is taken away while it runs."""
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    project.repository.write("flows/f.yaml", FLOW.replace("args: [4]", f"args: [4, {gate}, {log}]"))
+    project.repository.commit()
+    environment = {"DOCS_FILE": str(project.docs)}
+    assert project.reconcile("--once", env=environment).returncode == 0
+    project.choose({"docs_store": SPEC["docs_store"]})
+    assert project.reconcile("--once", env=environment).returncode == 0
+    gate.touch()
     assert project.run().returncode == 1
     heavy, use = json.loads(project.reconcile("get", "jobs", "-o", "json").stdout)
     assert (heavy["state"], use["state"]) == ("REMOTE_ERROR", "WAITING")
-    assert "no additional store 'data'" in heavy["error"]
+    assert "no additional store 'data'" in heavy["error"] and "reconcile retry" in heavy["error"]
     kept = json.loads((Path(heavy["run_dir"]) / RESULT).read_text())
     assert kept["blobs"]["data"][0]["data"] == [0, 1, 2, 3]
+    asked = project.reconcile("retry", "f/heavy", "--yes")
+    assert "collected again" in asked.stdout + asked.stderr
+    assert project.run().returncode == 1, "the store is still missing"
+    project.choose(SPEC)
+    project.reconcile("retry", "f/heavy", "--yes")
+    assert project.run().returncode == 0
+    assert set(project.states().values()) == {"COMPLETED"}
+    assert log.read_text() == "ran\n"
+    project.reconcile("rerun", "f/heavy", "--yes")
+    assert project.run().returncode == 0
+    assert log.read_text() == "ran\nran\n"
 
 
 ODD = """
@@ -178,7 +210,7 @@ def test_an_output_that_the_store_can_never_hold_is_no_outage(project: Project) 
     jobs = [{"id": name, "function": f"odd.{name}"} for name in ("huge", "fine")]
     head = "apiVersion: reconciler/v1\nkind: Flow\nmetadata: {name: f}\n"
     project.repository.write("flows/f.yaml", f"{head}spec: {json.dumps({'jobs': jobs})}\n")
-    project.choose({"docs_store": {"type": "MemoryStore"}})
+    project.choose({"docs_store": SPEC["docs_store"]})
     done = project.run()
     assert done.returncode == 1, done.stdout + done.stderr
     assert project.states() == {"f/huge": "REMOTE_ERROR", "f/fine": "COMPLETED"}

@@ -85,6 +85,39 @@ def test_delete_forgets_at_once_what_does_not_run() -> None:
     assert make_plan(state, applied(plan, actual)).actions == ()
 
 
+@pytest.mark.parametrize("state", [JobState.WAITING, JobState.READY, JobState.PAUSED])
+def test_delete_keeps_what_a_job_of_another_flow_still_needs(state: JobState) -> None:
+    wanted, actual = campaign(Prune.DELETE)
+    actual = with_jobs(actual, "f", a={"state": JobState.COMPLETED}, b={"state": JobState.COMPLETED})
+    actual = with_jobs(actual, "g", a={"state": state, "parents": ["f-a"]})
+    plan = make_plan(wanted, actual)
+    assert shown(plan) == ["Cancel f"]
+    waiting = applied(plan, actual)
+    assert make_plan(wanted, waiting).actions == (), "g/a still needs f/a"
+    ended = with_jobs(waiting, "g", a={"state": JobState.COMPLETED})
+    assert shown(make_plan(wanted, ended)) == ["Forget f"]
+
+
+@pytest.mark.parametrize("kept", ["invalid", "orphaned"])
+def test_delete_keeps_what_a_flow_that_is_held_still_needs(kept: str) -> None:
+    wanted, actual = campaign(Prune.DELETE)
+    actual = with_jobs(actual, "f", a={"state": JobState.COMPLETED}, b={"state": JobState.COMPLETED})
+    actual = with_jobs(actual, "g", a={"parents": ["f-a"]})
+    others = [flow for name, flow in wanted.flows.items() if name != "g"]
+    wanted = desired(*others, invalid={"g": "flow 'f' does not exist"} if kept == "invalid" else {})
+    if kept == "orphaned":
+        record = msgspec.structs.replace(actual.flows["g"], removed=True, orphaned=True)
+        actual = msgspec.structs.replace(actual, flows=actual.flows | {"g": record})
+    assert shown(make_plan(wanted, actual)) == ["Cancel f"]
+
+
+def test_delete_does_not_wait_for_flows_that_are_removed_as_well() -> None:
+    wanted, actual = campaign(Prune.DELETE)
+    actual = with_jobs(actual, "g", a={"parents": ["f-a"]})
+    others = [flow for name, flow in wanted.flows.items() if name != "g"]
+    assert shown(make_plan(desired(*others), actual)) == ["Forget f", "Forget g"]
+
+
 def test_a_protected_flow_stays() -> None:
     state, actual = campaign(protected=True)
     plan = make_plan(state, actual)

@@ -27,7 +27,7 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     ``unknown`` is why nothing is known about it; the next pass tries again. ``too_early``: the scheduler does
     not know yet how it ended. ``in_doubt`` is set if it is lost without evidence that it has ended;
     ``heartbeat`` is then its latest one. ``size`` is that of the result in bytes. ``turn`` is the one that
-    ended.
+    ended. ``result_kept``: it has a result that cannot be stored now, and stays in the run directory.
     """
 
     result: JobResult | None = None
@@ -42,6 +42,7 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     in_doubt: bool = False
     heartbeat: str | None = None
     size: int = 0
+    result_kept: bool = False
 
 
 def end_with_result(raw: bytes | None) -> AttemptEnd:
