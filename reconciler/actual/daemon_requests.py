@@ -35,10 +35,10 @@ class Request(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Answer(msgspec.Struct, kw_only=True, frozen=True):
-    """The result of a request: of a pass that began after it.
+    """The result of the first pass that began after a request.
 
-    ``lines`` is the plan as people read it. ``error`` and ``hint`` are set if there was none; ``code`` is the
-    exit code that this has.
+    ``lines`` is the plan as text. ``error`` and ``hint`` are set if there is no plan. ``code`` is the exit
+    code for the process that made the request.
     """
 
     code: int

@@ -110,7 +110,7 @@ def run_again(
 
 
 def begin_again(writer: Writer, job: JobRecord, now: float) -> None:
-    """Run a job again whose attempt was to be cancelled first and is over now."""
+    """Run a job again now that its cancelled attempt has ended."""
     config = writer.config()
     why = no_worker(job, config.workers) if config is not None else None
     if why is not None:  # it was generated anew, with a worker that does not exist

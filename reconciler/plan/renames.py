@@ -96,5 +96,5 @@ def lost_identity(flow: DesiredFlow, actual: ActualState) -> Iterator[Diagnostic
             "flow/lost-identity",
             f"flow '{flow.name}' had another first name; without it all its jobs would run again",
             _PLACE if flow.previous_names else "/metadata/name",
-            hint="list all previous names, the first one first; to start from nothing, choose another name",
+            hint="list all previous names, oldest first; to start from nothing, choose another name",
         )

@@ -126,7 +126,7 @@ def test_forgetting_the_first_name_is_refused_and_loses_nothing(world: World) ->
     assert not forgotten.effective
     rename(world, "b", "c", "b")
     (problem,) = plan(world).diagnostics[:1]
-    assert "first one first" in (problem.hint or "")
+    assert "oldest first" in (problem.hint or "")
 
 
 @pytest.mark.usefixtures("warm")

@@ -30,11 +30,11 @@ _CHUNK = 1 << 16
 
 
 class CollectRequest(msgspec.Struct, frozen=True):
-    """An attempt that has ended; or that is ``lost``: its queue does not list it and there is no marker.
+    """An attempt to collect: it has ended, or it is ``lost``, without a marker and not listed by its queue.
 
-    ``requeued``: although it has ended, its queue lists it as pending. ``patient``: the scheduler may still
-    be busy with the end of the job, so that what it knows now is not the last word.
-    ``missing_for`` is for how many seconds the queue has not listed it, or since its heart was heard.
+    ``requeued``: it has ended, and yet its queue lists it as pending. ``patient``: the scheduler may still be
+    recording the end of the job, so its accounting can change. ``missing_for`` is the time in seconds since
+    the queue listed it last, or since its last heartbeat.
     """
 
     job: JobRecord
