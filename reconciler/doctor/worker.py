@@ -42,7 +42,9 @@ def check_worker(worker: WorkerUnderTest) -> list[Check]:
         if not check.section or check.section in evidence.answers:
             return check.find(worker, evidence)
         if evidence.unanswered == check.section:
-            return failed(f"this check did not end: {evidence.silence}", "run it on the host by hand: something hangs")
+            return failed(
+                f"this check did not end: {evidence.silence}", "run it on the host by hand: something hangs"
+            )
         return skipped(f"the check of {evidence.unanswered} did not end")
 
     return [named(check.name, f"worker/{worker.name}", finding(check)) for check in checks]

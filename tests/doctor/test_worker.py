@@ -220,7 +220,7 @@ class TestScheduler:
         script(bin_dir / "squeue", '[ "$1" = --version ] || sleep 60')
         found = checks(worker(tmp_path, scheduler_type="slurm", timeout_execute=2))
         assert found["scheduler"].status is Status.FAILED
-        assert found["scheduler"].message == "it does not end: localhost did not answer within 2 s"
+        assert found["scheduler"].message == "this check did not end: localhost did not answer within 2 s"
         assert found["accounting"].status is Status.SKIPPED
         assert found["work_dir"].status is Status.OK
         assert found["scheduler commands"].status is Status.OK
