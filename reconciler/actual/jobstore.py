@@ -15,6 +15,8 @@ from reconciler.actual import mongo, outputs
 from reconciler.actual.codec import Document, decode
 from reconciler.actual.db import Database, Transaction, close_database, open_database
 from reconciler.actual.state_dir import lmdb_dir
+from reconciler.actual.view import View
+from reconciler.model.records import FlowRecord
 
 Properties = dict[str, Any] | list[str] | None
 SortSpec = dict[str, Sort | int] | None
@@ -38,6 +40,12 @@ class LMDBStore(Store):  # type: ignore[misc]
         Field and format of the time of the last change, as in every maggma Store.
     validator
         A maggma Validator for documents that are written.
+    current_only
+        Read only the outputs of current jobs, not those of superseded ones.
+
+    Documents of jobs have more fields than were written, also for criteria and sort orders: ``flow``, ``key``
+    (the name of the job in its flow), ``labels`` (of the flow) and ``current`` (False if superseded or
+    removed). They tell how things are at the moment in which you read.
     """
 
     def __init__(
@@ -48,9 +56,11 @@ class LMDBStore(Store):  # type: ignore[misc]
         last_updated_field: str = "last_updated",
         last_updated_type: DateTimeFormat = DateTimeFormat.DateTime,
         validator: Any = None,
+        current_only: bool = False,
     ) -> None:
         self.path = str(path)
         self.collection_name = collection_name
+        self.current_only = current_only
         self._open: Database | None = None
         super().__init__(
             key=key,
@@ -97,9 +107,9 @@ class LMDBStore(Store):  # type: ignore[misc]
     def count(self, criteria: Mapping[str, Any] | None = None) -> int:
         """Return the number of documents that match Mongo criteria; without criteria, decode none."""
         with self._database().read() as txn:
-            if not criteria:
+            if not criteria and not self.current_only:
                 return outputs.count_documents(txn, self.collection_name)
-            return sum(1 for _ in self._matches(txn, criteria))
+            return sum(1 for _ in self._matches(txn, criteria or {}))
 
     def query(
         self,
@@ -186,9 +196,8 @@ class LMDBStore(Store):  # type: ignore[misc]
         """
         fields = key or self.key
         wanted = [fields] if isinstance(fields, str) else list(fields)
-        entries = [
-            outputs.prepare(doc, wanted) for doc in self._valid(docs if isinstance(docs, list) else [docs])
-        ]
+        written = [_without_marks(doc) for doc in (docs if isinstance(docs, list) else [docs])]
+        entries = [outputs.prepare(doc, wanted) for doc in self._valid(written)]
         if entries:
             self._write(lambda txn: outputs.upsert_documents(txn, self.collection_name, entries))
 
@@ -224,9 +233,10 @@ class LMDBStore(Store):  # type: ignore[misc]
     def _matches(self, txn: Transaction, criteria: Mapping[str, Any]) -> Iterator[tuple[bytes, Document]]:
         matches = mongo.matcher(criteria)
         pin = outputs.usable_pin(txn, self.collection_name, criteria)
+        mark = _Marks(View(txn)).add
         for key, data in outputs.rows(txn, self.collection_name, pin):
-            doc = decode(data)
-            if matches(doc):
+            doc = mark(decode(data))
+            if (doc.get("current") is True or not self.current_only) and matches(doc):
                 yield key, doc
 
     def _valid(self, docs: list[Document]) -> Iterator[Document]:
@@ -240,6 +250,40 @@ class LMDBStore(Store):  # type: ignore[misc]
             if self.validator.strict:
                 raise ValueError(errors)
             self.logger.error(errors)
+
+
+MARKS = ("flow", "key", "labels", "current")
+"""Fields that a document of a job gets when it is read."""
+
+
+class _Marks:
+    """Adds to documents what their job records say, in one snapshot."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._flows: dict[str, FlowRecord | None] = {}
+
+    def add(self, doc: Document) -> Document:
+        """Return a document of a job with its marks; any other stays as it is."""
+        uuid, index = doc.get("uuid") or doc.get("job_uuid"), doc.get("index") or doc.get("job_index")
+        found = self._view.mark(f"{uuid}_{index}") if uuid and index else None
+        if found is None:
+            return doc
+        if found.flow not in self._flows:
+            self._flows[found.flow] = self._view.flow(found.flow)
+        flow = self._flows[found.flow]
+        current = found.current and flow is not None and not flow.removed
+        labels = dict(flow.labels) if flow is not None else {}
+        return doc | {"flow": found.flow, "key": found.key, "labels": labels, "current": current}
+
+
+def _without_marks(doc: Document) -> Document:
+    """Return a document that was read, changed and is written again: its marks are not kept."""
+    return {name: value for name, value in doc.items() if name not in MARKS} if _has_marks(doc) else doc
+
+
+def _has_marks(doc: Document) -> bool:
+    return all(name in doc for name in MARKS)
 
 
 def _value_at(doc: Document, field: str) -> list[Any]:

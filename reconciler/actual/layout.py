@@ -26,6 +26,7 @@ from reconciler.model.records import (
     Event,
     FlowRecord,
     JobGlance,
+    JobMark,
     JobRecord,
     Outcome,
     WorkerStatus,
@@ -89,6 +90,7 @@ def readable(decode: Callable[[bytes], T], data: bytes | None) -> T | None:
 
 decode_job = decoder(JobRecord, "the record of a job")
 decode_glance = decoder(JobGlance, "the record of a job")
+decode_mark = decoder(JobMark, "the record of a job")
 decode_flow = decoder(FlowRecord, "the record of a flow")
 decode_event = decoder(Event, "an event")
 decode_build = decoder(BuiltFlow, "a built flow")

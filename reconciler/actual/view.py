@@ -19,6 +19,7 @@ from reconciler.actual.layout import (
     decode_good,
     decode_job,
     decode_lineage,
+    decode_mark,
     decode_outcome,
     decode_parsed,
     decode_revision,
@@ -40,6 +41,7 @@ from reconciler.model.records import (
     Event,
     FlowRecord,
     JobGlance,
+    JobMark,
     JobRecord,
     Outcome,
     WorkerStatus,
@@ -64,6 +66,10 @@ class View:
         """Yield all flows by name, removed ones included."""
         for _, raw in self.txn.scan("flows"):
             yield decode_flow(raw)
+
+    def mark(self, job_id: str) -> JobMark | None:
+        """Return where the output of ``<uuid>_<index>`` belongs; None also if the record is damaged."""
+        return readable(decode_mark, self.txn.get("jobs", name_bytes(job_id)))
 
     def job(self, job_id: str) -> JobRecord | None:
         """Return a job by ``<uuid>_<index>``."""

@@ -30,6 +30,7 @@ from reconciler.cli.views.words import (
     bounded_lines,
     escalation_text,
     last_line,
+    many,
     one_line,
     readable_worker,
     retry_line,
@@ -83,9 +84,13 @@ def flow(context: Context, name: str) -> None:
         for field in ("name", "sync", "health", "reason", "fix", "revision", "labels"):
             if field != "fix" or facts[field]:
                 click.echo(f"{field + ':':<10} {cell_text(facts[field] or None)}")
+        if facts["removed"]:
+            click.echo("removed:   it is no longer in the repository; its jobs are history")
         _echo_conditions(facts)
+        history = sum(not job.current for job in jobs)
         if jobs:
-            click.echo("jobs:")
+            hidden = f"{many(history, 'superseded job')} not shown: `reconcile get jobs {name} --all`"
+            click.echo(f"jobs: ({hidden})" if history else "jobs:")
         for job in jobs:
             if job.current:
                 line = f"  {job.key:<24} {job.state:<13} {job.config.worker_name}{_remark(job)}"
@@ -145,7 +150,9 @@ def _job_facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, 
     block = blocks(view)(record) if waits else None
     facts["blocked"] = str(block) if block is not None else None
     facts["fix"] = block.fix if block is not None else ""
-    facts["events"] = [event_data(event) for event in view.events(f"job/{record.path}", limit=_EVENTS)]
+    # Events name the key, which several generations and superseded jobs share; older ones name no job.
+    events = [event for event in view.events(f"job/{record.path}") if event.job in (None, record.id)]
+    facts["events"] = [event_data(event) for event in events[-_EVENTS:]]
     return facts
 
 
@@ -155,7 +162,8 @@ def _echo_job(facts: dict[str, Any]) -> None:
         *("generated_by", "stuck", "waiting", "cause"),
     ):
         if facts[field] is not None:
-            click.echo(f"{field.replace('_', ' ') + ':':<13} {facts[field]}")
+            mark = " (superseded)" if field == "state" and not facts["current"] else ""
+            click.echo(f"{field.replace('_', ' ') + ':':<13} {facts[field]}{mark}")
     if facts["expected_start"] is not None:
         start = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["expected_start"]))
         click.echo(f"{'starts:':<13} about {start}, says its scheduler")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -139,9 +139,13 @@ def jobs(
     if worker is not None:
         wanted.workers.add(worker)
 
+    removed: set[str] = set()
+
     def rows(view: View) -> list[Row]:
         found: list[Row] = []
         for record in _flows_listed(view, wanted.names, flow, history=history):
+            if record.removed:
+                removed.add(record.name)
             if len(found) == limit:
                 break
             jobs = ordered_jobs(view, record.name)
@@ -168,7 +172,7 @@ def jobs(
         _warn_of_unmatched(context, view, wanted.names, flow, history=history)
     _list(
         context,
-        Listing(rows, columns, "key", lambda row: row | {"error": _problem(row, time.time())}),
+        Listing(rows, columns, "key", lambda row: row | {"error": _problem(row, time.time(), removed)}),
         watch,
     )
 
@@ -224,14 +228,17 @@ def _names(view: View) -> list[str]:
 _GLOB = re.compile(r"[*?[]")
 
 
-def _problem(row: dict[str, Any], now: float) -> str | None:
-    """Return in one line why a job failed and when it is retried, why it waits, or can never start."""
+def _problem(row: dict[str, Any], now: float, removed: Collection[str]) -> str | None:
+    """Return in one line that a job is history, and why it failed, waits, or can never start."""
+    history = "superseded" if not row["current"] else "its flow was removed" * (row["flow"] in removed)
     if row["stuck"]:
-        return f"stuck: {row['stuck']}"
-    if row["waiting"]:
-        return f"waits: {row['waiting']}"
-    last = last_line(row["error"]) if row["error"] else None
-    return ": ".join(filter(None, (coming_retry(row, now), last))) or None
+        problem = f"stuck: {row['stuck']}"
+    elif row["waiting"]:
+        problem = f"waits: {row['waiting']}"
+    else:
+        last = last_line(row["error"]) if row["error"] else None
+        problem = ": ".join(filter(None, (coming_retry(row, now), last)))
+    return "; ".join(filter(None, (history, problem))) or None
 
 
 @command.command(name="workers", help="List workers with their status and number of jobs.")

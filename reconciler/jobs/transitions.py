@@ -44,7 +44,9 @@ def leave(writer: Writer, job: JobRecord, reason: str, now: float, revision: str
 
 def note(writer: Writer, job: JobRecord, kind: str, message: str, now: float, **fields: Any) -> None:
     """Append an event about a job."""
-    writer.add_event(Event(time=now, type=kind, about=f"job/{job.path}", message=message, **fields))
+    writer.add_event(
+        Event(time=now, type=kind, about=f"job/{job.path}", job=job.id, message=message, **fields)
+    )
 
 
 def note_flow(writer: Writer, flow: str, kind: str, message: str, now: float, **fields: Any) -> None:

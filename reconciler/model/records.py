@@ -245,6 +245,14 @@ class JobGlance(msgspec.Struct, kw_only=True, gc=False):
         return has_ended(self.state, self.retry.at)
 
 
+class JobMark(msgspec.Struct, gc=False):
+    """The part of a :class:`JobRecord` that tells where its output belongs; quick to read."""
+
+    flow: str
+    key: str
+    current: bool = True
+
+
 def has_ended(state: JobState, retry_at: float | None) -> bool:
     """Return whether a job has finished and no retry is due."""
     return state in FINISHED and retry_at is None
@@ -323,7 +331,7 @@ class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
-    """One event; append-only. ``by`` is the user whose command caused it."""
+    """One event; append-only. ``by`` is the user whose command caused it, ``job`` the id of the job."""
 
     time: float
     type: str
@@ -333,6 +341,7 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     changes: list[Change] = []
     attempt: int | None = None
     by: str | None = None
+    job: str | None = None
 
 
 class AppliedConfig(msgspec.Struct, kw_only=True):
