@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.diagnostics import did_you_mean
+from reconciler.errors import ReconcilerError
 from reconciler.jobs.dependencies import drop_superseded_parents, recheck, release_tolerant
 from reconciler.jobs.transitions import move, note
 from reconciler.model.flows import BuiltJob
@@ -156,12 +157,13 @@ def begin_due(store: Store, now: float) -> bool:
     """Start the retries that are due, and return whether there were any.
 
     That a job is to be retried is in its record since its attempt failed. A process that is killed before or
-    after this transaction leaves a job that waits for its retry or has started it.
+    after this transaction leaves a job that waits for its retry or has started it. A job whose retry fails
+    unexpectedly gets no retry, and holds up no other job.
     """
 
-    def begin(writer: Writer) -> None:
+    def begin(writer: Writer, due: Sequence[JobRecord]) -> None:
         builds = CurrentBuilds(writer)  # a large flow takes long to read, and may have many jobs to retry
-        for job in writer.due_retries(now, DUE_BATCH):
+        for job in due:
             retry = coming_retry(job, writer.flow(job.flow))
             if retry is None:
                 give_up(writer, job, "it is not wanted any more", now)
@@ -170,10 +172,40 @@ def begin_due(store: Store, now: float) -> bool:
                 run_again(writer, [job], why, now, as_retry=True, builds=builds)
 
     with store.read() as view:
-        due = view.due_retries(now, 1)
-    if due:
-        store.write(begin)
-    return bool(due)
+        due = view.due_retries(now, DUE_BATCH)
+    if not due:
+        return False
+    try:
+        store.write(lambda writer: begin(writer, writer.due_retries(now, DUE_BATCH)))
+    except ReconcilerError:
+        raise
+    except Exception:
+        for job in due:
+            _begin_alone(store, job.id, begin, now)
+    return True
+
+
+def _begin_alone(
+    store: Store, job_id: str, begin: Callable[[Writer, Sequence[JobRecord]], None], now: float
+) -> None:
+    """Start one due retry in a transaction of its own; drop it if that fails unexpectedly."""
+
+    def begin_one(writer: Writer) -> None:
+        begin(writer, [job for job in writer.due_retries(now, DUE_BATCH) if job.id == job_id])
+
+    def drop(writer: Writer, problem: str) -> None:
+        job = writer.job(job_id)
+        if job is not None and job.retry.at is not None:
+            note(writer, job, "GivenUp", f"no retry: {problem}", now, attempt=job.attempt.number)
+            writer.put_job(msgspec.structs.replace(job, retry=job.retry.not_due))
+
+    try:
+        store.write(begin_one)
+    except ReconcilerError:
+        raise
+    except Exception as error:
+        problem = f"it cannot be started, a bug in reconciler: {type(error).__name__}: {str(error)[:200]}"
+        store.write(lambda writer: drop(writer, problem))
 
 
 def give_up(writer: Writer, job: JobRecord, reason: str, now: float) -> None:

@@ -27,6 +27,7 @@ WRITES = (
 )
 
 RARE = {
+    "_begin_alone": "an unexpected error of a retry",
     "_error_of": "an unexpected error while a plan is applied; the transaction is undone",
     "Store.check_lineage": "once in the life of a store",
     "WorkerRunner._kill": "a queue that refuses to end a job",

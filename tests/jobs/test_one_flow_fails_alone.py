@@ -11,6 +11,7 @@ from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.jobs import apply as applying
 from reconciler.jobs.apply import PlanApplication
+from reconciler.jobs.generated import Generation
 from reconciler.loop import Session
 from reconciler.model.actions import Action, Plan
 from tests.execution.support import Listener, World
@@ -201,3 +202,31 @@ def test_a_generated_job_whose_additional_store_does_not_exist_does_not_run(worl
     world.run()
     assert world.states("f/generates", "f/saves") == ["COMPLETED", "FAILED"]
     assert "additional_stores.data" in (world.job("f/saves").error or "")
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), RecursionError("too deep"), OverflowError("too large")])
+def test_an_error_while_one_result_is_recorded_ends_only_this_job(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    world.repository.write("lib/stores.py", STORES)
+    world.factory("bad", "stores.generates")
+    world.flow("good", *({"id": f"j{number}"} | ADD for number in range(3)))
+    reconcile(world)
+
+    real = Generation.add
+
+    def add(self: Generation, *given: Any) -> Any:
+        if self.generator.flow == "bad":
+            raise error
+        return real(self, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Generation, "add", add)
+        world.run()
+    assert world.states("good/j0", "good/j1", "good/j2") == ["COMPLETED"] * 3
+    assert world.state("bad/generates") == "REMOTE_ERROR"
+    assert type(error).__name__ in (world.job("bad/generates").error or "")
+    world.flow("next", {"id": "j"} | ADD)
+    reconcile(world)
+    world.run()
+    assert world.state("next/j") == "COMPLETED"

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
+from reconciler.jobs import restarts
 from reconciler.jobs.restarts import drop_unwanted_retry
 from reconciler.jobs.transitions import leave
 from reconciler.model.flows import BuiltFlow, BuiltJob
@@ -265,3 +266,28 @@ def test_a_commit_may_take_the_retry_away(bench: Bench, policy: dict[str, Any], 
     bench.store.write(patch)
     assert (bench.job("f/a").retry.at is not None) is stays
     assert bench.events("f/a", "GivenUp") == ([] if stays else ["no retry: its run config was changed"])
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), RecursionError("too deep"), OverflowError("too large")])
+def test_a_retry_that_fails_unexpectedly_holds_up_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    bench.flow("h", {"one": [], "two": []})
+    for path in ("h/one", "h/two"):
+        bench.edit(path, config=config(retries=TWICE))
+    bench.start("f/a", "h/one", "h/two")
+    for path in ("f/a", "h/one", "h/two"):
+        bench.killed(path, Cause.WALLTIME)
+    real = restarts.move
+
+    def move(writer: Writer, job: JobRecord, *rest: Any, **fields: Any) -> JobRecord:
+        if job.path == "h/one":
+            raise error
+        return real(writer, job, *rest, **fields)
+
+    monkeypatch.setattr(restarts, "move", move)
+    assert bench.wait(100.0)
+    assert bench.states("f/a", "h/one", "h/two") == ["READY", "FAILED", "READY"]
+    (given_up,) = bench.events("h/one", "GivenUp")
+    assert type(error).__name__ in given_up
+    assert not bench.wait(100.0)
