@@ -68,19 +68,18 @@ def _ready(value: Any) -> Any:
     if kind is dict:
         return _ready_dict(value)
     if kind is list or kind is tuple:
-        return _ready_list(value)
+        # Long lists of numbers are common in outputs: this check saves a call for each number.
+        return value if _PLAIN.issuperset(map(type, value)) else [_ready(item) for item in value]
     if kind is int:
         return value if _LOWEST <= value <= _HIGHEST else _extension(_BIG_INT, str(value).encode())
     return _ready_special(value)
 
 
 def _ready_dict(value: Mapping[Any, Any]) -> Document:
-    return {key if type(key) is str else _text(key): _ready(item) for key, item in value.items()}
-
-
-def _ready_list(value: list[Any] | tuple[Any, ...]) -> Any:
-    # Long lists of numbers are common in outputs: checking their types once saves a call for each number.
-    return value if _PLAIN.issuperset(map(type, value)) else [_ready(item) for item in value]
+    return {
+        key if type(key) is str else str.__str__(key) if isinstance(key, str) else str(key): _ready(item)
+        for key, item in value.items()
+    }
 
 
 def _ready_special(value: Any) -> Any:
@@ -118,10 +117,6 @@ def _ready_subclass(value: Any) -> Any:
         return [_ready(item) for item in value]
     kind_name = f"{type(value).__module__}.{type(value).__qualname__}"
     raise TypeError(f"cannot store a value of type {kind_name}: {value!r:.80}")
-
-
-def _text(key: Any) -> str:
-    return str.__str__(key) if isinstance(key, str) else str(key)
 
 
 def _extension(code: int, data: bytes) -> msgspec.msgpack.Ext:

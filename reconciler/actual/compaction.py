@@ -13,7 +13,6 @@ import msgspec
 
 from reconciler import __version__
 from reconciler.actual.layout import (
-    DamagedError,
     big_endian,
     decode_event,
     decode_flow,
@@ -21,6 +20,7 @@ from reconciler.actual.layout import (
     decode_revision,
     decoder,
     encode,
+    name_bytes,
     number_of,
     readable,
 )
@@ -135,7 +135,8 @@ class _Slice:
 
     def _events(self, after: bytes) -> bytes:
         """Visit subjects; return the last one that is done, or nothing at the end of the round."""
-        while (subject := _subject_after(self.txn, after)) is not None:
+        while (key := self.txn.first_key("events_about", after + b"\xff" * 9 if after else b"")) is not None:
+            subject = key[:-8]  # without the number of the event
             done = self._subject(subject)
             if done:
                 after = subject
@@ -147,8 +148,10 @@ class _Slice:
         """Remove the old events about a subject; return whether all of them are removed."""
         keys = list(self.txn.keys("events_about", subject))
         self.visited += len(keys)
-        about, _ = self._event(keys[0])
-        retention = EVENTS if self._is_there(about) else EVENTS_OF_GONE
+        kind, _, rest = self._event(keys[0])[0].partition("/")
+        flow = name_bytes(rest.partition("/")[0])
+        gone = kind in ("flow", "job") and self.txn.get("flows", flow) is None
+        retention = EVENTS_OF_GONE if gone else EVENTS
         for position, key in enumerate(keys):
             if not retention.goes(len(keys) - 1 - position, self.now - self._event(key)[1]):
                 return True
@@ -161,33 +164,18 @@ class _Slice:
 
     def _event(self, key: bytes) -> tuple[str, float]:
         """Return the subject and time of an event; an empty subject and time 0 for an unreadable one."""
-        raw = self.txn.get("events", key[-8:])
-        try:
-            event = decode_event(raw) if raw is not None else None
-        except DamagedError:
-            event = None
+        event = readable(decode_event, self.txn.get("events", key[-8:]))
         return (event.about, event.time) if event is not None else ("", 0.0)
-
-    def _is_there(self, about: str) -> bool:
-        """Return whether the flow of a subject, a flow or job, still exists; True for other subjects."""
-        kind, _, rest = about.partition("/")
-        flow = rest.partition("/")[0]
-        return kind not in ("flow", "job") or self.txn.get("flows", flow.encode()) is not None
 
     def _revisions(self) -> None:
         keys = list(self.txn.keys("revisions"))
         for position, key in enumerate(keys):
-            age = self.now - self._time_of_revision(key)
+            revision = readable(decode_revision, self.txn.get("revisions", key))
+            age = self.now - (revision.time if revision is not None else 0.0)
             if self.full or not REVISIONS.goes(len(keys) - 1 - position, age):
                 return
             self.txn.delete("revisions", key)
             self.removed += 1
-
-    def _time_of_revision(self, key: bytes) -> float:
-        try:
-            return decode_revision(self.txn.get("revisions", key) or b"").time
-        except DamagedError:
-            return 0.0
 
     # caches -------------------------------------------------------------------------------------------
 
@@ -209,20 +197,17 @@ class _Slice:
                 self.removed += 1
 
 
-def _subject_after(txn: Transaction, subject: bytes) -> bytes | None:
-    """Return the next subject of events after another one."""
-    key = txn.first_key("events_about", subject + b"\xff" * 9 if subject else b"")
-    return key[:-8] if key is not None else None
-
-
 def _builds_in_use(txn: Transaction) -> Callable[[bytes], bool]:
     """Return the keys of the builds of all flows, including removed ones."""
-    return {decode_flow(raw).build_key.encode() for _, raw in txn.scan("flows")}.__contains__
+    flows = [readable(decode_flow, raw) for _, raw in txn.scan("flows")]
+    keys = {name_bytes(flow.build_key) for flow in flows if flow is not None}
+    return keys.__contains__ if None not in flows else lambda key: True  # what a damaged flow uses is unknown
 
 
 def _blobs_in_use(txn: Transaction) -> Callable[[bytes], bool]:
     """Return the blobs of the last good manifests, as this version of the program parses them."""
-    blobs = {decode_good(raw).parsed.encode() for _, raw in txn.scan("good")}
+    pointers = [readable(decode_good, raw) for _, raw in txn.scan("good")]
+    blobs = {name_bytes(pointer.parsed) for pointer in pointers if pointer is not None}
 
     def in_use(key: bytes) -> bool:
         blob, _, reader = key.partition(b":")

@@ -279,11 +279,8 @@ class _Marks:
 
 def _without_marks(doc: Document) -> Document:
     """Return a document that was read, changed and is written again: its marks are not kept."""
-    return {name: value for name, value in doc.items() if name not in MARKS} if _has_marks(doc) else doc
-
-
-def _has_marks(doc: Document) -> bool:
-    return all(name in doc for name in MARKS)
+    marked = all(name in doc for name in MARKS)
+    return {name: value for name, value in doc.items() if name not in MARKS} if marked else doc
 
 
 def _value_at(doc: Document, field: str) -> list[Any]:

@@ -196,19 +196,14 @@ def _story(txn: Transaction, place: Path) -> str:
     """Return an error that says which version wrote a store of another schema."""
     found = _version(txn) or 0
     kind = "a newer" if found > SCHEMA_VERSION else "an older"
+    raw = txn.get("meta", b"written_by")
+    writer = raw.decode(errors="replace") if raw is not None else "an unknown version"
     mine = f"this is {__version__}, schema {SCHEMA_VERSION}"
-    return (
-        f"the state in {place} was written by {kind} reconciler ({_written_by(txn)}, schema {found}; {mine})"
-    )
+    return f"the state in {place} was written by {kind} reconciler ({writer}, schema {found}; {mine})"
 
 
 def _too_new(story: str) -> InputError:
     return InputError(story, hint="upgrade reconciler to the version that wrote it, or to a newer one")
-
-
-def _written_by(txn: Transaction) -> str:
-    raw = txn.get("meta", b"written_by")
-    return raw.decode(errors="replace") if raw is not None else "an unknown version"
 
 
 def _stamp(txn: Transaction) -> None:

@@ -118,10 +118,6 @@ def order_key(value: Any) -> tuple[Any, ...]:
         return (20, tuple((key[0], name, key) for name, key in parts))
     if isinstance(value, list):
         return (25, tuple(map(order_key, value)))
-    return _rare_key(value)
-
-
-def _rare_key(value: Any) -> tuple[Any, ...]:
     if isinstance(value, UUID):
         value = value.bytes
     if isinstance(value, bytes):
@@ -153,11 +149,22 @@ def projector(
     if fields.pop("_id", 0) and not fields:
         return lambda doc: {}
     operators = {field: value for field, value in fields.items() if isinstance(value, Mapping)}
-    flags = {field: _flag(field, value) for field, value in fields.items() if field not in operators}
-    including = _is_inclusion(flags, operators)
+    flags = {field: value for field, value in fields.items() if field not in operators}
+    for field, value in flags.items():
+        if not isinstance(value, int | float) or "$" in field:
+            raise ValueError(f"cannot project {field!r} by {value!r}: use 1, 0, $slice or $elemMatch")
+    matching = any("$elemMatch" in value for value in operators.values())
+    if len({bool(value) for value in flags.values()}) > 1 or (matching and not all(flags.values())):
+        raise ValueError("a projection cannot both include and exclude fields")
+    including = matching or any(flags.values())
     changes = [(field.split("."), _change(field, value)) for field, value in operators.items()]
-    named = [*flags, *operators] if including else list(flags)
-    tree = _tree(_widened(named, keep) if including else _narrowed(named, keep))
+    if including:
+        named = [*flags, *operators]
+        added = [field for field in keep if not any(_holds(other, field) for other in named)]
+        named = [field for field in named if not any(_holds(other, field) for other in added)] + added
+    else:
+        named = [field for field in flags if field not in keep]
+    tree = _tree(named)
 
     def project(doc: Document) -> Document:
         kept = _included(doc, tree) if including else _excluded(doc, tree)
@@ -166,28 +173,6 @@ def projector(
         return kept
 
     return project
-
-
-def _flag(field: str, value: Any) -> bool:
-    if not isinstance(value, int | float) or "$" in field:
-        raise ValueError(f"cannot project {field!r} by {value!r}: use 1, 0, $slice or $elemMatch")
-    return bool(value)
-
-
-def _is_inclusion(flags: Mapping[str, bool], operators: Mapping[str, Any]) -> bool:
-    matching = any("$elemMatch" in value for value in operators.values())
-    if len(set(flags.values())) > 1 or (matching and not all(flags.values())):
-        raise ValueError("a projection cannot both include and exclude fields")
-    return matching or any(flags.values())
-
-
-def _widened(fields: Sequence[str], keep: Sequence[str]) -> list[str]:
-    added = [field for field in keep if not any(_holds(other, field) for other in fields)]
-    return [field for field in fields if not any(_holds(other, field) for other in added)] + added
-
-
-def _narrowed(fields: Sequence[str], keep: Sequence[str]) -> list[str]:
-    return [field for field in fields if field not in keep]
 
 
 def _holds(field: str, other: str) -> bool:
@@ -246,9 +231,9 @@ def _change(field: str, operator: Mapping[str, Any]) -> Callable[[Any], list[Any
         window = _window(operator["$slice"])
         return lambda value: [window(value) if isinstance(value, list) else value]
     if set(operator) == {"$elemMatch"}:
-        matches = _element_matcher(operator["$elemMatch"])
+        matches = matcher({"item": {"$elemMatch": operator["$elemMatch"]}})
         return lambda value: (
-            [[item] for item in value if matches(item)][:1] if isinstance(value, list) else []
+            [[item] for item in value if matches({"item": [item]})][:1] if isinstance(value, list) else []
         )
     raise ValueError(f"cannot project {field!r} by {dict(operator)!r}: use 1, 0, $slice or $elemMatch")
 
@@ -266,11 +251,6 @@ def _window(spec: Any) -> Callable[[list[Any]], list[Any]]:
         return value[start : start + limit]
 
     return window
-
-
-def _element_matcher(criteria: Mapping[str, Any]) -> Callable[[Any], bool]:
-    whole = matcher({"item": {"$elemMatch": criteria}})
-    return lambda item: whole({"item": [item]})
 
 
 def _apply(doc: Document, path: Sequence[str], change: Callable[[Any], list[Any]]) -> None:

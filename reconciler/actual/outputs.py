@@ -131,7 +131,14 @@ def upsert_documents(txn: Transaction, collection: str, entries: Iterable[Upsert
             pool = _decoded(txn, collection, pin)
         else:  # read all of them once, not once per document
             pool = everything = everything or _decoded(txn, collection, None)
-        found = next((key for key, doc in pool.items() if _agrees(doc, entry.wanted)), None)
+        found = next(
+            (
+                key
+                for key, doc in pool.items()
+                if all(_matches(doc.get(field), value) for field, value in entry.wanted.items())
+            ),
+            None,
+        )
         key = _write(txn, collection, entry, found)
         if everything is not None:
             if found is not None and found != key:
@@ -190,10 +197,6 @@ def _listed(condition: Any) -> list[Any] | None:
 
 def _decoded(txn: Transaction, collection: str, pin: Pin | None) -> dict[bytes, Document]:
     return {key: decode(data) for key, data in rows(txn, collection, pin)}
-
-
-def _agrees(doc: Document, wanted: Document) -> bool:
-    return all(_matches(doc.get(field), value) for field, value in wanted.items())
 
 
 def _matches(have: Any, want: Any) -> bool:

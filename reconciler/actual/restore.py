@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from reconciler.actual.backup import Contents, contents_of
-from reconciler.actual.db import Database, Transaction, close_database, open_database
+from reconciler.actual.db import Transaction, close_database, open_database
 from reconciler.actual.fsck.examine import examine
 from reconciler.actual.fsck.snapshot import Report
 from reconciler.actual.migrations import upgrade
@@ -68,24 +68,20 @@ def stage(file: Path, state_dir: Path, now: float) -> Staged:
     """
     require_local(state_dir)
     place = state_dir / "lmdb.restoring"
-    try:
-        _copy(file, place)
-        return _prepared(file, place, now)
-    except BaseException:
-        drop(place)
-        raise
-
-
-def _copy(file: Path, place: Path) -> None:
-    drop(place)
     target = place / "data.mdb"
+    drop(place)
     try:
         place.mkdir(mode=0o700)
         with file.open("rb") as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
         target.chmod(0o600)
+        return _prepared(file, place, now)
     except OSError as error:
+        drop(place)
         raise WorldError(f"cannot copy {file} to {place}: {error.strerror}") from error
+    except BaseException:
+        drop(place)
+        raise
 
 
 def drop(place: Path) -> None:
@@ -94,6 +90,14 @@ def drop(place: Path) -> None:
 
 
 def _prepared(file: Path, place: Path, now: float) -> Staged:
+    """Migrate a copied backup, mark it as restored, and check it."""
+
+    def adapt(txn: Transaction) -> None:
+        upgrade(txn, file)
+        writer = Writer(txn)
+        writer.put_restored(now)
+        writer.finish()
+
     try:
         database = open_database(place)
     except WorldError as error:
@@ -104,25 +108,13 @@ def _prepared(file: Path, place: Path, now: float) -> Staged:
                 raise InputError(
                     f"{file} does not contain a state", hint="use a file that `reconcile backup` wrote"
                 )
-        database.write(lambda txn: _adapt(txn, file, now))
-        contents, report = _looked_at(database)
+        database.write(adapt)
+        with database.read() as txn:
+            contents, report = contents_of(View(txn)), examine(View(txn))
     finally:
         close_database(database)
     (place / "lock.mdb").unlink(missing_ok=True)
     return Staged(place, contents, report)
-
-
-def _adapt(txn: Transaction, file: Path, now: float) -> None:
-    upgrade(txn, file)
-    writer = Writer(txn)
-    writer.put_restored(now)
-    writer.finish()
-
-
-def _looked_at(database: Database) -> tuple[Contents, Report]:
-    with database.read() as txn:
-        view = View(txn)
-        return contents_of(view), examine(view)
 
 
 def swap(staged: Staged, state_dir: Path, now: float) -> Path | None:
@@ -134,9 +126,14 @@ def swap(staged: Staged, state_dir: Path, now: float) -> Path | None:
         A rename fails; the state is as it was.
     """
     current, waiting = lmdb_dir(state_dir), restored_dir(state_dir)
-    kept = _free_name(state_dir / f"lmdb.before-restore-{time_stamp(now)}") if current.exists() else None
+    kept = None
+    if current.exists():
+        name = f"lmdb.before-restore-{time_stamp(now)}"
+        names = (name, *(f"{name}-{number}" for number in range(2, 1000)))
+        kept = next(state_dir / one for one in names if not (state_dir / one).exists())
     try:
-        _sync_file(staged.place / "data.mdb")
+        with (staged.place / "data.mdb").open("rb") as file:
+            os.fsync(file.fileno())
         sync_directory(staged.place)
         drop(waiting)
         staged.place.rename(waiting)  # from here on the restore is completed even after a crash
@@ -147,16 +144,3 @@ def swap(staged: Staged, state_dir: Path, now: float) -> Path | None:
     except OSError as error:
         raise WorldError(f"cannot restore to {current}: {error.strerror}") from error
     return kept
-
-
-def _free_name(path: Path) -> Path:
-    numbered = (path.with_name(f"{path.name}-{number}") for number in range(2, 1000))
-    return next((one for one in (path, *numbered) if not one.exists()), path)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from reconciler.actual.fsck import checks
@@ -68,17 +68,8 @@ def _jobs(facts: Snapshot) -> int:
     return len(facts.jobs)
 
 
-def _active(facts: Snapshot) -> int:
-    return sum(1 for job in facts.jobs.values() if job.run_worker is not None)
-
-
-def _of_indexes() -> Iterator[tuple[str, Callable[[Snapshot], int], Look]]:
-    for table in JOB_INDEXES:
-        yield f"index {table}", _entries(table), partial(checks.job_index, table=table)
-
-
 CHECKS: tuple[tuple[str, Callable[[Snapshot], int], Look], ...] = (
-    *_of_indexes(),
+    *((f"index {table}", _entries(table), partial(checks.job_index, table=table)) for table in JOB_INDEXES),
     ("index events_about", _entries("events"), checks.events_about),
     ("counters", lambda facts: 3, checks.counters),
     ("configuration", lambda facts: 1, checks.configuration),
@@ -86,9 +77,13 @@ CHECKS: tuple[tuple[str, Callable[[Snapshot], int], Look], ...] = (
     ("flows of jobs", _jobs, checks.flows),
     ("generators", _jobs, checks.generators),
     ("builds of flows", _entries("flows"), checks.builds),
-    ("workers of jobs", _active, checks.workers),
+    (
+        "workers of jobs",
+        lambda facts: sum(1 for job in facts.jobs.values() if job.run_worker),
+        checks.workers,
+    ),
     ("outputs", _jobs, checks.outputs),
     ("cleanups", _entries("cleanups"), checks.cleanups),
     ("unused", _entries("unused"), checks.unused),
 )
-"""Yield every check of the records, in order: name, number of entries, problems."""
+"""Every check of the records, in order: name, number of entries, problems."""

@@ -13,7 +13,7 @@ from reconciler.actual.compaction import decode_progress
 from reconciler.actual.layout import index_entries, number_of
 from reconciler.actual.transaction import Transaction
 from reconciler.actual.view import View
-from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.records import AppliedConfig, FlowRecord
 from reconciler.model.states import JobState
 
 
@@ -165,27 +165,15 @@ class Snapshot:
             self._require_key("jobs", key, job.id)
             for table, entry in index_entries(job):
                 self.entries[table][entry] = job.path
-            self.jobs[key.decode(errors="replace")] = _in_short(job)
+            self.jobs[key.decode(errors="replace")] = Job(
+                job.id, job.path, job.flow, job.uuid, job.index, job.state, job.current, job.generator,
+                job.sequence, job.attempt.number, job.attempt.worker, job.attempt.run_dir,
+            )  # fmt: skip
 
     def _require_key(self, table: str, key: bytes, name: str) -> None:
         if key != name.encode():
             message = f"has the record of {name}"
             self.misplaced.append(Problem(f"{table}/{shown(key)}", message, RESTORE))
-
-
-def _in_short(job: JobRecord) -> Job:
-    return Job(
-        job.id, job.path, job.flow, job.uuid, job.index, job.state, job.current, job.generator, job.sequence,
-        job.attempt.number, job.attempt.worker, job.attempt.run_dir,
-    )  # fmt: skip
-
-
-def _any_json(raw: bytes) -> object:
-    return msgspec.json.decode(raw, type=msgspec.Raw)
-
-
-def _document(raw: bytes) -> object:
-    return codec.decode(raw) if raw else {}  # a mark has no content
 
 
 def _meta_decoder(key: bytes) -> Decode | None:
@@ -209,11 +197,11 @@ _META: dict[bytes, Decode] = {
 }
 
 _OTHERS: dict[str, Decode] = {
-    "payloads": _any_json,
+    "payloads": lambda raw: msgspec.json.decode(raw, type=msgspec.Raw),
     "parsed": records.decode_parsed,
     "good": records.decode_good,
     "builds": records.decode_build,
-    "outputs": _document,
+    "outputs": lambda raw: codec.decode(raw) if raw else {},  # a mark has no content
     "revisions": records.decode_revision,
     "unused": number_of,
 }
