@@ -56,6 +56,12 @@ BIRTHS: st.SearchStrategy[Birth] = st.tuples(
 )
 
 
+def paths_of(job: JobRecord) -> tuple[str, ...]:
+    """Return the paths of a function. Flows with code of the campaign know its names there, too."""
+    alias = job.function.replace("reconciler.examples", "campaign")
+    return (job.function, alias) if job.flow in ("alpha", "coded") else (job.function,)
+
+
 class Machine(RuleBasedStateMachine):
     """One repository; ``facts`` has, by the id of a record, what the reference must know of that job."""
 
@@ -78,7 +84,7 @@ class Machine(RuleBasedStateMachine):
         self.world.submit()
         for job in self.world.jobs().values():
             own = CODED.get(job.path, {})
-            self.facts[job.id] = ReferenceJob(job.flow, job.name, (job.function,), own)
+            self.facts[job.id] = ReferenceJob(job.flow, job.name, paths_of(job), own)
             self.python_config[job.id] = bool(own)
         self.check_jobs()
         self.generate_by(self.world.job("alpha/dos"), "addition", ("static", {}))

@@ -82,10 +82,9 @@ def test_a_rule_gives_retries_and_a_commit_takes_them(world: World) -> None:
     assert world.is_idle()
 
 
-def test_what_an_orphaned_flow_has_left_is_retried_on_a_worker_that_was_removed(world: World) -> None:
-    world.put(
-        "Worker", "w2", {"type": "local", "scheduler_type": "shell", "work_dir": str(world.work / "w2")}
-    )
+def test_a_retry_of_an_orphaned_flow_waits_until_its_removed_worker_returns(world: World) -> None:
+    worker = {"type": "local", "scheduler_type": "shell", "work_dir": str(world.work / "w2")}
+    world.put("Worker", "w2", worker)
     world.flow("f", unlucky(world, 1), retries=AT_ONCE | {"backoff": "1h"}, worker="w2", prune="orphan")
     world.flow("g", {"id": "k", "function": "give", "args": [1]})
     world.reconcile()
@@ -94,6 +93,12 @@ def test_what_an_orphaned_flow_has_left_is_retried_on_a_worker_that_was_removed(
     world.repository.remove("workers/w2.yaml")
     world.reconcile()
     world.edit("f/j", retry=RetryStatus(at=time.time(), causes=world.job("f/j").retry.causes))
+    while world.advance():
+        pass
+    job = world.job("f/j")
+    assert (job.state.value, job.attempt.number) == ("READY", 1), "no job starts on a removed worker"
+    world.put("Worker", "w2", worker)
+    world.reconcile()
     world.run()
     job = world.job("f/j")
     assert (job.state.value, job.attempt.number, job.attempt.worker) == ("COMPLETED", 2, "w2")
