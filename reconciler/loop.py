@@ -38,7 +38,7 @@ from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.access import Accesses
 from reconciler.execution.worker.remote_cache import RemoteCaches
 from reconciler.execution.worker.upload import Repository
-from reconciler.jobs.apply import PlanApplication, apply_plan, why_held_back
+from reconciler.jobs.apply import PlanApplication, apply_plan, without_unbuilt
 from reconciler.jobs.bookkeeping import (
     applied_config,
     attributed,
@@ -50,11 +50,10 @@ from reconciler.jobs.bookkeeping import (
     summarise,
 )
 from reconciler.jobs.outputs import EmbeddedOutputs, Outputs, missing_stores
-from reconciler.model.actions import Action, ActionType, Plan, Subject
+from reconciler.model.actions import Plan
 from reconciler.model.desired import DesiredFlow, DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import ParsedFile
-from reconciler.model.reasons import Reason, ReasonCode
 from reconciler.model.records import ActualState, AppliedConfig, Outcome
 from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.plan.planner import make_plan
@@ -184,7 +183,7 @@ class Session:
         self.check_lineage(loaded.state, reporter)
         built, failures = self._build_missing(loaded.state, reporter)
         actual = self.actual(loaded.state, built)
-        plan = _without_unbuilt(make_plan(loaded.state, actual, allow_prune=allow_prune), failures)
+        plan = without_unbuilt(make_plan(loaded.state, actual, allow_prune=allow_prune), failures)
         reporter.planned(plan)
         if plan.refusals:
             raise RefusedError(
@@ -490,24 +489,3 @@ def open_outputs(store: Store, config: AppliedConfig) -> Outputs:
     from reconciler.jobs.jobstore import ForeignOutputs
 
     return ForeignOutputs(config.jobstore)
-
-
-def _without_unbuilt(plan: Plan, failures: Mapping[str, Diagnostic]) -> Plan:
-    """Make flows that could not be built wait, so that the others proceed."""
-    other = Reason(ReasonCode.WAITS, {"why": "a flow that it refers to cannot be built"})
-    actions = tuple(
-        Action(
-            type=ActionType.KEEP,
-            subject=Subject.FLOW,
-            key=action.key,
-            reason=why_held_back(ReasonCode.BUILD_FAILED, failures[action.key])
-            if action.key in failures
-            else other,
-        )
-        if action.build
-        else action
-        for action in plan.actions
-        if action.subject is Subject.FLOW or action.wanted is not None or action.record is not None
-    )
-    diagnostics = (*plan.diagnostics, *failures.values())
-    return msgspec.structs.replace(plan, actions=actions, diagnostics=diagnostics)

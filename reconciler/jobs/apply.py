@@ -121,7 +121,7 @@ def _held_back(plan: Plan, problems: Mapping[str, Diagnostic]) -> Plan:
     held = tuple(
         Action(
             type=ActionType.KEEP, subject=Subject.FLOW, key=name,
-            reason=why_held_back(ReasonCode.NOT_APPLIED, problem),
+            reason=_why_held_back(ReasonCode.NOT_APPLIED, problem),
         )
         for name, problem in problems.items()
     )  # fmt: skip
@@ -134,10 +134,31 @@ def _held_back(plan: Plan, problems: Mapping[str, Diagnostic]) -> Plan:
     )
 
 
-def why_held_back(code: ReasonCode, problem: Diagnostic) -> Reason:
+def _why_held_back(code: ReasonCode, problem: Diagnostic) -> Reason:
     """Return the reason of a flow with a problem: the text with its place, without the name of the flow."""
     text = re.sub(r"^flow '[^']*' cannot be [a-z]+: ", "", problem.message)
     return Reason(code, {"why": f"{text} ({problem.location})" if problem.location is not None else text})
+
+
+def without_unbuilt(plan: Plan, failures: Mapping[str, Diagnostic]) -> Plan:
+    """Make flows that could not be built wait, so that the others proceed."""
+    other = Reason(ReasonCode.WAITS, {"why": "a flow that it refers to cannot be built"})
+    actions = tuple(
+        Action(
+            type=ActionType.KEEP,
+            subject=Subject.FLOW,
+            key=action.key,
+            reason=_why_held_back(ReasonCode.BUILD_FAILED, failures[action.key])
+            if action.key in failures
+            else other,
+        )
+        if action.build
+        else action
+        for action in plan.actions
+        if action.subject is Subject.FLOW or action.wanted is not None or action.record is not None
+    )
+    diagnostics = (*plan.diagnostics, *failures.values())
+    return replace(plan, actions=actions, diagnostics=diagnostics)
 
 
 class PlanApplication:
