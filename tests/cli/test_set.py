@@ -306,7 +306,7 @@ class TestRefusedEdits:
             ("resources|other|nodes", ["is not a YAML mapping"]),
             ("resources|other|{nodes: 2", ["is not a YAML mapping", "not closed"]),
             ("priority|other|1.5", ["is not a priority"]),
-            ("priority|other|-1.5", ["no such option"]),
+            ("priority|other|-1.5", ["there is no option '-1'"]),
             ("priority|other|99999999999999999999", ["does not fit into 64 bits"]),
             ("worker|other|w\0", ["no rule can be added", "not a character"]),
             ("priority|other/|1", ["a part of it is empty"]),

@@ -109,7 +109,8 @@ def test_a_job_store_that_goes_away_keeps_what_it_was_given_before(
 ) -> None:
     """Those of a batch that it has, or can never hold, have ended; the others wait for it."""
     project = world.repository.path / "reconciler.yaml"
-    store = "jobstore: {docs_store: {type: MemoryStore}}"
+    docs = world.root / "docs.json"
+    store = f"jobstore: {{docs_store: {{type: JSONStore, paths: {docs}, read_only: false}}}}"
     project.write_text(project.read_text().replace("spec: {", f"spec: {{{store}, "))
     world.yaml("lib/odd.py", "from jobflow import job\n\n@job\ndef power(of):\n    return 2**of\n")
     powers = {"one": 1, "huge": 70, "two": 2}

@@ -60,7 +60,7 @@ def test_a_table_fits_its_terminal_whatever_size_that_gets(
     watched.commit()
     assert watched.run("--once").returncode == 0
     table = terminal("get", "jobs", "--watch", rows=12, columns=60)
-    table.until("and 21 more: the terminal is too low")
+    table.until("and 21 more: the terminal is not high enough")
     assert "many/job8" in table.text
     assert "many/job9" not in table.text
     place = len(table.raw)

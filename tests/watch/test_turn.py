@@ -6,6 +6,7 @@ import shutil
 import time
 
 from reconciler.actual.layout import big_endian
+from reconciler.actual.migrations import SCHEMA_VERSION
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
 from tests.support import Repository
@@ -51,7 +52,7 @@ def test_who_waits_for_its_turn_migrates_under_its_own_lease(watched: WatchWorld
     watched.log_flow("new")
     watched.commit()
     eventually(lambda: "new/j" in _completed(watched), "new/j", watch)
-    assert list(watched.state.glob("before-schema-2-*.mdb"))
+    assert list(watched.state.glob(f"before-schema-{SCHEMA_VERSION}-*.mdb"))
 
 
 def test_the_state_of_another_repository_is_left_alone(watched: WatchWorld) -> None:

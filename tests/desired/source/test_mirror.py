@@ -168,7 +168,8 @@ class TestNames:
         for location in (str(repository.path), remote.as_uri()):
             source = open_source(location, "main", "", mirrors)
             assert source.revision().commit == second
-            assert source.root_commit() == repository.run("rev-list", "--max-parents=0", "refs/heads/main")
+            root = repository.run("rev-list", "--max-parents=0", "refs/heads/main")
+            assert source.root_commits() == [root]
 
     def test_a_tag_is_still_found(self, repository: Repository, mirrors: Path) -> None:
         repository.write("a.yaml", "1")
