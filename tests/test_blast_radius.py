@@ -112,7 +112,9 @@ def test_flow_that_is_removed_beside_a_broken_one_is_removed(campaign: Campaign)
     campaign.repository.commit()
     done = campaign.once()
     assert done.returncode == 2
-    assert "victim  (removed from git; its jobs have ended, and their records and outputs stay)" in done.stdout
+    assert (
+        "victim  (removed from git; its jobs have ended, and their records and outputs stay)" in done.stdout
+    )
     assert campaign.run("get", "flows", "-o", "name").stdout.split() == ["beside", "new"]
 
 

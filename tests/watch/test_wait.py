@@ -75,7 +75,9 @@ def test_a_flow_that_becomes_degraded_ends_the_wait_and_a_refused_revision_too(
     watched.until_state("bad/x", *(state for state in JobState if state is not JobState.PAUSED))
     done = watched.run("wait", "other", "bad", "--timeout", str(PATIENCE))
     assert done.returncode == 1
-    assert "this cannot come without your help: flow/bad: Degraded: x FAILED: ValueError: no luck" in done.stderr
+    assert (
+        "this cannot come without your help: flow/bad: Degraded: x FAILED: ValueError: no luck" in done.stderr
+    )
     for name in ("other", "bad"):
         watched.repository.remove(f"flows/{name}.yaml")
     revision = watched.commit()
