@@ -137,7 +137,8 @@ class World:
         """Make passes until something is true."""
         deadline = time.monotonic() + timeout
         while not true():
-            assert time.monotonic() < deadline, {path: (job.state.value, job.error) for path, job in self.jobs().items()}
+            ends = {path: (job.state.value, job.error) for path, job in self.jobs().items()}
+            assert time.monotonic() < deadline, ends
             if not self.advance():
                 time.sleep(0.02)
 
