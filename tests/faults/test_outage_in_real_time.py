@@ -42,7 +42,8 @@ def test_a_campaign_outlives_an_outage(
     sshd.stop()
     sshd.kill_sessions()
     slurm.kill_controller()
-    site.wait(lambda: not site.status("hpc").reachable)
+    # A command that was under way reports a lost connection first.
+    site.wait(lambda: "refuses connections" in site.status("hpc").reason)
     _away(site)
     slurm.start_controller()
     sshd.start()
