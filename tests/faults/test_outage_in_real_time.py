@@ -57,12 +57,17 @@ def test_a_campaign_outlives_an_outage(
 
 
 def _write_campaign(site: Site) -> None:
-    """Chains on the cluster whose jobs take a while, each with a last job on this machine."""
+    """Chains on the cluster whose jobs take a while, each with a last job on this machine.
+
+    The first jobs outlast the wait for Slurm's saved state: a controller that is killed forgets
+    submissions that it has not saved, and this test is not about those.
+    """
     for number in range(CHAINS):
         jobs: list[dict[str, object]] = []
         for step in range(LENGTH):
             after = [{"$output": jobs[-1]["id"]}] if jobs else []
-            jobs.append({"id": f"s{step}", "function": "span", "args": [3.0, *after], "worker": "hpc"})
+            seconds = 3.0 if jobs else 15.0
+            jobs.append({"id": f"s{step}", "function": "span", "args": [seconds, *after], "worker": "hpc"})
         fit = {"id": "fit", "function": "line", "args": [{"$output": jobs[-1]["id"]}], "worker": "here"}
         site.jobs_flow(f"chain{number}", *jobs, fit)
 
