@@ -64,11 +64,19 @@ class Context:
             self.say(line)
 
     def source(self, *, fetch: bool = True) -> Source:
-        """Open the repository of --repo, --branch and --path; ``fetch`` updates the mirror of a remote."""
+        """Open the repository of --repo, --branch and --path; ``fetch`` updates the mirror of a remote.
+
+        Without --path the project is that of the directory, or of the nearest one above it.
+        """
+        from reconciler.desired.documents import PROJECT_FILES
         from reconciler.desired.source.git import open_source
 
         options = self.options
-        return open_source(options.repo, options.branch, options.path, _cache_dir() / "mirrors", fetch=fetch)
+        mirrors = _cache_dir() / "mirrors"
+        source = open_source(options.repo, options.branch, options.path, mirrors, fetch=fetch)
+        if source.path and not options.path:
+            source.path = source.nearest_folder_with(PROJECT_FILES)
+        return source
 
     def notice_uncommitted(self, source: Source) -> None:
         """Name on stderr the manifests that are not committed and thus not part of the revision."""

@@ -18,6 +18,7 @@ from reconciler.cli.streams import tolerant_streams
 from reconciler.errors import ExitCode, InputError, ReconcilerError, WorldError
 
 COMMANDS = {
+    "init": ("init:init", "Write the files of a new campaign."),
     "validate": ("validate:command", "Check the manifests of a revision."),
     "plan": ("plan:plan", "Show what a reconcile would change."),
     "diff": ("plan:diff", "Show the plan between two revisions."),
@@ -45,6 +46,7 @@ COMMANDS = {
     "backup": ("backup:backup", "Copy the state to a file, even during a reconcile."),
     "restore": ("backup:restore", "Replace the state with a backup."),
     "fsck": ("fsck:command", "Check the integrity of the state, and repair what can be rebuilt."),
+    "schema": ("init:schema", "Print the JSON Schema of a kind, for editors."),
     "explain": ("explain:command", "Explain a job's run config, a rule, or a field of a manifest."),
 }
 """For each command its ``module:attribute`` in this package, and its help, so that --help imports none."""
@@ -68,7 +70,7 @@ _OTHER_TOOLS = {
     **dict.fromkeys(
         ("check", "lint"), "to check manifests: reconcile validate; the machine: reconcile doctor"
     ),
-    **dict.fromkeys(("init", "new", "generate"), "write reconciler.yaml: reconcile explain Project"),
+    **dict.fromkeys(("new", "generate", "bootstrap"), "to start a campaign: reconcile init"),
     **dict.fromkeys(("daemon", "serve", "runner"), "to run the daemon: reconcile watch"),
     **dict.fromkeys(("report", "error", "errors"), "to see what failed: reconcile get jobs --state FAILED"),
     **dict.fromkeys(("result", "results"), "to print the output of a job: reconcile output KEY"),

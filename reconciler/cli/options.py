@@ -17,7 +17,12 @@ from reconciler.errors import InputError
 from reconciler.model.retries import seconds_of
 
 _GLOBAL = (
-    click.option("--repo", metavar="PATH|URL", help="Git repository of the campaign.  [default: .]"),
+    click.option(
+        "--repo",
+        metavar="PATH|URL",
+        envvar="RECONCILER_REPO",
+        help="Git repository of the campaign.  [default: $RECONCILER_REPO, else .]",
+    ),
     click.option(
         "--branch", metavar="NAME", help="Branch, tag or commit.  [default: the checked-out branch]"
     ),

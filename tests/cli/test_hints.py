@@ -20,7 +20,7 @@ Program = Callable[..., Any]
         ("status", "reconcile get flows"),
         ("list", "reconcile get jobs"),
         ("submit", "commit a Flow manifest"),
-        ("init", "reconcile explain Project"),
+        ("new", "reconcile init"),
         ("delete", "remove the manifest from git"),
         ("stop", "reconcile cancel"),
         ("log", "reconcile logs"),

@@ -52,6 +52,40 @@ class TestWhere:
     def test_any_folder_of_the_work_tree_with_the_project(self, ready: Repository, planned: Planned) -> None:
         assert planned(cwd=ready.path) == ["one"]
 
+    def test_a_folder_below_the_project(self, ready: Repository, planned: Planned) -> None:
+        """As git finds its repository: from where the user is upwards."""
+        ready.write("lib/deep/code.py", "")
+        ready.commit("code")
+        assert planned(cwd=ready.path / "lib/deep") == ["one"]
+        assert planned("--repo", str(ready.path / "lib")) == ["one"]
+        uncommitted = ready.path / "scratch"
+        uncommitted.mkdir()
+        assert planned(cwd=uncommitted) == ["one"]
+
+    def test_the_nearest_project_counts(self, ready: Repository, planned: Planned, tmp_path: Path) -> None:
+        (ready.path / "inner/lib").mkdir(parents=True)
+        ready.write("inner/reconciler.yaml", (ready.path / "reconciler.yaml").read_text())
+        add_flow(ready, "two", "inner/")
+        assert planned(cwd=ready.path / "inner/lib") == ["two"]
+        assert planned(cwd=ready.path / "flows") == ["one"]
+
+    def test_a_removed_project_is_not_replaced_by_one_above(
+        self, ready: Repository, reconcile: Reconcile
+    ) -> None:
+        ready.write("inner/reconciler.yaml", (ready.path / "reconciler.yaml").read_text())
+        add_flow(ready, "two", "inner/")
+        ready.remove("inner/reconciler.yaml")
+        removed = ready.commit("away")
+        done = reconcile("plan", cwd=ready.path / "inner")
+        assert done.returncode == 4
+        assert f"commit {removed[:7]} removed it" in done.stderr
+
+    def test_the_variable_names_the_repository(
+        self, ready: Repository, planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RECONCILER_REPO", str(ready.path))
+        assert planned(cwd=tmp_path) == ["one"]
+
     def test_project_in_a_folder(self, repository: Repository, planned: Planned, tmp_path: Path) -> None:
         """By --path, by standing in it, and by naming it as --repo."""
         minimal_project(repository, tmp_path / "work")

@@ -147,6 +147,25 @@ class Source(ObjectDatabase):
         after, *before = self.objects(*(f"{found}:{path}" for found in (removing, *parents)))
         return removing[:7] if after is None and any(before) else None
 
+    def nearest_folder_with(self, names: Iterable[str]) -> str:
+        """Return the folder from ``path`` upwards that has a file of one of these names in the revision.
+
+        It is ``path`` itself if none has one, if there is no commit yet, or if such a file was removed on the
+        way up: another project further up does not take the place of a removed one.
+        """
+        try:
+            commit = self.revision_id(self.branch or "HEAD")
+        except InputError:  # told when the revision is read
+            return self.path
+        folder = self.path
+        while True:
+            files = [f"{folder}/{name}".lstrip("/") for name in names]
+            if any(self.objects(*(f"{commit}:{file}" for file in files))):
+                return folder
+            if not folder or any(self.removed_by(commit, file) for file in files):
+                return self.path
+            folder = folder.rpartition("/")[0]
+
     def branch_name(self) -> str:
         """Return the branch that is read, by default the checked-out one; ``HEAD`` if that is detached."""
         return printable(self.branch or self.head().branch) or "HEAD"
