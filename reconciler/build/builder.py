@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import select
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from reconciler.actual.view import View
-from reconciler.build.messages import HEADER, BuildAnswer, BuildRequest, clean_text, frame
+from reconciler.build.messages import HEADER, LARGEST, BuildAnswer, BuildRequest, clean_text, frame
 from reconciler.desired.flows import build_form
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import flows_in_build_order
 from reconciler.desired.values import iter_directives, parse_output_reference
 from reconciler.diagnostics import Diagnostic, bounded, did_you_mean
 from reconciler.errors import LostError, ReconcilerError, TransientError, UnfitError, WorldError
-from reconciler.execution.hosts.local import end_group, kill_group
+from reconciler.execution.hosts.local import clean_environment, end_group, kill_group
 from reconciler.files import atomic_file
 from reconciler.model.desired import DesiredFlow, DesiredState
-from reconciler.model.flows import BuiltFlow, build_key
+from reconciler.model.flows import BuiltFlow, build_key, job_uuid
 from reconciler.model.manifests import OnCodeChange
 from reconciler.model.records import FlowRecord
 
@@ -71,13 +74,20 @@ class BuildProcess:
         self._process.stdin.flush()
 
     def read(self, limit: float) -> bytes | None:
-        """Return its next message, or None if it ended. Raises TimeoutError after ``limit`` seconds."""
+        """Return its next message, or None if it ended or sends no messages any more.
+
+        Raises TimeoutError after ``limit`` seconds.
+        """
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         deadline = time.monotonic() + limit
         while True:
             if len(self._pending) >= HEADER.size:
-                end = HEADER.size + HEADER.unpack_from(self._pending)[0]
+                length = HEADER.unpack_from(self._pending)[0]
+                if length > LARGEST:
+                    self.kill()
+                    return None
+                end = HEADER.size + length
                 if len(self._pending) >= end:
                     message, self._pending = self._pending[HEADER.size : end], self._pending[end:]
                     return bytes(message)
@@ -106,10 +116,35 @@ class BuildProcess:
         self._errors.close()
 
 
+PASSED_ON = "RECONCILER_BUILD_ENV"
+"""The variable that names, separated by commas, the variables that the code of flows needs."""
+
+_FOR_BUILDS = frozenset(
+    [
+        *(
+            "VIRTUAL_ENV",
+            "CONDA_PREFIX",
+            "MPLCONFIGDIR",
+            "XDG_CONFIG_HOME",
+            "XDG_CACHE_HOME",
+            "XDG_DATA_HOME",
+        ),
+        *("JOBFLOW_CONFIG_FILE", "ATOMATE2_CONFIG_FILE", "PMG_CONFIG_FILE", "PMG_VASP_PSP_DIR"),
+        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+    ]
+)
+
+
 def _environment() -> dict[str, str]:
-    """Return the environment of the build process: its PYTHONPATH never means the current directory."""
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    paths = [path for path in environment.pop("PYTHONPATH", "").split(os.pathsep) if Path(path).is_absolute()]
+    """Return the environment of the build process, which runs the code of the repository.
+
+    It has what a job has, where packages are configured, and what the user passes on: no secret by accident.
+    Its PYTHONPATH never means the current directory.
+    """
+    named = {name.strip() for name in os.environ.get(PASSED_ON, "").split(",")}
+    given = {key: value for key, value in os.environ.items() if key in _FOR_BUILDS | named}
+    environment = clean_environment(os.environ) | given | {"PYTHONDONTWRITEBYTECODE": "1"}
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(path).is_absolute()]
     return environment | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
 
 
@@ -179,7 +214,7 @@ class FlowBuilder:
             one flow only.
         """
         try:
-            answer = self._ask(flow, msgspec.msgpack.encode(self._request(flow, externals)))
+            answer = self._ask(flow, self._request(flow, externals))
         except (BuildFailedError, TransientError):
             raise
         except (LostError, UnfitError) as error:
@@ -192,6 +227,13 @@ class FlowBuilder:
         problem = answer.problem
         if problem is not None:
             raise self._failed(flow, problem.message, problem.hint, problem.pointer)
+        used: Counter[str] = Counter()
+        for job in answer.jobs:  # the code of a flow can forge an answer, but names only jobs of this flow
+            if job.uuid != job_uuid(flow.identity, job.content, used[job.content]):
+                raise self._failed(
+                    flow, f"its code gave the job '{clean_text(job.key)}' a foreign uuid", None
+                )
+            used[job.content] += 1
         return BuiltFlow(
             build_key=build_key(flow.inputs, externals),
             jobs=answer.jobs,
@@ -231,6 +273,7 @@ class FlowBuilder:
             self._names_of, self._names = commit, {tree: name for tree, name in directories.items() if tree}
         recompute = (flow.spec.on_code_change or project.on_code_change) is OnCodeChange.RECOMPUTE
         return BuildRequest(
+            token=secrets.token_hex(16),
             flow=flow.name,
             identity=flow.identity,
             spec=build_form(flow.spec),
@@ -259,7 +302,7 @@ class FlowBuilder:
 
     # the process --------------------------------------------------------------------------------------
 
-    def _ask(self, flow: DesiredFlow, request: bytes) -> BuildAnswer:
+    def _ask(self, flow: DesiredFlow, request: BuildRequest) -> BuildAnswer:
         try:
             if self._process is None:
                 self._process = self._spare.take() if self._spare is not None else BuildProcess()
@@ -267,13 +310,19 @@ class FlowBuilder:
                 self._read(
                     flow, _START_TIMEOUT, slow, "check whether the machine is very busy, and try again"
                 )
-            self._process.send(request)
+            self._process.send(msgspec.msgpack.encode(request))
         except BrokenPipeError:
             raise self._died(flow) from None
         limit = self.desired.project.build_timeout
         hint = "raise spec.build_timeout of the Project, or split the flow"
-        answer = self._read(flow, limit, f"building took longer than {limit:g} s", hint)
-        return msgspec.msgpack.decode(answer, type=BuildAnswer)
+        deadline = time.monotonic() + limit
+        while True:  # the code of an earlier flow may have written to the stream of answers
+            left = deadline - time.monotonic()
+            raw = self._read(flow, left, f"building took longer than {limit:g} s", hint)
+            with contextlib.suppress(msgspec.DecodeError):
+                answer = msgspec.msgpack.decode(raw, type=BuildAnswer)
+                if answer.token == request.token:
+                    return answer
 
     def _read(self, flow: DesiredFlow, limit: float, too_slow: str, hint: str) -> bytes:
         assert self._process is not None

@@ -13,15 +13,21 @@ HEADER = struct.Struct(">Q")
 """Before each message: its length in bytes."""
 
 
+LARGEST = 1 << 30
+"""Bytes of the largest message."""
+
+
 class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One flow to build.
 
+    ``token`` is random, and the answer repeats it: the code of another flow cannot know it.
     ``externals`` maps ``flow/job`` to (uuid, content hash) of a job of another flow. ``files`` maps paths of
     the repository to their copies, and ``blobs`` the copies to (blob id, file name, and ``x`` if
     executable). ``code`` maps the directories to import from to their names in the repository. ``filters``
     are the functions that override rules name.
     """
 
+    token: str
     flow: str
     identity: str
     spec: dict[str, Any]
@@ -42,11 +48,13 @@ class BuildProblem(msgspec.Struct, frozen=True):
 
 
 class BuildAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The jobs of a flow, or a problem. ``imported`` are the installed modules that the build needed.
+    """The jobs of a flow, or a problem.
 
+    ``token`` is that of the request. ``imported`` are the installed modules that the build needed.
     ``aliases`` are other paths of functions, see :class:`BuiltFlow`.
     """
 
+    token: str
     jobs: list[BuiltJob] = []
     aliases: dict[str, list[str]] = {}
     jobflow_version: str = ""
@@ -65,10 +73,10 @@ def frame(message: bytes) -> bytes:
 
 
 def read_frame(stream: IO[bytes]) -> bytes | None:
-    """Return the next message of a stream; None at its end."""
+    """Return the next message of a stream; None at its end, and if what follows is not a message."""
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:
         return None
     (length,) = HEADER.unpack(header)
-    message = stream.read(length)
+    message = stream.read(length) if length <= LARGEST else b""
     return message if len(message) == length else None

@@ -33,6 +33,7 @@ from reconciler.build.construct import BuildError, Construction, headline, where
 from reconciler.build.function_paths import function_paths
 from reconciler.build.identity import IdentifiedJob, identify
 from reconciler.build.messages import (
+    LARGEST,
     BuildAnswer,
     BuildProblem,
     BuildRequest,
@@ -138,7 +139,7 @@ def _answer_of_child(request: BuildRequest, private: list[IO[bytes]]) -> bytes:
     with os.fdopen(reading, "rb", buffering=0) as stream:
         # A process that the code of the flow left behind may hold the pipe open, so its end does not tell
         # all.
-        while not _is_complete(received):
+        while not _is_complete(received) and len(received) <= LARGEST:
             if select.select([stream], [], [], _CHILD_CHECK_INTERVAL)[0]:
                 chunk = stream.read(1 << 20)
                 if not chunk:
@@ -152,16 +153,27 @@ def _answer_of_child(request: BuildRequest, private: list[IO[bytes]]) -> bytes:
     if ended is None:
         _, ended = os.waitpid(child, 0)
     if _is_complete(received):
-        return received[_HEADER_SIZE:]
+        return _checked(received[_HEADER_SIZE:], request)
     code = os.waitstatus_to_exitcode(ended)
     what = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     tail = os.pread(2, 100_000, max(errors_before, os.fstat(2).st_size - 100_000))
     lines = tail.decode(errors="backslashreplace").strip().splitlines()
     message = f"its build process {what}{f': {lines[-1]}' if lines else ''}"
-    return _encoded(BuildAnswer(problem=BuildProblem(message)))
+    return _encoded(BuildAnswer(token=request.token, problem=BuildProblem(message)))
 
 
 _HEADER_SIZE = len(frame(b""))
+
+
+def _checked(encoded: bytes, request: BuildRequest) -> bytes:
+    """Return the answer of a child; its code could write to the stream, so another answer is a problem."""
+    try:
+        if msgspec.msgpack.decode(encoded, type=BuildAnswer).token == request.token:
+            return encoded
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    problem = BuildProblem("its code wrote to the stream for the answer of the build process")
+    return _encoded(BuildAnswer(token=request.token, problem=problem))
 
 
 def _is_complete(received: bytes) -> bool:
@@ -181,7 +193,8 @@ def _encoded(answer: BuildAnswer) -> bytes:
         return msgspec.msgpack.encode(answer)
     except (UnicodeEncodeError, OverflowError, ValueError) as error:
         problem = f"a name or setting of its jobs cannot be stored: {headline(error)}"
-        return msgspec.msgpack.encode(BuildAnswer(problem=BuildProblem(clean_text(problem))))
+        failed = BuildAnswer(token=answer.token, problem=BuildProblem(clean_text(problem)))
+        return msgspec.msgpack.encode(failed)
 
 
 def _import_installed(names: list[str]) -> None:
@@ -212,15 +225,18 @@ def answer(request: BuildRequest) -> BuildAnswer:
         jobs = _build(request)
     except BuildError as error:
         hint = None if error.hint is None else clean_text(error.hint)
-        return BuildAnswer(problem=BuildProblem(clean_text(error.message), error.pointer, hint))
+        problem = BuildProblem(clean_text(error.message), error.pointer, hint)
+        return BuildAnswer(token=request.token, problem=problem)
     except BaseException as error:  # also SystemExit and the like, which only end this process
         where = where_raised(error, request.code)
-        return BuildAnswer(problem=BuildProblem(clean_text(f"{headline(error)}{where}")))
+        problem = BuildProblem(clean_text(f"{headline(error)}{where}"))
+        return BuildAnswer(token=request.token, problem=problem)
     try:
         aliases = function_paths({job.function for job in jobs}, request.code, request.filters)
     except Exception:  # selectors then match the path of the definition only
         aliases = {}
     return BuildAnswer(
+        token=request.token,
         jobs=jobs,
         aliases=aliases,
         jobflow_version=_JOBFLOW_VERSION,

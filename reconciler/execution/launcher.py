@@ -7,12 +7,16 @@ resolve the references from the documents in it and run the job, and writes ``cl
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":  # the directory of this file is not for modules: others could put some there
+    sys.path[:] = [path for path in sys.path if path != __file__.rpartition("/")[0]]
+
 import base64
 import contextlib
 import errno
 import json
 import os
-import sys
 import time
 import traceback
 from collections.abc import Iterator

@@ -114,6 +114,8 @@ class EmbeddedOutputs:
             put_document(writer.txn, COLLECTION, document)
             if "index" in document:
                 delete_later_documents(writer.txn, COLLECTION, document["uuid"], document["index"])
+        if blobs.get(COLLECTION):
+            raise InputError(_RESERVED)
         for name, found in blobs.items():
             for document in found:
                 stored = get_documents(writer.txn, name, document["blob_uuid"])
@@ -143,13 +145,20 @@ def check_own(job: JobRecord, documents: list[Document], blobs: Blobs) -> None:
                 raise InputError(f"it has an output without a blob_uuid in the store '{name}'")
 
 
+_RESERVED = (
+    f"it writes to an additional store '{COLLECTION}', but that is where the outputs of all jobs are: choose "
+    "another name for the store"
+)
+
+
 def missing_stores(jobstore: Mapping[str, Any] | None, needed: Iterable[str]) -> str | None:
     """Return why a job cannot write to the additional stores that it needs; None if it can.
 
-    ``jobstore`` is ``spec.jobstore`` of the Project. The embedded store has every additional store.
+    ``jobstore`` is ``spec.jobstore`` of the Project. The embedded store has every additional store, but one
+    that is named like its own store of outputs.
     """
     if jobstore is None:
-        return None
+        return _RESERVED if COLLECTION in needed else None
     known = jobstore.get("additional_stores")
     missing = sorted(set(needed) - set(known if isinstance(known, Mapping) else ()))
     if not missing:

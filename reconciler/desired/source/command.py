@@ -18,9 +18,24 @@ from reconciler.errors import TransientError, WorldError
 COMMAND_TIMEOUT = 60.0
 """Seconds after which a call of git is given up."""
 
+_OLD_FLAWS = (
+    *(
+        "zeroPaddedFilemode",
+        "badFilemode",
+        "badTimezone",
+        "missingSpaceBeforeDate",
+        "missingSpaceBeforeEmail",
+    ),
+    *("missingNameBeforeEmail", "badDateOverflow", "zeroPaddedDate", "missingTaggerEntry", "badTagName"),
+)
+
 _SETTINGS = (
     # Nothing of the repository runs while we read it.
     *("core.fsmonitor=false", "core.hooksPath=/dev/null", "safe.bareRepository=explicit"),
+    *("core.alternateRefsCommand=:", "protocol.ext.allow=never", "protocol.fd.allow=never"),
+    # What is fetched is checked first; flaws that old tools left in long histories do no harm.
+    *("transfer.fsckObjects=true", "fetch.fsckObjects=true"),
+    *(f"fetch.fsck.{flaw}=ignore" for flaw in _OLD_FLAWS),
     # Settings that change the output of the commands that we use.
     *("core.quotePath=true", "i18n.logOutputEncoding=UTF-8"),
     *("color.ui=false", "color.diff=false", "color.status=false", "color.branch=false"),

@@ -331,6 +331,12 @@ def open_source(location: str, branch: str | None, path: str, mirrors: Path, *, 
         )
     # A repository without a work tree is used only if it was named itself, not if it is found above.
     is_git_dir = all((directory / name).exists() for name in ("HEAD", "objects", "refs"))
+    if is_git_dir and _is_tracked(directory.resolve()):
+        raise InputError(
+            f"the folder {printable(location)} has the files of a git repository, with settings that can run "
+            "programs, among those of the repository around it",
+            hint="name the repository around it with --repo, and the folder of reconciler.yaml with --path",
+        )
     where = [f"--git-dir={directory}"] if is_git_dir else ["-C", str(directory)]
     questions = ["--absolute-git-dir", "--is-bare-repository", "--show-cdup", "--show-prefix"]
     result = run_git([*where, "rev-parse", *(questions[:2] if is_git_dir else questions)], check=False)
@@ -341,6 +347,13 @@ def open_source(location: str, branch: str | None, path: str, mirrors: Path, *, 
     inside = "/".join(part.strip("/") for part in (prefix, path) if part.strip("/"))
     work_tree = None if bare == "true" or up is None else (directory / up).resolve()
     return Source(Path(git_dir), work_tree, branch, inside)
+
+
+def _is_tracked(git_dir: Path) -> bool:
+    """Return whether the files of a git directory are files of a repository around it: a branch has them."""
+    head = f":(literal){git_dir.name}/HEAD"
+    found = run_git(["-C", str(git_dir.parent), "ls-files", "-z", "--", head], check=False)
+    return bool(found.stdout)
 
 
 def _not_usable(directory: Path, stderr: bytes) -> WorldError | InputError:
