@@ -16,7 +16,7 @@ import msgspec
 from reconciler import __version__
 from reconciler.actual.compaction import compact
 from reconciler.actual.state_dir import Lease
-from reconciler.actual.store import Store, is_settled, reconcile_key, unchanged_outcome
+from reconciler.actual.store import Store, is_settled, not_idle_if_due, reconcile_key, unchanged_outcome
 from reconciler.actual.writer import Writer
 from reconciler.build.builder import (
     BuildFailedError,
@@ -44,6 +44,7 @@ from reconciler.jobs.bookkeeping import (
     attributed,
     followed_branch,
     has_cause,
+    note_baseline,
     note_failures,
     note_revision,
     remember_good,
@@ -80,11 +81,13 @@ class Applied(msgspec.Struct, frozen=True):
 
     ``overtaken``: jobs changed between planning and applying, so that another plan may find more to do, such
     as the children of a replaced job. ``change_counter`` is that of the store right after applying.
+    ``outcome`` is already recorded if nothing but the revision has changed.
     """
 
     plan: Plan
     overtaken: bool
     change_counter: int
+    outcome: Outcome | None = None
 
 
 class Session:
@@ -168,6 +171,34 @@ class Session:
             if note and reporter is not None:
                 reporter.say(note)
 
+    def unchanged(self) -> Outcome | None:
+        """Return the last outcome if a plan would be empty, without reading a manifest.
+
+        Nothing has changed in the store, and between the last applied revision and this one only files that
+        do not count: neither manifests, nor code, nor files that flows name.
+        """
+        with self.store.read() as view:
+            outcome, baseline, config = view.outcome(), view.baseline(), view.config()
+            if outcome is None or baseline is None or config is None or self.follow or self.adopt:
+                return None
+            now = (__version__, self.revision.path, config.commit, view.change_counter())
+            then = (baseline.version, baseline.path, baseline.commit, outcome.change_counter)
+            if now != then or not (outcome.clean and baseline.complete) or view.unsettled():
+                return None
+            if baseline.tree != self.revision.tree:
+                changes = self.source.changed_files(baseline.tree, self.revision.tree)
+                if changes is None or any(
+                    baseline.reads(change.path) or view.flows_naming(change.path) for change in changes
+                ):
+                    return None
+        return outcome if self.source.knows(config.commit) else None  # else the repository is another one
+
+    def empty_plan(self) -> Plan:
+        """Return the plan of a revision that is :meth:`unchanged`."""
+        with self.store.read() as view:
+            config = view.config()
+        return Plan(revision=str(self.revision), base=config.revision if config else None, actions=())
+
     # reconciling --------------------------------------------------------------------------------------
 
     def reconcile(self, reporter: Reporter, *, allow_prune: bool = False) -> Applied:
@@ -179,6 +210,9 @@ class Session:
             A guard refuses the plan, or the state follows another branch; nothing was changed.
         """
         followed = self.followed()
+        outcome = self.unchanged()
+        if outcome is not None:
+            return self._move_on(outcome, reporter)
         loaded = self.load()
         self.check_lineage(loaded.state, reporter)
         built, failures = self._build_missing(loaded.state, reporter)
@@ -202,6 +236,7 @@ class Session:
             remember_good(writer, loaded.good)
             note_failures(writer, failures, str(self.revision), now)
             note_revision(writer, self.revision, commit, plan, now)
+            note_baseline(writer, loaded.state, plan, actual.change_counter)
             return overtaken
 
         wanted = plan
@@ -213,6 +248,28 @@ class Session:
             reporter.say(followed.note)
         with self.store.read() as view:
             return Applied(plan, overtaken, view.change_counter())
+
+    def _move_on(self, outcome: Outcome, reporter: Reporter) -> Applied:
+        """Make a revision without changes the applied one."""
+        plan, now = self.empty_plan(), time.time()
+        reporter.planned(plan)
+        moved = msgspec.structs.replace(
+            outcome, key=reconcile_key(self.revision), revision=str(self.revision)
+        )
+        commit = History(self.source).info(self.revision.commit)
+
+        def record(writer: Writer) -> None:
+            config, baseline = writer.config(), writer.baseline()
+            assert config is not None and baseline is not None
+            names = {"revision": str(self.revision), "commit": self.revision.commit}
+            writer.put_config(msgspec.structs.replace(config, **names))
+            note_revision(writer, self.revision, commit, plan, now)
+            place = {"commit": self.revision.commit, "tree": self.revision.tree}
+            writer.put_baseline(msgspec.structs.replace(baseline, **place))
+            writer.put_outcome(moved)
+
+        self.store.write(record)
+        return Applied(plan, overtaken=False, change_counter=outcome.change_counter, outcome=moved)
 
     def followed(self) -> Followed:
         """Return the branch that the state follows once this revision is applied.
@@ -400,6 +457,10 @@ def reconcile_once(
         if check is not None:
             check()
         applied = session.reconcile(reporter, allow_prune=allow_prune) if outcome is None else None
+        if applied is not None and applied.outcome is not None:
+            outcome = not_idle_if_due(applied.outcome, time.time())
+            if is_settled(outcome, wait=wait is not None):
+                return Pass(outcome, applied.plan)
         executor = session.executor()
         while executor.advance(time.time()):
             pass

@@ -52,6 +52,9 @@ TABLES = (
     "events",  # sequence number -> Event
     "events_about",  # what it is about, sequence number -> nothing
     "revisions",  # sequence number -> AppliedRevision
+    "desired",  # flow name -> FlowEntry, of the flows that the last applied revision wants
+    "named_files",  # file that a flow names, flow name -> nothing
+    "unsettled",  # flow name -> change that made another plan for it necessary
     "unused",  # table, key of something that can be recreated -> since when nothing refers to it
 )
 """Every table of the environment. A table whose key ends in "-> nothing" is an index."""

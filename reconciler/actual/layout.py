@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from reconciler.errors import WorldError
+from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
@@ -102,6 +103,8 @@ decode_outcome = decoder(Outcome, "the last outcome")
 decode_status = decoder(WorkerStatus, "the status of a worker")
 decode_revision = decoder(AppliedRevision, "an applied revision")
 decode_lineage = decoder(Lineage, "the lineage")
+decode_baseline = decoder(Baseline, "the revision to compare with")
+decode_entry = decoder(FlowEntry, "what a flow depends on")
 
 
 def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:

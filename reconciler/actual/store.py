@@ -141,6 +141,11 @@ def unchanged_outcome(store: Store, revision: Revision, now: float) -> Outcome |
     same = (outcome.key, outcome.change_counter) == (reconcile_key(revision), counter)
     if not same:
         return None
+    return not_idle_if_due(outcome, now)
+
+
+def not_idle_if_due(outcome: Outcome, now: float) -> Outcome:
+    """Return an outcome that is not idle if retries or removals of run directories are due by now."""
     due = any(time is not None and time <= now for time in (outcome.cleanup_at, outcome.retry_at))
     return msgspec.structs.replace(outcome, idle=False) if due else outcome
 

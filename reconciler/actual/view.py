@@ -11,8 +11,10 @@ from reconciler.actual.layout import (
     big_endian,
     cleanup_due,
     decode_attempt,
+    decode_baseline,
     decode_build,
     decode_config,
+    decode_entry,
     decode_event,
     decode_flow,
     decode_glance,
@@ -31,6 +33,7 @@ from reconciler.actual.layout import (
     pair,
     readable,
 )
+from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
@@ -202,6 +205,29 @@ class View:
     def build(self, build_key: str) -> BuiltFlow | None:
         """Return a built flow by its build key."""
         return readable(decode_build, self.txn.get("builds", name_bytes(build_key)))
+
+    # the revision to compare with ---------------------------------------------------------------------
+
+    def baseline(self) -> Baseline | None:
+        """Return the revision that the next pass compares with; None if it must read everything."""
+        return readable(decode_baseline, self.txn.get("meta", b"baseline"))
+
+    def entry(self, flow: str) -> FlowEntry | None:
+        """Return what a flow of the baseline depends on."""
+        return readable(decode_entry, self.txn.get("desired", name_bytes(flow)))
+
+    def entries(self) -> Iterator[str]:
+        """Yield the names of the flows of the baseline."""
+        return (key.decode() for key in self.txn.keys("desired"))
+
+    def flows_naming(self, file: str) -> list[str]:
+        """Return the flows of the baseline that name a file of the repository."""
+        prefix = about_key(file)
+        return [key[len(prefix) :].decode() for key in self.txn.keys("named_files", prefix)]
+
+    def unsettled(self) -> list[str]:
+        """Return the flows that the next plan must consider even if the revision is the same."""
+        return [key.decode() for key in self.txn.keys("unsettled")]
 
     # history and configuration ------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from reconciler.actual.layout import (
     readable,
 )
 from reconciler.actual.view import View
+from reconciler.model.baseline import Baseline, FlowEntry, may_change_plan
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
@@ -40,6 +41,7 @@ class Writer(View):
         super().__init__(txn)
         self._touched = False
         self._numbers: dict[str, int] = {}
+        self._unsettled: set[str] = set()
 
     def finish(self) -> None:
         """Write the counters, once for the whole transaction."""
@@ -55,12 +57,12 @@ class Writer(View):
     def put_flow(self, record: FlowRecord) -> None:
         """Write a flow."""
         self.txn.put("flows", name_bytes(record.name), encode(record))
-        self._touched = True
+        self.unsettle(record.name)
 
     def delete_flow(self, name: str) -> None:
         """Delete a flow whose jobs are already deleted."""
         self.txn.delete("flows", name_bytes(name))
-        self._touched = True
+        self.unsettle(name)
 
     def put_job(self, record: JobRecord) -> None:
         """Write a job and update the indexes.
@@ -84,6 +86,8 @@ class Writer(View):
             self.txn.put(table, key)
         self.txn.put("jobs", name_bytes(record.id), data)
         self._touched = True
+        if may_change_plan(known, record):
+            self.unsettle(record.flow)
 
     def delete_job(self, record: JobRecord) -> None:
         """Delete a job with its payload and index entries; its output stays."""
@@ -91,7 +95,7 @@ class Writer(View):
         self.txn.delete("payloads", name_bytes(record.id))
         for table, key in index_entries(record):
             self.txn.delete(table, key)
-        self._touched = True
+        self.unsettle(record.flow)
 
     def put_payload(self, job_id: str, payload: bytes) -> None:
         """Write the jobflow Job of a record."""
@@ -123,6 +127,43 @@ class Writer(View):
     def put_build(self, built: BuiltFlow) -> None:
         """Write a built flow."""
         self.txn.put("builds", name_bytes(built.build_key), encode(built))
+
+    def unsettle(self, flow: str) -> None:
+        """Make the next plan consider a flow even if its revision is the same."""
+        self._touched = True
+        if flow not in self._unsettled:
+            self._unsettled.add(flow)
+            self.txn.put("unsettled", name_bytes(flow), big_endian(self.change_counter() + 1))
+
+    def settle(self, flows: Iterable[str], change: int) -> None:
+        """Note that a plan has considered flows as they were after the transaction with number ``change``."""
+        for flow in flows:
+            key = name_bytes(flow)
+            since = self.txn.get("unsettled", key)
+            if since is not None and number_of(since) <= change:
+                self.txn.delete("unsettled", key)
+                self._unsettled.discard(flow)
+
+    def put_baseline(self, baseline: Baseline) -> None:
+        """Write the revision that the next pass compares with."""
+        self.txn.put("meta", b"baseline", encode(baseline))
+
+    def put_entry(self, flow: str, entry: FlowEntry | None) -> None:
+        """Write what a flow of the baseline depends on; None for a flow that is not wanted any more."""
+        key, data = name_bytes(flow), encode(entry) if entry is not None else None
+        known = self.txn.get("desired", key)
+        if known == data:
+            return
+        old = self.entry(flow) or FlowEntry()
+        new = entry or FlowEntry()
+        for file in set(old.watched) - set(new.watched):
+            self.txn.delete("named_files", about_key(file) + key)
+        for file in set(new.watched) - set(old.watched):
+            self.txn.put("named_files", about_key(file) + key)
+        if data is not None:
+            self.txn.put("desired", key, data)
+        else:
+            self.txn.delete("desired", key)
 
     def put_config(self, config: AppliedConfig) -> None:
         """Write the parts of a revision that the executor needs."""

@@ -39,6 +39,11 @@ class Planned(msgspec.Struct, frozen=True):
 
 def plan_revision(session: Session, *, allow_prune: bool) -> Planned:
     """Return the plan of a reconcile of a revision."""
+    if session.unchanged() is not None:
+        with session.store.read() as view:
+            config = view.config()
+        project = config.project_name if config is not None else ""
+        return Planned(project, session.empty_plan(), Cost(), _notes_on_branch(session))
     loaded = session.load()
     session.check_lineage(loaded.state)
     actual = session.actual(loaded.state)

@@ -10,7 +10,8 @@ import msgspec
 
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.objects import UNFIT_HINTS, TreeEntry, UnfitEntry
-from reconciler.desired.values import entries, iter_directives, parse_output_reference
+from reconciler.desired.values import iter_directives, parse_output_reference
+from reconciler.desired.yaml.source_text import escape
 from reconciler.diagnostics import Diagnostic, Severity, did_you_mean, nearest_path
 from reconciler.errors import LostError
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
@@ -47,29 +48,25 @@ class FlowReader:
 
     def read_all(self, manifests: Iterable[Manifest]) -> None:
         """Add the flows of valid manifests to the state; a flow that cannot be used becomes invalid there."""
-        manifests = list(manifests)
-        named = [path for manifest in manifests for _, path in _named_files(manifest)]
+        known = [(manifest, spec_content(manifest.spec)) for manifest in manifests]
+        named = [path for _, content in known for _, path in content.files]
         entries = [self._all_files().get(path) for path in named]
         self._pointers = self.source.lfs_pointers(e.object_id for e in entries if e is not None and e.is_file)
-        for manifest in manifests:
-            flow = self._read(manifest, stale=f"{Kind.FLOW}/{manifest.name}" in self.state.stale)
+        for manifest, content in known:
+            flow = self._read(manifest, content, stale=f"{Kind.FLOW}/{manifest.name}" in self.state.stale)
             if flow is not None:
                 self.state.flows[flow.name] = flow
 
-    def _read(self, manifest: Manifest, *, stale: bool) -> DesiredFlow | None:
+    def _read(self, manifest: Manifest, found: SpecContent, *, stale: bool) -> DesiredFlow | None:
         """Return the flow of a valid manifest; None (and diagnostics) if a file that it needs is unusable."""
         spec = msgspec.convert(manifest.spec, FlowSpec)
         name = manifest.name or ""
-        self.diagnostics += self._missing_dollars(manifest)
+        self.diagnostics += self._missing_dollars(manifest, found)
         before = len(self.diagnostics)
-        files = self._files(manifest)
-        references = [
-            parse_output_reference(value)[:2]
-            for _, directive, value in iter_directives(manifest.spec, "/spec")
-            if directive == "$output"
-        ]
+        files = self._files(manifest, found)
+        references = {parse_output_reference(value)[:2] for _, value in found.outputs}
         externals = sorted({f"{other}/{job}" for other, job in references if other not in (None, name)})
-        code, broken = self._code_used(manifest, spec)
+        code, broken = self._code_used(found, spec)
         if len(self.diagnostics) > before:
             self.state.invalid[name] = self.diagnostics[before].message
             return None
@@ -107,6 +104,7 @@ class FlowReader:
             stale=stale,
             identity=identity,
             previous_names=previous,
+            watched=sorted({path for _, path in (*found.files, *found.doubtful)}),
         )
 
     def check_references_between(self, flows: dict[str, DesiredFlow]) -> None:
@@ -133,9 +131,9 @@ class FlowReader:
                 del flows[name]
 
     def _wrong_references(self, flow: DesiredFlow, flows: Mapping[str, DesiredFlow]) -> Iterator[Diagnostic]:
-        for pointer, directive, value in iter_directives(flow.manifest.spec, "/spec"):
-            if directive != "$output":
-                continue
+        if not flow.externals:
+            return
+        for pointer, value in spec_content(flow.manifest.spec).outputs:
             other, job, _ = parse_output_reference(value)
             if other is None or other == flow.name:
                 continue
@@ -143,18 +141,18 @@ class FlowReader:
                 hint = did_you_mean(other, [name for name in flows if name != flow.name])
                 yield flow.manifest.diagnostic(
                     "reference/unknown-flow", f"there is no other flow named '{other}'",
-                    f"{pointer}/$output", hint=hint,
+                    pointer, hint=hint,
                 )  # fmt: skip
             elif flows[other].preview and job not in (keys := [p.key for p in flows[other].preview]):
                 yield flow.manifest.diagnostic(
                     "reference/unknown-job", f"flow '{other}' does not have a job '{job}'",
-                    f"{pointer}/$output", hint=did_you_mean(job, keys),
+                    pointer, hint=did_you_mean(job, keys),
                 )  # fmt: skip
 
-    def _files(self, manifest: Manifest) -> list[tuple[str, ...]]:
+    def _files(self, manifest: Manifest, content: SpecContent) -> list[tuple[str, ...]]:
         """Return every file of the repository that the flow names, as in :class:`DesiredFlow`."""
         found: set[tuple[str, ...]] = set()
-        for pointer, path in _named_files(manifest):
+        for pointer, path in content.files:
             entry = self._all_files().get(path)
             if entry is not None and entry.is_file and entry.object_id not in self._pointers:
                 found.add((path, entry.object_id, *(["x"] if entry.executable else [])))
@@ -178,16 +176,10 @@ class FlowReader:
             self.diagnostics.append(manifest.diagnostic(code, message, pointer, hint=hint))
         return sorted(found)
 
-    def _missing_dollars(self, manifest: Manifest) -> Iterator[Diagnostic]:
+    def _missing_dollars(self, manifest: Manifest, content: SpecContent) -> Iterator[Diagnostic]:
         """Yield a warning for each ``{path: FILE}`` in the arguments that names a file of the repository."""
-        pending: list[tuple[str, Any]] = [("/spec", manifest.spec)]
-        while pending:
-            at, value = pending.pop()
-            pending += [(f"{at}/{step}", inner) for step, inner in entries(value)]
-            named = value["path"] if isinstance(value, dict) and value.keys() == {"path"} else None
-            if at.endswith("/kwargs"):  # the name of an argument
-                continue
-            if isinstance(named, str) and named in self._all_files():
+        for at, named in content.doubtful:
+            if named in self._all_files():
                 yield manifest.diagnostic(
                     "value/missing-dollar",
                     f"'path' without '$' is plain data: the job does not get the file '{named}'",
@@ -237,12 +229,12 @@ class FlowReader:
         except LostError:
             return None  # the flows that need the code report it when they are built
 
-    def _code_used(self, manifest: Manifest, spec: FlowSpec) -> tuple[list[str], str | None]:
+    def _code_used(self, content: SpecContent, spec: FlowSpec) -> tuple[list[str], str | None]:
         """Return the code trees whose modules the flow names, and why one of them cannot be used, if so.
 
         A serialised flow may use all of them.
         """
-        tops = {path.partition(".")[0] for path in _callables(manifest.spec)}
+        tops = {path.partition(".")[0] for path in content.callables}
         used = [
             code
             for code in self._code.values()
@@ -263,15 +255,55 @@ class _CodeTree(NamedTuple):
 _PATHS_HINT = "paths are relative to the folder of reconciler.yaml"
 
 
-def _named_files(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return (pointer, path) of every file of the repository that a flow names."""
-    named = [
-        (f"{pointer}/$path", value)
-        for pointer, directive, value in iter_directives(manifest.spec, "/spec")
-        if directive == "$path"
-    ]
-    file = manifest.spec.get("file")
-    return named if file is None else [*named, ("/spec/file", file)]
+class SpecContent(NamedTuple):
+    """What the spec of a flow refers to, found in one walk over its values.
+
+    ``files`` are (pointer, path) of the files of the repository that it names, ``doubtful`` those that it
+    would name if ``path`` were written ``$path``. ``outputs`` are (pointer, text) of its references, and
+    ``callables`` the dotted paths of functions and classes.
+    """
+
+    files: list[tuple[str, str]]
+    doubtful: list[tuple[str, str]]
+    outputs: list[tuple[str, str]]
+    callables: set[str]
+
+
+def spec_content(spec: Mapping[str, Any]) -> SpecContent:
+    """Return what the spec of a valid flow refers to."""
+    content = SpecContent([], [], [], set())
+    _walk(spec, (), content)
+    file = spec.get("file")
+    if file is not None:
+        content.files.append(("/spec/file", file))
+    return content
+
+
+def _walk(value: Any, steps: tuple[Any, ...], content: SpecContent) -> None:
+    """Add what a value refers to. Pointers are made only where something is found: most values are plain."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(inner, str):
+                if key in _CALLABLE_KEYS:
+                    content.callables.add(inner)
+                elif key == "$output":
+                    content.outputs.append((f"{_pointer(steps)}/$output", inner))
+                elif key == "$path":
+                    content.files.append((f"{_pointer(steps)}/$path", inner))
+                elif (
+                    key == "path" and len(value) == 1 and steps[-1:] != ("kwargs",)
+                ):  # not an argument's name
+                    content.doubtful.append((_pointer(steps), inner))
+            elif isinstance(inner, dict | list):
+                _walk(inner, (*steps, key), content)
+    else:
+        for index, inner in enumerate(value):
+            if isinstance(inner, dict | list):
+                _walk(inner, (*steps, index), content)
+
+
+def _pointer(steps: tuple[Any, ...]) -> str:
+    return "/".join(["/spec", *(escape(str(step)) for step in steps)])
 
 
 def build_form(spec: FlowSpec) -> dict[str, Any]:
@@ -280,18 +312,6 @@ def build_form(spec: FlowSpec) -> dict[str, Any]:
     if jobs is not None:
         jobs = [{key: value for key, value in job.items() if key not in RUN_CONFIG_KEYS} for job in jobs]
     return {"jobs": jobs, "maker": spec.maker, "factory": spec.factory, "file": spec.file}
-
-
-def _callables(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key in _CALLABLE_KEYS and isinstance(inner, str):
-                yield inner
-            else:
-                yield from _callables(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _callables(inner)
 
 
 def _cycle(flows: Mapping[str, DesiredFlow]) -> list[str]:

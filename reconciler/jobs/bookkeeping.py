@@ -11,14 +11,17 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from reconciler import __version__
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
+from reconciler.desired.documents import PROJECT_FILES
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.history import Causes, CommitInfo
 from reconciler.diagnostics import Diagnostic
 from reconciler.jobs.flow_health import health_of
 from reconciler.jobs.transitions import note_flow
 from reconciler.model.actions import Action, ActionType, Plan, Subject
+from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.manifests import GoodManifest, Prune
 from reconciler.model.records import AppliedConfig, AppliedRevision, Change, FlowActions, Outcome
@@ -98,6 +101,42 @@ def remember_good(writer: Writer, good: Mapping[str, GoodManifest]) -> None:
             writer.put_good(key, pointer)
     for key in known.keys() - good.keys():
         writer.delete_good(key)
+
+
+# the revision to compare with -----------------------------------------------------------------------------
+
+
+def note_baseline(writer: Writer, desired: DesiredState, plan: Plan, planned: int) -> None:
+    """Record what a later pass compares with, after a plan was carried out in this transaction.
+
+    ``planned`` is the change counter of the store when the plan was made. Flows for which a later plan may
+    have something to do, although no file has changed by then, remain unsettled.
+    """
+    overtaken = writer.change_counter() != planned
+    waiting = {
+        action.key.partition("/")[0]
+        for action in plan.actions
+        if action.build or action.type in (ActionType.KEEP, ActionType.DEFER)
+    }
+    # What this transaction itself did is the plan, and after a plan was applied nothing is left to do.
+    writer.settle(writer.unsettled(), planned if overtaken else planned + 1)
+    for name in (*waiting, *plan.unsettled):
+        writer.unsettle(name)
+    for name in [name for name in writer.entries() if name not in desired.flows]:
+        writer.put_entry(name, None)
+    for name, flow in desired.flows.items():
+        writer.put_entry(name, FlowEntry(flow.watched))
+    places = (*PROJECT_FILES, *desired.project.manifests, *desired.project.python_path)
+    writer.put_baseline(
+        Baseline(
+            version=__version__,
+            commit=desired.revision.commit,
+            path=desired.revision.path,
+            tree=desired.revision.tree,
+            places=["" if place.strip("/") == "." else place.strip("/") for place in places],
+            complete=not plan.diagnostics and not desired.invalid and not desired.holds,
+        )
+    )
 
 
 # history --------------------------------------------------------------------------------------------------

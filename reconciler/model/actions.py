@@ -123,6 +123,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     refusals: tuple[str, ...] = ()
     restated: tuple[Action, ...] = ()
     renames: dict[str, str] = {}
+    unsettled: tuple[str, ...] = ()
 
     @property
     def effective(self) -> tuple[Action, ...]:

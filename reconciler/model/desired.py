@@ -56,7 +56,8 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     blob id. ``content`` is the part of the spec that its build depends on. ``preview`` is empty for the
     forms whose jobs only their code knows. ``stale``: this is the last good version, since that of the
     revision is invalid. ``identity`` is the uuid from which the uuids of its jobs are made; it comes from the
-    first name of the flow, so that a rename keeps them. ``protected`` is None where the manifest does not
+    first name of the flow, so that a rename keeps them. ``watched`` are the paths of the files that it names,
+    or would name if they existed. ``protected`` is None where the manifest does not
     say: then the value of an earlier one holds.
     """
 
@@ -78,6 +79,7 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool = False
     identity: str = ""
     previous_names: list[str] = []
+    watched: list[str] = []
 
     def is_protected(self, before: bool) -> bool:
         """Return whether the flow outlives its manifest; ``before`` is the value in its record."""

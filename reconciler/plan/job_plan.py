@@ -23,7 +23,8 @@ class JobPlanner:
     """Plans the jobs of one flow against their records (``jobs``, superseded ones included).
 
     After planning, ``problems`` has why a run config is impossible: then nothing must be done. ``warnings``
-    has the same for jobs that no longer need a run config; for ``restated`` see :class:`Plan`.
+    has the same for jobs that no longer need a run config; for ``restated`` see :class:`Plan`. ``unsettled``:
+    something changes once a job is editable.
     """
 
     def __init__(self, configs: FlowConfigs, jobs: Sequence[JobRecord], changes: FlowChanges) -> None:
@@ -34,6 +35,7 @@ class JobPlanner:
         self.problems: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
         self.restated: list[Action] = []
+        self.unsettled = False
         self._excused: set[str] = set()
 
     def plan(self, built: BuiltFlow) -> list[Action]:
@@ -184,12 +186,15 @@ class JobPlanner:
         """
         wanted = plan if plan is not None else JobPlan(as_built(record), record.own, config)
         changes = self.configs.changes(record.config, config)
-        if record.editable:  # key and name are for people; the identity of a job does not depend on them
-            changes += tuple(
-                Change(field, before, after)
-                for field in ("key", "name")
-                if (before := getattr(record, field)) != (after := getattr(wanted.job, field))
-            )
+        # Key and name are for people; the identity of a job does not depend on them.
+        renamed = tuple(
+            Change(field, before, after)
+            for field in ("key", "name")
+            if (before := getattr(record, field)) != (after := getattr(wanted.job, field))
+        )
+        if record.editable:
+            changes += renamed
+        self.unsettled = self.unsettled or (bool(renamed) and not record.editable)
 
         def action(action_type: ActionType, code: ReasonCode, **params: str) -> Action:
             return Action(

@@ -30,6 +30,11 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
     problems: list[Diagnostic] = []
     actions: list[Action] = []
     restated: list[Action] = []
+    unsettled = [
+        name
+        for name, record in actual.flows.items()
+        if name not in desired.flows and record.prune is Prune.DELETE
+    ]
     before = {new: old for old, new in renamed.items()}
     for name, flow in sorted(desired.flows.items()):
         try:
@@ -37,6 +42,8 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
             actions += planner.actions()
             problems += planner.diagnostics
             restated += planner.restated
+            if planner.jobs.unsettled:
+                unsettled.append(name)
         except Exception as error:
             bug = report_bug(error, f"flow '{name}' cannot be planned", flow.manifest)
             problems.append(bug)
@@ -64,6 +71,7 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
         refusals=() if allow_prune else tuple(refusals(desired, actual, actions)),
         restated=tuple(restated),
         renames=renamed,
+        unsettled=tuple(unsettled),
     )
 
 

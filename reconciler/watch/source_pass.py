@@ -45,7 +45,8 @@ def make_pass(session: Session, reporter: DaemonReporter, *, allow_prune: bool) 
     try:
         with bugs_logged("reconcile-bug"):
             applied = session.reconcile(reporter, allow_prune=allow_prune)
-            session.record_outcome(applied)
+            if applied.outcome is None:
+                session.record_outcome(applied)
             lines = reporter.describe(applied.plan)
     except ReconcilerError as error:
         result = AttemptResult.REFUSED if isinstance(error, RefusedError) else AttemptResult.FAILED

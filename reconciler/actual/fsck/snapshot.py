@@ -194,6 +194,7 @@ _META: dict[bytes, Decode] = {
     b"schema": number_of,
     b"restored": number_of,
     b"compaction": decode_progress,
+    b"baseline": records.decode_baseline,
 }
 
 _OTHERS: dict[str, Decode] = {
@@ -204,13 +205,26 @@ _OTHERS: dict[str, Decode] = {
     "outputs": lambda raw: codec.decode(raw) if raw else {},  # a mark has no content
     "revisions": records.decode_revision,
     "unused": number_of,
+    "desired": records.decode_entry,
+    "unsettled": number_of,
 }
 """Tables whose records are only decoded; events and cleanups have their own checks."""
 
-_REMADE = frozenset(["jobs", "flows", "parsed", "good", "builds", "revisions", "unused", "events"])
+_REMADE = frozenset(
+    ["jobs", "flows", "parsed", "good", "builds", "revisions", "unused", "events", "desired", "unsettled"]
+)
 """Tables whose unreadable records can be deleted: they are recreated, or are only history.
 
 The next reconcile submits the job of a deleted record again, and finds the attempts that its worker has.
 """
 
-_REMADE_META = (b"outcome", b"attempt", b"worker/", b"compaction", b"config", b"lineage", b"changes")
+_REMADE_META = (
+    b"outcome",
+    b"attempt",
+    b"worker/",
+    b"compaction",
+    b"config",
+    b"lineage",
+    b"changes",
+    b"baseline",
+)

@@ -44,6 +44,14 @@ class TreeEntry(msgspec.Struct, frozen=True):
         return {_SYMLINK: "symlink", _SUBMODULE: "submodule", DIRECTORY: "folder"}.get(self.mode, "file")
 
 
+class FileChange(msgspec.Struct, frozen=True):
+    """A file that differs between two trees; None where a tree does not have it."""
+
+    path: str
+    old: TreeEntry | None
+    new: TreeEntry | None
+
+
 class UnfitEntry(msgspec.Struct, frozen=True):
     """An entry of a code tree that cannot be sent to a worker; ``what`` is its kind."""
 
@@ -105,6 +113,24 @@ class ObjectDatabase:
         """Return the names directly below a tree."""
         raw = self.run("ls-tree", "--name-only", "-z", tree).stdout.decode(errors="surrogateescape")
         return {name for name in raw.split("\0") if name}
+
+    def changed_files(self, old: str, new: str) -> list[FileChange] | None:
+        """Return the files that differ between two trees; None if one of the trees is gone."""
+        raw = self.run("diff-tree", "-r", "-z", "--raw", "--no-renames", old, new, check=False)
+        if raw.returncode != 0:
+            return None
+        fields = iter(raw.stdout.split(b"\0"))
+        changes = []
+        for facts, path in zip(fields, fields, strict=False):
+            before, after, old_id, new_id = facts.decode().lstrip(":").split(" ")[:4]
+            changes.append(
+                FileChange(
+                    printable(path),
+                    TreeEntry(printable(path), before, old_id) if old_id.strip("0") else None,
+                    TreeEntry(printable(path), after, new_id) if new_id.strip("0") else None,
+                )
+            )
+        return changes
 
     def blobs(self, object_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Yield (object id, content) of many blobs with one git process.

@@ -1,0 +1,138 @@
+"""A pass that reads little finds what a pass that reads everything finds: over random histories, always."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reconciler.loop
+from reconciler.actual.fsck.examine import repair
+from reconciler.loop import Session, reconcile_once
+from tests.loop.histories import History, QuickBuilder
+from tests.loop.random_repositories import RepositoryModel
+from tests.loop.worlds import Silent
+
+EXAMPLES = int(os.environ.get("RECONCILER_TEST_HISTORIES", "12"))
+STEPS = 8
+
+
+@pytest.fixture(autouse=True)
+def _quick_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciler.loop, "FlowBuilder", QuickBuilder)
+
+
+def check_unchanged(history: History) -> bool:
+    """If a session says that nothing has changed, the plan that reads everything is empty."""
+    session = history.session()
+    if session.unchanged() is None:
+        return False
+    plan = session.plan(session.load())
+    assert (plan.actions, plan.restated, plan.diagnostics, plan.renames) == ((), (), (), {})
+    empty = session.empty_plan()
+    assert (empty.revision, empty.base) == (plan.revision, plan.base)
+    return True
+
+
+@pytest.mark.parametrize("seed", range(EXAMPLES))
+def test_random_histories(tmp_path: Path, seed: int) -> None:
+    history = History(tmp_path, random.Random(seed))
+    done: list[str] = []
+    try:
+        for _ in range(STEPS):
+            history.reconcile()
+            check_unchanged(history)
+            for _ in range(history.random.randint(0, 2)):
+                history.live()
+                done.append("live")
+                check_unchanged(history)
+            edits = [history.edit() for _ in range(history.random.choice([1, 1, 1, 2, 3]))]
+            done += edits
+            history.commit()
+            check_unchanged(history)
+    except AssertionError as error:
+        error.add_note(f"seed {seed}: {done}")
+        raise
+    finally:
+        history.close()
+
+
+class TestFilesThatCount:
+    """Between two commits only files have changed; which of them make a pass read the manifests?"""
+
+    @pytest.fixture
+    def history(self, tmp_path: Path) -> Iterator[History]:
+        history = History(tmp_path, random.Random(1))
+        history.model = RepositoryModel([], {})
+        history.extra = {
+            "one": flow_manifest("one", [{"$path": "data/a.txt"}]),
+            "two": flow_manifest("two", [{"path": "data/maybe.txt"}]),
+        }
+        history.commit()
+        history.reconcile()
+        yield history
+        history.close()
+
+    @pytest.mark.parametrize(
+        "path", ["README", "data/b.txt", "data/a.txt.bak", "library/x.py", "flows.yaml", "a/flows/x.yaml"]
+    )
+    def test_others_cost_nothing_but_are_recorded(
+        self, history: History, path: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        history.odd[path] = "other"
+        history.commit()
+        monkeypatch.setattr(Session, "load", lambda self: pytest.fail("reads the manifests"))
+        done = reconcile_once(history.session(), Silent())
+        now = str(history.session().revision)
+        assert done.plan is not None
+        assert (done.plan.actions, done.plan.revision, done.outcome.revision) == ((), now, now)
+        with history.store.read() as view:
+            config, last = view.config(), view.last_revision()
+        assert config is not None and last is not None
+        assert config.commit == last.commit == history.repository.head
+        assert reconcile_once(history.session(), Silent()).plan is None
+
+    @pytest.mark.parametrize(
+        "path", ["data/a.txt", "data/maybe.txt", "lib/new.py", "lib/code.py", "reconciler.yml", "more/r.txt"]
+    )
+    def test_those_that_count(self, history: History, path: str) -> None:
+        history.odd[path] = "other"
+        history.commit()
+        assert history.session().unchanged() is None
+
+    def test_removed_file(self, history: History) -> None:
+        del history.odd["data/a.txt"]
+        history.commit()
+        assert history.session().unchanged() is None
+
+    def test_another_repository(self, history: History, tmp_path: Path) -> None:
+        """The same files without the applied commit may be those of somebody else."""
+        other = History(tmp_path / "other", random.Random(1))
+        other.model, other.extra = history.model, history.extra
+        other.commit()
+        other.store.close()
+        assert Session(other.source, history.store).unchanged() is None
+        assert Session(history.source, history.store).unchanged() is not None
+
+    @pytest.mark.parametrize("option", ["follow", "adopt"])
+    def test_moving_the_state_reads_everything(self, history: History, option: str) -> None:
+        session = history.session()
+        setattr(session, option, True)
+        assert session.unchanged() is None
+
+    def test_after_a_repair_everything_is_read(self, history: History) -> None:
+        repair(history.store, 1.0)
+        assert history.session().unchanged() is None
+        history.reconcile()
+        assert history.session().unchanged() is not None
+
+
+def flow_manifest(name: str, args: list[Any]) -> dict[str, Any]:
+    """Return a flow of one job."""
+    job = {"id": "j", "function": "reconciler.examples.value", "args": args}
+    head = {"apiVersion": "reconciler/v1", "kind": "Flow", "metadata": {"name": name}}
+    return head | {"spec": {"suspend": True, "jobs": [job]}}
