@@ -102,17 +102,43 @@ def _problems(raw: RawDocument, manifest: Manifest) -> Iterator[Diagnostic]:
         yield from _check_jobstore(manifest, manifest.spec.get("jobstore"), "/spec/jobstore")
 
 
+_STORE_MODULE = re.compile(r"maggma\.stores(\.\w+)*|jobflow\.core\.store")
+
+
 def _check_jobstore(manifest: Manifest, value: Any, pointer: str) -> Iterator[Diagnostic]:
-    """Yield the parts of a job store that forget what is written: memory, and files that are only read."""
+    """Yield what is wrong with a part of a job store.
+
+    It may forget what is written: memory, and files that are only read. As a serialised object, it may name
+    nothing but stores, because monty imports and calls whatever it names.
+    """
+    if isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _check_jobstore(manifest, inner, f"{pointer}/{number}")
     if not isinstance(value, Mapping):
         return
-    kind = value.get("type")
+    at_keys = [key for key in value if isinstance(key, str) and key.startswith("@")]
+    module = str(value.get("@module", "maggma.stores"))
+    if not {"@module", "@class", "@version"}.issuperset(at_keys) or not _STORE_MODULE.fullmatch(module):
+        yield manifest.diagnostic(
+            "project/jobstore-class",
+            "a serialised JobStore names stores of maggma and jobflow only, with @module and @class",
+            pointer,
+            hint="write what JobStore.as_dict() gives, or `docs_store: {type: ...}` as in jobflow.yaml",
+        )
+    kind = value.get("type", value.get("@class"))
     if kind == "MemoryStore":
         yield manifest.diagnostic(
             "project/forgetful-jobstore",
             "a MemoryStore keeps nothing: outputs would be lost when the program ends",
             pointer,
             hint="leave spec.jobstore out for the embedded store, or name a store such as MongoStore",
+        )
+    elif kind == "FileStore":
+        yield manifest.diagnostic(
+            "project/forgetful-jobstore",
+            "a FileStore describes files that exist: it cannot keep outputs",
+            pointer,
+            hint="name a store such as S3Store, GridFSStore or MongoStore, or leave spec.jobstore out",
         )
     elif kind == "JSONStore" and value.get("read_only", True) is not False:
         yield manifest.diagnostic(

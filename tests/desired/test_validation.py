@@ -235,6 +235,29 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
         "Project", "jobstore:\n  docs_store: {type: JSONStore, paths: a.json}", "project/forgetful-jobstore",
         6, 17, "unless it can be written", "read_only: false",
     ),
+    "outputs among files": (
+        "Project", "jobstore:\n  docs_store: {type: MongoURIStore}\n  additional_stores:\n"
+        "    data: {type: FileStore, path: x, read_only: true}", "project/forgetful-jobstore",
+        8, 13, "cannot keep outputs", "S3Store",
+    ),
+    "serialised store in memory": (
+        "Project", 'jobstore:\n  "@module": maggma.stores.mongolike\n  "@class": MemoryStore',
+        "project/forgetful-jobstore", 6, 5, "keeps nothing", "MongoStore",
+    ),
+    "serialised object that is not a store": (
+        "Project", 'jobstore:\n  "@module": jobflow.core.store\n  "@class": JobStore\n'
+        '  docs_store: {"@module": os, "@class": system}', "project/jobstore-class", 8, 17,
+        "stores of maggma and jobflow only", "docs_store",
+    ),
+    "function in place of a store": (
+        "Project", 'jobstore:\n  docs_store: {"@module": maggma.stores, "@callable": Store.connect}',
+        "project/jobstore-class", 6, 17, "stores of maggma and jobflow only", None,
+    ),
+    "serialised object among the secrets of a store": (
+        "Project",
+        'jobstore:\n  docs_store: {type: MongoStore, x: [{"@module": maggma.stores_x, "@class": C}]}',
+        "project/jobstore-class", 6, 40, "stores of maggma and jobflow only", None,
+    ),
     "job that needs itself": (
         "Flow", JOB + "    args: [{$output: a}]", "flow/cycle", 8, 24, "'a' needs its own output", None
     ),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from jobflow import JobStore
+from monty.json import MontyEncoder
 from pymongo.errors import (
     AutoReconnect,
     BulkWriteError,
@@ -128,6 +129,14 @@ def test_outputs_and_their_heavy_parts_land_in_the_stores_of_the_project(project
     again = project.run()
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
+
+
+def test_a_serialised_jobstore_is_one(project: Project) -> None:
+    store = project.documents()
+    project.choose(json.loads(json.dumps(store.as_dict(), cls=MontyEncoder)))
+    done = project.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert project.documents().query_one({"name": "use"})["output"] == {"sum": 6, "light": 4}
 
 
 @pytest.mark.parametrize(
