@@ -24,6 +24,7 @@ ONE_DOOR: Doors = {
         "reconciler.examples",
     ),
     "qtoolkit": ("reconciler.execution.qtk",),
+    "msgpack": ("reconciler.execution.launcher",),
     "maggma": ("reconciler.actual.jobstore", "reconciler.execution.launcher", "reconciler.jobs.jobstore"),
     "fabric": ("reconciler.execution.hosts.ssh",),
     "paramiko": ("reconciler.execution.hosts.ssh",),

@@ -50,6 +50,11 @@ def decode(data: bytes) -> Document:
     return found
 
 
+def decode_value(data: bytes | memoryview) -> Any:
+    """Return a part of a document, of any type."""
+    return _decoder.decode(data)
+
+
 def stored_date(value: datetime) -> datetime:
     """Return a date as :func:`decode` returns it: naive, in UTC, truncated to milliseconds."""
     return _EPOCH + _milliseconds(value) * _MILLISECOND

@@ -64,11 +64,14 @@ def get_documents(txn: Transaction, collection: str, uuid: str) -> list[Document
     return [decode(data) for _, data in txn.scan(TABLE, _prefix(collection, uuid))]
 
 
-def latest_document(txn: Transaction, collection: str, uuid: str) -> Document | None:
-    """Return the document of ``uuid`` with the highest index, or None."""
-    for _, data in txn.scan(TABLE, _prefix(collection, uuid), reverse=True):
-        return decode(data)
-    return None
+def latest_packed(txn: Transaction, collection: str, uuid: str) -> bytes | None:
+    """Return the bytes of the document of ``uuid`` with the highest index, or None."""
+    return next((data for _, data in txn.scan(TABLE, _prefix(collection, uuid), reverse=True)), None)
+
+
+def first_packed(txn: Transaction, collection: str, uuid: str) -> bytes | None:
+    """Return the bytes of the document of ``uuid`` with the lowest index, or None."""
+    return next((data for _, data in txn.scan(TABLE, _prefix(collection, uuid))), None)
 
 
 def has_document(txn: Transaction, collection: str, uuid: str, index: int) -> bool:

@@ -2,7 +2,8 @@
 
 This file travels to workers and is the only part of reconciler there. It imports nothing but the standard
 library, jobflow and what comes with jobflow, and runs on Python 3.9. It reads ``job.json``, has jobflow
-resolve the references from the documents in it and run the job, and writes ``claim/result.json`` atomically.
+resolve the references from the documents in it and beside it, has it run the job, and writes
+``claim/result.json`` atomically.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if __name__ == "__main__":  # the directory of this file is not for modules: oth
 import base64
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import time
@@ -89,6 +91,9 @@ def run(request: dict[str, Any], here: Path, report: dict[str, Any]) -> dict[str
         from jobflow import JobStore
     report["jobflow"] = jobflow.__version__
     job_documents = document_store_class()
+    for one in request.get("packed", ()):
+        known = request["blobs"][one["store"]] if one["store"] else request["documents"]
+        known.append(unpacked(packed_document(one, here)))
     stores = {name: job_documents(blobs) for name, blobs in request["blobs"].items()}
     store = JobStore(job_documents(request["documents"]), additional_stores=stores)
     job, function = load_job(with_files(request["job"], here), worker)
@@ -335,6 +340,45 @@ def json_with_bytes(text: Any) -> Any:
 
     has_bytes = (BYTES_KEY if isinstance(text, str) else BYTES_KEY.encode()) in text
     return json.loads(text, object_hook=read if has_bytes else None)
+
+
+def packed_document(given: dict[str, str], here: Path) -> bytes:
+    """Return a document in MessagePack: from ``job.json``, or a file that jobs of this worker share.
+
+    Raises
+    ------
+    ValueError
+        The file is not what was sent.
+    """
+    if "data" in given:
+        return base64.b64decode(given["data"])
+    file = here / "documents" / given["sha256"]
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != given["sha256"]:
+        raise ValueError(f"{file} is damaged: the disk may be faulty; `reconcile retry` sends it again")
+    return data
+
+
+SPARSE, LARGE_INTEGER = 100, 3
+"""Extensions of MessagePack: a list of which only some items travel, and an integer of more than 64 bits."""
+
+
+def unpacked(data: bytes) -> Any:
+    """Return the value of MessagePack as the store has it (``reconciler/actual/codec.py``)."""
+    import msgpack  # comes with jobflow
+
+    def special(code: int, content: bytes) -> Any:
+        if code == SPARSE:
+            length, items = unpacked(content)
+            sparse = [None] * length
+            for index, item in items.items():
+                sparse[index] = item
+            return sparse
+        if code == LARGE_INTEGER:
+            return int(content)
+        raise ValueError(f"extension {code} of a value that is not JSON")
+
+    return msgpack.unpackb(data, ext_hook=special, strict_map_key=False)
 
 
 def plain(value: Any, *, keep_bytes: bool = False) -> Any:

@@ -6,21 +6,25 @@ a job that was submitted twice runs once. When it ends, it leaves its marker in 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from reconciler.actual.codec import decode
 from reconciler.errors import InputError
 from reconciler.execution.claims import CLAIM, EXIT_CODE, RESULT, claim_lines
 from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.launcher import bytes_as_json
+from reconciler.jobs.job_json import additional_stores
+from reconciler.jobs.needed_outputs import SMALL, NeededDocument
 from reconciler.model.flows import run_dir
 from reconciler.model.manifests import ExecConfigSpec, OnSetupError, WorkerSpec
 from reconciler.model.records import AppliedConfig, JobAttempt, JobRecord
@@ -35,6 +39,9 @@ HEARTBEAT = 15.0
 OUTBOX = ".outbox"
 LAUNCHERS = ".launchers"
 CODE = ".code"
+DOCUMENTS = ".documents"
+"""Large outputs that jobs of the worker need, by the sha256 of their bytes. In an upload also the names that
+one job needs."""
 
 
 class WorkerPaths(msgspec.Struct, frozen=True):
@@ -275,14 +282,34 @@ def _export(name: str, value: str, expand: bool) -> str:
 def job_input(
     job: JobRecord,
     payload: bytes,
-    documents: Sequence[dict[str, Any]],
-    blobs: Mapping[str, Sequence[dict[str, Any]]],
-) -> bytes:
-    """Return ``job.json``: the job, and the documents of the outputs that it needs."""
+    needed: Sequence[NeededDocument],
+) -> tuple[bytes, dict[str, bytes]]:
+    """Return ``job.json``, with the job and what it needs of earlier outputs; and the large ones among these.
+
+    The large ones are files that jobs share, by the sha256 of their bytes; ``packed`` in ``job.json`` names
+    them. It also has the parts that were cut out of large ones.
+    """
+    content = json.loads(payload)
+    documents: list[Any] = []
+    blobs: dict[str, list[Any]] = {name: [] for name in additional_stores(content)}
+    packed: list[dict[str, str]] = []
+    large: dict[str, bytes] = {}
+    for one in needed:
+        if one.store:
+            blobs.setdefault(one.store, [])
+        if len(one.data) > SMALL:
+            digest = hashlib.sha256(one.data).hexdigest()
+            large[digest] = one.data
+            packed.append({"store": one.store, "sha256": digest})
+        elif one.is_part:
+            packed.append({"store": one.store, "data": base64.b64encode(one.data).decode()})
+        else:
+            (blobs[one.store] if one.store else documents).append(decode(one.data))
     request = {
         "worker": job.config.worker_name,
-        "job": json.loads(payload),
-        "documents": list(documents),
-        "blobs": {name: list(docs) for name, docs in blobs.items()},
+        "job": content,
+        "documents": documents,
+        "blobs": blobs,
+        "packed": packed,
     }
-    return json.dumps(request, default=bytes_as_json).encode()
+    return json.dumps(request, default=bytes_as_json).encode(), large

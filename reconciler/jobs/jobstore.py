@@ -11,6 +11,7 @@ from typing import Any
 from jobflow import JobStore
 from monty.json import MontyDecoder
 
+from reconciler.actual.codec import encode
 from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, TransientError
 
@@ -35,6 +36,16 @@ class ForeignOutputs:
         with _answering():
             found = other.query_one({"blob_uuid": blob_uuid}) if other is not None else None
         return _without_id(found) if found is not None else None
+
+    def packed(self, uuid: str) -> bytes | None:
+        """Return the same document as MessagePack."""
+        found = self.latest(uuid)
+        return encode(found) if found is not None else None
+
+    def packed_blob(self, store: str, blob_uuid: str) -> bytes | None:
+        """Return a document of an additional store as MessagePack."""
+        found = self.blob(store, blob_uuid)
+        return encode(found) if found is not None else None
 
     def save_before(self, documents: list[Document], blobs: Mapping[str, list[Document]]) -> None:
         """Write outputs; writing them twice is the same as once.

@@ -6,19 +6,21 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from reconciler.actual.codec import decode
 from reconciler.actual.outputs import (
     COLLECTION,
     delete_documents,
     delete_later_documents,
+    first_packed,
     get_documents,
-    latest_document,
+    latest_packed,
     put_document,
     take_documents,
 )
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, ReconcilerError, TransientError
-from reconciler.jobs.job_json import additional_stores, blob_links, is_uuid, references
+from reconciler.jobs.job_json import blob_links, is_uuid
 from reconciler.model.records import JobRecord
 
 Document = dict[str, Any]
@@ -37,6 +39,14 @@ class Outputs(Protocol):
 
     def blob(self, store: str, blob_uuid: str) -> Document | None:
         """Return a document of an additional store."""
+        ...
+
+    def packed(self, uuid: str) -> bytes | None:
+        """Return the same document as MessagePack."""
+        ...
+
+    def packed_blob(self, store: str, blob_uuid: str) -> bytes | None:
+        """Return a document of an additional store as MessagePack."""
         ...
 
     def save_before(self, documents: list[Document], blobs: Blobs) -> None:
@@ -76,6 +86,14 @@ class OpenedLater:
         """Return a document of an additional store."""
         return self._opened().blob(store, blob_uuid)
 
+    def packed(self, uuid: str) -> bytes | None:
+        """Return the same document as MessagePack."""
+        return self._opened().packed(uuid)
+
+    def packed_blob(self, store: str, blob_uuid: str) -> bytes | None:
+        """Return a document of an additional store as MessagePack."""
+        return self._opened().packed_blob(store, blob_uuid)
+
     def save_before(self, documents: list[Document], blobs: Blobs) -> None:
         """Write outputs elsewhere, before the transaction that completes the job; may be repeated."""
         self._opened().save_before(documents, blobs)
@@ -93,14 +111,23 @@ class EmbeddedOutputs:
 
     def latest(self, uuid: str) -> Document | None:
         """Return the document of the highest index of a job."""
-        with self.store.read() as view:
-            return latest_document(view.txn, COLLECTION, uuid)
+        data = self.packed(uuid)
+        return decode(data) if data is not None else None
 
     def blob(self, store: str, blob_uuid: str) -> Document | None:
         """Return a document of an additional store."""
+        data = self.packed_blob(store, blob_uuid)
+        return decode(data) if data is not None else None
+
+    def packed(self, uuid: str) -> bytes | None:
+        """Return the same document as MessagePack."""
         with self.store.read() as view:
-            found = get_documents(view.txn, store, blob_uuid)
-        return found[0] if found else None
+            return latest_packed(view.txn, COLLECTION, uuid)
+
+    def packed_blob(self, store: str, blob_uuid: str) -> bytes | None:
+        """Return a document of an additional store as MessagePack."""
+        with self.store.read() as view:
+            return first_packed(view.txn, store, blob_uuid)
 
     def save_before(self, documents: list[Document], blobs: Blobs) -> None:
         """Nothing to do: everything is written inside the transaction."""
@@ -177,25 +204,3 @@ def forget_job(writer: Writer, job: JobRecord) -> None:
     for document in take_documents(writer.txn, COLLECTION, job.uuid, job.index):
         for store, blob_uuid in blob_links(document.get("output")):
             delete_documents(writer.txn, store, blob_uuid)
-
-
-def needed_outputs(payload: Any, outputs: Outputs) -> tuple[list[Document], dict[str, list[Document]]]:
-    """Return the documents and blobs that a job refers to, directly or through other outputs."""
-    documents: dict[str, Document] = {}
-    blobs: dict[str, dict[str, Document]] = {name: {} for name in additional_stores(payload)}
-    open_uuids = list(references(payload))
-    while open_uuids:
-        uuid = open_uuids.pop()
-        if uuid in documents:
-            continue
-        document = outputs.latest(uuid)
-        if document is None:
-            continue
-        documents[uuid] = document
-        open_uuids += references(document.get("output"))
-        for store, blob_uuid in blob_links(document.get("output")):
-            found = outputs.blob(store, blob_uuid)
-            if found is not None:
-                blobs.setdefault(store, {})[blob_uuid] = found
-                open_uuids += references(found.get("data"))
-    return list(documents.values()), {name: list(found.values()) for name, found in blobs.items()}

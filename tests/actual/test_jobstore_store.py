@@ -15,6 +15,7 @@ from maggma.core.validator import Validator
 from maggma.stores import MemoryStore
 
 from reconciler.actual import outputs
+from reconciler.actual.codec import decode
 from reconciler.actual.jobstore import LMDBStore
 from tests.actual.jobstore_support import Document, transaction
 
@@ -50,7 +51,11 @@ def test_an_odd_index_is_found_and_replaced_like_any_other(store: LMDBStore, ind
     assert {"uuid": "u", "index": index, "n": 2} in list(store.query({"uuid": "u", "index": element}))
     assert [doc["n"] for doc in store.query({"uuid": "u"})] == [2, 4]
     with transaction(store) as txn:
-        assert outputs.latest_document(txn, "outputs", "u") == {"uuid": "u", "index": 1.0, "n": 4}
+        assert decode(outputs.latest_packed(txn, "outputs", "u") or b"") == {
+            "uuid": "u",
+            "index": 1.0,
+            "n": 4,
+        }
 
 
 def test_an_aware_date_as_key_replaces_its_document(store: LMDBStore) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.actual import outputs
+from reconciler.actual.codec import decode
 from reconciler.actual.db import close_database, open_database
 from reconciler.actual.jobstore import LMDBStore
 from tests.actual.jobstore_support import change, transaction
@@ -31,8 +32,8 @@ def test_documents_are_written_and_read_inside_a_transaction(tmp_path: Path) -> 
             found = outputs.get_documents(txn, "outputs", "u")
             assert [doc["output"] for doc in found] == [1, "again", 10]
             assert found[1] == {"uuid": "u", "index": 2, "output": "again"}
-            assert outputs.latest_document(txn, "outputs", "u") == found[-1]
-            assert outputs.latest_document(txn, "outputs", "nobody") is None
+            assert decode(outputs.latest_packed(txn, "outputs", "u") or b"") == found[-1]
+            assert outputs.latest_packed(txn, "outputs", "nobody") is None
             assert outputs.get_documents(txn, "data", "u") == [{"blob_uuid": "u", "data": [1]}]
             assert outputs.count_documents(txn, "outputs") == 4
         assert database.write(lambda txn: outputs.delete_documents(txn, "outputs", "u")) == 3

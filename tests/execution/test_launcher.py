@@ -169,7 +169,7 @@ def test_it_imports_nothing_of_this_package() -> None:
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add((node.module or "").partition(".")[0])
-    assert names - set(sys.stdlib_module_names) == {"jobflow", "monty", "maggma"}
+    assert names - set(sys.stdlib_module_names) == {"jobflow", "monty", "maggma", "msgpack"}
 
 
 def test_it_runs_where_reconciler_is_not_installed(launched: dict[str, Launched]) -> None:

@@ -144,17 +144,24 @@ class WorkerAccess:
         """
         borrowed = self._cache.elsewhere(self.work_dir, {tree for job in jobs for tree in job.code})
         there = (self._cache.at(self.work_dir) or set()) | borrowed.keys()
-        bundle = UploadBundle(jobs, contents, self.repository, self.spec, self.paths, there)
-        shared = bundle.shared
-        text = upload.script(self.paths, jobs, shared.values(), secrets.token_hex(8), borrowed)
-        try:
-            result = self._run(text, self.transfer, data=upload.tar_stream(bundle.members()))
-            uploads = upload.read_uploads(result, jobs, bundle.impossible, self.paths)
-        except TransientError:
-            self._cache.clear()  # missing files are sent again
-            raise
-        self._cache.put(self.work_dir, shared)
-        return uploads
+        while True:
+            bundle = UploadBundle(jobs, contents, self.repository, self.spec, self.paths, there)
+            shared = bundle.shared
+            text = upload.script(self.paths, jobs, shared.values(), secrets.token_hex(8), borrowed)
+            try:
+                result = self._run(text, self.transfer, data=upload.tar_stream(bundle.members()))
+                uploads = upload.read_uploads(result, jobs, bundle.impossible, self.paths)
+            except upload.MissingDocumentsError as error:
+                self._cache.drop(self.work_dir, error.names)
+                if not error.names & there:
+                    raise  # just sent, and already gone
+                there -= error.names
+            except TransientError:
+                self._cache.clear()  # missing files are sent again
+                raise
+            else:
+                self._cache.put(self.work_dir, [*shared, *bundle.documents])
+                return uploads
 
     def submit(self, jobs: Sequence[JobRecord]) -> SubmitResult:
         """Submit uploaded jobs. Those that were submitted before are recognised and not repeated.

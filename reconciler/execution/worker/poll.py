@@ -11,6 +11,7 @@ from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult, sections_script
 from reconciler.execution.queues.base import Queue, QueueEntry
 from reconciler.execution.run_files import WorkerPaths, shell_path
+from reconciler.execution.worker.prepare import remove_unused_documents
 
 _BATCH = 500
 """Names on one command line; a line has at most 128 KiB."""
@@ -38,7 +39,9 @@ def script(
     if forget:
         commands["forget"] = f"cd -- {outbox} && {_remove('rm -f', map(shlex.quote, forget))}"
     if discard:  # in the background, since it can take long
-        remove = shlex.quote(_remove("rm -rf", map(shell_path, discard)))
+        directories = _remove("rm -rf", map(shell_path, discard))
+        documents = f"cd -- {shell_path(paths.work_dir)} && {remove_unused_documents()}"
+        remove = shlex.quote(f"{directories}\n{documents}")
         commands["discard"] = f"nohup bash -c {remove} >/dev/null 2>&1 </dev/null &"
     commands["outbox"] = f"ls -1A -- {outbox}"
     if ask:

@@ -8,38 +8,51 @@ import msgspec
 
 from reconciler.errors import TransientError
 from reconciler.execution.hosts.base import CommandResult
-from reconciler.execution.run_files import CODE, LAUNCHERS, OUTBOX, WorkerPaths, shell_path
+from reconciler.execution.run_files import CODE, DOCUMENTS, LAUNCHERS, OUTBOX, WorkerPaths, shell_path
 
 STAGING = ".staging"
+UNUSED_AFTER = 60
+"""Minutes after its last use until a document is removed that no run directory links to."""
 _UNUSABLE = 9
 _NEIGHBOUR = "neighbour "
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """The names of the launchers and code trees of a worker, and of its neighbours by their number."""
+    """The names of the shared files of a worker, and of the code trees of its neighbours by their number."""
 
     own: set[str]
     of_neighbours: dict[int, set[str]]
 
 
 def script(paths: WorkerPaths, neighbours: Sequence[str] = (), *, may_create: bool) -> str:
-    """Return a script that lists launchers and code trees, and with ``may_create`` makes the directories.
+    """Return a script that lists launchers, code trees and documents; with ``may_create`` it makes the
+    directories.
 
     ``neighbours`` are the directories of other workers on the host; they need not exist.
     """
-    make = f"mkdir -p -- {OUTBOX} {LAUNCHERS} {CODE} {STAGING}"
+    make = f"mkdir -p -- {OUTBOX} {LAUNCHERS} {CODE} {DOCUMENTS} {STAGING}"
     work = shell_path(paths.work_dir)
     begin = f"mkdir -p -- {work} && cd -- {work} && {make}" if may_create else f"cd -- {work}/{OUTBOX}/.."
     return (
         f"{{ {begin}; }} || exit {_UNUSABLE}\n"
         # Remainders of interrupted uploads; one of the last day can be in progress.
         f"find {STAGING} -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf -- {{}} + 2>/dev/null\n"
-        f"ls -1A -- {LAUNCHERS} {CODE} || exit {_UNUSABLE}\n"
+        f"{remove_unused_documents()}\n"
+        f"mkdir -p -- {DOCUMENTS}\n"  # earlier versions made none
+        f"ls -1A -- {LAUNCHERS} {CODE} {DOCUMENTS} || exit {_UNUSABLE}\n"
         + "".join(
             f"echo {_NEIGHBOUR}{number}; ls -1A -- {shell_path(other)}/{CODE} 2>/dev/null || :\n"
             for number, other in enumerate(neighbours)
         )
     )
+
+
+def remove_unused_documents() -> str:
+    """Return the command that removes the documents in the current work_dir that no run directory links to.
+
+    One that was used in the last hour stays: a job that is about to start can need it.
+    """
+    return f"find {DOCUMENTS} -type f -links 1 -mmin +{UNUSED_AFTER} -exec rm -f -- {{}} + 2>/dev/null"
 
 
 def read_inventory(result: CommandResult, paths: WorkerPaths, host: str, *, may_create: bool) -> Inventory:

@@ -1,4 +1,4 @@
-"""The launchers and code trees on a host: many jobs share them, so they are sent there once.
+"""The launchers, code trees and documents on a host: many jobs share them, so they are sent there once.
 
 Safe to use from several threads, since each worker of a host can have a thread.
 """
@@ -13,7 +13,7 @@ from reconciler.execution.hosts.base import Host
 
 
 class RemoteCache:
-    """The launchers and code trees on one host, by the work_dir that has them."""
+    """The launchers, code trees and documents on one host, by the work_dir that has them."""
 
     def __init__(self) -> None:
         self._own: dict[str, set[str]] = {}
@@ -41,6 +41,11 @@ class RemoteCache:
     def _add(self, work_dir: str, names: Iterable[str]) -> None:
         for name in names:
             self._found.setdefault(name, work_dir)
+
+    def drop(self, work_dir: str, names: Iterable[str]) -> None:
+        """Forget names that are no longer below the work_dir of a worker."""
+        with self._lock:
+            self._own.get(work_dir, set()).difference_update(names)
 
     def elsewhere(self, work_dir: str, names: Iterable[str]) -> dict[str, str]:
         """Return the names that only other workers have, each with a work_dir that has it."""

@@ -1,6 +1,7 @@
 """Uploads: one tar stream with all files of many jobs, and the script that moves them into place.
 
-The stream has the submission scripts and inputs of the jobs, and the launcher and code trees that they share.
+The stream has the submission scripts and inputs of the jobs, and what they share: the launcher, code trees,
+and documents of earlier outputs.
 It is made while it is sent, so that only one job is in memory at a time. The script unpacks it into a staging
 directory and moves each job into its run directory only when the stream has arrived completely.
 """
@@ -19,9 +20,10 @@ from reconciler.execution import run_files
 from reconciler.execution.claims import CLAIM, RUNS, TOO_EARLY, WITHDRAW
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.problems import answer_of, describe_error
-from reconciler.execution.run_files import CODE, LAUNCHERS, WorkerPaths, shell_path
+from reconciler.execution.run_files import CODE, DOCUMENTS, LAUNCHERS, WorkerPaths, shell_path
 from reconciler.execution.worker.prepare import STAGING
-from reconciler.jobs.outputs import Outputs, needed_outputs
+from reconciler.jobs.needed_outputs import needed_outputs
+from reconciler.jobs.outputs import Outputs
 from reconciler.model.flows import run_dir
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import AppliedConfig, JobRecord
@@ -70,9 +72,10 @@ class BundleContents(msgspec.Struct, frozen=True):
 
 
 class UploadBundle:
-    """The files for some jobs of one worker. ``there`` are the launchers and code trees that it has already.
+    """The files for some jobs of one worker. ``there`` are the shared files that it has already.
 
-    After all members were made, ``impossible`` has the jobs whose files cannot be made, and why.
+    After all members were made, ``impossible`` has the jobs whose files cannot be made, and why, and
+    ``documents`` the names of the documents that the jobs share.
 
     Raises
     ------
@@ -90,6 +93,7 @@ class UploadBundle:
         there: Container[str],
     ) -> None:
         self.impossible: dict[str, str] = {}
+        self.documents: set[str] = set()
         self._jobs = jobs
         self._contents = contents
         self._repository = repository
@@ -123,7 +127,7 @@ class UploadBundle:
                 for tree in job.code:
                     if tree in self._broken_trees:
                         raise self._broken_trees[tree]
-                files = self._files_of(job)
+                files, documents = self._files_of(job)
             except (InputError, LostError) as error:
                 self.impossible[job.id] = " - ".join(filter(None, (error.message, error.hint)))
             except ReconcilerError:  # the store, the job store or the repository cannot be read now
@@ -131,6 +135,10 @@ class UploadBundle:
             except Exception as error:
                 self.impossible[job.id] = f"its files cannot be made: {describe_error(error)}"
             else:
+                for name, data in documents.items():
+                    if name not in self._there and name not in self.documents:
+                        yield ArchiveMember(f"shared/{DOCUMENTS}/{name}", data)
+                self.documents |= documents.keys()
                 for file in files:
                     yield msgspec.structs.replace(file, name=f"jobs/{number}/{file.name}")
 
@@ -146,19 +154,24 @@ class UploadBundle:
                 for path, executable, data in files:
                     yield ArchiveMember(f"shared/{CODE}/{tree}/{path}", data, executable)
 
-    def _files_of(self, job: JobRecord) -> list[ArchiveMember]:
+    def _files_of(self, job: JobRecord) -> tuple[list[ArchiveMember], dict[str, bytes]]:
+        """Return the files of a job, and the documents that it shares with others by their names."""
         payload = self._contents.payload(job)
-        documents, blobs = needed_outputs(json.loads(payload), self._contents.outputs)
+        needed = needed_outputs(json.loads(payload), self._contents.outputs)
+        request, documents = run_files.job_input(job, payload, needed)
         script = run_files.script_of(job, self._contents.config, self._worker, self._paths)
         files = [
             ArchiveMember(run_files.SCRIPT, script.encode()),
-            ArchiveMember(run_files.INPUT, run_files.job_input(job, payload, documents, blobs)),
+            ArchiveMember(run_files.INPUT, request),
         ]
         for blob, name, *executable in job.files:
             with _reading_repository():
                 ((_, data),) = self._repository.blobs([blob])
             files.append(ArchiveMember(f"files/{blob}/{name}", data, bool(executable)))
-        return files
+        if documents:
+            names = "".join(f"{name}\n" for name in documents)
+            files.append(ArchiveMember(DOCUMENTS, names.encode()))
+        return files, documents
 
 
 @contextmanager
@@ -197,7 +210,8 @@ def script(
 ) -> str:
     """Return the script that unpacks the stream on its standard input.
 
-    ``shared`` are launchers and code trees, as paths below the work_dir. The script reports those that are
+    ``shared`` are launchers and code trees, as paths below the work_dir; the names of documents are in the
+    stream. The script reports those that are
     neither in the stream nor there. ``borrowed`` are code trees to copy from another work_dir on the host.
     ``nonce`` names the staging directory.
     """
@@ -205,7 +219,9 @@ def script(
     lines = [
         f"cd -- {shell_path(paths.work_dir)} || exit 9",
         f"trap 'rm -rf -- {stage}' EXIT",
-        f"mkdir -p -- {LAUNCHERS} {CODE} {stage} && tar --no-same-owner -xf - -C {stage} || exit 10",
+        f"mkdir -p -- {LAUNCHERS} {CODE} {DOCUMENTS} {stage} || exit 10",
+        f"tar --no-same-owner -xf - -C {stage} || exit 10",
+        *_DOCUMENTS.format(stage=stage, documents=DOCUMENTS).splitlines(),
         "reconciler_share() {",
         f'[ -e "$1" ] || mv -- "{stage}/shared/$1" "$1" 2>/dev/null || [ -e "$1" ] || echo "missing $1"',
         "}",
@@ -216,7 +232,8 @@ def script(
         f'case $? in {RUNS}) echo "ran $1" ;; {TOO_EARLY}) ;; *) echo "used $1" ;; esac',
         "return; fi",
         f'[ -e "{stage}/jobs/$1" ] || return',
-        'mkdir -p -- "$2" && rm -rf -- "$2/files" || exit 11',
+        'reconciler_link_documents "$1" || return',
+        'mkdir -p -- "$2" && rm -rf -- "$2/files" "$2/documents" || exit 11',
         f'mv -f -- "{stage}/jobs/$1/"* "$2/" || exit 11',
         'echo "placed $1"',
         "}",
@@ -236,11 +253,48 @@ def script(
             before = run_dir(paths.work_dir, job.uuid, job.index, job.attempt.number - 1)
             lines.append(f"reconciler_leave {shell_path(before)}")
     lines += [f"reconciler_share {name}" for name in shared]
+    lines.append("reconciler_share_documents")
     lines += [
         f"reconciler_place {number} {shell_path(job.attempt.run_dir or '')}"
         for number, job in enumerate(jobs)
     ]
     return "\n".join([*lines, "exit 0"])
+
+
+# A document is linked into each run directory that needs it, so its number of links tells if it is in use.
+# The time of its last use protects one that is about to be linked: see prepare.py. A file system without
+# links gets copies. What is already there is read once for each upload, since a power failure can damage it.
+_DOCUMENTS = """\
+reconciler_share_documents() {{
+local name staged
+for name in $(sort -u {stage}/jobs/*/{documents} 2>/dev/null); do
+staged={stage}/shared/{documents}/$name
+if [ -e $staged ]; then
+chmod 400 $staged && touch $staged && mv -f $staged {documents}/$name || exit 11
+elif command -v sha256sum >/dev/null && ! echo "$name  {documents}/$name" | sha256sum -c --status 2>/dev/null
+then rm -f {documents}/$name
+fi
+done
+}}
+reconciler_link_documents() {{
+local name
+[ -e {stage}/jobs/$1/{documents} ] || return 0
+mkdir -p {stage}/jobs/$1/documents
+while read -r name; do
+touch -c {documents}/$name
+ln {documents}/$name {stage}/jobs/$1/documents/$name 2>/dev/null ||
+cp {documents}/$name {stage}/jobs/$1/documents/$name 2>/dev/null ||
+{{ echo "missing {documents}/$name"; return 1; }}
+done < {stage}/jobs/$1/{documents}
+}}"""
+
+
+class MissingDocumentsError(TransientError):
+    """Documents that were on the worker are gone; ``names`` are theirs."""
+
+    def __init__(self, work_dir: str, names: set[str]) -> None:
+        super().__init__(f"{work_dir}/{DOCUMENTS}/{min(names)} was removed; it is sent again")
+        self.names = names
 
 
 def read_uploads(
@@ -250,15 +304,21 @@ def read_uploads(
 
     Raises
     ------
+    MissingDocumentsError
+        Documents that jobs share were removed.
     TransientError
-        The directory does not exist, the disk is full, or a shared file was removed.
+        The directory does not exist, the disk is full, or another shared file was removed.
     """
     if result.exit_code != 0:
         reason = result.stderr.strip()[-300:] or f"exit code {result.exit_code}"
         raise TransientError(f"cannot write to {paths.work_dir}: {reason}")
     found = UploadResult(ready=set(), used=set(), ran=set(), impossible=impossible)
+    missing: set[str] = set()
     for line in result.stdout.splitlines():
         word, _, rest = line.partition(" ")
+        if word == "missing" and rest.startswith(f"{DOCUMENTS}/"):
+            missing.add(rest.partition("/")[2])
+            continue
         if word == "missing":
             raise TransientError(f"{paths.work_dir}/{rest} was removed; it is sent again")
         with answer_of(paths.work_dir, "an upload", line, result.stderr):
@@ -266,4 +326,6 @@ def read_uploads(
             {"placed": found.ready, "used": found.used, "ran": found.used}[word].add(job_id)
             if word == "ran":
                 found.ran.add(job_id)
+    if missing:
+        raise MissingDocumentsError(paths.work_dir, missing)
     return found

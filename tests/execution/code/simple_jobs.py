@@ -181,3 +181,15 @@ def some_bytes() -> dict[str, Any]:
 def joined(value: Any) -> list[str]:
     """Return the types and values that a job gets from :func:`some_bytes`."""
     return [f"{type(one).__name__} {one!r}" for one in (value["blob"], value["empty"], value["list"][0])]
+
+
+@job
+def numbers(count: int) -> dict[str, Any]:
+    """Return a list of numbers, of nine bytes each as stored, and more."""
+    return {"values": [n / 7 for n in range(count)], "count": count, "rows": [{"n": n} for n in range(9)]}
+
+
+@job(data="values")
+def numbers_kept_apart(count: int) -> dict[str, Any]:
+    """Return the same with the list in an additional store."""
+    return {"values": [n / 7 for n in range(count)], "count": count}
