@@ -21,6 +21,7 @@ from reconciler.jobs.outputs import Outputs, check_own
 from reconciler.jobs.responses import apply_result, fail
 from reconciler.jobs.transitions import move
 from reconciler.model.records import Event, JobRecord, WorkerStatus
+from reconciler.model.retries import Cause
 from reconciler.model.states import ACTIVE, JobState
 
 REQUEUED = "its scheduler has requeued it; the same attempt starts again"
@@ -78,13 +79,19 @@ class ResultCollector:
         ]
         # Attempts whose end could not be read or recorded are tried again later; a clock can be set back.
         wanted = [one for one in wanted if not 0 < self._retry_at.get(one.job.id, 0.0) - now <= _RETRY_AFTER]
+        unseen = {job.id for job in lost}
         any_moved = False
         for start in range(0, len(wanted), BATCH):
             for group in self._grouped(self._access().collect(wanted[start : start + BATCH])):
                 moved = self._record(group, now)
-                # Of a requeued attempt, only the marker of its former process goes.
+                # Of a requeued attempt, only the marker of its former process goes. The marker of a lost one
+                # has not been seen: if it comes after all, it announces a late result.
                 over = [
-                    job for job, end in group if job.id in moved and (end.requeued or not end.still_runs_as)
+                    job
+                    for job, end in group
+                    if job.id in moved
+                    and (end.requeued or not end.still_runs_as)
+                    and not (end.cause is Cause.LOST and job.id in unseen)
                 ]
                 self._access().forget(marker_name(job) for job in over)
                 self._retry_at |= {

@@ -259,7 +259,9 @@ class WorkerRunner:
             self.access.forget(
                 name
                 for name, job in known
-                if job is not None and job.state not in ACTIVE and name not in kept
+                if job is not None
+                and (job.state not in ACTIVE or _is_of_earlier_attempt(job, name))
+                and name not in kept
             )
 
     def _note(self, steps: Steps, polled: PollResult, now: float) -> bool:
@@ -319,6 +321,11 @@ class WorkerRunner:
 def _is_late(job: JobRecord, marker: str) -> bool:
     """Return whether this marker is of an attempt that counted as lost, and that no other has followed."""
     return job.state in FINISHED and job.cause == Cause.LOST and marker_name(job) == marker
+
+
+def _is_of_earlier_attempt(job: JobRecord, marker: str) -> bool:
+    number = marker.rpartition(".")[2]
+    return number.isdecimal() and int(number) < job.attempt.number
 
 
 def _take_back(writer: Writer, jobs: Sequence[JobRecord], now: float) -> None:

@@ -327,12 +327,16 @@ def forgetful(
     new_sshd: NewSshd,
     faults: Faults,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Cluster:
-    """A cluster whose scheduler knows no job while ``faults`` are on; hearts beat twice a second."""
+    """A cluster whose scheduler knows no job while ``faults`` are on; hearts beat twice a second.
+
+    It has two processors, or as many as its parameter says.
+    """
     monkeypatch.setattr(run_files, "HEARTBEAT", 0.5)
     for name, text in IGNORANT.items():
         faults.wrap(name, f'if [ -e "$at.on" ]; then {text}; else exec "$real" "$@"; fi')
-    slurm = new_slurm(nodes=1, cpus=2)
+    slurm = new_slurm(nodes=1, cpus=getattr(request, "param", 2))
     return make_cluster(slurm, clumsy(new_sshd, slurm, faults))
 
 
@@ -419,22 +423,34 @@ def test_d2_a_job_that_shows_no_sign_of_life_is_lost_and_its_claim_is_taken(
     assert (Path(first.attempt.run_dir or "") / "claim" / "withdrawn").exists()
 
 
+@pytest.mark.parametrize("forgetful", [3], indirect=True)
 def test_d2_the_late_result_of_a_lost_attempt_is_taken(forgetful: Cluster, faults: Faults) -> None:
+    """One comes before the next look at the cluster, the other one after it."""
     world = forgetful
-    gate = world.gated("jobs", 1)
-    other = world.gated("other", 1)
+    gates = [world.gated("soon"), world.gated("later")]
+    other = world.gated("other")
     world.reconcile()
-    world.until(lambda: world.count("RUNNING") == 2 and len(world.ran()) == 2)
-    job = world.job("jobs/jobs-000")
-    heart = Path(job.attempt.run_dir or "") / "claim" / "heartbeat"
-    heart.unlink()
-    heart.mkdir()  # nothing can be written there any more
+    world.until(lambda: world.count("RUNNING") == 3 and len(world.ran()) == 3)
+    late = [world.job("soon/soon-000"), world.job("later/later-000")]
+    for job in late:
+        heart = Path(job.attempt.run_dir or "") / "claim" / "heartbeat"
+        heart.unlink()
+        heart.mkdir()  # nothing can be written there any more
+    pulse = Path(world.job("other/other-000").attempt.run_dir or "") / "claim" / "heartbeat"
+
+    def beats() -> None:
+        before = lines(pulse)
+        assert eventually(lambda: lines(pulse) not in (before, []), 60)
+
     with forgotten(faults):
-        world.until(lambda: world.state(job.path) == "FAILED" or world.elapse(20) or time.sleep(0.3))
-        assert world.job(job.path).cause == Cause.LOST
+        world.until(lambda: world.count("FAILED") == 2 or world.elapse(20) or beats())
+        assert [world.job(job.path).cause for job in late] == [Cause.LOST] * 2
         assert world.state("other/other-000") == "RUNNING"
-    gate.touch()
-    world.until(lambda: world.state(job.path) == "COMPLETED" or world.elapse(2))
+    for number, (gate, job) in enumerate(zip(gates, late, strict=True)):
+        gate.touch()
+        if number == 0:
+            world.wait_for_markers(1)
+        world.until(lambda job=job: world.state(job.path) == "COMPLETED" or world.elapse(2))
     other.touch()
     finish(world)
 

@@ -27,11 +27,11 @@ def run_once_more(world: Cluster, requeue: Callable[[str], None]) -> None:
     hurried = [0.0]
 
     def runs_again() -> bool:
-        if time.monotonic() - hurried[0] > 5:  # else Slurm waits for two minutes before it starts it again
+        if time.monotonic() - hurried[0] > 5:
             hurried[0] = time.monotonic()
-            attempt(
-                [program("scontrol"), "update", f"JobId={queue_id}", "StartTime=now"], env=world.slurm.env
-            )
+            # Slurm waits for two minutes before it starts it again.
+            command = [program("scontrol"), "update", f"JobId={queue_id}", "StartTime=now"]
+            attempt(command, env=world.slurm.env)
         return world.ran()["f-000"] == 2 or world.elapse(5)
 
     world.until(runs_again, timeout=300)
@@ -65,7 +65,8 @@ def test_requeued_and_held(make_cluster: MakeCluster, new_slurm: NewSlurm, new_s
 def test_requeued_since_its_node_failed(
     make_cluster: MakeCluster, new_slurm: NewSlurm, new_sshd: NewSshd
 ) -> None:
-    slurm = new_slurm(nodes=2, cpus=1)
+    # A node that came back at once could get the job while its slurmd still ends the former run of it.
+    slurm = new_slurm(nodes=2, cpus=1, more="ReturnToService=0")
     world = make_cluster(slurm, new_sshd(env=slurm.env))
 
     def fail(queue_id: str) -> None:
