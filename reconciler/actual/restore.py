@@ -23,6 +23,7 @@ from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, WorldError
+from reconciler.model.records import AppliedConfig
 
 
 class Staged(msgspec.Struct, frozen=True):
@@ -90,12 +91,22 @@ def drop(place: Path) -> None:
 
 
 def _prepared(file: Path, place: Path, now: float) -> Staged:
-    """Migrate a copied backup, mark it as restored, and check it."""
+    """Migrate a copied backup, check it, and mark it as restored.
+
+    Its configuration is left out: workers, commands and job store come from git again.
+    """
 
     def adapt(txn: Transaction) -> None:
-        upgrade(txn, file)
         writer = Writer(txn)
         writer.put_restored(now)
+        config = writer.config()
+        if config is not None:  # whoever made the file must not choose commands, hosts and places
+            kept = {name: getattr(config, name) for name in ("revision", "commit", "project_name")}
+            writer.put_config(AppliedConfig(**kept, unconfirmed=True))
+        for table in ("parsed", "good"):
+            for key in list(txn.keys(table)):
+                txn.delete(table, key)
+        txn.delete("meta", b"outcome")
         writer.finish()
 
     try:
@@ -108,9 +119,10 @@ def _prepared(file: Path, place: Path, now: float) -> Staged:
                 raise InputError(
                     f"{file} does not contain a state", hint="use a file that `reconcile backup` wrote"
                 )
-        database.write(adapt)
+        database.write(lambda txn: upgrade(txn, file))
         with database.read() as txn:
             contents, report = contents_of(View(txn)), examine(View(txn))
+        database.write(adapt)
     finally:
         close_database(database)
     (place / "lock.mdb").unlink(missing_ok=True)

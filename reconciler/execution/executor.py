@@ -9,6 +9,7 @@ number of active jobs, however many wait; it runs at most four commands on the w
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -137,7 +138,11 @@ class WorkerRunner:
             before = self.access.commands
             moved = self._pass(active, now)
             if cleanups:
-                self.access.discard(cleanups.values())
+                for path in self.access.discard(cleanups.values()):
+                    self._collector.warnings.append(
+                        f"worker {self.name}: {shlex.quote(path)} is not removed, because it is not in its "
+                        f"work_dir {self.access.work_dir}; remove it yourself if it is not needed"
+                    )
                 self.access.tidy_up()
                 self.store.write(lambda writer: writer.delete_cleanups(cleanups))
             answered = self.access.commands > before

@@ -22,7 +22,7 @@ from reconciler.execution.worker.upload import BundleContents
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.responses import fail
 from reconciler.jobs.transitions import move
-from reconciler.model.flows import run_dir
+from reconciler.model.flows import is_run_dir, run_dir
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.states import ACTIVE, JobState
 
@@ -139,6 +139,15 @@ class JobStarter:
         TransientError
             The worker, or the store of outputs, cannot be used now; no job has changed.
         """
+        away = [job for job in jobs if not self._is_in_place(job)]
+        if away:  # the worker has another work_dir since, or a restored record names a foreign place
+            self.store.write(
+                lambda writer: [
+                    self._begin_attempt(writer, job, now)
+                    for job in _still(writer, away, JobState.CHECKED_OUT)
+                ]
+            )
+        jobs = [job for job in jobs if job not in away]
         if not jobs:
             return []
         with self.store.read() as view:
@@ -168,6 +177,10 @@ class JobStarter:
 
         return self.store.write(write)
 
+    def _is_in_place(self, job: JobRecord) -> bool:
+        """Return whether the run directory of a job is in the work_dir of the worker, where it belongs."""
+        return is_run_dir(job.attempt.run_dir or "", job.id, job.attempt.number, self._access().work_dir)
+
     def start(self, fresh: Sequence[JobRecord], doubtful: Sequence[JobRecord], now: float) -> bool:
         """Submit uploaded jobs. An interrupted pass may have submitted the ``doubtful`` ones.
 
@@ -179,8 +192,11 @@ class JobStarter:
         queue = self._access().queue
         found = self._access().find(doubtful) if doubtful else {}
         by_target: dict[str, list[JobRecord]] = {}
+        foreign = [job for job in doubtful if job.id not in found and not self._is_in_place(job)]
+        if foreign:
+            self.store.write(lambda writer: self._fail_foreign(writer, foreign, now))
         for job in (*doubtful, *fresh):
-            if job.id not in found:
+            if job.id not in found and job not in foreign:
                 by_target.setdefault(target_of(job, queue), []).append(job)
         rest = [job for jobs in by_target.values() for job in jobs]
         result = self._access().submit(rest) if rest else SubmitResult()
@@ -210,6 +226,12 @@ class JobStarter:
         if result.outage:
             raise TransientError(result.outage)
         return bool(queue_ids or result.refused)
+
+    def _fail_foreign(self, writer: Writer, jobs: Sequence[JobRecord], now: float) -> None:
+        """Fail jobs whose script is not where this worker has its files: it is not ours to run."""
+        for job in _still(writer, jobs, JobState.UPLOADED):
+            error = f"its run directory {job.attempt.run_dir} is not in {self._access().work_dir}"
+            fail(writer, job, error, now, JobState.REMOTE_ERROR)
 
     def _remember(
         self, by_target: Mapping[str, Sequence[JobRecord]], result: SubmitResult, now: float

@@ -94,6 +94,20 @@ def run_dir(work_dir: str, uuid: str, index: int, attempt: int) -> str:
     return f"{work_dir}/{bare[0:2]}/{bare[2:4]}/{bare[4:6]}/{job_id(uuid, index)}{suffix}"
 
 
+def is_run_dir(path: str, job_id: str, attempt: int, work_dir: str | None = None) -> bool:
+    """Return whether a path is that of an attempt: in ``work_dir`` or, without one, in any directory.
+
+    Paths of run directories are always derived; one that was recorded and differs is not ours.
+    """
+    uuid, _, index = job_id.rpartition("_")
+    if not index.isdigit():
+        return False
+    if work_dir is not None:
+        return path == run_dir(work_dir, uuid, int(index), attempt)
+    base = path.removesuffix(run_dir("", uuid, int(index), attempt))
+    return base != path and base[:1] in ("", "/", "~") and ".." not in base.split("/")
+
+
 def unique_keys(names: Iterable[str]) -> list[str]:
     """Return a key for each name, in order: ``["a", "b", "a"]`` gives ``["a", "b", "a#2"]``."""
     keys = Keys()

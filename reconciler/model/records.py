@@ -350,7 +350,8 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
     A worker that was removed from git stays here until its last job has ended. ``commands`` maps the digests
     of ExecConfigs to their content: of those in this revision, and of those that jobs on their way were given
     by an earlier one. ``out_of_sync`` tells, by its name, why a flow is not what the revision wants.
-    On ``closed_workers`` no job starts; the value is the reason.
+    On ``closed_workers`` no job starts; the value is the reason. It is ``unconfirmed`` after a restore, and
+    then has neither workers nor commands: they come from git with the next revision that is applied.
     """
 
     revision: str
@@ -365,6 +366,7 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
     project_layer: Layer = {}
     worker_defaults: dict[str, Setting] = {}
     out_of_sync: dict[str, str] = {}
+    unconfirmed: bool = False
 
     @property
     def digests(self) -> dict[str, str]:

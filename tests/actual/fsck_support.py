@@ -11,7 +11,7 @@ from reconciler.actual.fsck.snapshot import Report
 from reconciler.actual.outputs import COLLECTION, put_document, take_documents
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
-from reconciler.model.flows import BuiltFlow, BuiltJob
+from reconciler.model.flows import BuiltFlow, BuiltJob, run_dir
 from reconciler.model.manifests import GoodManifest, ParsedFile, WorkerSpec
 from reconciler.model.records import (
     AppliedConfig,
@@ -80,7 +80,9 @@ def record(writer: Writer, uuid: str, index: int = 1, **fields: Any) -> JobRecor
     """Return a job whose fields agree with each other."""
     state = fields.get("state", JobState.WAITING)
     if state in ACTIVE:
-        attempt = JobAttempt(number=1, worker="w", run_dir=f"/scratch/w/{uuid}", queue_id="1")
+        attempt = JobAttempt(
+            number=1, worker="w", run_dir=run_dir("/scratch/w", uuid, index, 1), queue_id="1"
+        )
         fields = {"attempt": attempt} | fields
     return job(uuid, index, sequence=writer.next_number("sequence"), **fields)
 
@@ -99,7 +101,9 @@ def furnish(store: Store) -> None:
         for one in (done, runs, born):
             put_job(writer, one)
             writer.add_event(Event(time=1.0, type="T", about=f"job/{one.path}", message="m"))
-        writer.add_cleanup("w", 5.0, job("uuid0", attempt=JobAttempt(run_dir="/scratch/w/uuid0", number=1)))
+        writer.add_cleanup(
+            "w", 5.0, job("uuid0", attempt=JobAttempt(run_dir=run_dir("/scratch/w", "uuid0", 1, 1), number=1))
+        )
         writer.add_revision(AppliedRevision(time=1.0, branch="main", commit="1" * 40, path="", summary={}))
         writer.put_good("Flow/f", GoodManifest("flows/f.yaml", "blob", 0))
         writer.put_parsed("blob:0:1", ParsedFile([], [], True, []))
@@ -143,7 +147,9 @@ def random_change(writer: Writer, dice: Random) -> None:
             writer.delete_flow(flow)
         case 5:
             writer.add_cleanup(
-                "w", dice.random() * 100, job(uuid, attempt=JobAttempt(run_dir="/x", number=0))
+                "w",
+                dice.random() * 100,
+                job(uuid, attempt=JobAttempt(run_dir=run_dir("/x", uuid, 1, 0), number=0)),
             )
             writer.delete_cleanups(list(writer.due_cleanups("w", 50.0, 3)))
             writer.put_parsed(f"{dice.randrange(20)}:0:1", ParsedFile([], [], True, []))

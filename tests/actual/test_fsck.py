@@ -140,7 +140,7 @@ REPAIRED: dict[str, tuple[Break, list[str]]] = {
         ["cleanups: cleanups/", "does not name an attempt of a job"],
     ),
     "cleanup of a directory in use": (
-        put("cleanups", b"w\0" + b"\0" * 8 + b"uuid1_1.1", b"/scratch/w/uuid1"),
+        put("cleanups", b"w\0" + b"\0" * 8 + b"uuid1_1.1", b"/scratch/w/uu/id/1/uuid1_1"),
         ["cleanups: job/f/uuid1: attempt 1 is RUNNING, but its directory is to be removed"],
     ),
     "a parsed blob": (put("parsed", b"x", JUNK), ["records: parsed/x: cannot be read"]),

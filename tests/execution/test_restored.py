@@ -37,7 +37,7 @@ def restore(world: World, file: Path) -> None:
     world.store.close()
     swap(stage(file, state_dir, now), state_dir, now)
     world.store = Store(state_dir)
-    world.restart()
+    world.reconcile()
 
 
 def logging(world: World, *names: str) -> Path:

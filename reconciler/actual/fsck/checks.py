@@ -8,6 +8,7 @@ from reconciler.actual import layout as records
 from reconciler.actual.fsck.snapshot import RESTORE, Edit, Job, Problem, Snapshot, shown
 from reconciler.actual.layout import about_key, big_endian, decode_build, number_of
 from reconciler.actual.outputs import COLLECTION, has_document
+from reconciler.model.flows import is_run_dir
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
 
 
@@ -152,6 +153,8 @@ def generators(facts: Snapshot) -> Iterator[Problem]:
 
 def workers(facts: Snapshot) -> Iterator[Problem]:
     """Check that the place of every active job is known."""
+    if facts.config is not None and facts.config.unconfirmed:
+        return
     known = facts.config.workers if facts.config is not None else {}
     for job in facts.jobs.values():
         if job.state not in ACTIVE:
@@ -164,9 +167,19 @@ def workers(facts: Snapshot) -> Iterator[Problem]:
             yield Problem(job.subject, f"it is {job.state} on worker '{job.run_worker}', unknown here", fix)
 
 
+def run_directories(facts: Snapshot) -> Iterator[Problem]:
+    """Check that run directories are derived from their jobs: files are written and removed there."""
+    for job in facts.jobs.values():
+        if job.run_dir is not None and not is_run_dir(job.run_dir, job.id, job.attempt):
+            message = (
+                f"{shown(job.run_dir.encode())} cannot be the run directory of its attempt {job.attempt}"
+            )
+            yield Problem(job.subject, message, RESTORE)
+
+
 def outputs(facts: Snapshot) -> Iterator[Problem]:
     """Check that the embedded store, if it is in use, has the outputs of all completed current jobs."""
-    if facts.config is None or facts.config.jobstore is not None:
+    if facts.config is None or facts.config.jobstore is not None or facts.config.unconfirmed:
         return
     for job in facts.jobs.values():
         if job.state is not JobState.COMPLETED or not job.current:
@@ -180,10 +193,15 @@ def cleanups(facts: Snapshot) -> Iterator[Problem]:
     """Check that each run directory to be removed has a name, and that no job is using it."""
     for key, path in facts.txn.scan("cleanups"):
         attempt = _attempt_of(key)
+        place = path.decode("utf-8", "surrogateescape")
         job = facts.jobs.get(attempt[0]) if attempt is not None else None
         if attempt is None or not path:
             edits = (Edit("cleanups", key),)
             yield Problem(f"cleanups/{shown(key)}", "does not name an attempt of a job", edits=edits)
+        elif not is_run_dir(place, *attempt):
+            edits = (Edit("cleanups", key),)
+            message = f"{shown(path)} is to be removed, but is not the run directory of {attempt[0]}"
+            yield Problem(f"cleanups/{shown(key)}", message, edits=edits)
         elif job is not None and job.attempt == attempt[1] and job.state in ON_WORKER:
             edits = (Edit("cleanups", key),)
             message = f"attempt {job.attempt} is {job.state}, but its directory is to be removed"

@@ -83,6 +83,7 @@ CHECKS: tuple[tuple[str, Callable[[Snapshot], int], Look], ...] = (
         lambda facts: sum(1 for job in facts.jobs.values() if job.run_worker),
         checks.workers,
     ),
+    ("run directories", _jobs, checks.run_directories),
     ("outputs", _jobs, checks.outputs),
     ("cleanups", _entries("cleanups"), checks.cleanups),
     ("unused", _entries("unused"), checks.unused),

@@ -28,6 +28,7 @@ from reconciler.execution.worker.termination import (
     end_without_result,
 )
 from reconciler.execution.worker.upload import BundleContents, Repository, UploadBundle, UploadResult
+from reconciler.model.flows import is_run_dir
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import JobRecord
 
@@ -94,9 +95,17 @@ class WorkerAccess:
         """Remove markers with the next poll."""
         self._forget.update(markers)
 
-    def discard(self, directories: Iterable[str]) -> None:
-        """Remove run directories with the next poll."""
-        self._discard.update(directories)
+    def discard(self, directories: Iterable[str]) -> list[str]:
+        """Remove run directories with the next poll; return those that are not in this work_dir and stay."""
+        kept = []
+        for path in directories:
+            name, dot, number = path.rpartition("/")[2].partition(".")
+            attempt = int(number) if number.isdigit() else 1
+            if is_run_dir(path, name, attempt, self.work_dir) and bool(dot) == (attempt > 1):
+                self._discard.add(path)
+            else:
+                kept.append(path)
+        return kept
 
     def poll(self, ask: Mapping[str, str]) -> PollResult:
         """Remove files, list the outbox, and ask the queue for jobs: queue id -> name of the run directory.
