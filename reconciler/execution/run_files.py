@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -143,6 +144,9 @@ def submission_script(
         The scheduler cannot give the resources.
     """
     assert job.attempt.run_dir is not None
+    if worker.scheduler_type == "sge":
+        _check_no_requests(f"Worker '{job.config.worker_name}'", worker)
+        _check_no_requests("the exec_config", exec_config)
     header = submission_header(worker.scheduler_type, job.asked, name_in_queue(job))
     code = ":".join(shell_path(paths.code(tree)) for tree in job.code)
     marker = shell_path(f"{paths.outbox}/{marker_name(job)}")
@@ -221,7 +225,7 @@ def _load_modules(exec_config: ExecConfigSpec) -> Iterator[str]:
         yield '  echo "reconciler: \\`module load $1\\` failed; on_setup_error is ignore" >&2'
     yield "}"
     for module in exec_config.modules:
-        yield f"reconciler_load {shlex.quote(module)}"
+        yield f"reconciler_load {one_line(module)}"
 
 
 def _heartbeat() -> list[str]:
@@ -264,7 +268,32 @@ def shell_path(path: str) -> str:
     """Return a quoted path for a script, in which the shell still expands ``~``."""
     if path == "~":
         return '"$HOME"'
-    return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
+    return f'"$HOME"/{one_line(path[2:])}' if path.startswith("~/") else one_line(path)
+
+
+def one_line(text: str) -> str:
+    r"""Return a quoted text for a script, on one line: a line of its own could be read as a request.
+
+    Grid Engine reads the lines of a whole script, also those within quotes. A line break becomes ``$'\n'``.
+    """
+    return "$'\\n'".join(shlex.quote(line) if line else "" for line in text.split("\n")) or "''"
+
+
+def _check_no_requests(owner: str, spec: WorkerSpec | ExecConfigSpec) -> None:
+    """Check that no line of a user's commands is one that Grid Engine, which reads all lines, obeys.
+
+    Raises
+    ------
+    InputError
+        One begins with ``#$``.
+    """
+    for name, text in (("pre_run", spec.pre_run), ("post_run", spec.post_run)):
+        line = next((line for line in text.split("\n") if line.startswith("#$")), None)
+        if line is not None:
+            raise InputError(
+                f"`{name}` of {owner} has the line {line[:60]!r}, which Grid Engine would take for a request",
+                hint="put requests into `resources` (`qverbatim` takes whole lines), or indent the line",
+            )
 
 
 def _commands(text: str) -> list[str]:
@@ -272,11 +301,26 @@ def _commands(text: str) -> list[str]:
 
 
 def _export(name: str, value: str, expand: bool) -> str:
-    """Return an export; with ``expand`` the shell expands variables in the value, but runs no command."""
+    """Return an export; with ``expand`` the shell expands each :data:`_VARIABLE` in the value."""
     if not expand:
-        return f"export {name}={shlex.quote(value)}"
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("`", "\\`").replace("$(", "\\$(")
-    return f'export {name}="{escaped}"'
+        return f"export {name}={one_line(value)}"
+    parts, end = [], 0
+    for found in _VARIABLE.finditer(value):
+        parts += [one_line(value[end : found.start()]), f'"{found[0]}"']
+        end = found.end()
+    parts.append(one_line(value[end:]))
+    return f"export {name}={''.join(part for part in parts if part != _NOTHING) or _NOTHING}"
+
+
+_NOTHING = "''"
+_VARIABLE = re.compile(
+    r"\$(?:[A-Za-z_][A-Za-z0-9_]*"
+    r"|\{[A-Za-z_][A-Za-z0-9_]*(?:(?::?[-+]|%%?|##?)(?:[^{}$`\"'\\\n]|\$[A-Za-z_][A-Za-z0-9_]*)*)?\})"
+)
+"""``$NAME``, ``${NAME}``, and with a default, an alternative, or a pattern to remove: ``${NAME:-text}``.
+
+Other expansions of bash can run commands: ``${NAME@P}``, ``$[...]``, ``${a[...]}``.
+"""
 
 
 def job_input(

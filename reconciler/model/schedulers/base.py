@@ -62,6 +62,7 @@ class Scheduler:
     version_command = ""
     accounting_command = ""
     unsafe_in_paths = ""
+    _may_be_negative = frozenset({"priority"})
 
     def __init__(self) -> None:
         self.keywords = frozenset({*self.directives, "job_name", "qout_path", "qerr_path", VERBATIM})
@@ -101,7 +102,9 @@ class Scheduler:
         for key, value in keywords.items():
             if key == VERBATIM:
                 continue
-            if isinstance(value, bool) and key not in self.flags:
+            if isinstance(value, str) and value.lstrip().startswith("-") and key not in self._may_be_negative:
+                yield impossible_value(key, repr(value), "a value cannot begin with '-', as options do")
+            elif isinstance(value, bool) and key not in self.flags:
                 yield impossible_value(key, str(value).lower(), "give a text or a number")
             else:
                 yield from self.value_problems(key, value)
