@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import select
@@ -26,6 +27,7 @@ from reconciler.diagnostics import Diagnostic, bounded, did_you_mean
 from reconciler.errors import LostError, ReconcilerError, TransientError, UnfitError, WorldError
 from reconciler.execution.hosts.local import clean_environment, end_group, kill_group
 from reconciler.files import atomic_file
+from reconciler.jobs.job_json import references
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow, build_key, job_uuid
 from reconciler.model.manifests import OnCodeChange
@@ -244,6 +246,7 @@ class FlowBuilder:
             files=flow.files,
             externals=dict(externals),
             aliases=answer.aliases,
+            output=answer.output,
         )
 
     def unexpected(self, flow: DesiredFlow, error: Exception) -> BuildFailedError:
@@ -395,14 +398,19 @@ def missing_jobs(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> Diagnosti
             continue
         other, job, _ = parse_output_reference(value)
         if other is not None and other in built and other != flow.name and job not in built[other].exports:
-            message = f"flow '{flow.name}' cannot be built: flow '{other}' does not have a job '{job}'"
-            hint = did_you_mean(job, built[other].exports)
+            what = f"a job '{job}'" if job else "an output of its own"
+            message = f"flow '{flow.name}' cannot be built: flow '{other}' does not have {what}"
+            keys = [key for key in built[other].exports if key]
+            hint = did_you_mean(job, keys) if job else "name one of its jobs with 'job'"
             return flow.manifest.diagnostic("build/failed", message, f"{pointer}/$output", hint=hint)
     return None
 
 
 def external_jobs(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> dict[str, tuple[str, str]] | None:
-    """Return {reference: (uuid, content)} of the jobs of other flows; None if one is not built yet."""
+    """Return {reference: (uuid, content)} of the jobs of other flows; None if one is not built yet.
+
+    With the output of a flow, ``flow/``, come the jobs that it refers to.
+    """
     others = {reference.partition("/")[0] for reference in flow.externals}
     exports = {other: built[other].exports for other in others if other in built}
     found = {}
@@ -412,4 +420,9 @@ def external_jobs(flow: DesiredFlow, built: Mapping[str, BuiltFlow]) -> dict[str
         if exported is None:
             return None
         found[reference] = exported
+        if not job:
+            used = set(references(json.loads(exported[0])))
+            found |= {
+                f"{other}/{one.key}": (one.uuid, one.content) for one in built[other].jobs if one.uuid in used
+            }
     return found

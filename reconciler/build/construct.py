@@ -8,7 +8,7 @@ import inspect
 import json
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from jobflow import Flow, Job, JobConfig, Maker, OnMissing
 from jobflow.core.reference import OutputReference
 from monty.json import MontyDecoder
 
-from reconciler.desired.values import iter_directives, parse_output_reference
+from reconciler.desired.values import iter_directives, parse_output_reference, shown_reference
 from reconciler.diagnostics import did_you_mean
+from reconciler.jobs.job_checks import clean_name
+from reconciler.model.flows import unique_keys
 
 
 class BuildError(Exception):
@@ -33,8 +35,10 @@ class BuildError(Exception):
 class Construction:
     """Builds one flow.
 
-    ``externals`` maps ``flow/job`` to the uuid of that job, ``files`` the paths of the repository to the
-    places of their copies, and ``code`` the directories to import from to their names in the repository.
+    ``externals`` maps ``flow/job`` to the uuid of that job, and ``flow/`` to the JSON of a flow's output.
+    ``files`` maps the paths of the repository to the places of their copies, and ``code`` the directories to
+    import from to their names in the repository. After the build, ``jobs`` has the jobs of the ``jobs:`` form
+    by key: ``chain/relax`` is the job ``relax`` of the flow that the maker of the entry ``chain`` made.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Construction:
         self.code = code or {}
         self.name = ""
         self.jobs: dict[str, Job] = {}
+        self._entries: dict[str, Flow | Job] = {}
 
     def build(self, spec: Mapping[str, Any], name: str) -> Flow | Job | list[Job]:
         """Return the flow that the spec describes.
@@ -69,14 +74,41 @@ class Construction:
         entries = {job["id"]: (number, job) for number, job in enumerate(jobs)}
         for job_id in _in_order(entries, self.name):
             number, job = entries[job_id]
-            self.jobs[job_id] = self._job(job, f"/spec/jobs/{number}")
-        return Flow([self.jobs[job_id] for job_id in entries], name=self.name)
+            made = self._entry(job, f"/spec/jobs/{number}")
+            self._entries[job_id] = made
+            if isinstance(made, Job):
+                self.jobs[job_id] = made
+            else:
+                inner = list(_jobs_in(made))
+                keys = unique_keys(clean_name(str(one.name)) for one in inner)
+                self.jobs |= {f"{job_id}/{key}": one for key, one in zip(keys, inner, strict=True)}
+        return Flow([self._entries[job_id] for job_id in entries], name=self.name)
+
+    def _entry(self, entry: Mapping[str, Any], pointer: str) -> Flow | Job:
+        if "maker" not in entry:
+            return self._job(entry, pointer)
+        made = self._from_maker(entry["maker"], f"{pointer}/maker")
+        if isinstance(made, list):
+            made = Flow(made, name=entry["id"])
+        if "name" in entry:
+            if isinstance(made, Flow):
+                raise BuildError(
+                    f"the maker of '{entry['id']}' makes a flow of {len(made.job_uuids)} jobs, which cannot "
+                    "share one name", f"{pointer}/name", "remove 'name': the jobs have names of their own",
+                )  # fmt: skip
+            made.name = entry["name"]
+        for job in _jobs_in(made) if isinstance(made, Flow) else [made]:
+            job.metadata |= entry.get("metadata", {})
+            _configure(job, entry.get("config", {}))
+        return made
 
     def _job(self, entry: Mapping[str, Any], pointer: str) -> Job:
         function = find_callable(entry["function"], f"{pointer}/function", self.code)
         if inspect.isclass(function) and issubclass(function, Maker):
             raise BuildError(
-                f"'{entry['function']}' is a Maker", f"{pointer}/function", "use the `maker:` form of a flow"
+                f"'{entry['function']}' is a Maker",
+                f"{pointer}/function",
+                "write `maker: {class: ...}` instead of `function`",
             )
         decorated = hasattr(function, "original")
         if inspect.ismethod(function) and not decorated:
@@ -140,17 +172,30 @@ class Construction:
             return call(function, args, kwargs, f"{pointer}/$call", self.code)
         return {key: self.value(inner, f"{pointer}/{key}") for key, inner in value.items()}
 
-    def _reference(self, text: str, pointer: str) -> OutputReference:
-        flow, job, attributes = parse_output_reference(text)
+    def _reference(self, value: Any, pointer: str) -> Any:
+        """Return the reference of an ``$output``; the output of a flow may be a structure of several."""
+        flow, job, attributes = parse_output_reference(value)
+        text = shown_reference(value)
+        reference: Any
         if flow is not None and flow != self.name:
-            reference = OutputReference(self.externals[f"{flow}/{job}"])
+            found = self.externals[f"{flow}/{job}"]
+            reference = OutputReference(found) if job else _with_references(json.loads(found))
         elif job in self.jobs:
             reference = self.jobs[job].output
+        elif job in self._entries:
+            reference = self._entries[job].output
+            if reference is None:
+                raise BuildError(
+                    f"the flow that the maker of '{job}' makes does not have an output of its own", pointer,
+                    f"name one of its jobs: {_some_keys(self.jobs, job)}",
+                )  # fmt: skip
         else:
-            raise BuildError(
-                f"this flow does not have a job '{job}'", pointer, "write a job of another flow as flow/job"
-            )
+            hint = did_you_mean(job, self.jobs) or "write a job of another flow as flow/job"
+            raise BuildError(f"this flow does not have a job '{job}'", pointer, hint)
         for kind, name in attributes:
+            if isinstance(reference, dict | list | tuple):
+                reference = _part_of(reference, name, text, pointer)
+                continue
             schema = getattr(reference, "output_schema", None)
             try:
                 reference = reference[name] if kind == "i" else getattr(reference, str(name))
@@ -171,14 +216,47 @@ def _in_order(entries: Mapping[str, tuple[int, dict[str, Any]]], name: str) -> l
     graph: dict[str, set[str]] = {}
     for job_id, (_, job) in entries.items():
         needs = set()
-        for _, directive, value in iter_directives(
-            {"args": job.get("args"), "kwargs": job.get("kwargs")}, ""
-        ):
+        parts = {key: job.get(key) for key in ("args", "kwargs", "maker")}
+        for _, directive, value in iter_directives(parts):
             if directive == "$output":
                 flow, other, _ = parse_output_reference(value)
-                needs |= {other} if flow in (None, name) else set()
+                needs |= {other.partition("/")[0]} if flow in (None, name) else set()
         graph[job_id] = needs
     return [name for name in graphlib.TopologicalSorter(graph).static_order() if name in entries]
+
+
+def _jobs_in(flow: Flow) -> Iterator[Job]:
+    """Yield the jobs of a flow and of the flows in it, in the order of the flow."""
+    for one in flow.jobs:
+        if isinstance(one, Flow):
+            yield from _jobs_in(one)
+        else:
+            yield one
+
+
+def _some_keys(jobs: Iterable[str], entry: str) -> str:
+    keys = [f"'{key}'" for key in jobs if key.startswith(f"{entry}/")]
+    return ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+
+
+def _with_references(value: Any) -> Any:
+    """Return JSON data with its references as objects; other objects stay data, as another flow gave them."""
+    if isinstance(value, list):
+        return [_with_references(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("@class") == "OutputReference":
+        return OutputReference(value["uuid"], tuple((kind, step) for kind, step in value["attributes"]))
+    return {key: _with_references(inner) for key, inner in value.items()}
+
+
+def _part_of(output: Any, name: str | int, text: str, pointer: str) -> Any:
+    """Return an entry of the output of a flow that is a mapping or list of references."""
+    try:
+        return output[name]
+    except (LookupError, TypeError) as error:
+        known = ", ".join(map(str, output)) if isinstance(output, dict) else f"{len(output)} entries"
+        raise BuildError(f"'{text}' does not exist: the output of the flow has {known}", pointer) from error
 
 
 def _configure(job: Job, given: Mapping[str, Any]) -> None:

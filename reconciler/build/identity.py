@@ -80,7 +80,7 @@ def identify(
         names[item.job.uuid] = item.uuid
     for item in ordered:
         named_files: set[tuple[str, ...]] = set()
-        item.payload = _renamed(item.raw, names, files, named_files)
+        item.payload = renamed(item.raw, names, files, named_files)
         item.parents = sorted(names.get(parent, parent) for parent in item.parents)
         item.files = sorted(named_files)
     return ordered
@@ -129,11 +129,12 @@ def _flow_uuids(flow: Flow, identity: str, path: str = "") -> dict[str, str]:
     return names
 
 
-def _renamed(value: Any, names: Mapping[str, str], files: Files, used: set[tuple[str, ...]]) -> Any:
+def renamed(value: Any, names: Mapping[str, str], files: Files, used: set[tuple[str, ...]]) -> Any:
+    """Return JSON data with final uuids, and markers for the files of the repository; note those as used."""
     if isinstance(value, dict):
-        return {key: _renamed(inner, names, files, used) for key, inner in value.items()}
+        return {key: renamed(inner, names, files, used) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_renamed(inner, names, files, used) for inner in value]
+        return [renamed(inner, names, files, used) for inner in value]
     if isinstance(value, str):
         if value in files:
             used.add(files[value])

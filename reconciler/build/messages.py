@@ -21,7 +21,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One flow to build.
 
     ``token`` is random, and the answer repeats it: the code of another flow cannot know it.
-    ``externals`` maps ``flow/job`` to (uuid, content hash) of a job of another flow. ``files`` maps paths of
+    ``externals`` maps ``flow/job`` to (uuid, content hash) of a job of another flow, and ``flow/`` to the
+    JSON and the digest of the output of a flow. ``files`` maps paths of
     the repository to their copies, and ``blobs`` the copies to (blob id, file name, and ``x`` if
     executable). ``code`` maps the directories to import from to their names in the repository. ``filters``
     are the functions that override rules name.
@@ -51,12 +52,13 @@ class BuildAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The jobs of a flow, or a problem.
 
     ``token`` is that of the request. ``imported`` are the installed modules that the build needed.
-    ``aliases`` are other paths of functions, see :class:`BuiltFlow`.
+    ``aliases`` are other paths of functions, ``output`` is that of the flow, see :class:`BuiltFlow`.
     """
 
     token: str
     jobs: list[BuiltJob] = []
     aliases: dict[str, list[str]] = {}
+    output: str = ""
     jobflow_version: str = ""
     problem: BuildProblem | None = None
     imported: list[str] = []

@@ -28,10 +28,11 @@ from contextlib import contextmanager
 from typing import IO
 
 import msgspec
+from jobflow import Flow, Job
 
 from reconciler.build.construct import BuildError, Construction, headline, where_raised
 from reconciler.build.function_paths import function_paths
-from reconciler.build.identity import IdentifiedJob, identify
+from reconciler.build.identity import IdentifiedJob, identify, renamed
 from reconciler.build.messages import (
     LARGEST,
     BuildAnswer,
@@ -43,7 +44,9 @@ from reconciler.build.messages import (
 )
 from reconciler.desired.values import iter_directives
 from reconciler.errors import ExitCode
+from reconciler.execution.launcher import plain
 from reconciler.jobs.job_checks import JobRefusedError, check_identity, check_job, clean_name
+from reconciler.jobs.job_json import references
 from reconciler.model.flows import BuiltJob, unique_keys
 
 _JOBFLOW_VERSION = importlib.metadata.version("jobflow")
@@ -98,7 +101,7 @@ def _runs_user_code(request: BuildRequest) -> bool:
     directives = (name for _, name, _ in iter_directives(request.spec))
     return (
         bool(request.code)
-        or request.spec.get("jobs") is None
+        or any("maker" in job for job in request.spec.get("jobs") or [{"maker": None}])
         or not {"$call", "$maker"}.isdisjoint(directives)
     )
 
@@ -222,7 +225,7 @@ def answer(request: BuildRequest) -> BuildAnswer:
     known = set(sys.modules)
     _become_fresh(list(request.code))
     try:
-        jobs = _build(request)
+        jobs, output = _build(request)
     except BuildError as error:
         hint = None if error.hint is None else clean_text(error.hint)
         problem = BuildProblem(clean_text(error.message), error.pointer, hint)
@@ -239,6 +242,7 @@ def answer(request: BuildRequest) -> BuildAnswer:
         token=request.token,
         jobs=jobs,
         aliases=aliases,
+        output=output,
         jobflow_version=_JOBFLOW_VERSION,
         imported=_installed(set(sys.modules) - known),
     )
@@ -257,7 +261,8 @@ def _become_fresh(code: list[str]) -> None:
         numpy.random.seed()
 
 
-def _build(request: BuildRequest) -> list[BuiltJob]:
+def _build(request: BuildRequest) -> tuple[list[BuiltJob], str]:
+    """Return the jobs of a flow, and its own output as JSON if that refers to its jobs and to no others."""
     construction = Construction(
         externals={name: uuid for name, (uuid, _) in request.externals.items()},
         files=request.files,
@@ -271,9 +276,17 @@ def _build(request: BuildRequest) -> list[BuiltJob]:
         files=request.blobs,
         code=request.code_as_content,
     )
-    ids = {job.uuid: job_id for job_id, job in construction.jobs.items()}
+    ids = {job.uuid: key for key, job in construction.jobs.items()}
     names = [ids.get(item.job.uuid) or clean_name(str(item.job.name)) for item in items]
-    return [_described(item, key) for item, key in zip(items, unique_keys(names), strict=True)]
+    jobs = [_described(item, key) for item, key in zip(items, unique_keys(names), strict=True)]
+    output = made.output if isinstance(made, Flow | Job) else None
+    referred = {item.job.uuid: item.uuid for item in items}
+    try:
+        encoded = renamed(plain(output), referred, {}, set())
+    except (TypeError, ValueError):  # it is no data, so no flow can use it
+        return jobs, ""
+    used = set(references(encoded))
+    return jobs, json.dumps(encoded) if used and used <= set(referred.values()) else ""
 
 
 def _described(item: IdentifiedJob, key: str) -> BuiltJob:

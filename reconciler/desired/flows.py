@@ -27,7 +27,7 @@ RUN_CONFIG_KEYS = ("worker", "exec_config", "resources", "qresources", "priority
 
 _CALLABLE_KEYS = ("function", "class", "$call")
 
-_CONTENT = ("function", "args", "kwargs", "config")
+_CONTENT = ("function", "maker", "args", "kwargs", "config")
 """The keys of a job that decide what it computes."""
 
 _PROTECTION = {"disabled": True, "enabled": False}
@@ -83,6 +83,8 @@ class FlowReader:
         project_name = self.state.name_in_uuids or self.state.project_name
         identity = flow_identity(project_name, previous[0] if previous else name)
         annotations = manifest.metadata.get("annotations", {})
+        blobs = {path: blob for path, blob, *_ in files}
+        jobs = preview_jobs(name, spec, blobs, code if recompute else [])
         return DesiredFlow(
             name=name,
             manifest=manifest,
@@ -95,9 +97,8 @@ class FlowReader:
             code=code,
             files=files,
             externals=externals,
-            preview=preview_jobs(
-                name, spec, {path: blob for path, blob, *_ in files}, code if recompute else []
-            ),
+            preview=jobs if all(job.function for job in jobs) else [],
+            entries=jobs,
             on_change=spec.on_change or project.on_change,
             prune=spec.prune or project.prune,
             protected=_PROTECTION.get(annotations.get("reconciler/prune")),
@@ -143,6 +144,15 @@ class FlowReader:
                     "reference/unknown-flow", f"there is no other flow named '{other}'",
                     pointer, hint=hint,
                 )  # fmt: skip
+            elif not job:
+                if flows[other].spec.form == "jobs":
+                    keys = [entry.key for entry in flows[other].entries]
+                    yield flow.manifest.diagnostic(
+                        "reference/no-flow-output",
+                        f"flow '{other}' lists its jobs, so it does not have an output of its own",
+                        pointer,
+                        hint=f"name a job of it, for example 'job: {keys[-1]}'",
+                    )
             elif flows[other].preview and job not in (keys := [p.key for p in flows[other].preview]):
                 yield flow.manifest.diagnostic(
                     "reference/unknown-job", f"flow '{other}' does not have a job '{job}'",
@@ -259,13 +269,13 @@ class SpecContent(NamedTuple):
     """What the spec of a flow refers to, found in one walk over its values.
 
     ``files`` are (pointer, path) of the files of the repository that it names, ``doubtful`` those that it
-    would name if ``path`` were written ``$path``. ``outputs`` are (pointer, text) of its references, and
+    would name if ``path`` were written ``$path``. ``outputs`` are (pointer, value) of its references, and
     ``callables`` the dotted paths of functions and classes.
     """
 
     files: list[tuple[str, str]]
     doubtful: list[tuple[str, str]]
-    outputs: list[tuple[str, str]]
+    outputs: list[tuple[str, Any]]
     callables: set[str]
 
 
@@ -283,11 +293,11 @@ def _walk(value: Any, steps: tuple[Any, ...], content: SpecContent) -> None:
     """Add what a value refers to. Pointers are made only where something is found: most values are plain."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if isinstance(inner, str):
+            if key == "$output":
+                content.outputs.append((f"{_pointer(steps)}/$output", inner))
+            elif isinstance(inner, str):
                 if key in _CALLABLE_KEYS:
                     content.callables.add(inner)
-                elif key == "$output":
-                    content.outputs.append((f"{_pointer(steps)}/$output", inner))
                 elif key == "$path":
                     content.files.append((f"{_pointer(steps)}/$path", inner))
                 elif (
@@ -328,9 +338,9 @@ def _cycle(flows: Mapping[str, DesiredFlow]) -> list[str]:
 def preview_jobs(
     flow: str, spec: FlowSpec, blobs: Mapping[str, str], code: Sequence[str]
 ) -> list[PreviewJob]:
-    """Return the jobs that a manifest shows, so that a plan can foresee them without running any code.
+    """Return the entries of the ``jobs:`` form, so that a plan can foresee them without running any code.
 
-    Only the ``jobs:`` form shows its jobs; those of other forms are known only to their code. ``blobs`` maps
+    The jobs of other forms, and of an entry with a maker, are known only to their code. ``blobs`` maps
     the repository's files that the flow names to their blob ids; ``code`` are the trees that count as
     content.
     """
@@ -338,16 +348,17 @@ def preview_jobs(
     previews = []
     for job in spec.jobs or []:
         needs = set()
-        for _, directive, value in iter_directives({"args": job.get("args"), "kwargs": job.get("kwargs")}):
+        parts = {key: job.get(key) for key in ("args", "kwargs", "maker")}
+        for _, directive, value in iter_directives(parts):
             if directive == "$output":
                 other, name, _ = parse_output_reference(value)
                 needs.add(f"{other or flow}/{name}")
-        content = {key: _with_blobs(job.get(key), blobs) for key in _CONTENT}
+        content = {key: _with_blobs(job.get(key), blobs) for key in _CONTENT if key != "maker" or key in job}
         previews.append(
             PreviewJob(
                 key=job["id"],
                 name=job.get("name", job["id"]),
-                function=job["function"],
+                function=job.get("function", ""),
                 own=layer_of(job, origin, f"{JOB_BY_ID}{job['id']}"),
                 digest=digest([content, list(code)]),
                 needs=sorted(needs),

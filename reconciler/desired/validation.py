@@ -279,25 +279,57 @@ def check_flow(manifest: Manifest) -> Iterator[Diagnostic]:
                 hint="give each job an id of its own; jobs can share a 'name'",
                 related=(related(manifest, ids[name], f"'{name}' is first used here"),),
             )
-    holders: list[tuple[str, Any]] = list(jobs)  # everything that may have args and kwargs
-    makes = [form for form in ("maker", "factory") if isinstance(spec.get(form), Mapping)]
-    holders += [(f"/spec/{form}", spec[form]) for form in makes]
-    if "maker" in makes:
-        holders.append(("/spec/maker/make", spec["maker"].get("make")))
-    for pointer, holder in holders:
+    for pointer, job in jobs:
+        for name in ("args", "kwargs"):
+            if "maker" in job and name in job:
+                yield manifest.diagnostic(
+                    "flow/arguments-of-maker",
+                    f"'{name}' beside 'maker' has no effect: only its class and make() take arguments",
+                    f"{pointer}/{name}",
+                    key=True,
+                    hint="write them as maker.kwargs, or as maker.make.args and maker.make.kwargs",
+                )
+    # Everything that may have args and kwargs, with the id of the job that it belongs to.
+    holders: list[tuple[str, Any, str | None]] = []
+    for pointer, job in jobs:
+        job_id = job.get("id")
+        user = job_id if isinstance(job_id, str) else None
+        holders.append((pointer, job, user))
+        holders += [(at, holder, user) for at, holder in _maker_holders(job, pointer)]
+    holders += [(at, holder, None) for at, holder in _maker_holders(spec, "/spec")]
+    holders.append(("/spec/factory", spec.get("factory"), None))
+    for pointer, holder, _ in holders:
         yield from check_arguments(manifest, holder, pointer)
-    for pointer, holder in holders:
+    for pointer, holder, _ in holders:
         yield from _missing_dollars(manifest, holder, pointer, ids)
-    references = [found for pointer, holder in holders for found in _references(manifest, pointer, holder)]
+    makers = {job["id"] for _, job in jobs if "maker" in job and isinstance(job.get("id"), str)}
+    references = [
+        found for pointer, holder, user in holders for found in _references(manifest, pointer, holder, user)
+    ]
     for reference in references:
-        if reference.job not in ids:
-            hint = did_you_mean(reference.job, ids)
-            message = f"this flow does not have a job with the id '{reference.job}'"
-            if not ids:
-                message = f"'{reference.job}' is not a job: this flow does not list jobs with ids"
-                hint = "write a job of another flow as 'flow/job'"
-            yield manifest.diagnostic("flow/unknown-job", message, reference.pointer, hint=hint)
+        root, inner, _ = reference.job.partition("/")
+        if root in ids and (not inner or root in makers):
+            continue
+        hint = did_you_mean(reference.job, ids)
+        message = f"this flow does not have a job with the id '{reference.job}'"
+        if not ids:
+            message = f"'{reference.job}' is not a job: this flow does not list jobs with ids"
+            hint = "write a job of another flow as 'flow/job'"
+        elif inner and root in ids:
+            message = f"'{root}' is one job, so '{reference.job}' does not exist"
+        elif not reference.job:
+            message = "a flow cannot use its own output"
+            hint = "name a job of this flow"
+        yield manifest.diagnostic("flow/unknown-job", message, reference.pointer, hint=hint)
     yield from _cycles(manifest, references)
+
+
+def _maker_holders(holder: Mapping[str, Any], pointer: str) -> Iterator[tuple[str, Any]]:
+    """Yield (pointer, value) of the parts of ``maker`` in a spec or job that have arguments."""
+    maker = holder.get("maker")
+    if isinstance(maker, Mapping):
+        yield f"{pointer}/maker", maker
+        yield f"{pointer}/maker/make", maker.get("make")
 
 
 def _missing_dollars(
@@ -344,22 +376,20 @@ def _missing_dollars(
             )
 
 
-def _references(manifest: Manifest, pointer: str, holder: Any) -> Iterator[_Reference]:
+def _references(manifest: Manifest, pointer: str, holder: Any, user: str | None) -> Iterator[_Reference]:
     """Yield the references of ``holder`` to jobs of its own flow; check_arguments reports unreadable ones."""
     if not isinstance(holder, Mapping):
         return
-    is_job = pointer.startswith("/spec/jobs/")
-    user = holder.get("id") if is_job else None
     for name in ("args", "kwargs"):
         for at, directive, value in iter_directives(holder.get(name), f"{pointer}/{name}"):
-            if directive != "$output" or not isinstance(value, str):
+            if directive != "$output" or not isinstance(value, str | Mapping):
                 continue
             try:
                 flow, job, _ = parse_output_reference(value)
             except ValueError:
                 continue
             if flow in (None, manifest.name):
-                yield _Reference(user if isinstance(user, str) else None, job, f"{at}/$output")
+                yield _Reference(user, job, f"{at}/$output")
 
 
 def _cycles(manifest: Manifest, references: list[_Reference]) -> Iterator[Diagnostic]:
@@ -367,7 +397,8 @@ def _cycles(manifest: Manifest, references: list[_Reference]) -> Iterator[Diagno
     needs: dict[str, dict[str, str]] = {}
     for reference in references:
         if reference.user is not None:
-            needs.setdefault(reference.user, {}).setdefault(reference.job, reference.pointer)
+            needed = reference.job.partition("/")[0]
+            needs.setdefault(reference.user, {}).setdefault(needed, reference.pointer)
     for _ in range(_MAX_CYCLES):
         try:
             graphlib.TopologicalSorter({user: list(jobs) for user, jobs in needs.items()}).prepare()

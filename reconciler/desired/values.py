@@ -20,7 +20,9 @@ Attribute = tuple[Literal["a", "i"], str | int]
 """One step into an output: ``("a", name)`` for ``.name``, ``("i", index)`` for ``[0]`` and ``["key"]``."""
 
 OutputReference = tuple[str | None, str, tuple[Attribute, ...]]
-"""(flow or None, id of the job, steps into its output)"""
+"""(flow or None, key of the job or "" for the flow's own output, steps into the output)"""
+
+_OUTPUT_KEYS = ("flow", "job", "path")
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _OUTPUT = re.compile(rf"(?:(?P<flow>{_NAME})/)?(?P<job>[^./\[\]\"']+)(?P<steps>(?:[.\[].*)?)", re.DOTALL)
@@ -29,11 +31,17 @@ _STEP = re.compile(r"""\.([A-Za-z_][A-Za-z0-9_]*)|\[(-?[0-9]{1,9})\]|\["([^"\]]+
 DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
 
 
-def parse_output_reference(text: str) -> OutputReference:
-    """Return the parts of the text of an ``$output``: ``eos/relax.structure[0]`` has all of them.
+def parse_output_reference(value: Any) -> OutputReference:
+    """Return the parts of an ``$output``: text such as ``eos/relax.structure[0]``, or a mapping.
 
-    Raises ValueError with a sentence for the user when the text is not a reference.
+    ``{flow: eos, job: "relax 1/6", path: structure[0]}`` can name every job, whatever its name has in it;
+    without ``job`` it is the flow's own output.
+
+    Raises ValueError with a sentence for the user when the value is not a reference.
     """
+    if isinstance(value, Mapping):
+        return _parse_output_mapping(value)
+    text = str(value)
     found = _OUTPUT.fullmatch(text)
     if found is None:
         raise ValueError(
@@ -44,6 +52,32 @@ def parse_output_reference(text: str) -> OutputReference:
         raise ValueError(f"'{job}' is not a job id: an id has only letters, digits, '_' and '-'")
     if job != job.strip():
         raise ValueError(f"'{text}' has spaces around the name of the job")
+    return flow, job, _parse_steps(steps, text)
+
+
+def _parse_output_mapping(value: Mapping[str, Any]) -> OutputReference:
+    for key, given in value.items():
+        if key not in _OUTPUT_KEYS:
+            guess = did_you_mean(key, _OUTPUT_KEYS)
+            raise ValueError(f"'$output' does not have a key '{key}'{f': {guess}' if guess else ''}")
+        if not isinstance(given, str) or not given:
+            raise ValueError(f"'{key}' of '$output' must be text; quote a name that looks like a number")
+    flow, job, path = value.get("flow"), value.get("job", ""), value.get("path", "")
+    if flow is None and not job:
+        raise ValueError("'$output' needs 'job', 'flow' or both")
+    if flow is not None and not re.fullmatch(_NAME, flow):
+        raise ValueError(f"'{flow}' is not the name of a flow")
+    return flow, job, _parse_steps(path if path[:1] in ("", "[", ".") else f".{path}", path)
+
+
+def shown_reference(value: Any) -> str:
+    """Return an ``$output`` as short text for messages."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return "{" + ", ".join(f"{key}: {given}" for key, given in value.items()) + "}"
+
+
+def _parse_steps(steps: str, text: str) -> tuple[Attribute, ...]:
     attributes: list[Attribute] = []
     at = 0
     while at < len(steps):
@@ -58,7 +92,7 @@ def parse_output_reference(text: str) -> OutputReference:
         else:
             attributes.append(("i", int(index) if index is not None else keys[0] or keys[1]))
         at = step.end()
-    return flow, job, tuple(attributes)
+    return tuple(attributes)
 
 
 def iter_directives(content: Any, pointer: str = "") -> Iterator[tuple[str, str, Any]]:
@@ -145,8 +179,9 @@ def _check_directive(
     value, at = holder[name], f"{pointer}/{name}"
     match name:
         case "$output":
-            if not isinstance(value, str):
-                yield _type_problem(manifest, name, "text such as 'job' or 'job.attribute'", at)
+            if not isinstance(value, str | Mapping):
+                expected = "text such as 'job.attribute', or a mapping {flow: ..., job: ..., path: ...}"
+                yield _type_problem(manifest, name, expected, at)
                 return
             try:
                 parse_output_reference(value)

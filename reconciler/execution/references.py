@@ -53,9 +53,9 @@ def _place(view: View, job: JobRecord, target: JobRecord | None, reference: Unre
     document = parsed.documents[good.position] if parsed and good.position < len(parsed.documents) else None
     if document is None or target is None:
         return good.file
-    for pointer, text in _references(document, job.key.partition("@")[0]):
+    for pointer, value in _references(document, job.key.partition("@")[0].partition("/")[0]):
         try:
-            flow, name, attributes = parse_output_reference(text)
+            flow, name, attributes = parse_output_reference(value)
         except ValueError:
             continue
         wanted = [(kind, step) for kind, step in reference.attributes]
@@ -65,13 +65,13 @@ def _place(view: View, job: JobRecord, target: JobRecord | None, reference: Unre
     return good.file
 
 
-def _references(document: Document, key: str) -> Iterator[tuple[str, str]]:
-    """Yield (pointer, text) of each ``$output`` among the arguments of a job."""
+def _references(document: Document, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield (pointer, value) of each ``$output`` among the arguments of an entry of ``jobs``."""
     spec: Any = document.content.get("spec")
     jobs = spec.get("jobs") if isinstance(spec, dict) else None
     for number, job in enumerate(jobs if isinstance(jobs, list) else []):
         if isinstance(job, dict) and job.get("id") == key:
-            for name in ("args", "kwargs"):
+            for name in ("args", "kwargs", "maker"):
                 for pointer, kind, value in iter_directives(job.get(name), f"/spec/jobs/{number}/{name}"):
-                    if kind == "$output" and isinstance(value, str):
+                    if kind == "$output":
                         yield f"{pointer}/$output", value

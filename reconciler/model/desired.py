@@ -38,6 +38,7 @@ class PreviewJob(msgspec.Struct, frozen=True):
     """A job of the ``jobs:`` form as the manifest shows it, before anything is built.
 
     ``digest`` is that of its own content as written, ``needs`` the jobs (``flow/job``) that it refers to.
+    ``function`` is empty for an entry with a maker, which may make several jobs.
     """
 
     key: str
@@ -52,13 +53,14 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     """One flow that the revision wants.
 
     ``inputs`` is the digest of everything that its build depends on (spec, code trees, files) except the jobs
-    of other flows; those are ``externals`` (``flow/job``). ``code`` are tree ids, ``files`` pairs of path and
-    blob id. ``content`` is the part of the spec that its build depends on. ``preview`` is empty for the
-    forms whose jobs only their code knows. ``stale``: this is the last good version, since that of the
-    revision is invalid. ``identity`` is the uuid from which the uuids of its jobs are made; it comes from the
-    first name of the flow, so that a rename keeps them. ``watched`` are the paths of the files that it names,
-    or would name if they existed. ``protected`` is None where the manifest does not
-    say: then the value of an earlier one holds.
+    of other flows; those are ``externals`` (``flow/job``, or ``flow/`` for the output of a flow). ``code``
+    are tree ids, ``files`` pairs of path and blob id. ``content`` is the part of the spec that its build
+    depends on. ``entries`` are those of the ``jobs:`` form. ``preview`` is empty where only code knows the
+    jobs: in the other forms, and if an entry has a maker. ``stale``: this is the last good version, since
+    that of the revision is invalid. ``identity`` is the uuid from which the uuids of its jobs are made; it
+    comes from the first name of the flow, so that a rename keeps them. ``watched`` are the paths of the files
+    that it names, or would name if they existed. ``protected`` is None where the manifest does not say: then
+    the value of an earlier one holds.
     """
 
     name: str
@@ -80,6 +82,7 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     identity: str = ""
     previous_names: list[str] = []
     watched: list[str] = []
+    entries: list[PreviewJob] = []
 
     def is_protected(self, before: bool) -> bool:
         """Return whether the flow outlives its manifest; ``before`` is the value in its record."""

@@ -44,6 +44,7 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     the jobs of other flows; builds of earlier versions have only code. ``aliases`` has, by the path of the
     definition, the other paths of each function that has some: re-exports, and methods that subclasses
     inherit. ``exports`` maps the key of each job to (uuid, content hash), for flows that refer to it.
+    ``output`` is the JSON of the flow's own output, with the references to its jobs; empty if it has none.
     """
 
     build_key: str
@@ -55,11 +56,13 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     files: list[tuple[str, ...]] = []
     externals: dict[str, tuple[str, str]] = {}
     aliases: dict[str, list[str]] = {}
+    output: str = ""
 
     @property
     def exports(self) -> dict[str, tuple[str, str]]:
-        """The jobs that other flows may refer to."""
-        return {job.key: (job.uuid, job.content) for job in self.jobs}
+        """The jobs that other flows may refer to; under "" the output of the flow and its digest."""
+        jobs = {job.key: (job.uuid, job.content) for job in self.jobs}
+        return jobs | ({"": (self.output, digest(self.output))} if self.output else {})
 
 
 def flow_identity(project: str, flow: str) -> str:

@@ -76,7 +76,7 @@ class FlowChanges:
         before, after = _job(self.former.form if self.former else {}, key), _job(self.flow.content, key)
         if before is None or after is None:
             return ()
-        return self._diff(before, after, "", f"{JOB_BY_ID}{key}")
+        return self._diff(before, after, "", f"{JOB_BY_ID}{key.partition('/')[0]}")
 
     def why_replaced(self, key: str) -> Reason:
         """Return why the content of a job changed."""
@@ -128,8 +128,9 @@ class FlowChanges:
 
 
 def _job(form: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """Return the entry of the ``jobs`` form that a job comes from: ``chain`` also makes ``chain/relax``."""
     jobs = form.get("jobs") or ()
-    return next((job for job in jobs if job.get("id") == key), None)
+    return next((job for job in jobs if job.get("id") == key.partition("/")[0]), None)
 
 
 def _differences(old: Any, new: Any, label: str, pointer: str) -> Iterator[tuple[str, str, Any, Any]]:

@@ -114,7 +114,7 @@ def _layers(desired: DesiredState) -> Iterator[Layer]:
     yield from (rule.layer for rule in desired.rules)
     for flow in desired.flows.values():
         yield flow.layer
-        yield from (job.own for job in flow.preview if job.own)
+        yield from (job.own for job in (flow.entries or flow.preview) if job.own)
 
 
 def _check_workers(desired: DesiredState) -> Iterator[Diagnostic]:

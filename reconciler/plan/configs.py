@@ -36,7 +36,7 @@ class FlowConfigs:
         self.digests = desired.digests
         self.aliases = built.aliases if built is not None else {}
         self.rules = [rule for rule in desired.rules if rule.matches_flow(flow.name, flow.labels)]
-        self.written = {job.key: job for job in flow.preview}
+        self.entries = {job.key: job for job in (flow.entries or flow.preview)}
         self._checked: _Known = {}
         self._provenance: dict[Origin, dict[str, object]] = {}
 
@@ -52,11 +52,11 @@ class FlowConfigs:
 
     def of_built(self, job: BuiltJob) -> tuple[Layer, RunConfig]:
         """Return a job's own settings, those of the manifest above those of Python, and its run config."""
-        written = self.written.get(job.key)
+        written = self.written(job.key)
         own = written.own if written is not None else {}
         if job.own:  # Python has no line in a manifest: the place is that of the form that made the job
             pointer = (
-                f"{JOB_BY_ID}{job.key}/config" if written is not None else f"/spec/{self.flow.spec.form}"
+                f"{JOB_BY_ID}{written.key}/config" if written is not None else f"/spec/{self.flow.spec.form}"
             )
             origin = Origin(Level.JOB, Kind.FLOW, self.flow.name, pointer)
             own = layer_of(job.own, origin, f"{pointer}/manager_config") | own
@@ -81,9 +81,9 @@ class FlowConfigs:
 
         A function may have two paths: that of its definition, and the one that the manifest writes.
         """
-        written = self.written.get(key) if not generated else None
+        written = self.written(key) if not generated else None
         aliases = self.aliases.get(function, ())
-        if written is not None and written.function != function:
+        if written is not None and written.function not in ("", function):
             aliases = [*aliases, written.function]
         return JobFacts(self.flow.name, self.flow.labels, name, function, generated, aliases)
 
@@ -99,6 +99,10 @@ class FlowConfigs:
             flow=self.flow.layer,
             project=self.desired.project_layer,
         )
+
+    def written(self, key: str) -> PreviewJob | None:
+        """Return the entry of the manifest that a job comes from: ``chain`` also makes ``chain/relax``."""
+        return self.entries.get(key) or self.entries.get(key.partition("/")[0])
 
     # checking and comparing ---------------------------------------------------------------------------
 

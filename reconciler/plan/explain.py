@@ -83,7 +83,7 @@ def _beaten(settings: Sequence[Setting]) -> tuple[Setting, ...]:
 
 
 def _layers(configs: FlowConfigs, record: JobRecord, records: Records) -> list[Layer]:
-    written = configs.written.get(record.key) if record.generated_by is None else None
+    written = configs.written(record.key) if record.generated_by is None else None
     if written is not None:  # the manifest as it is now; the record has the one of its last patch
         by_code = {
             field: setting

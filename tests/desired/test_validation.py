@@ -62,8 +62,8 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
         "needs the field 'work_dir'", "work_dir: ~/campaign/work",
     ),
     "missing field of a job": (
-        "Flow", "jobs:\n  - id: a", "schema/missing-field", 6, 7,
-        "spec.jobs[0] needs the field 'function'", "function: reconciler.examples.add",
+        "Flow", "jobs:\n  - id: a", "schema/one-of", 6, 7,
+        "spec.jobs[0] needs exactly one of function and maker", None,
     ),
     "number for a string": (
         "ExecConfig", "export:\n  V: 1.10", "schema/type", 6, 8,
@@ -212,7 +212,51 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
     "bad reference": (
         "Flow", JOB + "    args: [{$output: b..c}]", "value/output-reference", 8, 24, "'..c'", None
     ),
-    "unknown job": (
+
+    "unknown key of a reference": (
+        "Flow", JOB + "    args: [{$output: {jb: b}}]", "value/output-reference", 8, 24,
+        "'$output' does not have a key 'jb': did you mean 'job'", None,
+    ),
+    "reference to nothing": (
+        "Flow", JOB + "    args: [{$output: {path: b}}]", "value/output-reference", 8, 24,
+        "'$output' needs 'job', 'flow' or both", None,
+    ),
+    "number as a job": (
+        "Flow", JOB + "    args: [{$output: {job: 1}}]", "value/output-reference", 8, 24,
+        "'job' of '$output' must be text", None,
+    ),
+    "bad path of a reference": (
+        "Flow", JOB + "    args: [{$output: {flow: y, path: 'a..b'}}]", "value/output-reference", 8, 24,
+        "'..b' in 'a..b' is not an attribute", None,
+    ),
+    "flow with a bad name": (
+        "Flow", JOB + "    args: [{$output: {flow: y/z}}]", "value/output-reference", 8, 24,
+        "'y/z' is not the name of a flow", None,
+    ),
+    "its own output": (
+        "Flow", JOB + "    args: [{$output: {flow: x}}]", "flow/unknown-job", 8, 24,
+        "a flow cannot use its own output", "name a job",
+    ),
+    "part of one job": (
+        "Flow", JOB + "  - {id: c, function: m.g, args: [{$output: {job: a/b}}]}", "flow/unknown-job", 8, 47,
+        "'a' is one job, so 'a/b' does not exist", None,
+    ),
+    "function and maker": (
+        "Flow", JOB + "    maker: {class: m.M}", "schema/one-of", 8, 7, "exclude each other", None,
+    ),
+    "arguments beside a maker": (
+        "Flow", "jobs:\n  - id: a\n    maker: {class: m.M}\n    args: [1]", "flow/arguments-of-maker", 8, 7,
+        "'args' beside 'maker' has no effect", "maker.make.args",
+    ),
+    "wrong reference in a maker": (
+        "Flow", "jobs:\n  - id: a\n    maker: {class: m.M, make: {args: [{$output: b}]}}",
+        "flow/unknown-job", 7, 51,
+        "this flow does not have a job with the id 'b'", None,
+    ),
+    "unknown key of the maker of an entry": (
+        "Flow", "jobs:\n  - id: a\n    maker: {clas: m.M}", "schema/unknown-field", 7, 15,
+        "spec.jobs[0].maker does not have a field 'clas'", "'class'",
+    ),    "unknown job": (
         "Flow",
         JOB + "  - {id: relax, function: m.f}\n  - {id: b, function: m.f, args: [{$output: relx.energy}]}",
         "flow/unknown-job", 9, 47,
@@ -337,6 +381,9 @@ VALID = {
           - id: b
             function: m.f
             kwargs: {x: [{$output: "a.structure[0].lattice"}], y: {$output: "other-flow.1/LJ relax.energy"}}
+          - {id: c, maker: {class: m.M, make: {args: [{$output: {job: a, path: "x[0]"}}]}}, priority: 3}
+          - {id: d, function: m.f, args: [{$output: {job: "c/relax 1/6"}}, {$output: {flow: other}}]}
+          - {id: e, function: m.f, args: [{$output: {flow: o, job: "relax 1/6", path: '["a.b"].c'}}]}
     """,
 }
 
@@ -418,6 +465,17 @@ def test_two_cycles_are_both_told() -> None:
     )
     problems = parsed(manifest("Flow", "jobs:\n" + jobs)).diagnostics
     assert [problem.code for problem in problems] == ["flow/cycle", "flow/cycle"]
+
+
+def test_makers_take_part_in_cycles() -> None:
+    spec = """
+        jobs:
+          - {id: a, maker: {class: m.M, make: {args: [{$output: {job: b/x}}]}}}
+          - {id: b, maker: {class: m.M, kwargs: {k: {$maker: {class: m.N, kwargs: {v: {$output: a}}}}}}}
+    """
+    problem = the_problem(manifest("Flow", spec))
+    assert place(problem) == ("flow/cycle", 6, 59)
+    assert "a -> b -> a" in problem.message
 
 
 def test_the_flows_own_name_refers_to_its_own_jobs() -> None:
