@@ -28,6 +28,7 @@ from reconciler.cli.views.listing import cell_text, cut, terminal_width
 from reconciler.cli.views.provenance import Provenance, level_text, person_text, place_text, value_text
 from reconciler.cli.views.words import (
     bounded_lines,
+    duration_text,
     escalation_text,
     last_line,
     many,
@@ -164,6 +165,10 @@ def _echo_job(facts: dict[str, Any]) -> None:
         if facts[field] is not None:
             mark = " (superseded)" if field == "state" and not facts["current"] else ""
             click.echo(f"{field.replace('_', ' ') + ':':<13} {facts[field]}{mark}")
+    for field in ("submitted", "started", "ended"):
+        if facts[field] is not None:
+            ran = f" (ran {duration_text(facts['seconds'])})" if field == "ended" and facts["seconds"] else ""
+            click.echo(f"{field + ':':<13} {time_text(facts[field])}{ran}")
     if facts["expected_start"] is not None:
         start = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["expected_start"]))
         click.echo(f"{'starts:':<13} about {start}, says its scheduler")

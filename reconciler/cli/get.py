@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
 import click
+import msgspec
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.job_selectors import check_filters, is_uuid, near_job, read_words
-from reconciler.cli.options import LIMIT, KindGroup, global_options
+from reconciler.cli.options import LIMIT, Duration, KindGroup, global_options
 from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
 from reconciler.cli.views.data import (
     flows_data,
@@ -25,9 +27,9 @@ from reconciler.cli.views.data import (
     rule_data,
     worker_data,
 )
-from reconciler.cli.views.listing import Listing, Row, is_table, show, show_listing
+from reconciler.cli.views.listing import Listing, Row, is_table, show_listing
 from reconciler.cli.views.tree import TREE_COLUMNS, tree_rows, tree_symbols
-from reconciler.cli.views.words import coming_retry, last_line, readable_worker
+from reconciler.cli.views.words import coming_retry, duration_text, last_line, readable_worker, time_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.records import FlowRecord, JobRecord
@@ -37,6 +39,7 @@ JOB_COLUMNS = (
     ("key", "state", "worker", "priority", "error"),
     (
         *("cause", "name", "index", "uuid", "exec_config", "resources", "qresources", "deferred"),
+        *("submitted", "started", "ended", "seconds"),
         *("run_worker", "queue_id", "run_dir"),
     ),
 )
@@ -62,12 +65,36 @@ _WATCH = click.option(
 )  # fmt: skip
 
 
+class Arrangement(msgspec.Struct, frozen=True):
+    """How a user wants a table: its columns, its order, and whether it has headers."""
+
+    columns: str | None
+    sort_by: str | None
+    no_headers: bool
+
+
+def _arranged(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of an :class:`Arrangement` to a listing, which gets it as ``arrangement``."""
+
+    @click.option("--columns", metavar="NAME,...", help="Show these fields of -o json, as in labels.metal.")
+    @click.option("--sort-by", metavar="NAME", help="Sort by a field; -NAME: largest first.")
+    @click.option("--no-headers", is_flag=True, help="Print no header line.")
+    @functools.wraps(command)
+    def wrapper(*, columns: str | None, sort_by: str | None, no_headers: bool, **more: Any) -> None:
+        command(arrangement=Arrangement(columns, sort_by, no_headers), **more)
+
+    return wrapper
+
+
 @command.command(name="flows", help="List flows with sync, health and the number of jobs by state.")
 @click.argument("selectors", nargs=-1, metavar="[FLOW|flow:LABEL=VALUE]...")
 @click.option("--tree", is_flag=True, help="Show the jobs of each flow, and what they generated, as a tree.")
 @_WATCH
+@_arranged
 @global_options
-def flows(context: Context, *, selectors: tuple[str, ...], tree: bool, watch: bool) -> None:
+def flows(
+    context: Context, *, selectors: tuple[str, ...], tree: bool, watch: bool, arrangement: Arrangement
+) -> None:
     """List flows; globs work in names."""
     wanted = read_words(selectors)
     if wanted.states or wanted.workers:
@@ -104,7 +131,7 @@ def flows(context: Context, *, selectors: tuple[str, ...], tree: bool, watch: bo
                 hint = did_you_mean(pattern, names)
                 context.say(f"no flow matches '{pattern}'" + (f"; {hint}" if hint is not None else ""))
         say_attempt(context, counted_attempt(view) if not watch else None)
-    _list(context, listing, watch)
+    _list(context, listing, arrangement, watch)
 
 
 @command.command(name="jobs")
@@ -117,7 +144,11 @@ def flows(context: Context, *, selectors: tuple[str, ...], tree: bool, watch: bo
     "--all", "history", is_flag=True,
     help="Include history: superseded jobs, and jobs of removed flows.",
 )  # fmt: skip
+@click.option(
+    "--since", type=Duration(), metavar="DURATION", help="Only jobs that moved in the last DURATION."
+)
 @_WATCH
+@_arranged
 @global_options
 def jobs(
     context: Context,
@@ -128,7 +159,9 @@ def jobs(
     worker: str | None,
     limit: int | None,
     history: bool,
+    since: float | None,
     watch: bool,
+    arrangement: Arrangement,
 ) -> None:
     """List jobs in the order of their flows and their definitions.
 
@@ -153,6 +186,7 @@ def jobs(
             listed = (
                 job_data(job, keys) for job in jobs
                 if (history or job.current)
+                and (since is None or job.updated >= time.time() - since)
                 and wanted.pass_job(job, record)
                 and (not wanted.names or any(_is_named(name, job) for name in wanted.names))
             )  # fmt: skip
@@ -170,11 +204,14 @@ def jobs(
             raise InputError(f"there is no flow '{flow}'", hint=did_you_mean(flow, _names(view)))
         check_filters(wanted, view, view.flows())
         _warn_of_unmatched(context, view, wanted.names, flow, history=history)
-    _list(
-        context,
-        Listing(rows, columns, "key", lambda row: row | {"error": _problem(row, time.time(), removed)}),
-        watch,
-    )
+
+    def readable(row: Row) -> Row:
+        texts = {name: time_text(row[name]) for name in ("submitted", "started", "ended") if row[name]}
+        if row["seconds"] is not None:
+            texts["seconds"] = duration_text(row["seconds"])
+        return row | texts | {"error": _problem(row, time.time(), removed)}
+
+    _list(context, Listing(rows, columns, "key", readable), arrangement, watch)
 
 
 def _flows_listed(
@@ -243,8 +280,9 @@ def _problem(row: dict[str, Any], now: float, removed: Collection[str]) -> str |
 
 @command.command(name="workers", help="List workers with their status and number of jobs.")
 @_WATCH
+@_arranged
 @global_options
-def workers(context: Context, *, watch: bool) -> None:
+def workers(context: Context, *, watch: bool, arrangement: Arrangement) -> None:
     """List the workers of the last applied revision."""
 
     def rows(view: View) -> list[Row]:
@@ -259,23 +297,30 @@ def workers(context: Context, *, watch: bool) -> None:
     def readable(row: Row) -> Row:
         return readable_conditions(readable_worker(row, time.time()))
 
-    _list(context, Listing(rows, columns, "name", readable), watch)
+    _list(context, Listing(rows, columns, "name", readable), arrangement, watch)
 
 
 @command.command(name="rules", help="List override rules in the order in which they apply.")
+@_arranged
 @global_options
-def rules(context: Context) -> None:
+def rules(context: Context, *, arrangement: Arrangement) -> None:
     """List the override rules of the revision; a later one wins."""
     source = context.source()
     with context.store() as store:
         from reconciler.loop import Session
 
         state = Session(source, store).load().state
-    show(context, [rule_data(state, rule) for rule in state.rules], *RULE_COLUMNS, name="name")
+        listing = Listing(
+            lambda view: [rule_data(state, rule) for rule in state.rules], lambda rows: RULE_COLUMNS, "name"
+        ).arranged(arrangement.columns, arrangement.sort_by, headers=not arrangement.no_headers)
+        with store.read() as view:
+            rows = listing.look(view)
+    show_listing(context, listing, rows)
 
 
-def _list(context: Context, listing: Listing, watch: bool) -> None:
+def _list(context: Context, listing: Listing, arrangement: Arrangement, watch: bool) -> None:
     """Print a listing once, or with ``watch`` until it is interrupted."""
+    listing = listing.arranged(arrangement.columns, arrangement.sort_by, headers=not arrangement.no_headers)
     with context.store(must_exist=True, read_only=True) as store:
         if watch:
             from reconciler.cli.views.listing import follow

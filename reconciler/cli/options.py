@@ -32,7 +32,7 @@ _GLOBAL = (
         "-o",
         "--output",
         type=click.Choice(FORMATS),
-        help="Output format. markdown: only plan, diff; mermaid, dot, png: only graph.",
+        help="Output format. csv: only get; markdown: only plan, diff; mermaid, dot, png: only graph.",
     ),
     click.option("-q", "--quiet", is_flag=True, default=None, help="Print no progress on stderr."),
     click.option("-v", "--verbose", count=True, default=None, help="Print more detail."),

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from reconciler.actual.writer import Writer
 from reconciler.errors import InputError
 from reconciler.jobs.dependencies import (
@@ -50,7 +52,8 @@ def apply_result(
         return
     if not result.ok:
         text = result.error.traceback if result.error is not None else "unknown error"
-        fail(writer, job, text, now, cause=Cause.EXCEPTION)
+        ran = msgspec.structs.replace(job, attempt=job.attempt_with(seconds=_seconds(result)))
+        fail(writer, ran, text, now, cause=Cause.EXCEPTION)
         return
     check_own(job, result.documents, result.blobs)
     written = {name for name, blobs in result.blobs.items() if blobs}
@@ -59,12 +62,18 @@ def apply_result(
         raise InputError(f"it has outputs for stores that the job does not name: {sorted(undeclared)[0]:.80}")
     outputs.save_inside(writer, result.documents, result.blobs)
     done = move(
-        writer, job, JobState.COMPLETED, now, f"ran {result.ended - result.started:.1f} s",
-        error=None, cause=None, cancellation=NOT_CANCELLED, attempt=job.attempt.settled,
+        writer, job, JobState.COMPLETED, now, f"ran {_seconds(result):.1f} s",
+        error=None, cause=None, cancellation=NOT_CANCELLED,
+        attempt=msgspec.structs.replace(job.attempt.settled, seconds=_seconds(result)),
         stored_data=result.response.stored_data, refers=[],
     )  # fmt: skip
     _carry_out(writer, done, result.response, result.refers, config, job.cancellation.reason, now)
     release_dependants(writer, done.uuid, now)
+
+
+def _seconds(result: JobResult) -> float:
+    """Return how long a job ran; not negative, even if the worker's clock was set back meanwhile."""
+    return round(max(0.0, result.ended - result.started), 3)
 
 
 def _carry_out(

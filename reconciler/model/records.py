@@ -40,6 +40,8 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     ``expected_start`` is when the scheduler expects it to start.
     ``heartbeat`` is the latest one that was read while the queue did not list it. ``result_kept``: its result
     could not be stored and is still in the run directory, where a retry collects it again.
+    ``started`` and ``ended`` are when it was first seen to run and to have ended, by this machine's clock;
+    ``seconds`` is how long it ran, by its own worker's clock.
     """
 
     number: int = 0
@@ -47,6 +49,9 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     run_dir: str | None = None
     queue_id: str | None = None
     submitted: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    seconds: float | None = None
     missing_since: float | None = None
     stuck: str | None = None
     waiting: str | None = None

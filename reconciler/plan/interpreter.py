@@ -28,7 +28,7 @@ from reconciler.model.records import (
     JobRecord,
 )
 from reconciler.model.run_config import RunConfig
-from reconciler.model.states import ACTIVE, EDITABLE, KEPT, PENDING, JobState
+from reconciler.model.states import ACTIVE, EDITABLE, FINISHED, KEPT, PENDING, JobState
 
 # flows ----------------------------------------------------------------------------------------------------
 
@@ -87,6 +87,10 @@ def moved(job: JobRecord, state: JobState, now: float, **fields: Any) -> JobReco
     """
     passing: dict[str, Any] = {"held": None, "retry": job.retry.not_due}
     new = replace(job, state=state, updated=now, **(passing | fields))
+    if state is JobState.RUNNING and job.state is not JobState.RUNNING:
+        new = replace(new, attempt=new.attempt_with(started=now))
+    elif state in FINISHED and job.state in ACTIVE:
+        new = replace(new, attempt=new.attempt_with(ended=now))
     if state in EDITABLE and new.deferred is not None:
         return configured(new, new.deferred.config, now)
     return new

@@ -14,6 +14,8 @@ from reconciler.cli.following import looks
 from reconciler.cli.formats import as_json, as_yaml, emit
 from reconciler.cli.streams import stdout_is_abandoned
 from reconciler.cli.views.words import one_line
+from reconciler.diagnostics import did_you_mean
+from reconciler.errors import InputError
 
 if TYPE_CHECKING:
     from reconciler.actual.store import Store
@@ -40,13 +42,61 @@ class Listing(msgspec.Struct, frozen=True):
     columns: Callable[[Sequence[Row]], tuple[Sequence[str], Sequence[str]]]
     name: str
     readable: Callable[[Row], Row] = lambda row: row
+    headers: bool = True
+
+    def arranged(self, columns: str | None, sort_by: str | None, *, headers: bool) -> Listing:
+        """Return the listing with other columns (``a,b.c``), in another order (``a``, or ``-a`` for the
+        largest first), or without headers.
+
+        Columns are fields of the rows as ``-o json`` has them; ``b.c`` is the entry ``c`` of the field ``b``.
+        The rows of ``look`` get these entries as fields of their own.
+
+        Raises
+        ------
+        InputError
+            When the rows are read: they do not have such a field.
+        """
+        wanted = [column.strip() for column in columns.split(",")] if columns else []
+        key = (sort_by or "").removeprefix("-")
+
+        def look(view: View) -> list[Row]:
+            rows = self.look(view)
+            for field in filter(None, (*wanted, key)):
+                _add_field(rows, field)
+            if key:
+                known = [row for row in rows if row[key] is not None]
+                known.sort(key=lambda row: _sort_key(row[key]), reverse=sort_by != key)
+                rows = known + [row for row in rows if row[key] is None]
+            return rows
+
+        chosen = (lambda rows: (wanted, ())) if wanted else self.columns
+        return msgspec.structs.replace(self, look=look, columns=chosen, headers=headers)
+
+
+def _add_field(rows: Sequence[Row], field: str) -> None:
+    """Give each row the field ``a.b`` as a value of its own. Raises InputError if no row can have it."""
+    first, dot, rest = field.partition(".")
+    for row in rows[:1]:
+        if first not in row or (dot and not isinstance(row[first], (dict, type(None)))):
+            hint = did_you_mean(field, list(row)) or f"one of: {', '.join(row)}"
+            raise InputError(f"there is no column '{field}'", hint=hint)
+    for row in rows:
+        if dot and field not in row:
+            inner = row[first]
+            row[field] = inner.get(rest) if isinstance(inner, dict) else None
+
+
+def _sort_key(value: Any) -> tuple[bool, Any]:
+    """Order numbers before texts, and everything else by its text."""
+    is_number = isinstance(value, (int, float))
+    return not is_number, value if is_number else str(value)
 
 
 def show_listing(context: Context, listing: Listing, rows: Sequence[Row]) -> None:
     """Print the rows of a listing in the format of ``-o``."""
     if is_table(context):
         rows = list(map(listing.readable, rows))
-    show(context, rows, *listing.columns(rows), name=listing.name)
+    show(context, rows, *listing.columns(rows), name=listing.name, headers=listing.headers)
 
 
 def is_table(context: Context) -> bool:
@@ -55,22 +105,44 @@ def is_table(context: Context) -> bool:
 
 
 def show(
-    context: Context, rows: Sequence[Row], columns: Sequence[str], wide: Sequence[str], name: str
+    context: Context,
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    wide: Sequence[str],
+    name: str,
+    *,
+    headers: bool = True,
 ) -> None:
     """Print rows in the format of ``-o``.
 
-    ``columns`` are the fields of a table, ``wide`` those that ``-o wide`` adds, ``name`` is the field that
-    ``-o name`` prints.
+    ``columns`` are the fields of a table, ``wide`` those that ``-o wide`` and ``-o csv`` add, ``name`` is the
+    field that ``-o name`` prints.
     """
 
     def text() -> None:
         if not rows:
             context.say("nothing to show")
         wanted = [*columns, *(wide if context.options.output == "wide" else [])]
-        for line in table_lines(context, rows, wanted):
+        for line in table_lines(context, rows, wanted)[0 if headers else 1 :]:
             click.echo(line)
 
-    emit(context, lambda: rows, text, names=lambda: (row[name] for row in rows))
+    def csv() -> None:
+        import csv
+        import io
+
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        every = [*columns, *wide]
+        if headers:
+            writer.writerow(every)
+        for row in rows:
+            values = (row[column] for column in every)
+            writer.writerow(
+                as_json(value, indent=None) if isinstance(value, (dict, list)) else value for value in values
+            )
+        click.echo(buffer.getvalue(), nl=False)
+
+    emit(context, lambda: rows, text, names=lambda: (row[name] for row in rows), csv=csv)
 
 
 # tables ---------------------------------------------------------------------------------------------------

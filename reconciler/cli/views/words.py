@@ -76,6 +76,18 @@ def time_text(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def duration_text(seconds: float) -> str:
+    """Return a duration in its two largest units: ``2.5 s``, ``3 min 20 s``, ``1 d 2 h``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    units = (*_UNITS, (1, "s"))
+    place = next(number for number, (size, _) in enumerate(units) if seconds >= size)
+    size, name = units[place]
+    lower_size, lower = units[place + 1]
+    rest = int(seconds % size) // lower_size
+    return f"{int(seconds) // size} {name}" + (f" {rest} {lower}" if rest else "")
+
+
 def coming_text(when: float | None, now: float) -> str | None:
     """Return ``in 40 s``, or ``due`` when the time has passed, as happens while no reconcile runs."""
     if when is None:
