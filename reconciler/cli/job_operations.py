@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from reconciler.actual.daemon_requests import Requests
+from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.cli.context import Context, user_identity
@@ -119,6 +120,50 @@ def _command(operation: JobOperation) -> click.Command:
     return click.command(name=operation, help=text, short_help=about.purpose)(run)
 
 
+class PlannedOperation:
+    """An operation on the jobs that selectors name: planned first, then carried out in one transaction.
+
+    Raises
+    ------
+    InputError
+        A selector is wrong.
+    """
+
+    def __init__(
+        self, store: Store, operation: JobOperation, selectors: Sequence[str], *, descendants: bool = False
+    ) -> None:
+        self._store = store
+        self._operation = operation
+        self._descendants = descendants
+        words = read_words(selectors)
+        with store.read() as view:
+            self.selected = JobFinder(view, past=operation is JobOperation.FORGET).find(words)
+            self.plan = self._planned(view, self.selected.jobs)
+
+    def _planned(self, view: View, jobs: Sequence[JobRecord]) -> OperationPlan:
+        config = view.config()
+        workers = config.workers if config is not None else ()
+        planner = OperationPlanner(view, workers, lambda flow: _suspended_at(view, flow))
+        return planner.plan(self._operation, jobs, descendants=self._descendants)
+
+    def carry_out(self, user: str, command: str, now: float) -> OperationPlan:
+        """Change the records and wake the daemon; return the plan as carried out.
+
+        ``user`` and ``command`` are recorded in the events; ``now`` is in seconds since the epoch.
+        """
+
+        def change(writer: Writer) -> OperationPlan:
+            """Plan again on the records as they are now, in the transaction that changes them."""
+            found = (writer.job(job.id) for job in self.selected.jobs)
+            plan = self._planned(writer, [job for job in found if job is not None])
+            OperationRunner(writer, plan, user, command, now).carry_out()
+            return plan
+
+        plan = self._store.write(change)
+        Requests(self._store.path).poke()
+        return plan
+
+
 def _run(
     context: Context,
     operation: JobOperation,
@@ -138,30 +183,14 @@ def _run(
     InputError
         A selector is wrong.
     """
-    words = read_words(selectors)
     user = user_identity(context)
     command = shlex.join(
         ["reconcile", operation, *selectors, *(["--with-descendants"] if descendants else [])]
     )
-
-    def planned(view: View, jobs: Sequence[JobRecord]) -> OperationPlan:
-        config = view.config()
-        workers = config.workers if config is not None else ()
-        planner = OperationPlanner(view, workers, lambda flow: _suspended_at(view, flow))
-        return planner.plan(operation, jobs, descendants=descendants)
-
-    def carry_out(writer: Writer) -> OperationPlan:
-        """Plan again on the records as they are now, in the transaction that changes them."""
-        found = (writer.job(job.id) for job in selected.jobs)
-        plan = planned(writer, [job for job in found if job is not None])
-        OperationRunner(writer, plan, user, command, now).carry_out()
-        return plan
-
     shown: list[str] | None = None
     with context.store(must_exist=True) as store:
-        with store.read() as view:
-            selected = JobFinder(view, past=operation is JobOperation.FORGET).find(words)
-            plan = planned(view, selected.jobs)
+        planned = PlannedOperation(store, operation, selectors, descendants=descendants)
+        selected, plan = planned.selected, planned.plan
         # Only people are asked, not scripts, and only before what cannot be undone simply.
         harmless = all(
             step.effect in (Effect.PAUSE, Effect.RESUME)
@@ -175,8 +204,7 @@ def _run(
                 context.say("nothing was changed")
                 return ExitCode.NO
         if not dry_run and plan.steps:
-            plan = store.write(carry_out)
-            Requests(store.path).poke()
+            plan = planned.carry_out(user, command, now)
     if not selected.jobs:
         context.say(f"no job is selected: {selected.named or 'none'} by name, and none by the filters")
 

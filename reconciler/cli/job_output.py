@@ -38,7 +38,7 @@ def output(context: Context, key: str) -> None:
 
     with context.store(must_exist=True, read_only=True) as store:
         with store.read() as view:
-            name, path = _split_key(view, key)
+            name, path = split_output_key(view, key)
             job = find_jobs(view, name)[-1]
             config = view.config()
         assert config is not None, "there is a job, so something was applied"
@@ -46,14 +46,14 @@ def output(context: Context, key: str) -> None:
     if document is None:
         hint = f"see `reconcile describe job {job.path}`"
         raise InputError(f"{job.path} has no output: it is {job.state}", hint=hint)
-    value = _part(job.path, document.get("output"), path)
+    value = output_part(job.path, document.get("output"), path)
     if context.options.output == "yaml":
         click.echo(as_yaml(value), nl=False)
     else:
         click.echo(as_json(value, ascii_only=not is_unicode()))
 
 
-def _split_key(view: View, key: str) -> tuple[str, str]:
+def split_output_key(view: View, key: str) -> tuple[str, str]:
     """Split ``flow/job.a.b`` into the key of an existing job and the path into its output."""
     flow, slash, rest = key.partition("/")
     keys = {job.key for job in view.jobs_of(flow)} if slash else set()
@@ -64,7 +64,7 @@ def _split_key(view: View, key: str) -> tuple[str, str]:
     return key, ""
 
 
-def _part(job: str, value: Any, path: str) -> Any:
+def output_part(job: str, value: Any, path: str) -> Any:
     """Return the part of an output that a path names. Raises InputError if there is none."""
     done = job
     for name, index in re.findall(r"\.?([^.\[\]]+)|\[(-?\d+)\]", path):

@@ -1,0 +1,3 @@
+from reconciler.campaign import Campaign as Campaign
+
+__version__: str

@@ -1,0 +1,440 @@
+"""Campaigns from Python, for notebooks and scripts: ``from reconciler import Campaign``.
+
+A campaign is read and changed as on the command line, by the same code, while a daemon runs or not. Looking
+never creates a state.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from reconciler.actual.store import Store
+from reconciler.cli.context import Context, Options, opened, user_identity
+from reconciler.cli.job_output import output_part, split_output_key
+from reconciler.cli.job_selectors import JobFinder, find_jobs, read_words
+from reconciler.cli.views.data import flows_data, job_data, job_keys, ordered_jobs, plan_data
+from reconciler.cli.views.words import last_line
+from reconciler.diagnostics import Diagnostic
+from reconciler.errors import InputError
+from reconciler.model.operations import JobOperation
+from reconciler.model.records import Event, JobRecord
+
+if TYPE_CHECKING:
+    import pandas
+
+    from reconciler.actual.view import View
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class CampaignFlow(msgspec.Struct, frozen=True):
+    """A flow. ``jobs`` is the number of its jobs by state; the other fields are those of ``get flows``."""
+
+    name: str
+    sync: str
+    health: str
+    reason: str
+    fix: str
+    revision: str
+    jobs: dict[str, int]
+    labels: dict[str, str]
+    suspended: bool
+
+
+class CampaignJob(msgspec.Struct, frozen=True):
+    """A job. Times are seconds since the epoch, ``seconds`` is how long its latest attempt ran.
+
+    ``key`` is ``flow/job``, ``name`` is jobflow's name. ``labels`` are those of the flow.
+    """
+
+    key: str
+    flow: str
+    name: str
+    uuid: str
+    index: int
+    state: str
+    worker: str | None
+    exec_config: str | None
+    resources: dict[str, Any] | None
+    priority: int
+    attempt: int
+    submitted: float | None
+    started: float | None
+    ended: float | None
+    seconds: float | None
+    run_dir: str | None
+    queue_id: str | None
+    function: str
+    error: str | None
+    cause: str | None
+    current: bool
+    labels: dict[str, str]
+
+
+class Table(list[T]):
+    """A list of flows or jobs that notebooks show as a table."""
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a DataFrame with a column for each field. It needs pandas."""
+        import pandas
+
+        return pandas.DataFrame([msgspec.structs.asdict(row) for row in self])
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the first rows, of errors the last line, with texts escaped."""
+        if not self:
+            return "<p>nothing</p>"
+        names = self[0].__struct_fields__
+        head = "".join(f"<th>{name}</th>" for name in names)
+        rows = (
+            "".join(f"<td>{html.escape(last_line(str(getattr(row, name))))}</td>" for name in names)
+            for row in self[:_ROWS_SHOWN]
+        )
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        more = f"<p>and {len(self) - _ROWS_SHOWN} more</p>" if len(self) > _ROWS_SHOWN else ""
+        return f"<table><tr>{head}</tr>{body}</table>{more}"
+
+
+_ROWS_SHOWN = 50
+
+
+class ApplyResult(msgspec.Struct, frozen=True):
+    """What :meth:`Campaign.apply` left behind.
+
+    ``idle``: nothing is running and nothing can start. ``degraded`` are the flows that need your help.
+    ``diagnostics`` are the problems of the revision; its valid documents were applied all the same.
+    """
+
+    revision: str
+    flows: int
+    jobs: int
+    idle: bool
+    degraded: Sequence[str]
+    diagnostics: Sequence[Diagnostic] = ()
+
+
+class Campaign:
+    """A campaign: a git repository and its state.
+
+    Parameters
+    ----------
+    where
+        Any folder of the repository, its URL, or the state directory alone: then the campaign can be read and
+        its jobs be operated on, but not planned or applied.
+    branch, path
+        As ``--branch`` and ``--path`` of the command line.
+    state_dir
+        The state directory, if it is not the default one of the project.
+
+    Selectors are those of the command line: ``flow``, ``flow/job``, globs of them, a uuid,
+    ``state:FAILED,REMOTE_ERROR``, ``worker:NAME``, ``flow:LABEL=VALUE``. All methods raise
+    :class:`~reconciler.errors.ReconcilerError`, whose ``message`` says what is wrong and ``hint`` what to do.
+
+    Examples
+    --------
+    >>> campaign = Campaign("~/eos-campaign")
+    >>> campaign.jobs(label={"metal": "Al"}).to_pandas()
+    >>> campaign.output("eos-al/fit.v0")
+    """
+
+    def __init__(
+        self,
+        where: str | Path = ".",
+        *,
+        branch: str | None = None,
+        path: str = "",
+        state_dir: str | Path | None = None,
+    ) -> None:
+        place = Path(where).expanduser()
+        self._is_state = state_dir is None and Store.exists(place)
+        options = Options(branch=branch, path=path, quiet=True)
+        if self._is_state:
+            options.state_dir = str(place)
+        else:
+            options.repo = str(where)
+            options.state_dir = str(Path(state_dir).expanduser()) if state_dir is not None else None
+        self._context = Context(options)
+
+    def __repr__(self) -> str:
+        options = self._context.options
+        return f"Campaign({(options.state_dir if self._is_state else options.repo)!r})"
+
+    @property
+    def state_dir(self) -> Path:
+        """The state directory, whether it exists or not."""
+        return self._context.state_dir()
+
+    # looking -----------------------------------------------------------------------------------------------
+
+    def flows(self, *selectors: str, label: Mapping[str, str] | None = None) -> Table[CampaignFlow]:
+        """Return the flows of the last applied revision, by name; all without selectors."""
+        import fnmatch
+
+        wanted = read_words([*selectors, *_labels(label)])
+        if wanted.states or wanted.workers:
+            raise InputError("state: and worker: select jobs, not flows", hint="use Campaign.jobs")
+        with self._view() as view:
+            rows = flows_data(view)
+        chosen = (
+            row for row in rows
+            if wanted.pass_flow(row["labels"])
+            and (not wanted.names or any(fnmatch.fnmatchcase(row["name"], name) for name in wanted.names))
+        )  # fmt: skip
+        return Table(msgspec.convert(row, CampaignFlow) for row in chosen)
+
+    def jobs(
+        self, *selectors: str, label: Mapping[str, str] | None = None, history: bool = False
+    ) -> Table[CampaignJob]:
+        """Return jobs in the order of their flows and definitions; all without selectors.
+
+        With ``history``, superseded jobs of the selected flows are included; ``current`` tells them apart.
+        """
+        with self._view() as view:
+            selected = JobFinder(view).find(read_words([*selectors, *_labels(label)]))
+            wanted = {job.id for job in selected.jobs}
+            keys = {job.path for job in selected.jobs}
+            found = Table[CampaignJob]()
+            for flow in dict.fromkeys(job.flow for job in selected.jobs):
+                record = view.flow(flow)
+                labels = record.labels if record is not None else {}
+                jobs = ordered_jobs(view, flow)
+                names = job_keys(jobs)
+                found += (
+                    msgspec.convert(job_data(job, names) | {"labels": labels}, CampaignJob)
+                    for job in jobs
+                    if job.id in wanted or (history and job.path in keys)
+                )
+            return found
+
+    def output(self, key: str, *, decode: bool = False) -> Any:
+        """Return the output of a job, or with ``flow/job.a.b[0]`` a part of it.
+
+        ``decode`` makes objects of what jobflow serialized. It imports the modules that the output names, so
+        use it only for jobs that you trust.
+        """
+        with self._store() as store:
+            with store.read() as view:
+                name, part = split_output_key(view, key)
+                job = find_jobs(view, name)[-1]
+            document = self._documents(store, [job]).get(job.path)
+        if document is None:
+            hint = f"see `reconcile describe job {job.path}`"
+            raise InputError(f"{job.path} has no output: it is {job.state}", hint=hint)
+        value = output_part(job.path, document.get("output"), part)
+        return _decoded(value) if decode else value
+
+    def outputs(
+        self, *selectors: str, label: Mapping[str, str] | None = None, decode: bool = False
+    ) -> dict[str, Any]:
+        """Return the outputs of current jobs by key; jobs without an output are left out."""
+        with self._store() as store:
+            with store.read() as view:
+                selected = JobFinder(view).find(read_words([*selectors, *_labels(label)])).jobs
+            documents = self._documents(store, [job for job in selected if job.current])
+        values = {key: document.get("output") for key, document in documents.items()}
+        return {key: _decoded(value) if decode else value for key, value in values.items()}
+
+    def events(self, about: str | None = None, *, limit: int | None = None) -> list[Event]:
+        """Return what happened, oldest first: of all, or ``job/FLOW/JOB``, ``flow/FLOW``, ``worker/NAME``."""
+        with self._view() as view:
+            return view.events(about, limit or 0)
+
+    def validate(self) -> list[Diagnostic]:
+        """Return the problems of the manifests of the revision. It runs no code of the repository."""
+        import tempfile
+
+        from reconciler.loop import Session
+        from reconciler.model.records import ActualState
+        from reconciler.plan.planner import make_plan
+
+        source = self._repository().source()
+        with tempfile.TemporaryDirectory(prefix="reconcile-") as scratch, opened(Path(scratch)) as store:
+            return list(make_plan(Session(source, store).load().state, ActualState()).diagnostics)
+
+    def plan(self, *, allow_prune: bool = False) -> dict[str, Any]:
+        """Return what :meth:`apply` would do, as ``reconcile plan -o json`` prints it.
+
+        It runs no code of the repository, and creates no state.
+        """
+        import tempfile
+
+        from reconciler.cli.planning import plan_revision
+        from reconciler.loop import Session
+
+        context = self._repository()
+        source = context.source()
+        revision = source.revision()
+        state_dir = context.state_dir(source, revision)
+        with tempfile.TemporaryDirectory(prefix="reconcile-") as scratch:
+            there = state_dir if Store.exists(state_dir) else Path(scratch)
+            with opened(there) as store:
+                planned = plan_revision(Session(source, store, revision), allow_prune=allow_prune)
+        return plan_data(planned.plan, planned.cost)
+
+    # acting ------------------------------------------------------------------------------------------------
+
+    def apply(
+        self, *, wait: bool = False, timeout: float | None = None, allow_prune: bool = False
+    ) -> ApplyResult:
+        """Make one pass, as ``reconcile --once``: apply the revision and advance its jobs.
+
+        Beside a daemon, the daemon makes the pass. With ``wait``, it returns when nothing is running,
+        or after ``timeout`` seconds.
+
+        Raises
+        ------
+        RefusedError
+            A guard refuses the plan, the state follows another branch, or another process holds the lease.
+        """
+        from reconciler.actual.state_dir import Lease
+        from reconciler.cli.handover import pass_by_daemon
+        from reconciler.loop import Session, reconcile_once
+
+        context = self._repository()
+        limit = (math.inf if timeout is None else timeout) if wait else None
+        source = context.source()
+        revision = source.revision()
+        with opened(context.own_state_dir(source, revision), context.say) as store:
+            if Lease(store.path).is_watched():
+                _, outcome, _ = pass_by_daemon(context, store, revision, limit, allow_prune=allow_prune)
+                diagnostics: Sequence[Diagnostic] = outcome.warnings
+            else:
+                done = reconcile_once(
+                    Session(source, store, revision), _Silent(), allow_prune=allow_prune, wait=limit
+                )
+                outcome = done.outcome
+                diagnostics = done.plan.diagnostics if done.plan is not None else outcome.warnings
+        return ApplyResult(
+            str(revision), outcome.flows, outcome.jobs, outcome.idle, outcome.degraded, tuple(diagnostics)
+        )
+
+    def wait(self, *selectors: str, condition: str | None = None, timeout: float | None = None) -> bool:
+        """Wait as ``reconcile wait`` does, for all flows without selectors.
+
+        Returns True when every condition holds, and False if ``timeout`` seconds have passed or one cannot
+        hold without your help. Something else has to advance the jobs: a daemon, or ``apply(wait=True)``.
+        """
+        from reconciler.cli.following import looks
+        from reconciler.cli.wait_targets import RevisionGoal, Targets, read_goal
+        from reconciler.model.goals import GoalKind, Prospect
+
+        goal = read_goal(condition) if condition is not None else None
+        revision = None
+        if goal is not None and goal.kind is GoalKind.REVISION:
+            revision = RevisionGoal(goal.revision, self._repository().source)
+        names = selectors or (() if revision is not None else ("*",))
+        with self._store() as store:
+            for verdicts in looks(store, Targets(names, goal, revision).verdicts, seconds=timeout):
+                prospects = {verdict.prospect for verdict in verdicts}
+                if prospects == {Prospect.HOLDS}:
+                    return True
+                if Prospect.NEVER in prospects:
+                    break
+        return False
+
+    def retry(self, *selectors: str) -> list[str]:
+        """Run failed jobs again; return their keys. Jobs in other states are left alone."""
+        return self._operate(JobOperation.RETRY, selectors)
+
+    def rerun(self, *selectors: str, descendants: bool = False) -> list[str]:
+        """Run jobs again, whatever their result; return their keys."""
+        return self._operate(JobOperation.RERUN, selectors, descendants=descendants)
+
+    def pause(self, *selectors: str) -> list[str]:
+        """Keep jobs from starting; return their keys."""
+        return self._operate(JobOperation.PAUSE, selectors)
+
+    def resume(self, *selectors: str) -> list[str]:
+        """Allow paused jobs to start; return their keys."""
+        return self._operate(JobOperation.RESUME, selectors)
+
+    def cancel(self, *selectors: str) -> list[str]:
+        """End jobs, or keep them from starting; return their keys."""
+        return self._operate(JobOperation.CANCEL, selectors)
+
+    def _operate(
+        self, operation: JobOperation, selectors: Sequence[str], *, descendants: bool = False
+    ) -> list[str]:
+        from reconciler.cli.job_operations import PlannedOperation
+
+        if not selectors:
+            raise InputError(f"name the jobs to {operation}", hint="'*' selects the jobs of all flows")
+        call = ", ".join(map(repr, selectors))
+        with self._context.store(must_exist=True) as store:
+            planned = PlannedOperation(store, operation, selectors, descendants=descendants)
+            if not planned.plan.steps:
+                return []
+            user = user_identity(self._context)
+            done = planned.carry_out(user, f"Campaign.{operation}({call})", time.time())
+        return [step.job.path for step in done.steps]
+
+    # inside ------------------------------------------------------------------------------------------------
+
+    def _repository(self) -> Context:
+        if self._is_state:
+            raise InputError(
+                f"{self!r} is only a state, without its repository",
+                hint="open the campaign by its repository: Campaign(REPOSITORY, state_dir=...)",
+            )
+        return self._context
+
+    @contextmanager
+    def _store(self) -> Iterator[Store]:
+        with self._context.store(must_exist=True, read_only=True) as store:
+            yield store
+
+    @contextmanager
+    def _view(self) -> Iterator[View]:
+        with self._store() as store, store.read() as view:
+            yield view
+
+    def _documents(self, store: Store, jobs: Iterable[JobRecord]) -> dict[str, dict[str, Any]]:
+        """Return the documents of the outputs of jobs that have one, by key."""
+        from reconciler.loop import open_outputs
+
+        with store.read() as view:
+            config = view.config()
+        assert config is not None, "there are jobs, so something was applied"
+        outputs = open_outputs(store, config)
+        found = ((job.path, outputs.latest(job.uuid)) for job in jobs)
+        return {key: dict(document) for key, document in found if document is not None}
+
+
+class _Silent:
+    """A reporter that shows nothing."""
+
+    def say(self, line: str) -> None:
+        """Show nothing."""
+
+    def planned(self, plan: Any) -> None:
+        """Show nothing."""
+
+    def progress(self, done: int, total: int, running: int) -> None:
+        """Show nothing."""
+
+
+def _labels(label: Mapping[str, str] | None) -> list[str]:
+    """Return labels as selectors.
+
+    Raises
+    ------
+    InputError
+        There are several: selectors of labels are alternatives, and a mapping reads as if all must match.
+    """
+    if label is not None and len(label) > 1:
+        raise InputError("give one label", hint="filter the result for others: each job has `labels`")
+    return [f"flow:{key}={value}" for key, value in (label or {}).items()]
+
+
+def _decoded(value: Any) -> Any:
+    from monty.json import MontyDecoder
+
+    return MontyDecoder().process_decoded(value)
