@@ -7,7 +7,10 @@ when it starts again. The process that made the request deletes the answer.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import secrets
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -91,18 +94,27 @@ class Requests:
 
     def names(self) -> set[str]:
         """Return the names of the unanswered requests, without reading them."""
-        return {file.name for file in self._files("request")}
+        return {file.name for file in self._files("request") if _is_usable(file)}
 
     def pending(self) -> list[Request]:
-        """Return the unanswered requests, oldest first. Unreadable ones are deleted."""
+        """Return the unanswered requests, oldest first. What is not a request is deleted, or passed over."""
         found = []
         for file in self._files("request"):
+            if not _is_usable(file):
+                with contextlib.suppress(OSError):  # a folder stays, and is passed over
+                    file.unlink()
+                continue
             try:
-                found.append(msgspec.json.decode(file.read_bytes(), type=Request))
+                request = msgspec.json.decode(_content(file), type=Request)
+                if request.token != file.stem:
+                    raise ValueError("it is another request")
+                found.append(request)
             except FileNotFoundError:  # withdrawn meanwhile
                 continue
-            except msgspec.DecodeError:
+            except (ValueError, RecursionError):
                 file.unlink(missing_ok=True)
+            except OSError:
+                continue
         return sorted(found, key=lambda request: request.time)
 
     def answer(self, requests: Iterable[Request], answer: Answer) -> None:
@@ -123,9 +135,11 @@ class Requests:
         """Return and delete the answer to a request; None if there is none yet."""
         file = self._file(token, "answer")
         try:
-            found = msgspec.json.decode(file.read_bytes(), type=Answer)
+            found = msgspec.json.decode(_content(file), type=Answer)
         except FileNotFoundError:
             return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise WorldError(f"the answer of the daemon in {file} cannot be read: {error}") from error
         file.unlink(missing_ok=True)
         return found
 
@@ -158,6 +172,29 @@ class Requests:
                 stream.write(msgspec.json.encode(content))
         except OSError as error:
             raise _unwritable(file, error) from error
+
+
+_TOKEN = re.compile(r"[0-9a-f]{16}")
+_LONGEST = 64 << 20
+"""Bytes of an answer, which holds a plan."""
+
+
+def _is_usable(file: Path) -> bool:
+    """Return whether a file in the directory can be a request: a plain file, named by a token."""
+    try:
+        return _TOKEN.fullmatch(file.stem) is not None and stat.S_ISREG(file.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _content(file: Path) -> bytes:
+    """Return the content of a plain file. Raises ValueError if it is not one, or very large."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > _LONGEST:
+            raise ValueError("it is not a plain file of a few megabytes")
+        return stream.read()
 
 
 def _unwritable(path: Path, error: OSError) -> WorldError:

@@ -272,7 +272,8 @@ class Database:
 
 
 def _open_environment(path: Path) -> Any:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
     is_new = not (path / "data.mdb").exists()
     env = _environment(path, readonly=False)
     if is_new:  # LMDB syncs the content of the file, but not its directory entry

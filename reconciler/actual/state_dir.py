@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import socket
 import sys
 import time
@@ -74,6 +75,39 @@ def require_local(path: Path) -> None:
         )
 
 
+def require_private(path: Path) -> None:
+    """Refuse a state directory in which others could put or replace files.
+
+    Raises
+    ------
+    RefusedError
+        It belongs to another user, is behind a link of another user, or others may write to it.
+    """
+    for facts in (_facts(path, follow=False), _facts(path, follow=True)):
+        if facts is not None and facts.st_uid != os.geteuid():
+            raise RefusedError(
+                f"the state directory {path} belongs to another user (uid {facts.st_uid})",
+                hint="choose a directory of your own with --state-dir or RECONCILER_STATE_DIR",
+            )
+    if facts is not None and facts.st_mode & 0o022:
+        raise RefusedError(
+            f"others can write to the state directory {path} (mode {facts.st_mode & 0o777:o})",
+            hint=f"check its files, then run `chmod 700 {shlex.quote(str(path))}`",
+        )
+    for file in (path / "lmdb" / "data.mdb", path / "lmdb" / "lock.mdb", path / "lease"):
+        if file.is_symlink():
+            raise RefusedError(
+                f"{file} is a symbolic link", hint="replace it by the file, or restore a backup"
+            )
+
+
+def _facts(path: Path, *, follow: bool) -> os.stat_result | None:
+    try:
+        return path.stat(follow_symlinks=follow)
+    except (OSError, ValueError):  # it does not exist, or cannot be used: others report that
+        return None
+
+
 def is_on_network(path: Path) -> bool:
     """Return whether a path is on a network file system."""
     return _file_system(path) in _NETWORK_FILE_SYSTEMS
@@ -115,7 +149,9 @@ class Lease:
         """
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            require_private(self._path.parent)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self._path, flags, 0o600)
         except OSError as error:
             raise WorldError(f"cannot open {self._path}: {error.strerror}") from error
         if not _locked(descriptor):
@@ -159,7 +195,8 @@ class Lease:
     def is_watched(self) -> bool:
         """Return whether a daemon holds the lease, by trying to share the lock for a moment."""
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self._path, flags)
         except OSError:
             return False
         try:

@@ -267,6 +267,8 @@ class FlowBuilder:
             process.kill()
 
     def _request(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> BuildRequest:
+        for directory in (self.code_dir, self.files_dir):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = self._materialise_files(flow)
         for tree in flow.code:
             self.source.extract(tree, self.code_dir / tree)

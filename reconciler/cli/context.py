@@ -212,11 +212,13 @@ def opened(
         The store must be migrated, but another process holds the lease.
     """
     from reconciler.actual.migrations import OutdatedError, migrate_leased, migrate_state
+    from reconciler.actual.state_dir import require_private
     from reconciler.actual.store import Store
 
     _require_utf_8(state_dir)
     with suppress(OSError):  # Store reports what is wrong with the directory
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    require_private(state_dir)
     try:
         store = Store(state_dir, read_only=read_only)
     except OutdatedError:
@@ -308,14 +310,15 @@ def _project_name(source: Source, revision: Revision) -> str:
     """Return the project's name, cached by the blob id of the project file so that it is parsed once."""
     from reconciler.desired.documents import PROJECT_FILES
     from reconciler.desired.state import project_name
+    from reconciler.desired.values import is_name
 
     for name in PROJECT_FILES:
         entry = source.entry(revision.commit, name)
         if entry is None:
             continue
         known = _cache_dir() / "projects" / entry.object_id
-        if known.exists():
-            return known.read_text()
+        if known.exists() and is_name(name := known.read_text()):
+            return name
         found = project_name(source, revision)
         with suppress(OSError, WorldError):  # without a cache the file is parsed again
             known.parent.mkdir(parents=True, exist_ok=True)

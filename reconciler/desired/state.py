@@ -15,6 +15,7 @@ from reconciler.desired.documents import PROJECT_FILES, Collection, collect, not
 from reconciler.desired.flows import FlowReader
 from reconciler.desired.source.git import Source, gone
 from reconciler.desired.source.objects import UNFIT_HINTS, TreeEntry
+from reconciler.desired.values import is_name
 from reconciler.diagnostics import Diagnostic, Location, Severity, did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.desired import DesiredFlow, DesiredState, Hold, Revision
@@ -217,7 +218,8 @@ def project_name(source: Source, revision: Revision) -> str:
     for blob in blobs():
         for _, data in source.blobs([blob]):
             for document in parse_file(data).documents:
-                if document.kind == Kind.PROJECT and document.name:
+                # It becomes part of a path, so the name of an invalid document does not count.
+                if document.kind == Kind.PROJECT and document.name and is_name(document.name):
                     return document.name
     raise InputError(
         f"{entry.path} of {revision} does not have a readable `kind: Project` document with metadata.name",

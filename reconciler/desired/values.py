@@ -25,6 +25,14 @@ OutputReference = tuple[str | None, str, tuple[Attribute, ...]]
 _OUTPUT_KEYS = ("flow", "job", "path")
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_LONGEST_NAME = 100
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text can be ``metadata.name`` of a manifest, as the schemas say."""
+    return len(text) <= _LONGEST_NAME and re.fullmatch(_NAME, text) is not None
+
+
 _OUTPUT = re.compile(rf"(?:(?P<flow>{_NAME})/)?(?P<job>[^./\[\]\"']+)(?P<steps>(?:[.\[].*)?)", re.DOTALL)
 _LOCAL_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _STEP = re.compile(r"""\.([A-Za-z_][A-Za-z0-9_]*)|\[(-?[0-9]{1,9})\]|\["([^"\]]+)"\]|\['([^'\]]+)'\]""")

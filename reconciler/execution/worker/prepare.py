@@ -34,7 +34,9 @@ def script(paths: WorkerPaths, neighbours: Sequence[str] = (), *, may_create: bo
     work = shell_path(paths.work_dir)
     begin = f"mkdir -p -- {work} && cd -- {work} && {make}" if may_create else f"cd -- {work}/{OUTBOX}/.."
     return (
-        f"{{ {begin}; }} || exit {_UNUSABLE}\n"
+        f"umask 077; {{ {begin}; }} || exit {_UNUSABLE}\n"
+        f"{_OURS}\n"
+        f"{_GENUINE}\n"
         # Remainders of interrupted uploads; one of the last day can be in progress.
         f"find {STAGING} -mindepth 1 -maxdepth 1 -mtime +0 -exec rm -rf -- {{}} + 2>/dev/null\n"
         f"{remove_unused_documents()}\n"
@@ -45,6 +47,29 @@ def script(paths: WorkerPaths, neighbours: Sequence[str] = (), *, may_create: bo
             for number, other in enumerate(neighbours)
         )
     )
+
+
+_OURS = f"""\
+if [ -n "$(find . -maxdepth 0 -perm -0002 ! -perm -1000)" ]; then
+  echo "everybody can write to it: run chmod o-w on it there" >&2; exit {_UNUSABLE}
+fi
+for place in {OUTBOX} {LAUNCHERS} {CODE} {DOCUMENTS} {STAGING}; do
+  [ -e $place ] || continue
+  if [ -L $place ] || [ ! -O $place ]; then
+    echo "$place in it is a link or belongs to another user" >&2; exit {_UNUSABLE}
+  fi
+  chmod go-w $place
+done"""
+"""Check that no other user can put files where jobs find their code. The work_dir can belong to a project."""
+
+_GENUINE = f"""\
+if command -v sha256sum >/dev/null; then
+  for file in {LAUNCHERS}/*.py; do
+    sum=$(sha256sum 2>/dev/null < "$file") || continue
+    [ "${{sum:0:16}}.py" = "${{file##*/}}" ] || rm -f -- "$file"
+  done
+fi"""
+"""Remove launchers whose content is not what their name says; they are sent again."""
 
 
 def remove_unused_documents() -> str:

@@ -240,7 +240,8 @@ def script(
     ]
     for tree, other in borrowed.items():  # copied to where sent trees are; an incomplete copy is removed
         target = f"{stage}/shared/{CODE}/{tree}"
-        copy = f"cp -R -- {shell_path(other)}/{CODE}/{tree} {target} 2>/dev/null || rm -rf -- {target}"
+        theirs = f"{shell_path(other)}/{CODE}/{tree}"
+        copy = f"[ -O {theirs} ] && cp -R -- {theirs} {target} 2>/dev/null || rm -rf -- {target}"
         lines.append(f"mkdir -p -- {stage}/shared/{CODE}/ && {{ {copy}; }}")
     # The script of an attempt that was given up, and still waits or runs, must not go on beside the next one.
     lines += [
