@@ -50,6 +50,7 @@ class Construction:
         self.name = ""
         self.jobs: dict[str, Job] = {}
         self._entries: dict[str, Flow | Job] = {}
+        self._places: dict[str, str] = {}
 
     def build(self, spec: Mapping[str, Any], name: str) -> Flow | Job | list[Job]:
         """Return the flow that the spec describes.
@@ -68,6 +69,11 @@ class Construction:
             return self._from_factory(spec["factory"], "/spec/factory")
         return self._from_file(spec["file"])
 
+    def place(self, job: Job, part: str) -> str:
+        """Return the pointer of a part of a job; "" if the manifest does not show the job."""
+        place = self._places.get(job.uuid)
+        return f"{place}/{part}" if place else ""
+
     # the forms ----------------------------------------------------------------------------------------
 
     def _from_jobs(self, jobs: list[dict[str, Any]]) -> Flow:
@@ -76,10 +82,12 @@ class Construction:
             number, job = entries[job_id]
             made = self._entry(job, f"/spec/jobs/{number}")
             self._entries[job_id] = made
+            place = f"/spec/jobs/{number}/maker" if "maker" in job else f"/spec/jobs/{number}"
+            self._places |= dict.fromkeys((one.uuid for one in jobs_in(made)), place)
             if isinstance(made, Job):
                 self.jobs[job_id] = made
             else:
-                inner = list(_jobs_in(made))
+                inner = list(jobs_in(made))
                 keys = unique_keys(clean_name(str(one.name)) for one in inner)
                 self.jobs |= {f"{job_id}/{key}": one for key, one in zip(keys, inner, strict=True)}
         return Flow([self._entries[job_id] for job_id in entries], name=self.name)
@@ -97,7 +105,7 @@ class Construction:
                     "share one name", f"{pointer}/name", "remove 'name': the jobs have names of their own",
                 )  # fmt: skip
             made.name = entry["name"]
-        for job in _jobs_in(made) if isinstance(made, Flow) else [made]:
+        for job in jobs_in(made):
             job.metadata |= entry.get("metadata", {})
             _configure(job, entry.get("config", {}))
         return made
@@ -121,7 +129,8 @@ class Construction:
         if decorated:  # made by jobflow's @job: calling it gives a Job
             job = call(function, args, kwargs, pointer, self.code)
         else:
-            job = Job(function, function_args=tuple(args), function_kwargs=kwargs)
+            made = {"function": function, "function_args": tuple(args), "function_kwargs": kwargs}
+            job = call(Job, [], made, pointer, self.code)
         job.name = entry.get("name", entry["id"])
         job.metadata |= entry.get("metadata", {})
         _configure(job, entry.get("config", {}))
@@ -225,13 +234,13 @@ def _in_order(entries: Mapping[str, tuple[int, dict[str, Any]]], name: str) -> l
     return [name for name in graphlib.TopologicalSorter(graph).static_order() if name in entries]
 
 
-def _jobs_in(flow: Flow) -> Iterator[Job]:
+def jobs_in(made: Flow | Job | list[Job]) -> Iterator[Job]:
     """Yield the jobs of a flow and of the flows in it, in the order of the flow."""
-    for one in flow.jobs:
-        if isinstance(one, Flow):
-            yield from _jobs_in(one)
-        else:
-            yield one
+    if isinstance(made, Job):
+        yield made
+    else:
+        for one in made.jobs if isinstance(made, Flow) else made:
+            yield from jobs_in(one)
 
 
 def _some_keys(jobs: Iterable[str], entry: str) -> str:

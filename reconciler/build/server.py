@@ -30,7 +30,7 @@ from typing import IO
 import msgspec
 from jobflow import Flow, Job
 
-from reconciler.build.construct import BuildError, Construction, headline, where_raised
+from reconciler.build.construct import BuildError, Construction, headline, jobs_in, where_raised
 from reconciler.build.function_paths import function_paths
 from reconciler.build.identity import IdentifiedJob, identify, renamed
 from reconciler.build.messages import (
@@ -42,6 +42,7 @@ from reconciler.build.messages import (
     frame,
     read_frame,
 )
+from reconciler.build.round_trip import PayloadError, check_payload
 from reconciler.desired.values import iter_directives
 from reconciler.errors import ExitCode
 from reconciler.execution.launcher import plain
@@ -269,6 +270,11 @@ def _build(request: BuildRequest) -> tuple[list[BuiltJob], str]:
         code=request.code,
     )
     made = construction.build(request.spec, request.flow)
+    for job in jobs_in(made):
+        try:
+            check_payload(job)
+        except PayloadError as error:
+            raise BuildError(error.message, construction.place(job, error.place), error.hint) from error
     items = identify(
         made,
         identity=request.identity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import codecs
 import json
 import math
@@ -80,9 +81,9 @@ def emit(
 
 
 def as_json(value: Any, *, indent: int | None = 2, ascii_only: bool = True) -> str:
-    """Return data as JSON. JSON has no NaN and no infinite numbers: they become null."""
+    """Return data as JSON. NaN and infinite numbers become null, bytes ``{"@bytes": <base64>}``."""
     try:
-        return json.dumps(value, indent=indent, default=str, allow_nan=False, ensure_ascii=ascii_only)
+        return json.dumps(value, indent=indent, default=_as_text, allow_nan=False, ensure_ascii=ascii_only)
     except ValueError:
         return json.dumps(_finite(_plain(value)), indent=indent, ensure_ascii=ascii_only)
 
@@ -108,7 +109,14 @@ def is_unicode() -> bool:
 
 def _plain(value: Any) -> Any:
     """Return data as a JSON parser would return it: string keys, lists, and strings for other objects."""
-    return json.loads(json.dumps(value, default=str))
+    return json.loads(json.dumps(value, default=_as_text))
+
+
+def _as_text(value: Any) -> Any:
+    """Return a value that JSON does not have: bytes as ``{"@bytes": <base64>}``, others as text."""
+    if isinstance(value, bytes | bytearray):
+        return {"@bytes": base64.b64encode(value).decode()}
+    return str(value)
 
 
 def _finite(value: Any) -> Any:

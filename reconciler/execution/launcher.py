@@ -15,6 +15,7 @@ if __name__ == "__main__":  # the directory of this file is not for modules: oth
 
 import base64
 import contextlib
+import copy
 import errno
 import hashlib
 import json
@@ -111,7 +112,7 @@ def run(request: dict[str, Any], here: Path, report: dict[str, Any]) -> dict[str
     documents = written(store.docs_store)
     blobs = {name: written(other) for name, other in stores.items()}
     asked: dict[str, Any] = {
-        "stored_data": plain(response.stored_data),
+        "stored_data": plain(response.stored_data, keep_bytes=True),
         "stop_children": bool(response.stop_children),
         "stop_jobflow": bool(response.stop_jobflow),
     }
@@ -263,11 +264,12 @@ def load_job(raw: dict[str, Any], worker: str) -> tuple[Any, str]:
     CannotImportError
         Its function, or a class among its arguments, cannot be imported.
     """
-    from monty.json import MontyDecoder
-
     module, function = raw["function"].get("@module"), raw["function"].get("@callable")
     with imports_for(f"{module}.{function}", worker):
-        job = MontyDecoder().process_decoded(raw)
+        job = decoded(raw | {"function_args": [], "function_kwargs": {}})
+        if not isinstance(job, dict):
+            job.function_args = tuple(decoded(raw["function_args"]))
+            job.function_kwargs = decoded(raw["function_kwargs"])
     if isinstance(job, dict) or isinstance(job.function, dict):
         raise CannotImportError(
             f"worker '{worker}': {sys.executable} has a module '{module}', but no '{function}' in it: "
@@ -384,7 +386,7 @@ def unpacked(data: bytes) -> Any:
 def plain(value: Any, *, keep_bytes: bool = False) -> Any:
     """Return JSON data; datetimes and the like become monty's tagged dicts.
 
-    ``keep_bytes``: bytes become ``{"@bytes": <base64>}``, as in outputs; elsewhere they are an error.
+    ``keep_bytes``: bytes become ``{"@bytes": <base64>}``; otherwise they are an error.
 
     Raises
     ------
@@ -407,24 +409,57 @@ def plain(value: Any, *, keep_bytes: bool = False) -> Any:
 
 def job_json(job: Any) -> dict[str, Any]:
     """Return a jobflow Job as JSON whose arguments decode to the same types, enums and arrays too."""
-    raw: dict[str, Any] = plain(job.as_dict())
-    raw["function_args"] = encoded(job.function_args)
-    raw["function_kwargs"] = encoded(job.function_kwargs)
+    bare = copy.copy(job)  # monty cannot write each argument, for example an MSONable class
+    bare.function_args, bare.function_kwargs = (), {}
+    raw: dict[str, Any] = plain(bare.as_dict(), keep_bytes=True)
+    raw["function_args"] = [encoded(value) for value in job.function_args]
+    raw["function_kwargs"] = {str(key): encoded(value) for key, value in job.function_kwargs.items()}
     return raw
 
 
+TUPLE_KEY, MAP_KEY, NUMBER_KEY = "@tuple", "@map", "@number"
+"""What JSON does not have: ``{"@tuple": [...]}``, a mapping with keys that are not strings as
+``{"@map": [[key, value], ...]}``, and a NumPy scalar as ``{"@number": [dtype, value]}``."""
+
+
 def encoded(value: Any) -> Any:
-    """Return a value as JSON that monty's decoder turns into the same value, of the same type."""
-    if value is None or type(value) in (str, int, float, bool):
+    """Return a value as JSON that :func:`decoded` turns into the same value, of the same type."""
+    kind = type(value)
+    if value is None or kind in (str, int, float, bool):
         return value
-    if isinstance(value, dict):
-        return {str(key): encoded(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [encoded(inner) for inner in value]
     if isinstance(value, Enum) and not hasattr(value, "as_dict"):
-        kind = type(value)
         return {"@module": kind.__module__, "@class": kind.__name__, "value": encoded(value.value)}
-    return plain(value)
+    if isinstance(value, dict):
+        if all(type(key) is str for key in value):
+            return {key: encoded(inner) for key, inner in value.items()}
+        return {MAP_KEY: [[encoded(key), encoded(inner)] for key, inner in value.items()]}
+    if isinstance(value, (list, tuple)):
+        items = [encoded(inner) for inner in value]
+        return {TUPLE_KEY: items} if isinstance(value, tuple) else items
+    is_number = kind.__module__ == "numpy" and hasattr(value, "dtype") and value.dtype.kind in "iuf"
+    if is_number and kind.__name__ not in ("ndarray", "float64", "int64"):  # those become Python's own
+        return {NUMBER_KEY: [value.dtype.name, value.item()]}
+    return plain(value, keep_bytes=True)
+
+
+def decoded(value: Any) -> Any:
+    """Return the value of JSON that :func:`encoded` made, or monty, of bytes that are read already."""
+    from monty.json import MontyDecoder
+
+    class Decoder(MontyDecoder):  # type: ignore[misc]
+        def process_decoded(self, d: Any) -> Any:
+            if isinstance(d, dict) and len(d) == 1:
+                ((key, inner),) = d.items()
+                if key == TUPLE_KEY:
+                    return tuple(self.process_decoded(inner))
+                if key == MAP_KEY:
+                    return {self.process_decoded(k): self.process_decoded(v) for k, v in inner}
+                if key == NUMBER_KEY:
+                    form = {"@module": "numpy", "@class": "array", "dtype": inner[0], "data": inner[1]}
+                    return super().process_decoded(form)[()]
+            return super().process_decoded(d)
+
+    return Decoder().process_decoded(value)
 
 
 # The job store of the job ---------------------------------------------------------------------------------
@@ -469,8 +504,6 @@ def document_store_class() -> Any:
             skip: int = 0,
             limit: int = 0,
         ) -> Iterator[dict[str, Any]]:
-            import copy
-
             found = [doc for doc in self.docs if matches(doc, criteria or {})]
             for field, direction in reversed(list((sort or {}).items())):
                 found.sort(key=itemgetter(field), reverse=int(direction) < 0)

@@ -19,7 +19,7 @@ from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.jobs.dependencies import initial_state, still_to_come
 from reconciler.jobs.job_checks import CheckedJob, JobRefusedError, check_identity, check_job, clean_name
-from reconciler.jobs.job_json import NewJob, is_uuid, references, resolves
+from reconciler.jobs.job_json import NewJob, is_uuid, payload_json, references, resolves
 from reconciler.jobs.outputs import missing_stores
 from reconciler.jobs.restarts import REFUSED, no_worker, recreated
 from reconciler.jobs.stopping import stopped_parent, without_stopped
@@ -92,7 +92,7 @@ class Generation:
                 problems[record.id] = problem
         for record, (*_, payload, _) in zip(records, given, strict=True):
             refused = record.id in problems
-            self.writer.put_payload(record.id, REFUSED if refused else json.dumps(payload).encode())
+            self.writer.put_payload(record.id, REFUSED if refused else payload_json(payload))
             self.writer.put_job(record)
             note(self.writer, record, "Generated", f"{kind} by {self.generator.path}", self.now)
         for record in records:

@@ -139,6 +139,17 @@ def read_result(raw: bytes) -> JobResult:
     return msgspec.convert(data, JobResult)
 
 
+def payload_json(payload: Mapping[str, Any]) -> bytes:
+    """Return the JSON of a job that was read with bytes, as :func:`read_result` does."""
+    return json.dumps(payload, default=_bytes_as_json).encode()
+
+
+def _bytes_as_json(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"@bytes": base64.b64encode(value).decode()}
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
 def _with_bytes(value: dict[str, Any]) -> Any:
     """Return the bytes that the launcher writes as ``{"@bytes": <base64>}``; any other mapping as it is."""
     if len(value) == 1 and isinstance(text := value.get("@bytes"), str):

@@ -186,6 +186,43 @@ def test_whatever_it_does_the_next_flow_is_built(bench: Bench, body: str, proble
     assert str(bench.diagnostic.location).startswith("flows/f0.yaml:5:")
 
 
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("import functools\nf = functools.update_wrapper(functools.partial(named, 1), named)\nreturn give(f)",
+         "args[0] is a functools.partial, but arrives as the function 'made.named'"),
+        ("return Job(lambda: 1)", "its function is the function 'made.make0.<locals>.<lambda>', which"),
+        ("return Flow([Flow([give({'x': [lambda: 1]})])])", "args[0].x[0] is the function 'made.make0.<l"),
+    ],
+)  # fmt: skip
+def test_what_would_not_arrive_on_a_worker_is_named(bench: Bench, body: str, problem: str) -> None:
+    (found,) = bench.build(body)
+    assert found.startswith("flow 'f0' cannot be built: the job '")
+    assert f"' cannot be sent to a worker: {problem}" in found
+    assert bench.diagnostic.hint is not None and bench.diagnostic.hint.startswith("define it with `def`")
+
+
+def test_an_argument_of_a_manifest_that_would_not_arrive_is_pointed_at(
+    bench: Bench, repository: Repository
+) -> None:
+    head = "apiVersion: reconciler/v1\nkind: {}\nmetadata: {{name: {}}}\nspec:\n"
+    code = f"{JOBS}\ndef adding():\n    return lambda x: x\n"
+    repository.write("lib/made.py", code)
+    repository.write("reconciler.yaml", head.format("Project", "p") + "  python_path: [lib]\n")
+    jobs = "  jobs:\n    - {id: b, function: made.give, args: [{$output: a}]}\n"
+    jobs += "    - id: a\n      function: made.give\n      kwargs:\n        x: {$call: made.adding}\n"
+    repository.write("flows/f.yaml", head.format("Flow", "f") + jobs)
+    repository.commit()
+    source = Source(repository.path / ".git", repository.path, None, "")
+    desired = load_desired(source, source.revision(), NoCache(), {}).state
+    bench.builder = FlowBuilder(source, desired, bench.state)
+    with pytest.raises(
+        BuildFailedError, match=r"the job 'a' cannot be sent to a worker: kwargs.x is"
+    ) as caught:
+        bench.builder.build(desired.flows["f"], {})
+    assert str(caught.value.diagnostic.location) == "flows/f.yaml:10:12"
+
+
 def test_text_that_is_not_utf8_becomes_printable(bench: Bench) -> None:
     assert bench.build("return named('caf\\udce9')") == ["caf\\udce9"]
 

@@ -5,6 +5,7 @@ One run of the program builds and runs all flows; each must give what ``jobflow.
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 from jobflow import JobStore, run_locally
 from maggma.stores import MemoryStore
 from monty.json import MontyEncoder
+from ruamel.yaml import YAML
 
 from reconciler.actual.jobstore import LMDBStore
 from tests.support import Reconcile, Repository, isolate, minimal_project
@@ -146,9 +148,16 @@ def _by_name(documents: Iterator[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
+class Encoder(MontyEncoder):  # type: ignore[misc]
+    """Also writes bytes, which outputs can have."""
+
+    def default(self, o: Any) -> Any:
+        return {"bytes": list(o)} if isinstance(o, bytes) else super().default(o)
+
+
 def comparable(output: Any) -> Any:
     """Hide what differs from run to run: uuids, and times of writing."""
-    text = json.dumps(output, cls=MontyEncoder, sort_keys=True)
+    text = json.dumps(output, cls=Encoder, sort_keys=True)
     return json.loads(re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uuid>", text))
 
 
@@ -249,3 +258,15 @@ def test_manager_config_of_python_code_is_the_jobs_own_level(trip: Trip) -> None
     by_name = {job["name"]: job for job in trip.jobs if job["flow"] == "settings"}
     assert by_name["look_into_store (v1)"]["priority"] == 7
     assert os.path.commonpath([by_name["value (v1)"]["run_dir"], str(trip.root)]) == str(trip.root)
+
+
+def test_bytes_reach_the_output_the_stored_data_and_the_terminal(trip: Trip) -> None:
+    given = bytes(range(256))
+    assert trip.documents("exact")["raw@1"]["output"] == {"raw": given[::-1]}
+    run = Reconcile(trip.repository.path)
+    state = ["--state-dir", str(trip.state_dir)]
+    for form in ("json", "yaml"):
+        shown = YAML(typ="safe").load(run("output", "exact/raw.raw", "-o", form, *state).stdout)
+        assert base64.b64decode(shown["@bytes"]) == given[::-1]
+    facts = json.loads(run("describe", "job", "exact/raw", "-o", "json", *state).stdout)
+    assert base64.b64decode(facts["stored_data"]["raw"]["@bytes"]) == given

@@ -282,8 +282,28 @@ def makers() -> Flow:
     return Flow([first, PairMaker(name="other", numbers=[5]).make(first.output[0])])
 
 
+@job
+def exactly(*things: Any) -> Any:
+    """Tell tuples from lists, and keys that are numbers from text."""
+    return repr(things)
+
+
+@job
+def raw(data: bytes) -> Any:
+    """Return bytes, ask for a job that gets bytes, and leave bytes as stored data."""
+    more = exactly(data, (1,))
+    more.name = "generated"
+    return Response({"raw": data[::-1]}, addition=more, stored_data={"raw": data})
+
+
+def exact() -> Flow:
+    first = raw(bytes(range(256)))
+    second = exactly((1, [2, (3,)]), {1: "a", (2, 3): b"b"}, first.output["raw"], np.float32(0.1), b"")
+    return Flow([first, second])
+
+
 FACTORIES: dict[str, Callable[..., Any]] = {
     "nested": nested, "linear": linear, "arguments": arguments, "schema": schema, "settings": settings,
     "stores": stores, "updates": updates, "single": single, "several": several, "methods": methods,
-    "callables": callables, "makers": makers,
+    "callables": callables, "makers": makers, "exact": exact,
 }  # fmt: skip
