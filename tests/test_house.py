@@ -148,7 +148,7 @@ class TestPackage:
             capture_output=True,
             timeout=120,
         )
-        (wheel,) = tmp_path.glob("reconciler-*.whl")
+        (wheel,) = tmp_path.glob("jobflow_reconciler-*.whl")
         with zipfile.ZipFile(wheel) as archive:
             shipped = set(archive.namelist())
             (entry_points,) = (name for name in shipped if name.endswith(".dist-info/entry_points.txt"))

@@ -19,6 +19,7 @@ from reconciler.cli.job_selectors import check_filters, is_uuid, near_job, read_
 from reconciler.cli.options import LIMIT, Duration, KindGroup, global_options
 from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
 from reconciler.cli.views.data import (
+    failures_data,
     flows_data,
     is_gone,
     job_data,
@@ -32,6 +33,7 @@ from reconciler.cli.views.tree import TREE_COLUMNS, tree_rows, tree_symbols
 from reconciler.cli.views.words import coming_retry, duration_text, last_line, readable_worker, time_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
+from reconciler.model.failures import failure_id
 from reconciler.model.records import FlowRecord, JobRecord
 
 FLOW_COLUMNS = (("name", "sync", "health", "jobs", "reason"), ("revision", *READABLE, "labels"))
@@ -47,13 +49,19 @@ WORKER_COLUMNS = (
     ("name", "type", "scheduler_type", "max_jobs", "active", "ready", "status"),
     ("last_seen", "work_dir", "python", "jobflow", *READABLE),
 )
+FAILURE_COLUMNS = (
+    ("failure", "jobs", "flows", "cause", "error", "example"),
+    ("state", "workers", "fix", "retry"),
+)
 RULE_COLUMNS = (
     ("name", "order", "flows", "name_filter", "name_glob", "function_filter", "sets"),
     ("labels", "dynamic"),
 )
 
 
-@click.group(cls=KindGroup, name="get", no_args_is_help=False, help="List flows, jobs, workers or rules.")
+@click.group(
+    cls=KindGroup, name="get", no_args_is_help=False, help="List flows, jobs, failures, workers or rules."
+)
 @global_options
 def command(context: Context) -> None:
     """Accept the global options also between `get` and the kind."""
@@ -276,6 +284,34 @@ def _problem(row: dict[str, Any], now: float, removed: Collection[str]) -> str |
         last = last_line(row["error"]) if row["error"] else None
         problem = ": ".join(filter(None, (coming_retry(row, now), last)))
     return "; ".join(filter(None, (history, problem))) or None
+
+
+@command.command(name="failures")
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
+@_WATCH
+@_arranged
+@global_options
+def failures(context: Context, *, selectors: tuple[str, ...], watch: bool, arrangement: Arrangement) -> None:
+    """List failed jobs in groups that failed alike, the largest first.
+
+    Failures are alike if they have the same cause and, apart from numbers, paths and uuids, the same error.
+    `reconcile retry failure:ID` runs the jobs of a group again, and `get jobs failure:ID` lists them.
+    """
+    wanted = read_words(selectors)
+
+    def rows(view: View) -> list[Row]:
+        groups: dict[str, list[JobRecord]] = {}
+        for record in _flows_listed(view, wanted.names, None, history=False):
+            for job in view.jobs_of(record.name):
+                group = failure_id(job) if job.current and wanted.pass_job(job, record) else None
+                if group and (not wanted.names or any(_is_named(name, job) for name in wanted.names)):
+                    groups.setdefault(group, []).append(job)
+        found = [failures_data(group, jobs) for group, jobs in groups.items()]
+        return sorted(found, key=lambda row: (-row["jobs"], row["failure"]))
+
+    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
+        check_filters(wanted, view, view.flows())
+    _list(context, Listing(rows, lambda rows: FAILURE_COLUMNS, "failure"), arrangement, watch)
 
 
 @command.command(name="workers", help="List workers with their status and number of jobs.")

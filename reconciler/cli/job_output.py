@@ -1,20 +1,24 @@
-"""``reconcile output`` and ``reconcile logs``: what a job returned, and what it printed."""
+"""``reconcile output``, ``logs`` and ``files``: what a job returned and printed, and its run directory."""
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import sys
+import time
 from contextlib import closing
 from typing import Any, BinaryIO, cast
 
 import click
+import msgspec
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.formats import as_json, as_yaml, is_unicode
 from reconciler.cli.job_selectors import find_jobs
 from reconciler.cli.options import global_options
+from reconciler.cli.views.listing import show
 from reconciler.cli.views.words import many
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, TransientError
@@ -22,11 +26,13 @@ from reconciler.execution.hosts.base import Host
 from reconciler.execution.hosts.choice import host_of
 from reconciler.execution.qtk import STDERR, STDOUT
 from reconciler.execution.run_files import shell_path
+from reconciler.model.flows import run_dir
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import JobRecord
+from reconciler.model.states import ACTIVE
 
-_NO_DIRECTORY = 43
-"""Exit code of the remote script if the run directory is gone."""
+_NO_DIRECTORY, _NO_FILE = 43, 44
+"""Exit codes of the remote script if the run directory or the file is gone."""
 
 
 @click.command(help="Print the output of a finished job (JSON; YAML with -o yaml).")
@@ -87,34 +93,113 @@ def output_part(job: str, value: Any, path: str) -> Any:
     return value
 
 
-@click.command(help="Print the stdout and stderr of a job (its latest attempt).")
+_ATTEMPT = click.option(
+    "--attempt", type=click.IntRange(min=1), metavar="N", help="An earlier attempt.  [default: the latest]"
+)
+
+
+@click.command(help="Print the stdout and stderr of a job.")
 @click.argument("key")
 @click.option("--stderr", "which", flag_value=STDERR, help="Only stderr.")
 @click.option("--stdout", "which", flag_value=STDOUT, help="Only stdout.")
+@click.option("-f", "--follow", is_flag=True, help="Continue until the job has ended.")
+@_ATTEMPT
 @global_options
-def logs(context: Context, *, key: str, which: str | None) -> None:
+def logs(context: Context, *, key: str, which: str | None, follow: bool, attempt: int | None) -> None:
     """Print the files of the run directory: stdout to stdout, stderr to stderr."""
-    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
-        job = find_jobs(view, key)[-1]
-        config = view.config()
-    if job.attempt.run_dir is None:
-        raise InputError(f"{job.path} has no run directory: it is {job.state}")
-    worker = config.workers.get(job.attempt.worker or job.config.worker_name) if config is not None else None
-    if worker is None:
-        raise InputError(
-            f"{job.path} ran on worker '{job.attempt.worker}', which is no longer in the repository",
-            hint=f"on that worker, its files were in {job.attempt.run_dir}",
-        )
-    names = [which] if which else [STDOUT, STDERR]
-    with closing(host_of(worker.transfer_connection)) as host:
-        written = 0
-        for name in names:
-            aside = name == STDERR and which is None
-            written += _copy(host, worker, job, name, (sys.stderr if aside else sys.stdout).buffer)
-    if not written:
+    with context.store(must_exist=True, read_only=True) as store:
+        with store.read() as view:
+            directory = _run_directory(view, key, attempt)
+        written = dict.fromkeys([which] if which else [STDOUT, STDERR], 0)
+        with closing(host_of(directory.worker.transfer_connection)) as host:
+            while True:
+                with store.read() as view:
+                    job = view.job(directory.job.id)
+                active = job is not None and job.state in ACTIVE and attempt is None
+                before = sum(written.values())
+                for name, count in written.items():
+                    aside = name == STDERR and which is None
+                    stream = (sys.stderr if aside else sys.stdout).buffer
+                    written[name] += _copy(host, directory, name, stream, skip=count)
+                if not follow or not active:
+                    break
+                # While a job writes nothing, its worker is asked less often.
+                time.sleep(1.0 if sum(written.values()) > before else 3.0)
+    if not any(written.values()):
         streams = {STDOUT: "stdout", STDERR: "stderr"}
-        text = " and ".join(streams[name] for name in names)
-        context.say(f"{job.path} ({job.state}) has written nothing to {text}")
+        text = " and ".join(streams[name] for name in written)
+        context.say(f"{directory.job.path} ({directory.job.state}) has written nothing to {text}")
+
+
+@click.command(help="List the files in the run directory of a job, or print one of them.")
+@click.argument("key")
+@click.argument("file", required=False)
+@_ATTEMPT
+@global_options
+def files(context: Context, *, key: str, file: str | None, attempt: int | None) -> None:
+    """List sizes in bytes and names, or print the bytes of a file."""
+    with context.store(must_exist=True, read_only=True) as store, store.read() as view:
+        directory = _run_directory(view, key, attempt)
+    with closing(host_of(directory.worker.transfer_connection)) as host:
+        if file is not None:
+            if file.startswith("/") or ".." in file.split("/"):
+                raise InputError(
+                    f"'{file}' is not inside the run directory", hint="give a path relative to it"
+                )
+            if _copy(host, directory, file, sys.stdout.buffer, must_exist=True) == 0:
+                context.say(f"{file} is empty")
+            return
+        listing = io.BytesIO()
+        _run_there(host, directory, "find . ! -type d -exec ls -dlL -- {} + | LC_ALL=C sort -k 9", listing)
+    rows = [line.split(None, 8) for line in listing.getvalue().decode(errors="backslashreplace").splitlines()]
+    found = [{"file": row[8].removeprefix("./"), "bytes": int(row[4])} for row in rows if len(row) == 9]
+    show(context, found, ("bytes", "file"), (), name="file")
+
+
+class _RunDirectory(msgspec.Struct, frozen=True):
+    """The run directory of an attempt, and the worker that has it."""
+
+    job: JobRecord
+    worker: WorkerSpec
+    path: str
+
+
+def _run_directory(view: View, key: str, attempt: int | None) -> _RunDirectory:
+    """Find the run directory of the latest or an earlier attempt of a job.
+
+    Raises
+    ------
+    InputError
+        There is no such attempt, or its worker is no longer in the repository.
+    """
+    job = find_jobs(view, key)[-1]
+    config = view.config()
+    workers = config.workers if config is not None else {}
+    name, path = job.attempt.worker or job.config.worker_name, job.attempt.run_dir
+    if path is None:
+        raise InputError(f"{job.path} has no run directory: it is {job.state}")
+    if attempt is not None and attempt != job.attempt.number:
+        if attempt > job.attempt.number:
+            raise InputError(
+                f"{job.path} has no attempt {attempt}", hint=f"the latest one is {job.attempt.number}"
+            )
+        # An event tells which worker an earlier attempt was on.
+        events = (event for event in view.events(f"job/{job.path}") if event.job in (None, job.id))
+        names = [
+            event.message.rpartition(": worker ")[2]
+            for event in events
+            if event.attempt == attempt and event.type == "State" and ": worker " in event.message
+        ]
+        name = names[-1] if names else name
+        base = path.removesuffix(run_dir("", job.uuid, job.index, job.attempt.number))
+        same = name == job.attempt.worker or name not in workers
+        path = run_dir(base if same else workers[name].work_dir, job.uuid, job.index, attempt)
+    if name not in workers:
+        raise InputError(
+            f"{job.path} ran on worker '{name}', which is no longer in the repository",
+            hint=f"on that worker, its files were in {path}",
+        )
+    return _RunDirectory(job, workers[name], path)
 
 
 class _Counter:
@@ -130,28 +215,49 @@ class _Counter:
         return self.target.write(data)
 
 
-def _copy(host: Host, worker: WorkerSpec, job: JobRecord, name: str, target: BinaryIO) -> int:
+def _copy(
+    host: Host,
+    directory: _RunDirectory,
+    name: str,
+    target: BinaryIO,
+    *,
+    skip: int = 0,
+    must_exist: bool = False,
+) -> int:
     """Stream a file of the run directory, of any size, to ``target``; return the number of bytes.
+
+    The first ``skip`` bytes are left out. Without ``must_exist`` a file that does not exist is empty.
 
     Raises
     ------
     InputError
-        The run directory is gone.
+        The run directory is gone, or the file does not exist.
     TransientError
         The worker does not answer.
     """
-    directory, file = shell_path(job.attempt.run_dir or ""), shlex.quote(name)
-    script = f"cd -- {directory} 2>/dev/null || exit {_NO_DIRECTORY}\n[ ! -f {file} ] || cat {file}"
+    file = shlex.quote(f"./{name}")
+    missing = f"exit {_NO_FILE}" if must_exist else "exit 0"
     counter = _Counter(target)
-    result = host.run(script, worker.timeout_execute, sink=cast(BinaryIO, counter))
+    script = f"[ -f {file} ] || {missing}\ntail -c +{skip + 1} {file}"
+    _run_there(host, directory, script, cast(BinaryIO, counter), name)
     target.flush()
+    return counter.count
+
+
+def _run_there(host: Host, directory: _RunDirectory, script: str, sink: BinaryIO, name: str = "") -> None:
+    """Run a script in a run directory; what it prints goes to ``sink``. Raises as :func:`_copy` does."""
+    worker, job = directory.worker, directory.job
+    enter = f"cd -- {shell_path(directory.path)} 2>/dev/null || exit {_NO_DIRECTORY}\n"
+    result = host.run(enter + script, worker.timeout_execute, sink=sink)
     if result.exit_code == _NO_DIRECTORY:
         cleanup = worker.cleanup
         policy = cleanup if isinstance(cleanup, str) else f"after {cleanup.after}"
         why = "" if policy == "keep" else f"; its worker has cleanup: {policy}"
-        raise InputError(f"the run directory of {job.path} is gone: {job.attempt.run_dir}{why}")
-    if result.exit_code != 0:
-        raise TransientError(
-            f"cannot read {job.attempt.run_dir}/{name} on {host.name}: {result.stderr.strip()}"
+        raise InputError(f"the run directory of {job.path} is gone: {directory.path}{why}")
+    if result.exit_code == _NO_FILE:
+        raise InputError(
+            f"{job.path} has no file '{name}'", hint=f"list its files with `reconcile files {job.path}`"
         )
-    return counter.count
+    if result.exit_code != 0:
+        where = f"{directory.path}/{name}".rstrip("/")
+        raise TransientError(f"cannot read {where} on {host.name}: {result.stderr.strip()}")

@@ -11,12 +11,13 @@ import msgspec
 from reconciler.actual.view import View
 from reconciler.diagnostics import did_you_mean, nearest
 from reconciler.errors import InputError
+from reconciler.model.failures import failure_id
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import JobState
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f-]{0,27})?(_\d+)?", re.IGNORECASE)
 _FILTER = re.compile(r"([A-Za-z_]+):(.*)", re.DOTALL)
-FILTERS = ("state", "worker", "flow")
+FILTERS = ("state", "worker", "flow", "failure")
 
 
 def is_uuid(word: str) -> bool:
@@ -34,12 +35,14 @@ class Selectors(msgspec.Struct, frozen=True):
     states: set[JobState]
     workers: set[str]
     labels: list[tuple[str, str]]
+    failures: set[str] = set()
 
     def pass_job(self, job: JobRecord, flow: FlowRecord) -> bool:
         """Return whether a job of a flow passes the filters."""
         return (
             (not self.states or job.state in self.states)
             and (not self.workers or job.config.worker_name in self.workers)
+            and (not self.failures or failure_id(job) in self.failures)
             and self.pass_flow(flow.labels)
         )
 
@@ -68,7 +71,7 @@ def read_words(words: Sequence[str]) -> Selectors:
     InputError
         The kind of a filter does not exist, or its value is wrong.
     """
-    found = Selectors([], set(), set(), [])
+    found = Selectors([], set(), set(), [], set())
     for word in words:
         match = _FILTER.fullmatch(word)
         if match is None:
@@ -82,6 +85,8 @@ def read_words(words: Sequence[str]) -> Selectors:
             found.states.update(read_states(value))
         elif kind == "worker":
             found.workers.update(value.split(","))
+        elif kind == "failure":
+            found.failures.update(value.lower().split(","))
         else:
             key, equals, label = value.partition("=")
             if not equals or not key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -146,3 +147,52 @@ def test_unreachable_worker(world: World, logs: Logs, new_sshd: NewSshd) -> None
     assert done.stderr.startswith("error: ")
     assert "no SSH server listens there" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_earlier_attempt(world: World, logs: Logs, program: Callable[..., Ended]) -> None:
+    """Each attempt has a directory of its own, and stays readable."""
+    world.yaml("lib/counts.py", "import os\n\n\ndef say(): print(os.path.basename(os.getcwd()))\n")
+    world.repository.write("workers/workers.yaml", world.worker("w1"))
+    world.flow("f", {"id": "j", "function": "counts.say"})
+    world.reconcile()
+    world.run()
+    first = world.job("f/j").attempt.run_dir
+    state = ("--state-dir", str(world.root / "state"))
+    assert program("rerun", "f/j", *state).code == 0
+    world.run()
+    second = world.job("f/j").attempt.run_dir
+    assert first != second
+    assert logs("f/j").stdout.strip() == Path(str(second)).name
+    assert logs("f/j", "--attempt", "1").stdout.strip() == Path(str(first)).name
+    done = logs("f/j", "--attempt", "3")
+    assert (done.code, "has no attempt 3" in done.stderr) == (2, True)
+
+
+def test_files_of_a_run_directory(
+    world: World, program: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = run_on(world)
+    (directory / "sub").mkdir()
+    (directory / "sub/a b.txt").write_text("hello")
+    (directory / "empty").touch()
+    monkeypatch.chdir(world.repository.path)
+    state = ("--state-dir", str(world.root / "state"))
+    listed = program("files", "f/j", *state, "-o", "json")
+    sizes = {row["file"]: row["bytes"] for row in json.loads(listed.stdout)}
+    assert (sizes["sub/a b.txt"], sizes["empty"]) == (5, 0)
+    assert program("files", "f/j", "sub/a b.txt", *state).stdout == "hello"
+    assert "empty is empty" in program("files", "f/j", "empty", *state).stderr
+    for name, words in (
+        ("nothing", "has no file 'nothing'"),
+        ("../x", "not inside"),
+        ("/etc/hosts", "not inside"),
+    ):
+        done = program("files", "f/j", name, *state)
+        assert (done.code, words in done.stderr) == (2, True), done.stderr
+
+
+def test_following_ends_with_the_job(world: World, logs: Logs) -> None:
+    """What was there already is printed once, and nothing is waited for after the end."""
+    run_on(world)
+    done = logs("f/j", "-f")
+    assert (done.code, done.stdout.count("gr\u00f6\u00dfer")) == (0, 1)

@@ -243,3 +243,15 @@ class TestPlan:
 
     def test_names(self, world: World) -> None:
         assert world.run("plan", "-o", "name").stdout == ""
+
+
+def test_failures_are_grouped_and_selected(world: World) -> None:
+    (group,) = world.json("get", "failures")
+    assert (group["jobs"], group["cause"], group["example"]) == (1, "exception", "failing/bad")
+    assert "no luck today" in group["error"]
+    selector = f"failure:{group['failure']}"
+    assert [job["key"] for job in world.json("get", "jobs", selector)] == ["failing/bad"]
+    assert world.json("retry", "--dry-run", selector)["jobs"][0]["key"] == "failing/bad"
+    assert world.json("get", "failures", "arithmetic") == []
+    shown = world.run("get", "failures").stdout
+    assert group["failure"] in shown and "FAILURE" in shown

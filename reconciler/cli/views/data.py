@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from reconciler.jobs.flow_health import health_of
 from reconciler.model.actions import Action, Plan, started
 from reconciler.model.conditions import flow_conditions, never_submitted_conditions, worker_conditions
 from reconciler.model.desired import DesiredState
+from reconciler.model.failures import failure_pattern, fix_of
 from reconciler.model.flows import job_id
 from reconciler.model.health import flow_sync
 from reconciler.model.manifests import Kind, RuleSpec, WorkerSpec
@@ -176,6 +177,23 @@ def worker_facts(view: View, name: str, spec: WorkerSpec, limit: int) -> Data:
         "host": spec.connection.name if spec.connection is not None else None,
         "jobs": {state: count for state, count in counts.items() if count},
         "events": [event_data(event) for event in view.events(f"worker/{name}", limit=limit)],
+    }
+
+
+def failures_data(group: str, jobs: Sequence[JobRecord]) -> Data:
+    """Return jobs that failed alike; ``group`` is their :func:`failure_id`. ``error`` is what they share."""
+    first = jobs[0]
+    return {
+        "failure": group,
+        "jobs": len(jobs),
+        "flows": len({job.flow for job in jobs}),
+        "state": str(first.state),
+        "cause": first.cause,
+        "error": failure_pattern(first),
+        "example": first.path,
+        "workers": sorted({job.attempt.worker or job.config.worker_name for job in jobs}),
+        "fix": fix_of(first.cause),
+        "retry": f"reconcile retry failure:{group}",
     }
 
 
