@@ -115,9 +115,10 @@ class TestDoors:
             "reconciler.late:2 imports git",
         ]
 
-    def test_launcher_stands_alone(self) -> None:
-        launcher = PACKAGE / "execution" / "launcher.py"
-        tree = ast.parse(launcher.read_text(encoding="utf-8"))
+    @pytest.mark.parametrize("program", ["launcher.py", "batch/agent.py", "batch/warm.py"])
+    def test_programs_of_workers_stand_alone(self, program: str) -> None:
+        source = (PACKAGE / "execution" / program).read_text(encoding="utf-8")
+        tree = ast.parse(source, feature_version=(3, 9))
         names = {name.partition(".")[0] for _, name in imports(tree)}
         assert names - sys.stdlib_module_names <= {"jobflow", "maggma", "monty", "msgpack"}
 

@@ -67,6 +67,18 @@ fi
 echo "$reconciler_machine $$" > {CLAIM}/process"""
 
 
+CLAIMED_BY_AGENT = f"""\
+{CREATE}\
+turn=1
+reconciler_machine="$(hostname) $(cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo -)"
+reconciler_create {CLAIM}/process "$reconciler_machine $$" || exit 137"""
+"""The lines of a script whose attempt the agent of an allocation has claimed.
+
+Whoever creates ``claim/process`` first decides: this script, or an agent or a command that gives the attempt
+up.
+"""
+
+
 WITHDRAW = f"""\
 {CREATE}\
 reconciler_withdraw() {{

@@ -19,6 +19,7 @@ from reconciler.execution.worker.termination import AttemptEnd, clean
 from reconciler.jobs.job_json import JobResult
 from reconciler.jobs.outputs import Outputs, check_own
 from reconciler.jobs.responses import apply_result, fail
+from reconciler.jobs.restarts import give_back
 from reconciler.jobs.transitions import move
 from reconciler.model.records import Event, JobRecord, WorkerStatus
 from reconciler.model.retries import Cause
@@ -196,6 +197,9 @@ class ResultCollector:
                 and current.attempt.number == job.attempt.number
                 and current.state in ACTIVE
             ):
+                if end.unstarted and not current.cancelling:
+                    give_back(writer, current, end.error.splitlines()[-1], now)
+                    continue
                 if end.result_kept:
                     kept = current.attempt_with(result_kept=True)
                     current = msgspec.structs.replace(current, attempt=kept)

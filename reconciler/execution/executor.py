@@ -17,7 +17,8 @@ import msgspec
 from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
-from reconciler.errors import ReconcilerError, TransientError
+from reconciler.errors import InputError, ReconcilerError, TransientError
+from reconciler.execution.batch.allocations import AllocationKeeper
 from reconciler.execution.cleanup import unread
 from reconciler.execution.collect import REQUEUED, ResultCollector
 from reconciler.execution.lifecycle import Observation, Step, next_step
@@ -98,9 +99,11 @@ class WorkerRunner:
         self._access = access
         self._starter = JobStarter(store, outputs, name, access)
         self._collector = ResultCollector(store, outputs, name, access)
+        self._allocations = AllocationKeeper(store, name)
         self._schedule: PollSchedule | None = None
         self._urgent = False
         self._strays: set[str] = set()
+        self._stray_tickets: set[str] = set()
         self._kept_directories = 0
         self._next_cleanup = 0.0
 
@@ -128,7 +131,8 @@ class WorkerRunner:
         with self.store.read() as view:
             active = [job for state in ACTIVE for job in view.in_state(state, self.name)]
             cleanups = self._due_cleanups(view, now)
-            work = active or cleanups or view.any_in_state([JobState.READY], self.name)
+            alive = bool(self._allocations.alive())
+            work = active or cleanups or alive or view.any_in_state([JobState.READY], self.name)
         if not work:
             return False
         active = self._starter.drop(active, now)
@@ -159,6 +163,7 @@ class WorkerRunner:
             on_worker = view.any_in_state(ON_WORKER, self.name)
             waiting = on_worker or not view.is_idle(self.name)
             cleanup = view.next_cleanup(self.name)
+        on_worker = on_worker or bool(self._allocations.alive())
         times = [max(cleanup, self._next_cleanup)] if cleanup is not None else []
         if on_worker:
             times.append(self.schedule.next_poll(now, urgent=self._urgent))
@@ -204,12 +209,18 @@ class WorkerRunner:
                 lost_after=self.access.queue.lost_after,
             )
             try:
-                steps[next_step(job, seen, now)].append(job)
+                step = next_step(job, seen, now)
+                unclaimed = seen.entry is not None and seen.entry.unclaimed and not job.cancelling
+                if unclaimed and self.access.spec.batch is None:
+                    step = Step.TAKE_BACK  # the worker is a batch worker no longer
+                steps[step].append(job)
             except Exception as error:
                 note_problem(self.store, job, f"its next step is unknown: {describe_error(error)}", now)
 
         entries = polled.entries or {}
-        waiting = {queue_id for queue_id, entry in entries.items() if entry.is_pending}
+        waiting = {
+            queue_id for queue_id, entry in entries.items() if entry.is_pending and not entry.unclaimed
+        }
         pending = {job.id for job in active if job.attempt.queue_id in waiting}
         moved = self._collector.collect(steps[Step.COLLECT], steps[Step.COLLECT_LOST], pending, now)
         if moved:
@@ -217,6 +228,7 @@ class WorkerRunner:
             self._next_cleanup = min(self._next_cleanup, now + 1.0)
         moved |= self._note(steps, polled, now)
         self._kill(steps[Step.KILL], now)
+        moved |= self._starter.take_back(steps[Step.TAKE_BACK], now)
         moved |= self._starter.withdraw(steps[Step.WITHDRAW], now)
 
         # Jobs that earlier passes could not upload or submit go first: no others leave the store until then.
@@ -224,6 +236,7 @@ class WorkerRunner:
         fresh = [] if begun or uploaded else self._starter.check_out(now)
         ready = self._starter.upload([*begun, *fresh], now)
         started = self._starter.start(ready, uploaded, now)
+        self._allocate(now)
         if started:
             self.schedule.ask_queue_soon()
         if moved or started:
@@ -233,7 +246,9 @@ class WorkerRunner:
     def _poll(self, active: Sequence[JobRecord], now: float) -> PollResult:
         """Poll the worker if that is due and any job is there."""
         on_worker = [job for job in active if job.state in ON_WORKER]
-        if not on_worker or not self.schedule.due(now):
+        known = self._allocations.known
+        self.access.queue.allocations = {one.name: one.queue_id for one in known if one.queue_id}
+        if not (on_worker or any(one.ended is None for one in known)) or not self.schedule.due(now):
             return PollResult(set())
         self._urgent = any(job.cancelling or job.state is JobState.SUBMITTED for job in on_worker)
         ask = {}
@@ -243,10 +258,44 @@ class WorkerRunner:
                 for job in on_worker
                 if job.attempt.queue_id
             }
+            ask |= self._allocations.asked(now)
         polled = self.access.poll(ask)
         self.schedule.polled(now, asked=bool(ask))
+        if polled.entries is not None:
+            queue = self.access.queue
+            failed, forgotten = self._allocations.observe(queue, polled.entries, now)
+            for name in failed:
+                self._allocations.failed(name, self.access.agent_log(name))
+            self.access.discard_allocations(forgotten)
+            self._clear_tickets({marker_name(job) for job in on_worker})
         self._clear_strays(polled.markers - {marker_name(job) for job in on_worker}, now)
         return polled
+
+    def _allocate(self, now: float) -> None:
+        """Submit the allocations that the jobs of a batch worker need.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer, or its scheduler does not accept them now.
+        """
+        if self.access.spec.batch is None:
+            return
+        reason = self._allocations.backs_off(now)
+        if reason is not None:
+            hint = "see the `log` in its directory below .batch, and `python:` of the worker"
+            raise TransientError(reason, hint=hint)
+        wanted = self._allocations.intend(self.access.spec, now)
+        if not wanted:
+            return
+        try:
+            ids, problem = self.access.allocate(wanted)
+        except InputError as error:
+            raise TransientError(error.message, hint=error.hint) from error
+        self._allocations.submitted(ids)
+        self.schedule.ask_queue_soon()
+        if problem:
+            raise TransientError(f"an allocation could not be submitted: {problem}")
 
     def _clear_strays(self, names: set[str], now: float) -> None:
         """Remove markers that an interrupted pass has left behind; collect an attempt that counted as lost.
@@ -267,6 +316,19 @@ class WorkerRunner:
                 if job is not None
                 and (job.state not in ACTIVE or _is_of_earlier_attempt(job, name))
                 and name not in kept
+            )
+
+    def _clear_tickets(self, current: set[str]) -> None:
+        """Remove tickets of attempts that are over, such as those that were taken back."""
+        names = self.access.queue.handed_over.tickets.keys() - current
+        fresh, self._stray_tickets = names - self._stray_tickets, names
+        if fresh:
+            with self.store.read() as view:
+                known = [(name, view.job(name.rpartition(".")[0])) for name in fresh]
+            self.access.forget(
+                name
+                for name, job in known
+                if job is not None and (job.state not in ACTIVE or marker_name(job) != name)
             )
 
     def _note(self, steps: Steps, polled: PollResult, now: float) -> bool:

@@ -33,7 +33,8 @@ class Step(StrEnum):
 
     ``NOTE_RESUBMIT``: as submitted it can never start, and its run config was changed since.
     ``DROP``: it is cancelled and was certainly never started. ``WITHDRAW``: it is cancelled, and an
-    interrupted pass may have started it.
+    interrupted pass may have started it. ``TAKE_BACK``: it waits for a slot of a batch, and its run config
+    was changed since.
     """
 
     WAIT = "wait"
@@ -41,6 +42,7 @@ class Step(StrEnum):
     START = "start"
     DROP = "drop"
     WITHDRAW = "withdraw"
+    TAKE_BACK = "take back"
     NOTE_RUNNING = "note running"
     NOTE_REQUEUED = "note requeued"
     NOTE_MISSING = "note missing"
@@ -93,6 +95,8 @@ def _step_in_queue(job: JobRecord, entry: QueueEntry) -> Step:
         return Step.NOTE_RUNNING
     if job.state is JobState.RUNNING and entry.is_pending:
         return Step.NOTE_REQUEUED
+    if entry.unclaimed and job.wanted is not None:
+        return Step.TAKE_BACK
     if entry.never != (job.attempt.stuck or ""):
         return Step.NOTE_STUCK
     # A job that can never start loses nothing when it is submitted again.

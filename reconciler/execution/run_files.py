@@ -21,7 +21,7 @@ import msgspec
 
 from reconciler.actual.codec import decode
 from reconciler.errors import InputError
-from reconciler.execution.claims import CLAIM, EXIT_CODE, RESULT, claim_lines
+from reconciler.execution.claims import CLAIM, CLAIMED_BY_AGENT, EXIT_CODE, RESULT, claim_lines
 from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.launcher import bytes_as_json
 from reconciler.jobs.job_json import additional_stores
@@ -118,17 +118,26 @@ def script_of(job: JobRecord, config: AppliedConfig, worker: WorkerSpec, paths: 
     InputError
         The ExecConfig that the job names does not exist any more, or the scheduler cannot give the resources.
     """
+    return submission_script(job, worker, paths, exec_config_of(job, config))
+
+
+def exec_config_of(job: JobRecord, config: AppliedConfig) -> ExecConfigSpec:
+    """Return the ExecConfig of a job: named, given inline, or an empty one.
+
+    Raises
+    ------
+    InputError
+        The ExecConfig that the job names does not exist any more.
+    """
     value = job.config.value("exec_config")
     if isinstance(value, dict):  # given inline
-        exec_config = msgspec.convert(value, ExecConfigSpec)
-    elif value is None:
-        exec_config = ExecConfigSpec()
-    else:
-        found = config.commands.get(job.config.commands or "")
-        if found is None:
-            raise InputError(f"the ExecConfig '{value}' no longer exists")
-        exec_config = found
-    return submission_script(job, worker, paths, exec_config)
+        return msgspec.convert(value, ExecConfigSpec)
+    if value is None:
+        return ExecConfigSpec()
+    found = config.commands.get(job.config.commands or "")
+    if found is None:
+        raise InputError(f"the ExecConfig '{value}' no longer exists")
+    return found
 
 
 def submission_script(
@@ -136,7 +145,8 @@ def submission_script(
 ) -> str:
     """Return the script of the current attempt.
 
-    Before and after the job, the commands of the worker come first, then those of the exec_config.
+    Before and after the job, the commands of the worker come first, then those of the exec_config. On a batch
+    worker it is a script without directives: the agent of an allocation has claimed the attempt and runs it.
 
     Raises
     ------
@@ -144,12 +154,15 @@ def submission_script(
         The scheduler cannot give the resources.
     """
     assert job.attempt.run_dir is not None
-    if worker.scheduler_type == "sge":
-        _check_no_requests(f"Worker '{job.config.worker_name}'", worker)
-        _check_no_requests("the exec_config", exec_config)
-    header = submission_header(worker.scheduler_type, job.asked, name_in_queue(job))
-    code = ":".join(shell_path(paths.code(tree)) for tree in job.code)
     marker = shell_path(f"{paths.outbox}/{marker_name(job)}")
+    if worker.batch is not None:
+        header, claim = "#!/bin/bash", CLAIMED_BY_AGENT
+    else:
+        if worker.scheduler_type == "sge":
+            _check_no_requests(f"Worker '{job.config.worker_name}'", worker)
+            _check_no_requests("the exec_config", exec_config)
+        header = submission_header(worker.scheduler_type, job.asked, name_in_queue(job)).rstrip("\n")
+        claim = claim_lines(worker.scheduler_type, marker)
     # Repeated after the user's commands, which can change the directory.
     enter = f"builtin cd -- {shell_path(job.attempt.run_dir)}"
     # The path of a job can contain any character; in a comment it must not end the line.
@@ -157,10 +170,9 @@ def submission_script(
     own = [  # in a subshell, so that their `trap`, `set -e`, `exec` or PATH do not hide how the job ended
         *_SIGNALS,
         *_commands(worker.pre_run),
-        *_load_modules(exec_config),
-        *[_export(name, value, exec_config.expand) for name, value in exec_config.export.items()],
+        *environment_lines(exec_config),
         *_commands(exec_config.pre_run),
-        *([f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"] if code else []),
+        *code_lines(job, paths),
         f"{enter} || exit 1",
         f"{shell_path(paths.python)} {shell_path(paths.launcher)} && job_code=0 || job_code=$?",
         _check_python(job.config.worker_name, paths.python),
@@ -169,10 +181,10 @@ def submission_script(
         "exit $job_code",
     ]
     parts = [
-        header.rstrip("\n"),
+        header,
         f"# {title}  {job.id}  attempt {job.attempt.number}",
         f"{enter} || exit 1",
-        claim_lines(worker.scheduler_type, marker),
+        claim,
         *_heartbeat(),
         "finish() {",
         "  code=$?",
@@ -187,6 +199,18 @@ def submission_script(
         ")",
     ]
     return "\n".join(parts) + "\n"
+
+
+def environment_lines(exec_config: ExecConfigSpec) -> list[str]:
+    """Return the lines that load the modules and set the variables of an exec_config."""
+    exports = [_export(name, value, exec_config.expand) for name, value in exec_config.export.items()]
+    return [*_load_modules(exec_config), *exports]
+
+
+def code_lines(job: JobRecord, paths: WorkerPaths) -> list[str]:
+    """Return the lines that put the code trees of a job on the path of Python."""
+    code = ":".join(shell_path(paths.code(tree)) for tree in job.code)
+    return [f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}"] if code else []
 
 
 _SIGNALS = ("trap 'exit 143' TERM", "trap 'exit 138' USR1", "trap 'exit 152' XCPU")

@@ -21,6 +21,7 @@ from reconciler.execution.worker.submit import SubmitResult, target_of
 from reconciler.execution.worker.upload import BundleContents
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.responses import fail
+from reconciler.jobs.restarts import give_back
 from reconciler.jobs.transitions import move
 from reconciler.model.flows import is_run_dir, run_dir
 from reconciler.model.records import Event, JobRecord
@@ -28,6 +29,9 @@ from reconciler.model.states import ACTIVE, JobState
 
 BATCH = 100
 """Jobs that are checked out together and share one upload and one submission command."""
+
+_LEAST_AHEAD, _AHEAD = 1000, 20
+"""Jobs that a batch worker has at a time: at least this many, and this many for each slot."""
 
 _FIRST_WAIT, _LONGEST_TARGET_WAIT, _LONGEST_WAIT = 30.0, 60.0, 300.0
 """Seconds until something that was not accepted is tried again: a target, or a single job."""
@@ -85,7 +89,10 @@ class JobStarter:
         """
 
         def free(view: View) -> int:
-            limit = self._access().spec.max_jobs
+            spec = self._access().spec
+            limit = spec.max_jobs
+            if limit is not None and spec.batch is not None:  # it counts allocations
+                limit = max(_LEAST_AHEAD, _AHEAD * limit * spec.batch.parallel_jobs)
             if limit is None:
                 return BATCH
             active = sum(view.count_in_state(state, self.name) for state in ACTIVE)
@@ -284,6 +291,29 @@ class JobStarter:
             self.store.write(write)
         gone = {job.id for job in dropped}
         return [job for job in active if job.id not in gone]
+
+    def take_back(self, jobs: Sequence[JobRecord], now: float) -> bool:
+        """Take back jobs that wait for a slot of a batch, to apply the change of their run config.
+
+        A job that an agent has claimed first is left alone.
+        """
+        if not jobs:
+            return False
+        gone = self._access().withdraw(jobs).gone
+
+        def write(writer: Writer) -> None:
+            for job in _still(writer, jobs, JobState.SUBMITTED):
+                if job.id in gone and not job.cancelling:
+                    give_back(
+                        writer,
+                        job,
+                        "taken back from its batch, since its run config or its worker was changed",
+                        now,
+                    )
+
+        if gone:
+            self.store.write(write)
+        return bool(gone)
 
     def withdraw(self, jobs: Sequence[JobRecord], now: float) -> bool:
         """Take the claims of cancelled jobs, so that no script of an interrupted pass can run any more.

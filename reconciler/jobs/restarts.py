@@ -120,6 +120,13 @@ def begin_again(writer: Writer, job: JobRecord, now: float) -> None:
     run_again(writer, [job], job.cancellation.reason or "it was cancelled, and is wanted again", now)
 
 
+def give_back(writer: Writer, job: JobRecord, reason: str, now: float) -> None:
+    """Make a job ready again whose attempt has certainly not begun and never will."""
+    begin_again(
+        writer, msgspec.structs.replace(job, cancellation=Cancellation(reason=reason, rerun=True)), now
+    )
+
+
 def generated_among(view: View, uuids: Iterable[str], *, current: bool = False) -> set[str]:
     """Return which uuids are of generated jobs: a job that waits for a detour keeps waiting for it.
 

@@ -203,10 +203,24 @@ class PollInterval(msgspec.Struct, frozen=True, kw_only=True):
     longest: float = 10.0
 
 
+class BatchSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How the jobs of a batch worker share its allocations; names as in jobflow-remote.
+
+    ``parallel_jobs`` run at a time in an allocation. ``max_wait`` and ``max_time`` are seconds: how long an
+    allocation waits for jobs, and after which it starts none.
+    """
+
+    parallel_jobs: int = 1
+    max_jobs_per_batch: int | None = None
+    max_wait: float = 60.0
+    max_time: float | None = None
+
+
 class WorkerSpec(ConnectionOptions, frozen=True, kw_only=True):
     """Where jobs run: host, scheduler, work_dir and limits. Fields as in jobflow-remote.
 
-    ``sanitize_command`` has no effect: the output of login files is always cut off.
+    ``sanitize_command`` has no effect: the output of login files is always cut off. With ``batch``, the
+    resources and ``max_jobs`` are those of allocations, which run the jobs.
     """
 
     type: str
@@ -225,6 +239,7 @@ class WorkerSpec(ConnectionOptions, frozen=True, kw_only=True):
     sanitize_command: bool = False
     cleanup: Literal["keep", "completed"] | CleanupAfter = "keep"
     poll_interval: PollInterval | None = None
+    batch: BatchSpec | None = None
 
     @property
     def connection(self) -> Connection | None:

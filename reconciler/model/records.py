@@ -288,11 +288,35 @@ class FlowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     rerun: str | None = None
 
 
+class Allocation(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """One allocation of a batch worker: a job in the queue in which an agent runs jobs of ours.
+
+    ``queue_id`` is None until its submission is confirmed. ``waiting`` is why it waits in the queue. The
+    agent reports ``node``, ``slots``, ``busy`` slots, jobs ``done``, the time ``until`` which the allocation
+    lasts, and ``closed`` when it takes no more jobs. Times are seconds since the epoch.
+    """
+
+    name: str
+    queue_id: str | None = None
+    submitted: float = 0.0
+    missing_since: float | None = None
+    ended: float | None = None
+    waiting: str = ""
+    running: bool = False
+    node: str = ""
+    slots: int = 0
+    busy: int = 0
+    done: int = 0
+    until: float | None = None
+    closed: bool = False
+
+
 class WorkerStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
     """How a worker was when last used.
 
     ``reason`` is why it could not be used, ``fix`` what a person can do about that; ``next_try`` is when it
     is tried again automatically. ``python`` and ``jobflow`` are the versions that its last finished job had.
+    ``allocations`` are those of a batch worker, oldest first.
     """
 
     reachable: bool
@@ -303,6 +327,7 @@ class WorkerStatus(msgspec.Struct, kw_only=True, omit_defaults=True):
     next_try: float = 0.0
     python: str = ""
     jobflow: str = ""
+    allocations: list[Allocation] = []
 
 
 class AttemptResult(StrEnum):

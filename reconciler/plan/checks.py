@@ -14,13 +14,16 @@ from reconciler.model.manifests import Kind, Manifest, WorkerSpec
 from reconciler.model.run_config import FIELDS, RunConfig, value_problem
 from reconciler.model.schedulers import SCHEDULERS
 from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
-from reconciler.plan.resources import at_origin, check_resources, check_words
+from reconciler.plan.resources import at_origin, check_in_batch, check_resources, check_words
 from reconciler.plan.retries import check_policy, check_retries
 
 
 def worker_defaults(desired: DesiredState) -> dict[str, Setting]:
-    """Return the weakest level of a run config: the default resources of each worker that has some."""
-    found = {name: worker_default(name, spec) for name, spec in desired.workers.items()}
+    """Return the weakest level of a run config: the default resources of each worker that has some.
+
+    Those of a batch worker are for its allocations.
+    """
+    found = {name: worker_default(name, spec) for name, spec in desired.workers.items() if spec.batch is None}
     return {name: setting for name, setting in found.items() if setting is not None}
 
 
@@ -54,6 +57,8 @@ def check_config(desired: DesiredState, flow: DesiredFlow, config: RunConfig) ->
         found += check_worker(desired, config.worker_name, spec)
         if config.resources is not None:
             found += check_resources(desired, spec.scheduler_type, config.resources, config.worker)
+            if spec.batch is not None:
+                found += check_in_batch(desired, config.worker_name, spec, config.resources)
         found += check_retries(desired, spec.scheduler_type, config)
     return found
 
@@ -138,6 +143,14 @@ def check_worker(desired: DesiredState, name: str, spec: WorkerSpec) -> Iterator
             f"worker '{name}' is remote but has no host",
             "/spec/type",
             hint="add 'host: login.example.org', or use type: local",
+        )
+    if spec.batch is not None and spec.max_jobs is None:
+        yield manifest.diagnostic(
+            "worker/batch-without-limit",
+            f"batch worker '{name}' has no max_jobs, so nothing limits the number of its allocations",
+            "/spec/batch",
+            key=True,
+            hint="add 'max_jobs: 1' to have one allocation at a time, or the number that your site allows",
         )
     yield from _masters_on_the_way(manifest, spec)
     scheduler = SCHEDULERS[spec.scheduler_type]

@@ -7,6 +7,7 @@ from typing import Any
 
 from reconciler.diagnostics import Diagnostic, Related, did_you_mean
 from reconciler.model.desired import DesiredState
+from reconciler.model.manifests import WorkerSpec
 from reconciler.model.schedulers import ANY_KEYWORD, SCHEDULERS, Scheduler
 from reconciler.model.schedulers.base import RESERVED, unsafe_values
 from reconciler.model.schedulers.generic import QRESOURCES_FIELDS, own_keywords_of
@@ -44,6 +45,26 @@ def check_resources(
     # The number of slots is added to the bare name of a parallel environment, so its value is not complete.
     complete = {key: value for key, value in own_keywords.items() if key != "model"}
     yield from _keyword_problems(desired, scheduler, setting, complete, "/scheduler_kwargs")
+
+
+def check_in_batch(
+    desired: DesiredState, name: str, spec: WorkerSpec, setting: Setting
+) -> Iterator[Diagnostic]:
+    """Check what a job asks for that runs in an allocation: only a time limit has a meaning there."""
+    scheduler = SCHEDULERS[spec.scheduler_type]
+    if not scheduler.is_batch:  # reported already: a plain shell gives nothing
+        return
+    resources = setting.value
+    assert isinstance(resources, Resources)
+    limit = "time_limit" if resources.generic else scheduler.time_keyword
+    for key in resources.values:
+        if key != limit:
+            yield at_origin(
+                desired, inside(setting, f"/{key}"), "resources/in-batch",
+                f"jobs of the batch worker '{name}' run inside its allocations and cannot ask for '{key}'",
+                key=True,
+                hint=f"set '{key}' in the `resources` of the worker, or ask only for '{limit}' here",
+            )  # fmt: skip
 
 
 def check_words(desired: DesiredState, setting: Setting) -> Iterator[Diagnostic]:

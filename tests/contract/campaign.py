@@ -37,16 +37,20 @@ class Campaign:
     """The jobs of one place.
 
     ``python`` runs jobs that are not about processes; the others run by that of the place, or of the tests.
+    ``batch``: whether all workers are batch workers, with as many slots as others may have jobs.
     ``overdue``: whether to wait for a time limit. ``samples`` are (active, ready) jobs of the worker ``two``
     after each pass; ``seen`` is what was found out about jobs while they were there.
     """
 
-    def __init__(self, place: Place, root: Path, python: str, own: str, *, overdue: bool) -> None:
+    def __init__(
+        self, place: Place, root: Path, python: str, own: str, *, overdue: bool, batch: bool = False
+    ) -> None:
         self.place = place
         self.scheduler = scheduler_of(place)
         self.base = place.work_dir / ODD
         self.world = World(root, workers=" ", defaults="worker: quick")
         self.python, self.own = python, own
+        self.batch = batch
         self.overdue = overdue and self.scheduler is not None
         self.samples: list[tuple[int, int]] = []
         self.requests: dict[str, Request] = {}
@@ -85,6 +89,9 @@ class Campaign:
 
     def _worker(self, name: str, **more: Any) -> None:
         work_dir = {"work_dir": str(self.base / name)}
+        if self.batch:
+            slots = more.pop("max_jobs", 4)
+            more |= {"max_jobs": 1, "batch": {"parallel_jobs": slots, "max_wait": 2}}
         self.world.put("Worker", name, {**self.place.spec, "python": self.python, **work_dir, **more})
 
     def flow(self, name: str, *jobs: Job, **spec: Any) -> None:

@@ -24,7 +24,7 @@ def played(
     case, root = request.cls, tmp_path_factory.mktemp("contract")
     place = place_of(case.place, request, root)
     python = str(warm_python) if _is_ours(place, request) else sys.executable
-    campaign = Campaign(place, root / "world", python, sys.executable, overdue=case.overdue)
+    campaign = Campaign(place, root / "world", python, sys.executable, overdue=case.overdue, batch=case.batch)
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, root / "home")
         for name, value in place.env.items():

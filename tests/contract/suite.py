@@ -11,6 +11,8 @@ from typing import ClassVar
 
 import pytest
 
+from reconciler.execution.batch.agent import word
+from reconciler.execution.batch.tickets import BATCHES, CANCEL, RUNNING, WAITING
 from reconciler.execution.run_files import OUTBOX, name_in_queue
 from reconciler.execution.worker.prepare import STAGING
 from tests.contract.campaign import ODD, SECRET, VALUE, Campaign
@@ -25,6 +27,7 @@ class Contract:
     place: ClassVar[str]
     megabytes: ClassVar[int] = 100
     overdue: ClassVar[bool] = False
+    batch: ClassVar[bool] = False
 
     # results ------------------------------------------------------------------------------------------
 
@@ -173,6 +176,27 @@ _BROKEN = (
     "ends/raises", "ends/leaves", "ends/after", "python-killed/j", "group-killed/j", "vanished/j",
     "refused/j", "overdue/j",
 )  # fmt: skip
+
+
+class ContractOfBatches(Contract):
+    """What differs for jobs in allocations: they are handed over early, and wait there for a slot."""
+
+    batch = True
+
+    def test_max_jobs_is_never_exceeded_and_kept_full(self, played: Campaign) -> None:
+        spans = [played.world.output(f"limit/j{n}") for n in range(6)]
+        together = [sum(begin <= moment < end for begin, end in spans) for moment, _ in spans]
+        assert max(together) == 2
+        assert len({word(played.run_dir(f"limit/j{n}") / "claim" / "batch") for n in range(6)}) == 1
+
+    def test_cancelling_before_the_submission_leaves_no_trace(self, played: Campaign) -> None:
+        for path in ("cancel-uploaded/j", "cancel-ready/j"):
+            assert played.world.state(path) == "USER_STOPPED"
+            assert word(played.run_dir(path) / "claim" / "queue_id") == "withdrawn"
+
+    def test_no_ticket_and_no_note_of_a_job_is_left(self, played: Campaign) -> None:
+        for place in (WAITING, CANCEL, f"*/{RUNNING}"):
+            assert list(played.base.glob(f"*/{BATCHES}/*/{place}/*")) == []
 
 
 class ContractOfSchedulers(Contract):

@@ -35,13 +35,14 @@ class QueueEntry(msgspec.Struct, frozen=True):
 
     ``reason`` is why it waits, in the words of the scheduler; ``never`` is why it can never start as it is,
     in words for people. Both may be empty. ``start`` is when the scheduler expects it to start (seconds since
-    the epoch).
+    the epoch). ``unclaimed``: it waits for a slot of a batch, and can be taken back at no cost.
     """
 
     state: QueueState
     reason: str = ""
     never: str = ""
     start: float | None = None
+    unclaimed: bool = False
 
     @property
     def waiting(self) -> str:
@@ -76,13 +77,15 @@ class Termination(msgspec.Struct, frozen=True):
     """How a job ended, as far as its scheduler knows. ``text`` is one line for people: ``Slurm: TIMEOUT``.
 
     ``cause`` is None if the scheduler knows the job but no cause. ``exit_code`` is that of the script: 128 +
-    n for signal n. ``over`` is False when the scheduler reports that the job has not ended.
+    n for signal n. ``over`` is False when the scheduler reports that the job has not ended. ``unstarted``:
+    what ran around the job ended before the job began, so that it can start again at no cost.
     """
 
     text: str
     cause: Cause | None = None
     exit_code: int | None = None
     over: bool = True
+    unstarted: bool = False
 
 
 class Queue(ABC):

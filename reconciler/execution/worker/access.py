@@ -11,11 +11,13 @@ from typing import BinaryIO
 
 from reconciler.errors import TransientError
 from reconciler.execution import run_files
+from reconciler.execution.batch import allocations, tickets
+from reconciler.execution.batch.queue import BatchQueue
 from reconciler.execution.hosts.base import CommandResult, Host, new_sentinel, read_sections
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.local import expand
 from reconciler.execution.problems import answer_of, describe_error
-from reconciler.execution.queues.base import Queue
+from reconciler.execution.qtk import STDERR
 from reconciler.execution.queues.registry import queue_of
 from reconciler.execution.worker import fetch, poll, prepare, submit, upload
 from reconciler.execution.worker.fetch import AttemptFacts, CollectRequest
@@ -30,7 +32,7 @@ from reconciler.execution.worker.termination import (
 from reconciler.execution.worker.upload import BundleContents, Repository, UploadBundle, UploadResult
 from reconciler.model.flows import is_run_dir
 from reconciler.model.manifests import WorkerSpec
-from reconciler.model.records import JobRecord
+from reconciler.model.records import Allocation, JobRecord
 
 _IN_MEMORY = 1 << 20
 """Bytes of an output that stay in memory; a larger one goes to a temporary file."""
@@ -60,8 +62,9 @@ class WorkerAccess:
         self.repository = repository
         self.host = host
         self.transfer = transfer if transfer is not None else host
-        self.queue: Queue = queue_of(spec.scheduler_type, spec.scheduler_username)
         self.paths = run_files.worker_paths(spec, expand)
+        # Also without `batch`: jobs can be in allocations of an earlier revision.
+        self.queue = BatchQueue(queue_of(spec.scheduler_type, spec.scheduler_username), self.paths, name)
         self.commands = 0
         self._cache = cache if cache is not None else RemoteCache()
         self._neighbours = neighbours
@@ -106,6 +109,10 @@ class WorkerAccess:
             else:
                 kept.append(path)
         return kept
+
+    def discard_allocations(self, names: Iterable[str]) -> None:
+        """Remove the directories of allocations with the next poll."""
+        self._discard.update(f"{self.queue.directory}/{name}" for name in names)
 
     def poll(self, ask: Mapping[str, str]) -> PollResult:
         """Remove files, list the outbox, and ask the queue for jobs: queue id -> name of the run directory.
@@ -180,9 +187,46 @@ class WorkerAccess:
         TransientError
             The worker does not answer; :meth:`find` finds what it may have submitted.
         """
+        if self.spec.batch is not None:
+            return self._hand_over(jobs)
         sentinel = new_sentinel()
         answers = read_sections(self._run_one_by_one(submit.script(jobs, self.queue, sentinel)), sentinel)
         return submit.read_submissions(jobs, self.queue, answers)
+
+    def _hand_over(self, jobs: Sequence[JobRecord]) -> SubmitResult:
+        """Write the tickets of jobs, from which the agents of allocations take them."""
+        text = tickets.handover_script(jobs, self.spec, self.paths, self.name, secrets.token_hex(8))
+        result = self._run(text)
+        if result.exit_code != 0:
+            reason = result.stderr.strip()[-300:] or f"exit code {result.exit_code}"
+            return SubmitResult(outage=f"cannot hand jobs over in {self.paths.work_dir}: {reason}")
+        return SubmitResult({job.id: run_files.marker_name(job) for job in jobs})
+
+    def allocate(self, wanted: Sequence[Allocation]) -> tuple[dict[str, str], str]:
+        """Submit allocations; return their queue ids by name, and why others were not submitted.
+
+        Raises
+        ------
+        InputError
+            The scheduler cannot give the resources of the worker.
+        TransientError
+            The worker does not answer.
+        """
+        sentinel = new_sentinel()
+        text = allocations.submission_script(self.name, self.spec, self.paths, self.queue, wanted, sentinel)
+        return allocations.read_submissions(self.queue, wanted, self._run_one_by_one(text), sentinel)
+
+    def agent_log(self, allocation: str) -> str:
+        """Return the end of the log of an agent, for people.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer.
+        """
+        directory = run_files.shell_path(f"{self.queue.directory}/{allocation}")
+        result = self._run(f"cd -- {directory} && tail -qc 1000 -- {STDERR} log 2>/dev/null; exit 0")
+        return result.stdout.strip()
 
     def find(self, jobs: Sequence[JobRecord]) -> dict[str, str]:
         """Return the queue ids of those jobs that the queue knows by their name, by job id.
@@ -192,6 +236,8 @@ class WorkerAccess:
         TransientError
             The worker or its queue did not answer.
         """
+        if self.spec.batch is not None:  # a ticket can be written again
+            return {}
         names = {run_files.name_in_queue(job): job.id for job in jobs}
         if not (command := self.queue.find_command(list(names))):
             return {}

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from reconciler.errors import TransientError
+from reconciler.execution.batch.queue import BatchQueue
+from reconciler.execution.batch.tickets import CANCEL, RUNNING, WAITING, is_marker
 from reconciler.execution.hosts.base import CommandResult, sections_script
-from reconciler.execution.queues.base import Queue, QueueEntry
+from reconciler.execution.queues.base import QueueEntry
 from reconciler.execution.run_files import WorkerPaths, shell_path
 from reconciler.execution.worker.prepare import remove_unused_documents
 
@@ -26,7 +28,7 @@ class PollResult(msgspec.Struct, frozen=True):
 
 def script(
     paths: WorkerPaths,
-    queue: Queue,
+    queue: BatchQueue,
     sentinel: str,
     *,
     forget: Sequence[str],
@@ -38,6 +40,13 @@ def script(
     outbox = shell_path(paths.outbox)
     if forget:
         commands["forget"] = f"cd -- {outbox} && {_remove('rm -f', map(shlex.quote, forget))}"
+        if queue.has_batches:
+            names = [f"{CANCEL}/{name} */{RUNNING}/{name}" for name in forget if is_marker(name)]
+            known = queue.handed_over.tickets
+            names += [f"{WAITING}/{known[name]}" for name in forget if name in known]
+            commands["batch"] = (
+                f"cd -- {shell_path(queue.directory)} 2>/dev/null && {_remove('rm -f', names)}"
+            )
     if discard:  # in the background, since it can take long
         directories = _remove("rm -rf", map(shell_path, discard))
         documents = f"cd -- {shell_path(paths.work_dir)} && {remove_unused_documents()}"
@@ -56,7 +65,7 @@ def _remove(command: str, names: Iterable[str]) -> str:
 
 
 def read_poll(
-    answers: Mapping[str, CommandResult], queue: Queue, ask: Mapping[str, str], paths: WorkerPaths
+    answers: Mapping[str, CommandResult], queue: BatchQueue, ask: Mapping[str, str], paths: WorkerPaths
 ) -> PollResult:
     """Return the result of a poll from the sections that its script printed.
 

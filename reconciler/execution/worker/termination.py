@@ -27,7 +27,8 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     ``unknown`` is why nothing is known about it; the next pass tries again. ``too_early``: the scheduler does
     not know yet how it ended. ``in_doubt`` is set if it is lost without evidence that it has ended;
     ``heartbeat`` is then its latest one. ``size`` is that of the result in bytes. ``turn`` is the one that
-    ended. ``result_kept``: it has a result that cannot be stored now, and stays in the run directory.
+    ended. ``unstarted``: it never began, and can start again at no cost. ``result_kept``: it has a result
+    that cannot be stored now, and stays in the run directory.
     """
 
     result: JobResult | None = None
@@ -43,6 +44,7 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     heartbeat: str | None = None
     size: int = 0
     result_kept: bool = False
+    unstarted: bool = False
 
 
 def end_with_result(raw: bytes | None) -> AttemptEnd:
@@ -177,6 +179,7 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
         cause=cause,
         state=JobState.FAILED if started or facts.found == "gone" else JobState.REMOTE_ERROR,
         turn=facts.turn,
+        unstarted=accounting is not None and accounting.unstarted,
     )
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from reconciler.errors import InputError, LostError, ReconcilerError, TransientError, UnfitError
 from reconciler.execution import run_files
+from reconciler.execution.batch import tickets
 from reconciler.execution.claims import CLAIM, RUNS, TOO_EARLY, WITHDRAW
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.problems import answer_of, describe_error
@@ -107,8 +108,9 @@ class UploadBundle:
     def shared(self) -> dict[str, str]:
         """The files that the jobs share, by name: their paths below the work_dir."""
         trees = {tree for job in self._jobs for tree in job.code} - self._broken_trees.keys()
-        name = run_files.launcher_name()
-        return {name: f"{LAUNCHERS}/{name}"} | {tree: f"{CODE}/{tree}" for tree in sorted(trees)}
+        return {name: f"{LAUNCHERS}/{name}" for name in self._programs()} | {
+            tree: f"{CODE}/{tree}" for tree in sorted(trees)
+        }
 
     def members(self) -> Iterator[ArchiveMember]:
         """Yield every file.
@@ -119,9 +121,9 @@ class UploadBundle:
             The repository or the store of outputs cannot be read now.
         """
         yield from self._code
-        name = run_files.launcher_name()
-        if name not in self._there:
-            yield ArchiveMember(f"shared/{LAUNCHERS}/{name}", run_files.launcher_source())
+        for name, source in self._programs().items():
+            if name not in self._there:
+                yield ArchiveMember(f"shared/{LAUNCHERS}/{name}", source)
         for number, job in enumerate(self._jobs):
             try:
                 for tree in job.code:
@@ -142,6 +144,11 @@ class UploadBundle:
                 for file in files:
                     yield msgspec.structs.replace(file, name=f"jobs/{number}/{file.name}")
 
+    def _programs(self) -> dict[str, bytes]:
+        """Return what runs jobs on the worker, by file name."""
+        launcher = {run_files.launcher_name(): run_files.launcher_source()}
+        return launcher | (tickets.programs() if self._worker.batch is not None else {})
+
     def _missing_code(self) -> Iterator[ArchiveMember]:
         """Yield the code trees that the worker lacks; note those that cannot be sent."""
         for tree in sorted({tree for job in self._jobs for tree in job.code if tree not in self._there}):
@@ -159,11 +166,17 @@ class UploadBundle:
         payload = self._contents.payload(job)
         needed = needed_outputs(json.loads(payload), self._contents.outputs)
         request, documents = run_files.job_input(job, payload, needed)
-        script = run_files.script_of(job, self._contents.config, self._worker, self._paths)
+        exec_config = run_files.exec_config_of(job, self._contents.config)
+        script = run_files.submission_script(job, self._worker, self._paths, exec_config)
         files = [
             ArchiveMember(run_files.SCRIPT, script.encode()),
             ArchiveMember(run_files.INPUT, request),
         ]
+        if self._worker.batch is not None:
+            tickets.check_fits(job, self._worker)
+            warm = tickets.warm_script(job, self._worker, self._paths, exec_config)
+            if warm is not None:
+                files.append(ArchiveMember(tickets.WARM_SCRIPT, warm.encode()))
         for blob, name, *executable in job.files:
             with _reading_repository():
                 ((_, data),) = self._repository.blobs([blob])

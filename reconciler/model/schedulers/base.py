@@ -46,7 +46,8 @@ class Scheduler:
 
     ``commands`` are the programs that are called on the host. ``version_command`` prints the version in its
     first line; ``accounting_command`` succeeds where the scheduler remembers ended jobs. Empty: not
-    available. ``unsafe_in_paths`` are characters that the scheduler would expand in a path of a job.
+    available. ``time_keyword`` is the keyword for the time limit. ``unsafe_in_paths`` are characters that the
+    scheduler would expand in a path of a job.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Scheduler:
     commands: Sequence[str] = ()
     version_command = ""
     accounting_command = ""
+    time_keyword = ""
     unsafe_in_paths = ""
     _may_be_negative = frozenset({"priority"})
 

@@ -51,6 +51,7 @@ class PBS(Scheduler):
     generic_fields = QRESOURCES_FIELDS - {"gpus_per_job", "qos"}
     commands = ("qsub", "qstat", "qdel")
     version_command = "qstat --version"
+    time_keyword = "walltime"
     accounting_command = (
         "qstat -B -f | grep -q 'job_history_enable = True' || "
         "{ echo 'job_history_enable is not True, so an ended job is forgotten' >&2; false; }"

@@ -70,6 +70,7 @@ class SGE(Scheduler):
     commands = ("qsub", "qstat", "qdel")
     version_command = "qstat -help"
     # That there is no such job is an answer of the accounting; anything else is not.
+    time_keyword = "walltime"
     accounting_command = "qacct -j 1 2>&1 | grep -qE 'job id 1 not found|^jobnumber' || qacct -j 1 >/dev/null"
 
     def from_generic(self, fields: Mapping[str, Any], own_keywords: Mapping[str, Any]) -> dict[str, Any]:

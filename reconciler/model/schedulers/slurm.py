@@ -61,6 +61,7 @@ class Slurm(Scheduler):
     commands = ("sbatch", "squeue", "scancel", "scontrol")
     version_command = "squeue --version"
     accounting_command = "sacct -n -X -j 1"
+    time_keyword = "time"
     unsafe_in_paths = "%\\"
 
     def quoted(self, key: str, value: str) -> str:
