@@ -46,7 +46,8 @@ class Campaign:
         self, place: Place, root: Path, python: str, own: str, *, overdue: bool, batch: bool = False
     ) -> None:
         self.place = place
-        self.scheduler = scheduler_of(place)
+        # Jobs in allocations have no requests of their own.
+        self.scheduler = scheduler_of(place) if not batch else None
         self.base = place.work_dir / ODD
         self.world = World(root, workers=" ", defaults="worker: quick")
         self.python, self.own = python, own
