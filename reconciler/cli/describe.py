@@ -235,10 +235,26 @@ def worker(context: Context, name: str) -> None:
         ):
             if readable[field] not in (None, "", {}, 0):
                 click.echo(f"{field.replace('_', ' ') + ':':<16} {cell_text(readable[field])}")
+        _echo_allocations(facts["allocations"])
         _echo_conditions(facts)
         _echo_events([msgspec.convert(event, Event) for event in facts["events"]])
 
     emit(context, lambda: facts, text)
+
+
+def _echo_allocations(allocations: list[dict[str, Any]]) -> None:
+    there = [one for one in allocations if one["state"] != "ended"]
+    if there:
+        click.echo("allocations:")
+    for one in there:
+        parts = [one["allocation"], one["queue_id"], one["state"]]
+        if one["node"]:
+            parts.append(
+                f"on {one['node']}, {one['busy']} of {one['slots']} slots busy, {one['done']} jobs done"
+            )
+        if one["remaining"] is not None:
+            parts.append(f"{duration_text(one['remaining'])} left")
+        click.echo(f"  {'  '.join(part for part in [*parts, one['reason']] if part)}")
 
 
 def _echo_conditions(facts: dict[str, Any]) -> None:

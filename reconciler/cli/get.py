@@ -1,4 +1,4 @@
-"""``reconcile get``: list flows, jobs, workers or rules."""
+"""``reconcile get``: list flows, jobs, failures, workers, batches or rules."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from reconciler.cli.job_selectors import check_filters, is_uuid, near_job, read_
 from reconciler.cli.options import LIMIT, Duration, KindGroup, global_options
 from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
 from reconciler.cli.views.data import (
+    batches_data,
     failures_data,
     flows_data,
     is_gone,
@@ -49,6 +50,10 @@ WORKER_COLUMNS = (
     ("name", "type", "scheduler_type", "max_jobs", "active", "ready", "status"),
     ("last_seen", "work_dir", "python", "jobflow", *READABLE),
 )
+BATCH_COLUMNS = (
+    ("worker", "allocation", "queue_id", "state", "busy", "slots", "done", "remaining", "reason"),
+    ("node", "submitted", "ended", "closed"),
+)
 FAILURE_COLUMNS = (
     ("failure", "jobs", "flows", "cause", "error", "example"),
     ("state", "workers", "fix", "retry"),
@@ -60,7 +65,10 @@ RULE_COLUMNS = (
 
 
 @click.group(
-    cls=KindGroup, name="get", no_args_is_help=False, help="List flows, jobs, failures, workers or rules."
+    cls=KindGroup,
+    name="get",
+    no_args_is_help=False,
+    help="List flows, jobs, failures, workers, batches or rules.",
 )
 @global_options
 def command(context: Context) -> None:
@@ -334,6 +342,27 @@ def workers(context: Context, *, watch: bool, arrangement: Arrangement) -> None:
         return readable_conditions(readable_worker(row, time.time()))
 
     _list(context, Listing(rows, columns, "name", readable), arrangement, watch)
+
+
+@command.command(name="batches", help="List the allocations of batch workers, and what their agents report.")
+@_WATCH
+@_arranged
+@global_options
+def batches(context: Context, *, watch: bool, arrangement: Arrangement) -> None:
+    """List the allocations of the workers of the last applied revision, and the latest that have ended."""
+
+    def rows(view: View) -> list[Row]:
+        config = view.config()
+        known = config.workers if config is not None else {}
+        return [row for name in sorted(known) for row in batches_data(view, name, time.time())]
+
+    def readable(row: Row) -> Row:
+        times = {name: time_text(row[name]) for name in ("submitted", "ended") if row[name]}
+        remaining = duration_text(row["remaining"]) if row["remaining"] is not None else None
+        return row | times | {"remaining": remaining}
+
+    listing = Listing(rows, lambda rows: BATCH_COLUMNS, "allocation", readable)
+    _list(context, listing, arrangement, watch)
 
 
 @command.command(name="rules", help="List override rules in the order in which they apply.")

@@ -43,7 +43,10 @@ def test_unknown_command(program: Program, command: str, hint: str) -> None:
             ["apply"],
             "error: name the plan to apply\n  help: save one with `reconcile plan --out FILE`; to apply ",
         ),
-        (["get"], "error: `reconcile get` needs a kind\n  help: one of: failures, flows, jobs, rules, workers\n"),
+        (
+            ["get"],
+            "error: `reconcile get` needs a kind\n  help: one of: failures, flows, jobs, rules, workers\n",
+        ),
         (["describe"], "error: `reconcile describe` needs a kind\n  help: one of: flow, job, worker\n"),
         (
             ["get", "eos-al"],

@@ -24,6 +24,7 @@ VERBS = {
     "jobs": ["get", "jobs"],
     "flows": ["get", "flows"],
     "workers": ["get", "workers"],
+    "batches": ["get", "batches"],
     "failures": ["get", "failures"],
     "rules": ["get", "rules"],
     "job": ["describe", "job", "arithmetic/add"],

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from reconciler.actual.store import Store
+from reconciler.model.records import Allocation
 from tests.execution.support import eventually
 from tests.support import Reconcile, Repository, minimal_project
 
@@ -99,6 +104,23 @@ class World:
         self.repository.write_yaml("flows/held.yaml", HELD)
         self.repository.commit("a rule, and a mistake")
         assert self.run("--once").returncode == 2
+        self._note_an_allocation()
+
+    def _note_an_allocation(self) -> None:
+        """Let a worker have had an allocation: what listings show of one is tested without running it."""
+        ended = Allocation(
+            name="a0123456789", queue_id="4242", submitted=1e9, ended=1e9 + 60, node="n1", slots=4, done=7,
+            closed=True,
+        )  # fmt: skip
+        with contextlib.closing(Store(self.state)) as store, store.read() as view:
+            status = view.worker_status("w2")
+        assert status is not None
+        with contextlib.closing(Store(self.state)) as store:
+            store.write(
+                lambda writer: writer.put_worker_status(
+                    "w2", msgspec.structs.replace(status, allocations=[ended])
+                )
+            )
 
     def _naps(self) -> bool:
         """Make a pass; return whether the long job runs by now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,15 @@ from reconciler.model.failures import failure_pattern, fix_of
 from reconciler.model.flows import job_id
 from reconciler.model.health import flow_sync
 from reconciler.model.manifests import Kind, RuleSpec, WorkerSpec
-from reconciler.model.records import AppliedConfig, Attempt, Event, FlowRecord, JobRecord, WorkerStatus
+from reconciler.model.records import (
+    Allocation,
+    AppliedConfig,
+    Attempt,
+    Event,
+    FlowRecord,
+    JobRecord,
+    WorkerStatus,
+)
 from reconciler.model.run_config import Rule
 from reconciler.model.states import ACTIVE, Health, JobState, Sync
 from reconciler.plan.cost import Cost
@@ -170,6 +179,29 @@ def worker_data(view: View, name: str, spec: WorkerSpec) -> Data:
     }
 
 
+def batches_data(view: View, worker: str, now: float) -> list[Data]:
+    """Return the allocations of a worker, oldest first."""
+    status = view.worker_status(worker)
+    return [allocation_data(worker, one, now) for one in (status.allocations if status is not None else [])]
+
+
+def allocation_data(worker: str, one: Allocation, now: float) -> Data:
+    """Return one allocation. ``remaining`` are the seconds that it still lasts, as far as that is known."""
+    if one.ended is not None:
+        state = "ended"
+    elif one.running:
+        state = "running"
+    else:
+        state = "pending" if one.queue_id is not None else "submitting"
+    remaining = max(0.0, one.until - now) if one.until is not None and state == "running" else None
+    return {
+        "worker": worker, "allocation": one.name, "queue_id": one.queue_id, "state": state,
+        "node": one.node or None, "slots": one.slots, "busy": one.busy, "done": one.done,
+        "remaining": remaining, "closed": one.closed, "submitted": one.submitted or None,
+        "ended": one.ended, "reason": one.waiting,
+    }  # fmt: skip
+
+
 def worker_facts(view: View, name: str, spec: WorkerSpec, limit: int) -> Data:
     """Return a worker with its jobs by state and its last ``limit`` events."""
     counts = {str(state): view.count_in_state(state, name) for state in JobState}
@@ -177,6 +209,7 @@ def worker_facts(view: View, name: str, spec: WorkerSpec, limit: int) -> Data:
         "host": spec.connection.name if spec.connection is not None else None,
         "jobs": {state: count for state, count in counts.items() if count},
         "events": [event_data(event) for event in view.events(f"worker/{name}", limit=limit)],
+        "allocations": batches_data(view, name, time.time()),
     }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from reconciler.cli.views.data import batches_data
 from tests.execution.batch.support import BatchWorld
 
 pytestmark = pytest.mark.timeout(300)
@@ -88,6 +90,18 @@ class TestSlots:
         for path in ("f/a", "f/b"):
             assert "`module load nosuch/1.0` failed" in (world.job(path).error or "")
         assert world.logged() == []
+
+    def test_listings_show_slots_and_what_waits(self, make_batch: Make) -> None:
+        world = make_batch(parallel_jobs=1)
+        world.waits("f", "running", "waiting")
+        world.reconcile()
+        world.until(lambda: any(one.busy for one in world.allocations()))
+        world.until(lambda: "slot" in (world.job("f/waiting").attempt.waiting or ""))
+        (row,) = world.view(lambda view: batches_data(view, "b", time.time()))
+        assert (row["state"], row["slots"], row["busy"], row["done"]) == ("running", 1, 1, 0)
+        assert row["queue_id"] and row["node"] and row["remaining"] is None
+        world.open("running", "waiting")
+        world.run()
 
 
 class TestTakingBack:
