@@ -6,6 +6,7 @@ import codecs
 import errno
 import io
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator
@@ -100,7 +101,54 @@ def _tolerant(stream: Any, descriptor: int) -> Any:
             codecs.register(_ascii_codec)
             encoding = _ASCII
     buffer = io.BufferedWriter(_Descriptor(descriptor))
-    return io.TextIOWrapper(buffer, encoding=encoding, errors=_ESCAPE, line_buffering=True)
+    return _ShownText(buffer, encoding=encoding, errors=_ESCAPE, line_buffering=True)
+
+
+_CONTROL = re.compile(
+    r"\x1b\[(?!(?:[0-9;]*;)?8[;m])[0-9;]*m"  # colors stay, but not text that is concealed
+    r"|([\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069])"
+)
+_COMMAND = re.compile(r"^([ \t]*)(?=::[a-z]|##\[|##vso\[)", re.MULTILINE)
+_READS_COMMANDS = ("GITHUB_ACTIONS", "TF_BUILD")
+"""Variables of services whose logs obey lines such as ``::error::`` and ``##vso[``."""
+
+
+def shown(text: str) -> str:
+    r"""Return text that a terminal and a log show and do not obey.
+
+    Control characters and those that change the direction of text become escapes, ``\u202e``, which JSON
+    reads as the character itself. In the log of a service that obeys commands, these are preceded by ``\``.
+    """
+    if not text.isprintable():
+        text = _CONTROL.sub(lambda found: found[0] if found[1] is None else f"\\u{ord(found[1]):04x}", text)
+    if any(map(os.environ.get, _READS_COMMANDS)):
+        text = _COMMAND.sub(r"\1\\", text)
+    return text
+
+
+class _ShownText(io.TextIOWrapper):
+    """A text stream that passes everything through :func:`shown`."""
+
+    def write(self, text: str) -> int:
+        """Write text; what is not for terminals is escaped."""
+        super().write(shown(text))
+        return len(text)
+
+
+class Controlling:
+    """The same stream for a program part that moves the cursor itself, such as a progress bar."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text as it is."""
+        if isinstance(self._stream, io.TextIOWrapper):
+            return io.TextIOWrapper.write(self._stream, text)
+        return int(self._stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from reconciler.cli.context import Context
+from reconciler.cli.streams import Controlling, shown
 from reconciler.cli.views.plan_text import plan_lines, summary_line
 from reconciler.cli.views.words import many
 from reconciler.diagnostics import Diagnostic, Severity, render
@@ -53,7 +54,7 @@ class TerminalReporter:
         if self.bar is None:
             self.context.say(line)
         else:
-            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.bar.console.print(shown(line), markup=False, highlight=False, soft_wrap=True)
 
     def planned(self, plan: Plan) -> None:
         """Print the plan that is about to be applied."""
@@ -76,7 +77,8 @@ class TerminalReporter:
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
             )
-            console = Console(stderr=True, no_color=not self.context.colored(sys.stderr))
+            stream: Any = Controlling(sys.stderr)
+            console = Console(file=stream, no_color=not self.context.colored(sys.stderr))
             self.bar = Progress(*columns, console=console, transient=True)
             self.task = self.bar.add_task("", total=None)
             self.bar.start()
