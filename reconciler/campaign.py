@@ -185,7 +185,7 @@ class Campaign:
             rows = flows_data(view)
         chosen = (
             row for row in rows
-            if wanted.pass_flow(row["labels"])
+            if wanted.pass_flow(row["labels"], row["flowset"], row["item"])
             and (not wanted.names or any(fnmatch.fnmatchcase(row["name"], name) for name in wanted.names))
         )  # fmt: skip
         return Table(msgspec.convert(row, CampaignFlow) for row in chosen)

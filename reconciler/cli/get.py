@@ -22,6 +22,7 @@ from reconciler.cli.views.data import (
     batches_data,
     failures_data,
     flows_data,
+    flowsets_data,
     is_gone,
     job_data,
     job_keys,
@@ -64,11 +65,14 @@ RULE_COLUMNS = (
 )
 
 
+FLOWSET_COLUMNS = (("name", "items", "flows", "completed", "failed", "frozen"), ("jobs",))
+
+
 @click.group(
     cls=KindGroup,
     name="get",
     no_args_is_help=False,
-    help="List flows, jobs, failures, workers, batches or rules.",
+    help="List flows, jobs, failures, workers, batches, rules or FlowSets.",
 )
 @global_options
 def command(context: Context) -> None:
@@ -103,7 +107,7 @@ def _arranged(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @command.command(name="flows", help="List flows with sync, health and the number of jobs by state.")
-@click.argument("selectors", nargs=-1, metavar="[FLOW|flow:LABEL=VALUE]...")
+@click.argument("selectors", nargs=-1, metavar="[FLOW|flow:LABEL=VALUE|flowset:SET|item.COLUMN>VALUE]...")
 @click.option("--tree", is_flag=True, help="Show the jobs of each flow, and what they generated, as a tree.")
 @_WATCH
 @_arranged
@@ -119,7 +123,7 @@ def flows(
     def rows(view: View) -> list[Row]:
         return [
             row for row in flows_data(view)
-            if wanted.pass_flow(row["labels"])
+            if wanted.pass_flow(row["labels"], row["flowset"], row["item"])
             and (not wanted.names or any(fnmatch.fnmatchcase(row["name"], name) for name in wanted.names))
         ]  # fmt: skip
 
@@ -182,7 +186,8 @@ def jobs(
     """List jobs in the order of their flows and their definitions.
 
     SELECTORs are names and filters, as for `reconcile retry`. Names: FLOW for all its jobs, FLOW/JOB (globs
-    work in both), a uuid or its beginning. Filters: state:FAILED,REMOTE_ERROR, worker:NAME, flow:LABEL=VALUE.
+    work in both), a uuid or its beginning. Filters: state:FAILED,REMOTE_ERROR, worker:NAME, flow:LABEL=VALUE,
+    flowset:SET, 'item.COLUMN>VALUE'.
     """
     wanted = read_words([*selectors, *(f"state:{names}" for names in states)])
     if worker is not None:
@@ -381,6 +386,21 @@ def rules(context: Context, *, arrangement: Arrangement) -> None:
         with store.read() as view:
             rows = listing.look(view)
     show_listing(context, listing, rows)
+
+
+@command.command(name="flowsets", help="List FlowSets with their items, and how their flows do.")
+@_WATCH
+@_arranged
+@global_options
+def flowsets(context: Context, *, watch: bool, arrangement: Arrangement) -> None:
+    """List the FlowSets of the last applied revision, and those that still have flows."""
+
+    def readable(row: Row) -> Row:
+        counts = " ".join(f"{number} {state}" for state, number in row["jobs"].items()) or "-"
+        return row | {"jobs": counts}
+
+    listing = Listing(flowsets_data, lambda rows: FLOWSET_COLUMNS, "name", readable)
+    _list(context, listing, arrangement, watch)
 
 
 def _list(context: Context, listing: Listing, arrangement: Arrangement, watch: bool) -> None:

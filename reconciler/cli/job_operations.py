@@ -39,8 +39,10 @@ _HELP = """{purpose}
 {accepts}
 
 SELECTORs are names and filters. Names: FLOW for all its jobs, FLOW/JOB (globs work in both, as in
-'eos-*/relax*'), a uuid or uuid_index. Filters: state:FAILED,REMOTE_ERROR, worker:NAME, flow:LABEL=VALUE.
-A job is selected if it matches one of the names (if you give any) and one of the filters of each kind.
+'eos-*/relax*'), a uuid or uuid_index. Filters: state:FAILED,REMOTE_ERROR, worker:NAME, flow:LABEL=VALUE,
+flowset:SET, and 'item.COLUMN>VALUE' for flows of a FlowSet (also >= < <= = !=; = and != take globs).
+A job is selected if it matches one of the names (if you give any), one of the filters of each kind, and
+every condition on its item.
 {reach}
 
 Jobs in other states are left alone. Exit code 4: no selected job was in a suitable state, a job that you

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -12,12 +13,14 @@ from reconciler.actual.view import View
 from reconciler.diagnostics import did_you_mean, nearest
 from reconciler.errors import InputError
 from reconciler.model.failures import failure_id
+from reconciler.model.flowsets import Condition, read_condition
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import JobState
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f-]{0,27})?(_\d+)?", re.IGNORECASE)
 _FILTER = re.compile(r"([A-Za-z_]+):(.*)", re.DOTALL)
-FILTERS = ("state", "worker", "flow", "failure")
+_ITEM = re.compile(r"item\.(.+)", re.DOTALL)
+FILTERS = ("state", "worker", "flow", "failure", "flowset")
 
 
 def is_uuid(word: str) -> bool:
@@ -36,6 +39,8 @@ class Selectors(msgspec.Struct, frozen=True):
     workers: set[str]
     labels: list[tuple[str, str]]
     failures: set[str] = set()
+    flowsets: set[str] = set()
+    items: list[Condition] = []
 
     def pass_job(self, job: JobRecord, flow: FlowRecord) -> bool:
         """Return whether a job of a flow passes the filters."""
@@ -43,12 +48,16 @@ class Selectors(msgspec.Struct, frozen=True):
             (not self.states or job.state in self.states)
             and (not self.workers or job.config.worker_name in self.workers)
             and (not self.failures or failure_id(job) in self.failures)
-            and self.pass_flow(flow.labels)
+            and self.pass_flow(flow.labels, flow.flowset, flow.item)
         )
 
-    def pass_flow(self, labels: Mapping[str, str]) -> bool:
-        """Return whether a flow with these labels passes the filters on flows."""
-        return not self.labels or any(labels.get(key) == value for key, value in self.labels)
+    def pass_flow(self, labels: Mapping[str, str], flowset: str | None, item: Mapping[str, Any]) -> bool:
+        """Return whether a flow passes the filters on flows. Conditions on its item must all hold."""
+        return (
+            (not self.labels or any(labels.get(key) == value for key, value in self.labels))
+            and (not self.flowsets or flowset in self.flowsets)
+            and all(condition.holds(item) for condition in self.items)
+        )
 
 
 class Selected(msgspec.Struct, frozen=True):
@@ -64,7 +73,7 @@ class Selected(msgspec.Struct, frozen=True):
 
 
 def read_words(words: Sequence[str]) -> Selectors:
-    """Parse selectors: ``KIND:VALUE`` is a filter, anything else a name.
+    """Parse selectors: ``KIND:VALUE`` and ``item.COLUMN>VALUE`` are filters, anything else a name.
 
     Raises
     ------
@@ -73,6 +82,13 @@ def read_words(words: Sequence[str]) -> Selectors:
     """
     found = Selectors([], set(), set(), [], set())
     for word in words:
+        condition = _ITEM.fullmatch(word)
+        if condition is not None and any(sign in word for sign in "<>="):
+            try:
+                found.items.append(read_condition(condition[1]))
+            except ValueError as error:
+                raise InputError(str(error), hint="for example 'item.natoms>60', in quotes") from error
+            continue
         match = _FILTER.fullmatch(word)
         if match is None:
             found.names.append(word)
@@ -87,6 +103,8 @@ def read_words(words: Sequence[str]) -> Selectors:
             found.workers.update(value.split(","))
         elif kind == "failure":
             found.failures.update(value.lower().split(","))
+        elif kind == "flowset":
+            found.flowsets.update(value.split(","))
         else:
             key, equals, label = value.partition("=")
             if not equals or not key:
@@ -207,6 +225,16 @@ def check_filters(selectors: Selectors, view: View, flows: Iterable[FlowRecord])
     workers = set(config.workers) if config is not None else set()
     for worker in sorted(selectors.workers - workers):
         raise InputError(f"there is no worker '{worker}'", hint=did_you_mean(worker, workers))
+    flows = list(flows)
+    sets = {flow.flowset for flow in flows if flow.flowset is not None}
+    sets |= config.flowsets.keys() if config is not None else set()
+    for name in sorted(selectors.flowsets - sets):
+        raise InputError(f"there is no FlowSet '{name}'", hint=did_you_mean(name, sets))
+    columns = {column for flow in flows for column in flow.item}
+    for condition in selectors.items:
+        if condition.column not in columns:
+            hint = did_you_mean(condition.column, columns)
+            raise InputError(f"no item has a column '{condition.column}'", hint=hint)
     known = {f"{key}={value}" for flow in flows for key, value in flow.labels.items()}
     for key, value in selectors.labels:
         if f"{key}={value}" not in known:

@@ -50,7 +50,7 @@ class FlowReader:
         """Add the flows of valid manifests to the state; a flow that cannot be used becomes invalid there."""
         known = [(manifest, spec_content(manifest.spec)) for manifest in manifests]
         named = [path for _, content in known for _, path in content.files]
-        entries = [self._all_files().get(path) for path in named]
+        entries = [self.all_files().get(path) for path in named]
         self._pointers = self.source.lfs_pointers(e.object_id for e in entries if e is not None and e.is_file)
         for manifest, content in known:
             flow = self._read(manifest, content, stale=f"{Kind.FLOW}/{manifest.name}" in self.state.stale)
@@ -163,7 +163,7 @@ class FlowReader:
         """Return every file of the repository that the flow names, as in :class:`DesiredFlow`."""
         found: set[tuple[str, ...]] = set()
         for pointer, path in content.files:
-            entry = self._all_files().get(path)
+            entry = self.all_files().get(path)
             if entry is not None and entry.is_file and entry.object_id not in self._pointers:
                 found.add((path, entry.object_id, *(["x"] if entry.executable else [])))
                 continue
@@ -171,7 +171,7 @@ class FlowReader:
             what = entry.what if entry is not None else None
             if entry is not None and entry.is_file:
                 what = "pointer of Git LFS"
-            elif any(name.startswith(f"{path.rstrip('/')}/") for name in self._all_files()):
+            elif any(name.startswith(f"{path.rstrip('/')}/") for name in self.all_files()):
                 what = "folder"
             if what is not None:
                 code, message, hint = (
@@ -180,7 +180,7 @@ class FlowReader:
                     UNFIT_HINTS[what],
                 )
             else:
-                files = [name for name, other in self._all_files().items() if other.is_file]
+                files = [name for name, other in self.all_files().items() if other.is_file]
                 guess = nearest_path(path, files)
                 hint = f"did you mean '{guess}'?" if guess else _PATHS_HINT
             self.diagnostics.append(manifest.diagnostic(code, message, pointer, hint=hint))
@@ -189,7 +189,7 @@ class FlowReader:
     def _missing_dollars(self, manifest: Manifest, content: SpecContent) -> Iterator[Diagnostic]:
         """Yield a warning for each ``{path: FILE}`` in the arguments that names a file of the repository."""
         for at, named in content.doubtful:
-            if named in self._all_files():
+            if named in self.all_files():
                 yield manifest.diagnostic(
                     "value/missing-dollar",
                     f"'path' without '$' is plain data: the job does not get the file '{named}'",
@@ -199,8 +199,8 @@ class FlowReader:
                     severity=Severity.WARNING,
                 )
 
-    def _all_files(self) -> dict[str, TreeEntry]:
-        """Return every file of the revision by path, listed once and only when a flow names a file."""
+    def all_files(self) -> dict[str, TreeEntry]:
+        """Return every file of the revision by path, listed once and only when something names a file."""
         if self._listing is None:
             self._listing = {entry.path: entry for entry in self.source.files(self.commit, "")}
         return self._listing

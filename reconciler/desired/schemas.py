@@ -28,6 +28,7 @@ _FILES = {
     Kind.EXEC_CONFIG: "exec-config.schema.json",
     Kind.FLOW: "flow.schema.json",
     Kind.OVERRIDE_RULE: "override-rule.schema.json",
+    Kind.FLOW_SET: "flow-set.schema.json",
 }
 
 
@@ -97,6 +98,7 @@ _TYPES: Mapping[str, Check] = {
     "boolean": lambda value: isinstance(value, bool),
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),
+    "null": lambda value: value is None,
 }
 _KEYWORDS = (
     *("type", "const", "enum", "pattern", "minLength", "maxLength", "minItems", "minProperties"),

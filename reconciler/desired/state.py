@@ -270,7 +270,18 @@ def _assemble(
         diagnostics=collection.diagnostics,
     )
     reader = FlowReader(source, state)
-    reader.read_all(collection.of(Kind.FLOW))
+    flows = collection.of(Kind.FLOW)
+    flowsets = collection.of(Kind.FLOW_SET)
+    state.frozen |= {
+        key.partition("/")[2]: why
+        for key, why in collection.unusable.items()
+        if key.startswith(f"{Kind.FLOW_SET}/")
+    }
+    if flowsets:
+        from reconciler.desired.flowsets.reader import expand_all
+
+        flows += expand_all(source, state, flowsets, reader.all_files())
+    reader.read_all(flows)
     reader.check_references_between(state.flows)
     state.diagnostics += reader.diagnostics
     return state

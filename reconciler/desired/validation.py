@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler.desired.flowsets.template import Template, TemplateProblem
 from reconciler.desired.schema_errors import SchemaError, schema_diagnostics
 from reconciler.desired.schemas import (
     Check,
@@ -97,9 +98,37 @@ def _problems(raw: RawDocument, manifest: Manifest) -> Iterator[Diagnostic]:
         yield from schema_diagnostics(manifest, raw.raws, load_schema(kind), errors)
     if kind is Kind.FLOW:
         yield from check_flow(manifest)
+    if kind is Kind.FLOW_SET:
+        yield from _check_templates(manifest)
     yield from check_exports(manifest)
     if kind is Kind.PROJECT and isinstance(manifest.spec, Mapping):
         yield from _check_jobstore(manifest, manifest.spec.get("jobstore"), "/spec/jobstore")
+
+
+def check_expanded_flow(manifest: Manifest) -> Iterator[Diagnostic]:
+    """Yield the problems of a flow that a FlowSet makes: those that its document would have."""
+    if not _fast_check(Kind.FLOW)(manifest.document.content):
+        errors = _explainer(Kind.FLOW)(manifest.document.content)
+        yield from schema_diagnostics(manifest, {}, load_schema(Kind.FLOW), errors)
+    yield from check_flow(manifest)
+
+
+def _check_templates(manifest: Manifest) -> Iterator[Diagnostic]:
+    """Yield what is wrong with the placeholders of a FlowSet, whatever its items are."""
+    spec = manifest.spec if isinstance(manifest.spec, Mapping) else {}
+    for name in ("key", "template"):
+        try:
+            template = Template(spec.get(name), f"/spec/{name}")
+        except TemplateProblem as error:
+            yield manifest.diagnostic("flowset/template", error.message, error.pointer)
+            continue
+        if name == "key" and isinstance(spec.get(name), str) and not template.columns:
+            yield manifest.diagnostic(
+                "flowset/key",
+                "the key is the same for all items: it does not name a column",
+                "/spec/key",
+                hint="write columns in braces: '{formula}-e{encut}'",
+            )
 
 
 _STORE_MODULE = re.compile(r"maggma\.stores(\.\w+)*|jobflow\.core\.store")

@@ -24,7 +24,14 @@ from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.manifests import GoodManifest, Prune
-from reconciler.model.records import AppliedConfig, AppliedRevision, Change, FlowActions, Outcome
+from reconciler.model.records import (
+    AppliedConfig,
+    AppliedFlowSet,
+    AppliedRevision,
+    Change,
+    FlowActions,
+    Outcome,
+)
 from reconciler.model.run_config import FIELDS
 from reconciler.model.states import ACTIVE, BROKEN, PENDING, Health
 from reconciler.plan.checks import worker_defaults
@@ -90,6 +97,13 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
         project_layer=desired.project_layer,
         worker_defaults=worker_defaults(desired),
         out_of_sync=out_of_sync,
+        flowsets={
+            name: AppliedFlowSet(
+                items=desired.flowsets[name].items if name in desired.flowsets else 0,
+                frozen=plan.frozen.get(name),
+            )
+            for name in sorted(desired.flowsets.keys() | desired.frozen.keys())
+        },
     )
 
 
@@ -126,7 +140,8 @@ def note_baseline(writer: Writer, desired: DesiredState, plan: Plan, planned: in
         writer.put_entry(name, None)
     for name, flow in desired.flows.items():
         writer.put_entry(name, FlowEntry(flow.watched))
-    places = (*PROJECT_FILES, *desired.project.manifests, *desired.project.python_path)
+    tables = [place for flowset in desired.flowsets.values() for place in flowset.watched]
+    places = (*PROJECT_FILES, *desired.project.manifests, *desired.project.python_path, *tables)
     writer.put_baseline(
         Baseline(
             version=__version__,

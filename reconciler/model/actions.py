@@ -113,7 +113,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ``base`` is the revision that was applied last. ``refusals`` are the guards that refuse the plan.
     ``restated`` are jobs whose values stay and come from another place now: that is recorded without an
     action, since it decides what they pass on to the jobs that they generate. ``renames`` are flows (old name
-    -> new name) whose records move to the new name before anything else is done.
+    -> new name) whose records move to the new name before anything else is done. ``frozen`` are the FlowSets
+    of which nothing is removed, with the reason.
     """
 
     revision: str
@@ -124,6 +125,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     restated: tuple[Action, ...] = ()
     renames: dict[str, str] = {}
     unsettled: tuple[str, ...] = ()
+    frozen: dict[str, str] = {}
 
     @property
     def effective(self) -> tuple[Action, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from reconciler.diagnostics import Diagnostic, Location
+from reconciler.model.flowsets import FlowSetSpec
 from reconciler.model.manifests import (
     ExecConfigSpec,
     FlowSpec,
@@ -89,9 +90,33 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
         return before if self.protected is None else self.protected
 
     @property
+    def flowset(self) -> str | None:
+        """The FlowSet that the flow comes from; None for a flow with a document of its own."""
+        return self.manifest.item.flowset if self.manifest.item is not None else None
+
+    @property
+    def item(self) -> dict[str, Any]:
+        """The values of its item; empty for a flow with a document of its own."""
+        return self.manifest.item.item if self.manifest.item is not None else {}
+
+    @property
     def rerun(self) -> str | None:
         """``spec.rerun``: with a new value, failed and cancelled jobs run again."""
         return None if self.spec.rerun is None else str(self.spec.rerun)
+
+
+class DesiredFlowSet(msgspec.Struct, frozen=True, kw_only=True):
+    """One FlowSet that the revision wants.
+
+    ``items`` counts its items, those that cannot be used included. ``watched`` are the files and folders of
+    the repository from which the items come; an empty one is the whole folder of the project.
+    """
+
+    name: str
+    manifest: Manifest
+    spec: FlowSetSpec
+    items: int
+    watched: list[str] = []
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -111,6 +136,8 @@ class DesiredState(msgspec.Struct, kw_only=True):
     document of this revision is unusable to the reason. ``holds`` and ``stale`` (``Worker/name``,
     ``ExecConfig/name``) make new submissions wait. ``digests`` are those of the ExecConfigs.
     ``name_in_uuids`` is the first name of a renamed project; the uuids of jobs are made from it.
+    ``frozen`` maps the name of each FlowSet of which nothing is removed to the reason; it includes sets that
+    ``flowsets`` does not have, since they cannot be read at all.
     """
 
     revision: Revision
@@ -128,6 +155,8 @@ class DesiredState(msgspec.Struct, kw_only=True):
     unusable: dict[str, str] = {}
     diagnostics: list[Diagnostic] = []
     digests: dict[str, str] = {}
+    flowsets: dict[str, DesiredFlowSet] = {}
+    frozen: dict[str, str] = {}
     name_in_uuids: str = ""
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from enum import StrEnum
 
 import msgspec
 
@@ -31,6 +32,22 @@ def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> Flow
     counts = Counter(str(job.state) for job in current)
     health, reason, fix = _judge(flow, current, counts)
     return FlowStatus(health, reason, dict(sorted(counts.items())), fix)
+
+
+class Progress(StrEnum):
+    """How far a flow is: each of its jobs has a result, one has failed, or neither."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    OPEN = "open"
+
+
+def flow_progress(jobs: Sequence[JobRecord | JobGlance]) -> Progress:
+    """Return how far a flow is; ``jobs`` are its current jobs. A job that is going to be retried is open."""
+    if any(job.state in BROKEN and job.ended for job in jobs):
+        return Progress.FAILED
+    completed = bool(jobs) and all(job.state is JobState.COMPLETED for job in jobs)
+    return Progress.COMPLETED if completed else Progress.OPEN
 
 
 def blocked_status(status: FlowStatus, why: str, parent: JobRecord, fix: str) -> FlowStatus:

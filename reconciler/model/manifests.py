@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ class Kind(StrEnum):
     EXEC_CONFIG = "ExecConfig"
     FLOW = "Flow"
     OVERRIDE_RULE = "OverrideRule"
+    FLOW_SET = "FlowSet"
 
 
 API_VERSION = "reconciler/v1"
@@ -68,11 +70,50 @@ class ParsedFile(msgspec.Struct, frozen=True):
     suspected_kinds: list[str]
 
 
+class ItemOrigin(msgspec.Struct, frozen=True, gc=False):
+    """Where a flow of a set comes from: its item, and the rows that gave the item its values.
+
+    ``rows`` are (columns of the source, place of the row). ``columns`` maps the JSON pointers of the flow's
+    values that are ``{$item: column}`` to the column; all items of a set share it.
+    """
+
+    flowset: str
+    key: str
+    item: dict[str, Any]
+    rows: tuple[tuple[frozenset[str], Location], ...]
+    columns: Mapping[str, str]
+
+    def row_of(self, column: str) -> Location | None:
+        """Return the place of the row that gives a column; None if the FlowSet's own document does."""
+        return next((place for columns, place in self.rows if column in columns), None)
+
+    def place(self, pointer: str) -> Location | None:
+        """Return the place of the row for a value of the flow that comes from the item as it is.
+
+        For ``resources`` and other mappings of the run config that have such a value, too.
+        """
+        if pointer.rpartition("/")[2] in _MAPPINGS:
+            below = (one for one in self.columns if one.startswith(f"{pointer}/"))
+            pointer = next(below, pointer)
+        while pointer:
+            if pointer in self.columns:
+                return self.row_of(self.columns[pointer])
+            pointer = pointer.rpartition("/")[0]
+        return None
+
+
+_MAPPINGS = ("resources", "qresources", "exec_config", "retries")
+
+
 class Manifest(msgspec.Struct, frozen=True):
-    """A document in its file."""
+    """A document in its file.
+
+    ``item`` is where a flow of a FlowSet comes from; its file is that of the set.
+    """
 
     file: str
     document: Document
+    item: ItemOrigin | None = None
 
     @property
     def kind(self) -> str | None:
@@ -99,9 +140,13 @@ class Manifest(msgspec.Struct, frozen=True):
     def location(self, pointer: str = "", *, key: bool = False) -> Location:
         """Return the place of the value (or of its key) at ``pointer``, or of its nearest parent.
 
-        ``/spec/jobs/id=relax/...`` is the job with that id, at any position of the list.
+        ``/spec/jobs/id=relax/...`` is the job with that id, at any position of the list. The place of a value
+        that an item gives is its row, in another file.
         """
         pointer = self._numbered(pointer)
+        row = self.item.place(pointer) if self.item is not None else None
+        if row is not None:
+            return row
         while pointer and pointer not in self.document.marks:
             pointer = pointer.rpartition("/")[0]
         mark = self.document.marks.get(pointer, Mark(1, 1, 1, 1))
@@ -121,6 +166,8 @@ class Manifest(msgspec.Struct, frozen=True):
     def lines(self, pointer: str) -> tuple[int, int]:
         """Return the first and the last line of the value at ``pointer``, its key included."""
         start = self.location(pointer, key=True).line
+        if self.item is not None and self.item.place(self._numbered(pointer)) is not None:
+            return start, start
         prefix = self._numbered(pointer)
         below = (mark.line for at, mark in self.document.marks.items() if f"{at}/".startswith(f"{prefix}/"))
         return start, max(below, default=start)
@@ -144,7 +191,7 @@ class Manifest(msgspec.Struct, frozen=True):
     ) -> Diagnostic:
         """Return a diagnostic that points at the value (or its key) at ``pointer``."""
         location = self.location(pointer, key=key)
-        excerpt = self.excerpt(location.line)
+        excerpt = self.excerpt(location.line) if location.file == self.file else None
         if "width" not in rest:
             rest["width"] = _token_width(excerpt, location.column)
         return Diagnostic(code=code, message=message, location=location, excerpt=excerpt, **rest)

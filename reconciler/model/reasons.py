@@ -16,6 +16,7 @@ class ReasonCode(StrEnum):
     NEW_FLOW = "new-flow"
     FLOW_WANTED_AGAIN = "flow-wanted-again"
     FLOW_CHANGED = "flow-changed"
+    ITEM_CHANGED = "item-changed"
     PROJECT_CHANGED = "project-changed"
     CODE_CHANGED = "code-changed"
     FILES_CHANGED = "files-changed"
@@ -35,6 +36,7 @@ class ReasonCode(StrEnum):
     REMOVED_ORPHANED = "removed-orphaned"
     REMOVED_DELETED = "removed-deleted"
     REMOVED_PROTECTED = "removed-protected"
+    SET_FROZEN = "set-frozen"
     JOBS_UNKNOWN = "jobs-unknown"
     # jobs
     NEW_JOB = "new-job"
@@ -62,6 +64,7 @@ TEXTS: Mapping[ReasonCode, str] = {
     C.NEW_FLOW: "new flow",
     C.FLOW_WANTED_AGAIN: "the flow is wanted again",
     C.FLOW_CHANGED: "its manifest changed",
+    C.ITEM_CHANGED: "its item changed",
     C.PROJECT_CHANGED: "a default of the Project changed",
     C.CODE_CHANGED: "its code changed ({code})",
     C.FILES_CHANGED: "files that it names changed ({files})",
@@ -85,6 +88,7 @@ TEXTS: Mapping[ReasonCode, str] = {
     C.REMOVED_PROTECTED: (
         "removed from git, but protected; to remove it, first commit reconciler/prune: enabled for it"
     ),
+    C.SET_FROZEN: "its item is gone, but nothing of FlowSet '{flowset}' is removed: {why}",
     C.JOBS_UNKNOWN: "its jobs, and what changes for them, are known only after it is built",
     C.NEW_JOB: "new job",
     C.CONTENT_CHANGED: "its content changed, or that of a job it needs",

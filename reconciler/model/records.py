@@ -268,7 +268,8 @@ class FlowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     ``layer`` is the flow's own level of the run config, for jobs that are generated later. ``removed`` is
     True once its manifest has gone; ``orphaned`` once nothing looks after it any more. ``rerun`` is the last
-    ``spec.rerun`` that was followed.
+    ``spec.rerun`` that was followed. ``flowset`` is the FlowSet that the flow comes from, ``item`` the values
+    of its item there.
     """
 
     name: str
@@ -286,6 +287,8 @@ class FlowRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     created: float = 0.0
     stopped: bool = False
     rerun: str | None = None
+    flowset: str | None = None
+    item: dict[str, Any] = {}
 
 
 class Allocation(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
@@ -374,6 +377,13 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     job: str | None = None
 
 
+class AppliedFlowSet(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """One FlowSet as last applied: how many items it has, and why nothing of it is removed, if so."""
+
+    items: int = 0
+    frozen: str | None = None
+
+
 class AppliedConfig(msgspec.Struct, kw_only=True):
     """What the executor needs of the last applied revision, so that it never has to read manifests.
 
@@ -397,6 +407,7 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
     worker_defaults: dict[str, Setting] = {}
     out_of_sync: dict[str, str] = {}
     unconfirmed: bool = False
+    flowsets: dict[str, AppliedFlowSet] = {}
 
     @property
     def digests(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import graphlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -146,8 +147,10 @@ class FlowPlanner:
     def _why_patched(self, changes: Sequence[Change], replaced: Sequence[str]) -> Reason:
         """Return why the record of the flow changes; never its manifest, if only something else changed."""
         fields = {change.field for change in changes}
-        causes = self.changes.causes() if "content" in fields else []
-        if fields == {"prune"} and self.flow.spec.prune is None:
+        causes = self._causes() if "content" in fields else []
+        if all(field.startswith("item.") for field in fields):
+            causes = [Reason(ReasonCode.ITEM_CHANGED)]
+        elif fields == {"prune"} and self.flow.spec.prune is None:
             causes = [Reason(ReasonCode.PROJECT_CHANGED)]
         elif fields - {"content"} - {change.field for change in self.changes.of_flow()}:
             others = (cause for cause in causes if cause.code is not ReasonCode.FLOW_CHANGED)
@@ -155,9 +158,17 @@ class FlowPlanner:
         notes = self.changes.code_notes(self.jobs.jobs, replaced) if "content" in fields else []
         return replace(causes[0], also=(*causes[1:], *notes))
 
+    def _causes(self) -> list[Reason]:
+        """Return why the content of the flow changed; a flow of a set has its item instead of a manifest."""
+        causes = self.changes.causes()
+        if self.live is None or not self.flow.flowset or self.live.item == self.flow.item:
+            return causes
+        item = Reason(ReasonCode.ITEM_CHANGED)
+        return [item if cause.code is ReasonCode.FLOW_CHANGED else cause for cause in causes]
+
     def _why_rebuilt(self, foreseen: Sequence[Action]) -> Reason:
         """Return why the flow must be built again, and what that means for jobs that ran or run."""
-        why = "; ".join(map(str, self.changes.causes()))
+        why = "; ".join(map(str, self._causes()))
         replaced = [a.key.partition("/")[2] for a in foreseen if a.type is ActionType.REPLACE]
         notes = self.changes.code_notes(self.jobs.jobs, replaced)
         active = [job.key for job in self.jobs.jobs if job.current and job.state in ACTIVE]
@@ -192,6 +203,9 @@ class FlowPlanner:
         if self.built is not None and record.build_key != self.built.build_key:
             yield Change("content", record.build_key[:12], self.built.build_key[:12])
             yield from self.changes.of_flow()
+        if record.flowset != flow.flowset:
+            yield Change("flowset", record.flowset, flow.flowset)
+        yield from item_changes(record.item, flow.item)
         if record.labels != flow.labels:
             yield Change("labels", record.labels, flow.labels)
         if record.suspended != spec.suspend:
@@ -206,6 +220,14 @@ class FlowPlanner:
             yield Change("protected", record.protected, flow.protected)
         if record.rerun != flow.rerun:
             yield Change("rerun", record.rerun, flow.rerun)
+
+
+def item_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    """Yield the changed columns of an item; None stands for a value that is absent, too."""
+    for column in dict.fromkeys([*old, *new]):
+        before, after = old.get(column), new.get(column)
+        if (type(before), before, column in old) != (type(after), after, column in new):
+            yield Change(f"item.{column}", before, after)
 
 
 def _values(layer: Layer) -> dict[str, object]:

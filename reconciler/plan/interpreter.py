@@ -53,6 +53,8 @@ def put_flow(action: Action, old: FlowRecord | None, revision: str, now: float) 
         created=old.created if old is not None else now,
         stopped=old.stopped if old is not None and old.build_key == action.build_key else False,
         rerun=flow.rerun if follows_token or old is None else old.rerun,
+        flowset=flow.flowset,
+        item=flow.item,
     )
 
 

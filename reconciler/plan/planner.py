@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.actions import Action, ActionType, Plan, Subject
@@ -13,6 +13,7 @@ from reconciler.model.records import ActualState
 from reconciler.model.states import ACTIVE
 from reconciler.plan.checks import check_desired, unique, worker_defaults
 from reconciler.plan.flow_plan import FlowPlanner, affected_jobs
+from reconciler.plan.flowsets import frozen_sets, shrinking_sets
 from reconciler.plan.renames import as_renamed, likely_renames, renames
 from reconciler.plan.unmatched import unmatched_rules
 
@@ -53,7 +54,9 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
                     reason=Reason(ReasonCode.WAITS, {"why": bug.message}),
                 )
             )  # fmt: skip
-    actions += _removals(desired, actual)
+    frozen = frozen_sets(desired, actual, allow_prune=allow_prune)
+    actions += _removals(desired, actual, frozen)
+    problems += shrinking_sets(desired, frozen)
     problems += likely_renames(desired, actual)
     for check in (check_desired, lambda state: unmatched_rules(state, actual)):
         try:
@@ -72,6 +75,7 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
         restated=tuple(restated),
         renames=renamed,
         unsettled=tuple(unsettled),
+        frozen=frozen,
     )
 
 
@@ -91,8 +95,10 @@ def report_bug(error: Exception, what: str, manifest: Manifest | None) -> Diagno
     return Diagnostic(code="plan/bug", message=message, hint=hint)
 
 
-def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
+def _removals(desired: DesiredState, actual: ActualState, frozen: Mapping[str, str]) -> Iterator[Action]:
     """Yield what happens to the flows that the revision no longer has, and to their jobs.
+
+    ``frozen`` is :func:`frozen_sets`.
 
     ``prune: delete`` first cancels a flow whose jobs run, or whose outputs jobs of other flows still need,
     and deletes it in a later plan.
@@ -114,7 +120,12 @@ def _removals(desired: DesiredState, actual: ActualState) -> Iterator[Action]:
         if name in desired.flows or name in desired.invalid or record.orphaned:
             continue
         jobs = actual.jobs.get(name, [])
-        if record.protected and not record.removed:
+        why_frozen = frozen.get(record.flowset or "")
+        if why_frozen is not None and not record.removed:
+            params = {"flowset": record.flowset, "why": why_frozen}
+            reason = Reason(ReasonCode.SET_FROZEN, params)
+            yield Action(type=ActionType.KEEP, subject=Subject.FLOW, key=name, reason=reason)
+        elif record.protected and not record.removed:
             yield action(ActionType.KEEP, ReasonCode.REMOVED_PROTECTED)
         elif record.prune is Prune.ORPHAN:
             yield action(ActionType.FORGET, ReasonCode.REMOVED_ORPHANED)

@@ -27,6 +27,8 @@ VERBS = {
     "batches": ["get", "batches"],
     "failures": ["get", "failures"],
     "rules": ["get", "rules"],
+    "flowsets": ["get", "flowsets"],
+    "expand": ["expand", "pair"],
     "job": ["describe", "job", "arithmetic/add"],
     "flow": ["describe", "flow", "failing"],
     "worker": ["describe", "worker", "w2"],
@@ -81,7 +83,7 @@ def test_schema_is_valid_described_and_names_itself(name: str) -> None:
     schema = load(name)
     Draft202012Validator.check_schema(schema)
     assert schema["$id"] == f"urn:reconciler:v1:output:{name}"
-    words = VERBS[name][:1] if name in ("graph", "diff", "verb", "wait") else VERBS[name][:2]
+    words = VERBS[name][:1] if name in ("graph", "diff", "verb", "wait", "expand") else VERBS[name][:2]
     assert f"`reconcile {' '.join(words)}" in schema["description"]
     assert described(schema) == []
 
@@ -213,6 +215,7 @@ def test_flows_say_how_they_stand(world: World) -> None:
         "failing": ("Synced", "Degraded"),
         "generating": ("Synced", "Healthy"),
         "held": ("Unknown", "Degraded"),
+        "pair-1": ("Synced", "Suspended"),
         "slow": ("OutOfSync", "Progressing"),
     }
     assert flows["arithmetic"]["jobs"] == {"COMPLETED": 4}

@@ -82,6 +82,19 @@ RULE = """
     """
 
 
+SET = """
+    apiVersion: reconciler/v1
+    kind: FlowSet
+    metadata: {name: pair}
+    spec:
+      items: {from: [{list: [{n: 1}]}]}
+      key: "{n}"
+      suspend: true
+      template:
+        jobs: [{id: job, function: reconciler.examples.value, args: [{$item: n}]}]
+    """
+
+
 class World:
     """A repository and a state directory; ``run`` is the program on both."""
 
@@ -102,6 +115,7 @@ class World:
         assert eventually(self._naps, 120)
         self.repository.write_yaml("rules/hurry.yaml", RULE)
         self.repository.write_yaml("flows/held.yaml", HELD)
+        self.repository.write_yaml("flows/pair.yaml", SET)
         self.repository.commit("a rule, and a mistake")
         assert self.run("--once").returncode == 2
         self._note_an_allocation()

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from reconciler.desired.schemas import compile_check, load_schema, resolve, schema_path
 from reconciler.desired.yaml.reader import parse_file
 from reconciler.execution.queues.registry import queue_of
+from reconciler.model.flowsets import FlowSetSpec
 from reconciler.model.manifests import (
     ExecConfigSpec,
     FlowSpec,
@@ -33,6 +34,7 @@ SPECS: dict[Kind, type[msgspec.Struct]] = {
     Kind.EXEC_CONFIG: ExecConfigSpec,
     Kind.FLOW: FlowSpec,
     Kind.OVERRIDE_RULE: RuleSpec,
+    Kind.FLOW_SET: FlowSetSpec,
 }
 RUN_CONFIG = {"worker", "exec_config", "resources", "qresources", "priority", "retries"}
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +118,7 @@ def closed_mappings(part: Any, path: str) -> Iterator[tuple[str, bool]]:
 def test_every_mapping_of_ours_is_closed(kind: Kind) -> None:
     found = dict(closed_mappings(load_schema(kind), ""))
     assert {path for path, closed in found.items() if not closed} == set()
-    metadata = "/$defs/flow_metadata" if kind is Kind.FLOW else "/$defs/metadata"
+    metadata = "/$defs/flow_metadata" if kind in (Kind.FLOW, Kind.FLOW_SET) else "/$defs/metadata"
     assert {"", "/properties/spec", metadata} <= found.keys()
 
 
@@ -146,7 +148,7 @@ def test_defaults_are_those_of_the_spec(kind: Kind) -> None:
         factory = field.default_factory
         default = factory() if factory is not msgspec.NODEFAULT else field.default
         if default not in (msgspec.NODEFAULT, msgspec.UNSET, None):
-            expected[field.name] = default
+            expected[field.name] = msgspec.to_builtins(default)
     assert found == expected
 
 

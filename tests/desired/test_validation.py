@@ -385,6 +385,20 @@ VALID = {
           - {id: d, function: m.f, args: [{$output: {job: "c/relax 1/6"}}, {$output: {flow: other}}]}
           - {id: e, function: m.f, args: [{$output: {flow: o, job: "relax 1/6", path: '["a.b"].c'}}]}
     """,
+    "FlowSet": """
+        items:
+          from: [{csv: a.csv, delimiter: ";"}, {list: [{a: 1}], key: a}]
+          join: {on: [a, b], how: inner}
+          matrix: {x: [1, 2]}
+          exclude: [{a: 1, x: ">1"}]
+          schema: {properties: {a: {type: integer}}}
+        key: "{a}-{x}"
+        template: {jobs: [{id: a, function: m.f, args: [{$item: a}]}], labels: {x: "{x}"}}
+        overrides: [{match: {a: ">60"}, keys: ["1-*"], set: {resources: {nodes: 2}}, suspend: true}]
+        limits: {max_items: 5, max_removed: 5%}
+        on_removed: keep
+        suspend: true
+    """,
 }
 
 

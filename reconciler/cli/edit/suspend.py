@@ -32,6 +32,11 @@ def set_suspend(context: Context, flow: str, on: bool, reason: str | None, publi
             near = did_you_mean(flow, desired.flows)
             raise InputError(f"there is no flow '{flow}' in {desired.revision}", hint=near)
         manifest = desired.manifests[key]
+        if manifest.item is not None:
+            raise InputError(
+                f"flow '{flow}' is an item of FlowSet '{manifest.item.flowset}' ({manifest.file})",
+                hint=f"add `- {{keys: [{manifest.item.key}], suspend: {str(on).lower()}}}` to its overrides",
+            )
         old_reason = manifest.spec.get("suspend_reason")
         if on and reason is None and manifest.spec.get("suspend"):
             reason = old_reason  # the flow stays suspended, for the same reason

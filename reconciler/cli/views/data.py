@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from reconciler.model.conditions import flow_conditions, never_submitted_conditi
 from reconciler.model.desired import DesiredState
 from reconciler.model.failures import failure_pattern, fix_of
 from reconciler.model.flows import job_id
-from reconciler.model.health import flow_sync
+from reconciler.model.health import Progress, flow_progress, flow_sync
 from reconciler.model.manifests import Kind, RuleSpec, WorkerSpec
 from reconciler.model.records import (
     Allocation,
@@ -118,6 +119,8 @@ def flow_data(view: View, flow: FlowRecord, config: AppliedConfig | None, attemp
         "revision": flow.revision,
         "jobs": status.counts,
         "labels": flow.labels,
+        "flowset": flow.flowset,
+        "item": flow.item,
         "suspended": flow.suspended,
         "removed": flow.removed,
         **conditions_data(flow_conditions(flow, status, sync, why, config, attempt)),
@@ -137,6 +140,36 @@ def flows_data(view: View) -> list[Data]:
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
+def flowsets_data(view: View) -> list[Data]:
+    """Return the FlowSets of the last applied revision by name, and those that only have flows left."""
+    config = view.config()
+    found: dict[str, Data] = {
+        name: {"items": known.items, "frozen": known.frozen}
+        for name, known in (config.flowsets.items() if config is not None else ())
+    }
+    counts: dict[str, Counter[str]] = {}
+    jobs: dict[str, Counter[str]] = {}
+    for flow in view.flows():
+        if flow.flowset is None or flow.removed:
+            continue
+        found.setdefault(flow.flowset, {"items": 0, "frozen": None})
+        glances = [job for job in view.glances_of(flow.name) if job.current]
+        counts.setdefault(flow.flowset, Counter()).update(("flows", flow_progress(glances)))
+        jobs.setdefault(flow.flowset, Counter()).update(str(job.state) for job in glances)
+    return [
+        {
+            "name": name,
+            "items": found[name]["items"],
+            "flows": counts.get(name, Counter())["flows"],
+            "completed": counts.get(name, Counter())[Progress.COMPLETED],
+            "failed": counts.get(name, Counter())[Progress.FAILED],
+            "jobs": {str(s): jobs[name][s] for s in JobState if jobs.get(name, Counter())[s]},
+            "frozen": found[name]["frozen"],
+        }
+        for name in sorted(found)
+    ]
+
+
 def is_gone(view: View, flow: FlowRecord) -> bool:
     """Return whether a flow was removed and its last job has ended. Listings leave it out."""
     return flow.removed and not any(job.state in ACTIVE for job in view.jobs_of(flow.name))
@@ -147,8 +180,8 @@ def _never_submitted(name: str, reason: str, config: AppliedConfig, attempt: Att
     reason = reason.removeprefix("last good version kept: ")
     return {
         "name": name, "sync": str(Sync.UNKNOWN), "health": str(Health.DEGRADED), "reason": reason,
-        "fix": "", "revision": config.revision, "jobs": {}, "labels": {}, "suspended": False,
-        "removed": False,
+        "fix": "", "revision": config.revision, "jobs": {}, "labels": {}, "flowset": None,
+        "item": {}, "suspended": False, "removed": False,
         **conditions_data(never_submitted_conditions(reason, config, attempt)),
     }  # fmt: skip
 

@@ -136,7 +136,8 @@ class Authors:
     def _search(self, commit: str, manifest: Manifest, pointer: str) -> CommitInfo | None:
         value = manifest.value(pointer)
         while True:
-            newest = self.history.last_change(commit, manifest.file, *manifest.lines(pointer))
+            file = manifest.location(pointer).file  # the table, for a value that the item of a flow gives
+            newest = self.history.last_change(commit, file, *manifest.lines(pointer))
             before = self._before(newest, manifest, pointer, value) if newest is not None else None
             if before is None:
                 return newest
