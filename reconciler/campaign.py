@@ -24,6 +24,7 @@ from reconciler.cli.views.data import flows_data, job_data, job_keys, ordered_jo
 from reconciler.cli.views.words import last_line
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
+from reconciler.model.types_ready import make_ready
 from reconciler.model.operations import JobOperation
 from reconciler.model.records import Event, JobRecord
 
@@ -77,6 +78,9 @@ class CampaignJob(msgspec.Struct, frozen=True):
     cause: str | None
     current: bool
     labels: dict[str, str]
+
+
+make_ready(CampaignFlow, CampaignJob)
 
 
 class Table(list[T]):

@@ -336,7 +336,7 @@ def accounting(worker: WorkerUnderTest, result: CommandResult) -> Finding:
     why = first_line(result.stderr) or f"`{command}` does not work"
     return warning(
         f"ended jobs are not remembered ({why}): jobs run, but why one was killed may stay unknown",
-        "nothing to do, unless the administrators switch accounting on",
+        worker.scheduler.accounting_fix,
     )
 
 

@@ -15,6 +15,7 @@ from reconciler.doctor.check import Check, Status
 from reconciler.doctor.worker import examine
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.model.manifests import WorkerSpec
+from tests.execution.hosts.login_files import FILES, write_login_files
 from tests.execution.support import eventually
 from tests.services import PLACES, Place
 from tests.services.plugin import NewSshd
@@ -110,6 +111,28 @@ def test_transfer_host_sees_the_same_files(sshd: Sshd, gateway: Sshd, hosts: Hos
 def test_login_shell(sshd: Sshd, hosts: Hosts) -> None:
     assert checks(hosts, over_ssh(sshd))["login shell"].message.startswith("login files are silent")
     assert "login shell" not in checks(hosts, over_ssh(sshd, login_shell=False))
+
+
+@pytest.mark.parametrize("text", FILES.values(), ids=FILES)
+def test_login_files_in_the_way_of_nothing(
+    new_sshd: NewSshd, hosts: Hosts, tmp_path: Path, text: str
+) -> None:
+    write_login_files(tmp_path / "far-home", text)
+    server = new_sshd(env={"HOME": str(tmp_path / "far-home")})
+    found = checks(hosts, over_ssh(server, work_dir=str(tmp_path / "work")))
+    wrong = {name: check.message for name, check in found.items() if check.status is not Status.OK}
+    assert set(wrong) <= {"python", "jobflow"}, wrong  # /bin/true is none
+    assert found["work_dir"].message == f"{tmp_path / 'work'}: does not exist yet, can be made in {tmp_path}"
+    assert found["login shell"].status is Status.OK
+
+
+def test_a_login_file_that_ends_the_session_is_named(new_sshd: NewSshd, hosts: Hosts, tmp_path: Path) -> None:
+    write_login_files(tmp_path / "far-home", "echo 'this host is for members only'; exit 3")
+    server = new_sshd(env={"HOME": str(tmp_path / "far-home")})
+    found = checks(hosts, over_ssh(server))
+    assert found["connection"].status is Status.FAILED
+    assert "members only" in found["connection"].message
+    assert found["work_dir"].status is Status.SKIPPED
 
 
 def test_master_connection(sshd: Sshd, hosts: Hosts) -> None:

@@ -177,6 +177,31 @@ class TestPython:
         assert (found.status, "0.4.0 here" in found.message, there in found.message) == (status, True, True)
 
 
+PBS_SERVER = """\
+Server: pbs01
+    server_state = Active
+    server_host = pbs01
+    scheduling = True
+    total_jobs = 2
+    state_count = Transit:0 Queued:0 Held:0 Waiting:0 Running:2 Exiting:0 Begun:0
+    default_queue = workq
+    log_events = 511
+    mail_from = adm
+    resources_assigned.ncpus = 2
+    default_chunk.ncpus = 1
+    scheduler_iteration = 600
+    resv_enable = True
+    node_fail_requeue = 310
+    max_array_size = 10000
+    license_count = Avail_Global:10000000 Avail_Local:10000000 Used:0
+    pbs_version = 23.06.06
+    eligible_time_enable = False
+{}    max_concurrent_provision = 5
+    power_provisioning = 0
+"""
+"""What ``qstat -B -f`` of OpenPBS prints; an attribute that is not set is left out."""
+
+
 class TestScheduler:
     """Its commands, whether it answers, its accounting."""
 
@@ -215,6 +240,29 @@ class TestScheduler:
         assert found["scheduler version"].status is Status.SKIPPED
         assert found["accounting"].status is Status.WARNING
         assert "Slurm accounting storage is disabled" in found["accounting"].message
+
+    @pytest.mark.parametrize(
+        ("line", "status", "message"),
+        [
+            ("    job_history_enable = True\n", Status.OK, "works"),
+            ("    job_history_enable = False\n", Status.WARNING, "job_history_enable is not True"),
+            ("", Status.WARNING, "job_history_enable is not True"),
+            (None, Status.WARNING, "cannot connect to server pbs01 (errno=15010)"),
+        ],
+        ids=["on", "off", "unset", "away"],
+    )
+    def test_pbs_remembers_ended_jobs_only_with_its_history(
+        self, tmp_path: Path, bin_dir: Path, line: str | None, status: Status, message: str
+    ) -> None:
+        for name in ("qsub", "qdel"):
+            script(bin_dir / name, "exit 0")
+        (tmp_path / "answer").write_text(PBS_SERVER.format(line))
+        tell = f"cat {tmp_path}/answer" if line is not None else f"echo 'qstat: {message}' >&2; exit 162"
+        script(bin_dir / "qstat", f'[ "$*" = "-B -f" ] || exit 0\n{tell}')
+        found = checks(worker(tmp_path, scheduler_type="pbs"))["accounting"]
+        assert found.status is status
+        assert message in found.message
+        assert ("qmgr -c 'set server job_history_enable = true'" in found.fix) == (status is Status.WARNING)
 
     def test_a_command_that_hangs_costs_only_its_own_answer(self, tmp_path: Path, bin_dir: Path) -> None:
         script(bin_dir / "squeue", '[ "$1" = --version ] || sleep 60')

@@ -112,7 +112,12 @@ class Sshd(Service):
         return processes.pid_in(self._pid_file) is not None and is_listening(self.port)
 
     def stop(self) -> None:
-        """End the listener; sessions that are open go on."""
+        """End the listener; sessions that are open go on. Returns when connections are refused."""
+        self._end_listener()
+        # A process that has just begun a session may hold the socket for a moment, and reset connections.
+        wait_until(lambda: not is_listening(self.port), f"port {self.port} to refuse connections")
+
+    def _end_listener(self) -> None:
         pid = processes.pid_in(self._pid_file)
         if pid is not None and processes.runs(pid, "sshd"):
             processes.end([pid])
@@ -125,7 +130,7 @@ class Sshd(Service):
 
     def close(self) -> None:
         """End the server and its sessions for good, and remove its directory."""
-        self.stop()
+        self._end_listener()
         self.kill_sessions()
         shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -45,9 +45,9 @@ class Scheduler:
     that every job has. ``generic_fields`` are the fields of ``qresources`` that have a meaning here.
 
     ``commands`` are the programs that are called on the host. ``version_command`` prints the version in its
-    first line; ``accounting_command`` succeeds where the scheduler remembers ended jobs. Empty: not
-    available. ``time_keyword`` is the keyword for the time limit. ``unsafe_in_paths`` are characters that the
-    scheduler would expand in a path of a job.
+    first line; ``accounting_command`` succeeds where the scheduler remembers ended jobs (empty: not
+    available), and ``accounting_fix`` says how to make it do so. ``time_keyword`` is the keyword for the time
+    limit. ``unsafe_in_paths`` are characters that the scheduler would expand in a path of a job.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Scheduler:
     commands: Sequence[str] = ()
     version_command = ""
     accounting_command = ""
+    accounting_fix = "ask the administrators to switch accounting on"
     time_keyword = ""
     unsafe_in_paths = ""
     _may_be_negative = frozenset({"priority"})

@@ -53,9 +53,10 @@ class PBS(Scheduler):
     version_command = "qstat --version"
     time_keyword = "walltime"
     accounting_command = (
-        "qstat -B -f | grep -q 'job_history_enable = True' || "
-        "{ echo 'job_history_enable is not True, so an ended job is forgotten' >&2; false; }"
+        "qstat -B -f >/dev/null && { qstat -B -f | grep -q 'job_history_enable = True' || "
+        "{ echo 'job_history_enable is not True' >&2; false; }; }"
     )
+    accounting_fix = "ask the administrators for `qmgr -c 'set server job_history_enable = true'`"
 
     def quoted(self, key: str, value: str) -> str:
         """Blanks, quotes and backslashes would end a value: PBS takes them after a backslash."""
