@@ -24,9 +24,9 @@ from reconciler.cli.views.data import flows_data, job_data, job_keys, ordered_jo
 from reconciler.cli.views.words import last_line
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
-from reconciler.model.types_ready import make_ready
 from reconciler.model.operations import JobOperation
 from reconciler.model.records import Event, JobRecord
+from reconciler.model.types_ready import make_ready
 
 if TYPE_CHECKING:
     import pandas

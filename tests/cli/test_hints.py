@@ -45,7 +45,7 @@ def test_unknown_command(program: Program, command: str, hint: str) -> None:
         ),
         (
             ["get"],
-            "error: `reconcile get` needs a kind\n  help: one of: failures, flows, jobs, rules, workers\n",
+            "error: `reconcile get` needs a kind\n  help: one of: batches, failures, flows, jobs, rules, workers\n",
         ),
         (["describe"], "error: `reconcile describe` needs a kind\n  help: one of: flow, job, worker\n"),
         (

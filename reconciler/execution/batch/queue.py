@@ -35,6 +35,7 @@ from reconciler.execution.queues.base import (
 )
 from reconciler.execution.run_files import WorkerPaths, shell_path
 from reconciler.model.retries import Cause
+from reconciler.model.types_ready import make_ready
 
 _SIGN = "-=-part-of-the-batch-queue-=-"
 _UNSTARTED = "unstarted"
@@ -49,6 +50,9 @@ class AgentReport(msgspec.Struct, frozen=True):
     done: int = 0
     until: float | None = None
     closed: bool = False
+
+
+make_ready(AgentReport)
 
 
 class HandOver(msgspec.Struct, frozen=True):
