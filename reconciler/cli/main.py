@@ -241,10 +241,12 @@ def _report_bug(error: Exception) -> None:
     import tempfile
     import traceback
 
+    from reconciler.desired.source.command import without_password
+
     trace = "".join(traceback.format_exception(error))
     facts = f"reconciler {__version__}, Python {platform.python_version()}, {platform.platform()}"
-    text = f"{facts}\n{' '.join(sys.argv)}\n\n{trace}"
-    last = traceback.format_exception_only(error)[-1].strip()[:1000]
+    text = without_password(f"{facts}\n{' '.join(sys.argv)}\n\n{trace}")
+    last = without_password(traceback.format_exception_only(error)[-1].strip()[:1000])
     click.echo(f"error: this is a bug in reconciler, not your mistake: {last}", err=True)
     try:
         descriptor, name = tempfile.mkstemp(prefix="reconcile-bug-", suffix=".txt")

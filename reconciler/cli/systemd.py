@@ -55,7 +55,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./~-]+")
 @global_options
 def command(context: Context, *, name: str, interval: float | None) -> None:
     """Print the unit on stdout, and on stderr how to install it."""
-    from reconciler.desired.source.command import is_remote
+    from reconciler.desired.source.command import is_remote, without_secrets
 
     if not re.fullmatch(r"[A-Za-z0-9:_.\\-]+", name):
         raise InputError(f"'{name}' is not a valid unit name", hint="use letters, digits and : _ . - \\")
@@ -63,6 +63,12 @@ def command(context: Context, *, name: str, interval: float | None) -> None:
     if not is_remote(repository):
         context.source(fetch=False)  # fails here, not in a log, if there is no repository
         repository = str(Path(repository).expanduser().absolute())
+    repository, secrets = without_secrets(repository)
+    if secrets:
+        context.say(
+            "note: the unit has the URL without its user and password, since others can read the commands of "
+            "services; store them with `git config --global credential.helper store` and fetch once"
+        )
     state_dir = context.state_dir()  # fails here, not in a log, if the project cannot be read
     options = context.options
     # -P: modules in the working directory are not imported.

@@ -110,8 +110,7 @@ def _followed(context: Context, store: Store, *, follow: bool) -> str | None:
 
 def _place(context: Context, branch: str | None) -> str:
     """Return which branch of which repository the daemon watches, for the log."""
-    from reconciler.desired.source.command import is_remote, printable
-    from reconciler.desired.source.mirror import without_password
+    from reconciler.desired.source.command import is_remote, printable, without_password
 
     repository = context.options.repo
     if is_remote(repository):

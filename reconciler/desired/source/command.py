@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
 
 from reconciler.errors import TransientError, WorldError
 
@@ -168,3 +169,26 @@ def first_line(text: bytes) -> str:
 def is_remote(location: str) -> bool:
     """Return whether a location is a URL or ``host:path``, rather than a directory of this machine."""
     return "://" in location or (":" in location.split("/")[0] and not Path(location).exists())
+
+
+def without_password(text: str) -> str:
+    """Hide the credentials before the host of a URL; git itself repeats them in its messages."""
+    return re.sub(r"://[^/@\s]+@", "://***@", printable(text))
+
+
+GIT_USER, GIT_PASSWORD = "RECONCILER_GIT_USER", "RECONCILER_GIT_PASSWORD"
+"""The variables in which a credential helper finds what a URL had."""
+
+
+def without_secrets(url: str) -> tuple[str, dict[str, str]]:
+    """Return a URL without user and password, and the variables that hand them to git.
+
+    On a command line or in the configuration of a mirror, others could read them. A token often stands in the
+    place of the user. Only HTTP has them; of other URLs, the user is part of the address.
+    """
+    found = re.match(r"(https?://)([^/@\s]*)@", url)
+    if found is None:
+        return url, {}
+    user, _, password = found[2].partition(":")
+    variables = {GIT_USER: unquote(user) or "git", GIT_PASSWORD: unquote(password)}
+    return f"{found[1]}{url[found.end() :]}", variables

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.desired.source.command import first_line, is_remote, printable, run_git
+from reconciler.desired.source.command import first_line, is_remote, printable, run_git, without_password
 from reconciler.desired.source.objects import DIRECTORY, ObjectDatabase, TreeEntry, parse_listing
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import (
@@ -318,7 +318,7 @@ def open_source(location: str, branch: str | None, path: str, mirrors: Path, *, 
         The remote cannot be reached in time; a mirror that exists is left as it was.
     """
     if is_remote(location):
-        from reconciler.desired.source.mirror import mirror_of, without_password
+        from reconciler.desired.source.mirror import mirror_of
 
         return Source(
             mirror_of(location, mirrors, fetch=fetch), None, branch, path, without_password(location)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 from pathlib import Path
 
 import git
 
-from reconciler.desired.source.command import HARDENED, first_line, printable, reading_environment
+from reconciler.desired.source.command import (
+    GIT_PASSWORD,
+    GIT_USER,
+    HARDENED,
+    first_line,
+    printable,
+    reading_environment,
+    without_password,
+    without_secrets,
+)
 from reconciler.errors import TransientError, WorldError
 
 FETCH_TIMEOUT = 120.0
@@ -33,7 +41,8 @@ def mirror_of(url: str, mirrors: Path, *, fetch: bool) -> Path:
     WorldError
         The mirror cannot be written.
     """
-    target = mirrors / f"{hashlib.sha256(url.encode(errors='surrogateescape')).hexdigest()[:24]}.git"
+    plain, secrets = without_secrets(url)
+    target, former = _place(plain, mirrors), _place(url, mirrors)
     if target.exists() and not fetch:
         return target
     try:
@@ -43,15 +52,29 @@ def mirror_of(url: str, mirrors: Path, *, fetch: bool) -> Path:
             # git has ended, even if this program is killed before. So locks of git that exist now were left
             # by a dead one.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            _Remote(url, target, lock.fileno()).update()
+            if former != target and former.exists():  # of an earlier version, with the secrets in its config
+                shutil.rmtree(former)
+            _Remote(plain, target, lock.fileno(), secrets, without_password(url)).update()
     except OSError as error:
         raise WorldError(f"cannot write the mirror {target}: {error.strerror}") from error
     return target
 
 
+def _place(url: str, mirrors: Path) -> Path:
+    return mirrors / f"{hashlib.sha256(url.encode(errors='surrogateescape')).hexdigest()[:24]}.git"
+
+
+_HELPER = (
+    f'!f() {{ [ "$1" != get ] || printf "username=%s\\npassword=%s\\n" "${GIT_USER}" "${GIT_PASSWORD}"; }}; f'
+)
+"""A credential helper of git, which gets its answers from the environment."""
+
+
 class _Remote:
-    def __init__(self, url: str, target: Path, lock: int) -> None:
+    def __init__(self, url: str, target: Path, lock: int, secrets: dict[str, str], shown: str) -> None:
         self.url = url
+        self._shown = shown
+        self._secrets = secrets
         self.target = target
         self._lock = lock
 
@@ -117,11 +140,19 @@ class _Remote:
 
     def _git(self, *arguments: str) -> str:
         """Run git with a deadline and return its output. Raises TransientError if it fails."""
-        environment = reading_environment()
+        environment = reading_environment() | self._secrets
+        helper = ["-c", "credential.helper=", "-c", f"credential.helper={_HELPER}"] if self._secrets else []
         removed = [f"--unset={name}" for name in os.environ if name not in environment]
         try:
             output = git.Git(str(self.target.parent)).execute(
-                ["env", *removed, "git", *HARDENED, *arguments],  # GitPython adds variables, but removes none
+                [
+                    "env",
+                    *removed,
+                    "git",
+                    *HARDENED,
+                    *helper,
+                    *arguments,
+                ],  # GitPython adds variables, but removes none
                 env=environment,
                 kill_after_timeout=FETCH_TIMEOUT,
                 stdout_as_string=False,
@@ -130,12 +161,7 @@ class _Remote:
         except git.exc.GitCommandError as error:
             reason = first_line(os.fsencode(str(error.stderr))) or "it did not answer in time"
             raise TransientError(
-                without_password(f"cannot fetch {self.url}: {reason}"),
+                without_password(f"cannot fetch {self._shown}: {reason}"),
                 hint="check the URL, the network and your credentials; nothing was changed",
             ) from error
         return printable(output).strip()
-
-
-def without_password(text: str) -> str:
-    """Hide the credentials before the host of a URL; git itself repeats them in its messages."""
-    return re.sub(r"://[^/@\s]+@", "://***@", printable(text))
