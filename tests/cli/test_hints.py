@@ -12,6 +12,9 @@ from reconciler.cli.options import Duration
 
 Program = Callable[..., Any]
 
+KINDS = "batches, failures, flows, flowsets, jobs, rules, workers"
+"""What `reconcile get` lists."""
+
 
 @pytest.mark.parametrize(
     ("command", "hint"),
@@ -45,12 +48,12 @@ def test_unknown_command(program: Program, command: str, hint: str) -> None:
         ),
         (
             ["get"],
-            "error: `reconcile get` needs a kind\n  help: one of: batches, failures, flows, jobs, rules, workers\n",
+            f"error: `reconcile get` needs a kind\n  help: one of: {KINDS}\n",
         ),
         (["describe"], "error: `reconcile describe` needs a kind\n  help: one of: flow, job, worker\n"),
         (
             ["get", "eos-al"],
-            "error: there is no `reconcile get eos-al`\n  help: known: failures, flows, jobs, rules, workers",
+            f"error: there is no `reconcile get eos-al`\n  help: known: {KINDS}",
         ),
         (["get", "flws"], "error: there is no `reconcile get flws`\n  help: did you mean 'flows'?\n"),
         (["set"], "error: `reconcile set` needs a kind\n  help: one of: "),
