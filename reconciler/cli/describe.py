@@ -13,6 +13,7 @@ from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.formats import emit
 from reconciler.cli.job_selectors import find_jobs, require_worker
+from reconciler.cli.live_names import complete_flows, complete_jobs, complete_workers
 from reconciler.cli.options import KindGroup, global_options
 from reconciler.cli.views.conditions import condition_lines, counted_attempt, say_attempt
 from reconciler.cli.views.data import (
@@ -59,7 +60,7 @@ def command(context: Context) -> None:
 
 
 @command.command(name="flow", help="Show one flow: sync, health, jobs, events.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_flows)
 @global_options
 def flow(context: Context, name: str) -> None:
     """Show one flow."""
@@ -112,7 +113,7 @@ def _remark(job: JobRecord) -> str:
 
 
 @command.command(name="job", help="Show one job: state, run config with its provenance, error, events.")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_jobs)
 @global_options
 def job(context: Context, key: str) -> None:
     """Show one job, or every generation of it."""
@@ -217,7 +218,7 @@ def _config_lines(provenance: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 @command.command(name="worker", help="Show one worker: status, jobs by state, events.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_workers)
 @global_options
 def worker(context: Context, name: str) -> None:
     """Show one worker of the last applied revision."""

@@ -15,6 +15,7 @@ import click
 
 from reconciler.cli.context import Context
 from reconciler.cli.formats import emit
+from reconciler.cli.live_names import complete_workers
 from reconciler.cli.options import global_options
 from reconciler.cli.views.checks_text import DoctorText, doctor_data
 from reconciler.diagnostics import did_you_mean
@@ -33,7 +34,7 @@ _WAIT = 0.2
 
 
 @click.command(name="doctor", help="Check this machine, the repository and the workers.")
-@click.argument("workers", nargs=-1, metavar="[WORKER]...")
+@click.argument("workers", nargs=-1, metavar="[WORKER]...", shell_complete=complete_workers)
 @global_options
 def command(context: Context, *, workers: tuple[str, ...]) -> None:
     """Run every check, and print its result and the fix for what fails."""

@@ -16,6 +16,7 @@ import msgspec
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.job_selectors import check_filters, is_uuid, near_job, read_words
+from reconciler.cli.live_names import complete_flows, complete_selectors
 from reconciler.cli.options import LIMIT, Duration, KindGroup, global_options
 from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
 from reconciler.cli.views.data import (
@@ -107,7 +108,12 @@ def _arranged(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @command.command(name="flows", help="List flows with sync, health and the number of jobs by state.")
-@click.argument("selectors", nargs=-1, metavar="[FLOW|flow:LABEL=VALUE|flowset:SET|item.COLUMN>VALUE]...")
+@click.argument(
+    "selectors",
+    nargs=-1,
+    metavar="[FLOW|flow:LABEL=VALUE|flowset:SET|item.COLUMN>VALUE]...",
+    shell_complete=complete_flows,
+)
 @click.option("--tree", is_flag=True, help="Show the jobs of each flow, and what they generated, as a tree.")
 @_WATCH
 @_arranged
@@ -155,7 +161,7 @@ def flows(
 
 
 @command.command(name="jobs")
-@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...", shell_complete=complete_selectors)
 @click.option("--state", "states", multiple=True, metavar="STATE,...", help="Only jobs in these states.")
 @click.option("--flow", "flow", metavar="NAME", help="Only jobs of this flow.")
 @click.option("--worker", "worker", metavar="NAME", help="Only jobs of this worker.")
@@ -300,7 +306,7 @@ def _problem(row: dict[str, Any], now: float, removed: Collection[str]) -> str |
 
 
 @command.command(name="failures")
-@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...", shell_complete=complete_selectors)
 @_WATCH
 @_arranged
 @global_options

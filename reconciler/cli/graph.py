@@ -8,6 +8,7 @@ import click
 
 from reconciler.cli.context import Context
 from reconciler.cli.formats import emit
+from reconciler.cli.live_names import complete_flows
 from reconciler.cli.options import global_options
 from reconciler.cli.views.data import ordered_jobs
 from reconciler.cli.views.graph_text import MERMAID_CHARACTERS, MERMAID_EDGES, dot, graph_data, mermaid
@@ -20,7 +21,7 @@ _PNG_TIMEOUT = 120.0
 
 
 @click.command(name="graph", help="Draw the jobs of a flow (Mermaid; -o dot, json or png).")
-@click.argument("flow")
+@click.argument("flow", shell_complete=complete_flows)
 @click.option("--all", "history", is_flag=True, help="Include history: superseded jobs.")
 @global_options
 def command(context: Context, *, flow: str, history: bool) -> None:

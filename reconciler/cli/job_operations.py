@@ -17,6 +17,7 @@ from reconciler.actual.writer import Writer
 from reconciler.cli.context import Context, user_identity
 from reconciler.cli.formats import emit
 from reconciler.cli.job_selectors import JobFinder, read_words
+from reconciler.cli.live_names import complete_selectors
 from reconciler.cli.options import global_options
 from reconciler.cli.views.operation_text import (
     left_alone_line,
@@ -106,7 +107,9 @@ _STARTS_OR_ENDS = frozenset(
 def _command(operation: JobOperation) -> click.Command:
     about = _OPERATIONS[operation]
 
-    @click.argument("selectors", metavar="SELECTOR...", nargs=-1, required=True)
+    @click.argument(
+        "selectors", metavar="SELECTOR...", nargs=-1, required=True, shell_complete=complete_selectors
+    )
     @click.option("--dry-run", is_flag=True, help="Show what would happen and change nothing.")
     @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
     @global_options

@@ -17,6 +17,7 @@ from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.formats import as_json, as_yaml, is_unicode
 from reconciler.cli.job_selectors import find_jobs
+from reconciler.cli.live_names import complete_jobs
 from reconciler.cli.options import global_options
 from reconciler.cli.views.listing import show
 from reconciler.cli.views.words import many
@@ -36,7 +37,7 @@ _NO_DIRECTORY, _NO_FILE = 43, 44
 
 
 @click.command(help="Print the output of a finished job (JSON; YAML with -o yaml).")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_jobs)
 @global_options
 def output(context: Context, key: str) -> None:
     """Print the output of the latest generation of a job, or with ``flow/job.a.b[0]`` a part of it."""
@@ -99,7 +100,7 @@ _ATTEMPT = click.option(
 
 
 @click.command(help="Print the stdout and stderr of a job.")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_jobs)
 @click.option("--stderr", "which", flag_value=STDERR, help="Only stderr.")
 @click.option("--stdout", "which", flag_value=STDOUT, help="Only stdout.")
 @click.option("-f", "--follow", is_flag=True, help="Continue until the job has ended.")
@@ -132,7 +133,7 @@ def logs(context: Context, *, key: str, which: str | None, follow: bool, attempt
 
 
 @click.command(help="List the files in the run directory of a job, or print one of them.")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_jobs)
 @click.argument("file", required=False)
 @_ATTEMPT
 @global_options

@@ -49,9 +49,20 @@ COMMANDS = {
     "restore": ("backup:restore", "Replace the state with a backup."),
     "fsck": ("fsck:command", "Check the integrity of the state, and repair what can be rebuilt."),
     "schema": ("init:schema", "Print the JSON Schema of a kind, for editors."),
+    "completion": ("completion:command", "Print the completion script of a shell."),
+    "options": ("options:options", "Print the options that every command has."),
     "explain": ("explain:command", "Explain a job's run config, a rule, or a field of a manifest."),
 }
 """For each command its ``module:attribute`` in this package, and its help, so that --help imports none."""
+
+SECTIONS = {
+    "Start": ("init", "validate", "doctor", "schema", "explain", "options", "completion"),
+    "Plan and apply": ("plan", "diff", "expand", "apply", "set", "watch", "now", "systemd"),
+    "Look": ("get", "describe", "output", "logs", "files", "events", "history", "graph", "render", "wait"),
+    "Operate on jobs": ("retry", "rerun", "pause", "resume", "cancel", "forget"),
+    "Keep the state": ("backup", "restore", "fsck"),
+}
+"""The commands as ``--help`` groups them."""
 
 
 _SHOW = "to list what exists: reconcile get flows, or reconcile get jobs"
@@ -97,9 +108,11 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        """List the commands in their groups, without importing them."""
+        width = max(map(len, COMMANDS))
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), COMMANDS[name][1]) for name in names])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

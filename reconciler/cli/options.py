@@ -16,27 +16,40 @@ from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.retries import seconds_of
 
+
+class GlobalOption(click.Option):
+    """An option of every command. Only the help of ``reconcile`` itself describes it."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the lines of the help; for a command a reference to ``reconcile options``, once."""
+        if ctx.parent is None or self.name == "output":
+            return super().get_help_record(ctx)
+        if self.name == "repo":
+            return "--repo, ...", "Options of every command: see `reconcile options`."
+        return None
+
+
+_option = functools.partial(click.option, cls=GlobalOption)
+
 _GLOBAL = (
-    click.option(
+    _option(
         "--repo",
         metavar="PATH|URL",
         envvar="RECONCILER_REPO",
         help="Git repository of the campaign.  [default: $RECONCILER_REPO, else .]",
     ),
-    click.option(
-        "--branch", metavar="NAME", help="Branch, tag or commit.  [default: the checked-out branch]"
-    ),
-    click.option("--path", metavar="DIR", help="Folder of reconciler.yaml inside the repository."),
-    click.option("--state-dir", metavar="DIR", help="Directory of the state."),
-    click.option(
+    _option("--branch", metavar="NAME", help="Branch, tag or commit.  [default: the checked-out branch]"),
+    _option("--path", metavar="DIR", help="Folder of reconciler.yaml inside the repository."),
+    _option("--state-dir", metavar="DIR", help="Directory of the state."),
+    _option(
         "-o",
         "--output",
         type=click.Choice(FORMATS),
         help="Output format. csv: only get; markdown: only plan, diff; mermaid, dot, png: only graph.",
     ),
-    click.option("-q", "--quiet", is_flag=True, default=None, help="Print no progress on stderr."),
-    click.option("-v", "--verbose", count=True, default=None, help="Print more detail."),
-    click.option("--color", type=click.Choice(["auto", "always", "never"]), help="When to use colors."),
+    _option("-q", "--quiet", is_flag=True, default=None, help="Print no progress on stderr."),
+    _option("-v", "--verbose", count=True, default=None, help="Print more detail."),
+    _option("--color", type=click.Choice(["auto", "always", "never"]), help="When to use colors."),
 )
 _PATHS = ("file", "out", "log_file", "base", "head")
 """Parameters of commands that name files or revisions, which may be any bytes."""
@@ -108,6 +121,19 @@ def global_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_GLOBAL):
         wrapper = option(wrapper)
     return wrapper
+
+
+@click.command(name="options", help="Print the options that every command has, before or after the command.")
+@global_options
+def options(context: Context) -> None:
+    """Print the part of `reconcile --help` that commands leave out."""
+    root = click.get_current_context().find_root()
+    records = (
+        param.get_help_record(root) for param in root.command.params if isinstance(param, GlobalOption)
+    )
+    formatter = root.make_formatter()
+    formatter.write_dl([record for record in records if record is not None])
+    click.echo(formatter.getvalue(), nl=False)
 
 
 def _displayable(value: Any) -> Any:

@@ -10,6 +10,7 @@ import msgspec
 from reconciler.actual.store import Store
 from reconciler.cli.context import Context
 from reconciler.cli.job_selectors import find_jobs
+from reconciler.cli.live_names import complete_jobs
 from reconciler.cli.options import KindGroup, global_options
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, ReconcilerError
@@ -39,7 +40,7 @@ def command(context: Context) -> None:
 
 
 @command.command(name="job", help="Print the script that a job would get now; KEY is flow/job or a uuid.")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_jobs)
 @click.option("--worker", metavar="NAME", help="Render it for this worker instead of the job's own.")
 @global_options
 def job(context: Context, *, key: str, worker: str | None) -> None:

@@ -11,6 +11,7 @@ from reconciler.actual.state_dir import Lease
 from reconciler.cli.context import Context
 from reconciler.cli.following import looks
 from reconciler.cli.formats import emit
+from reconciler.cli.live_names import complete_jobs
 from reconciler.cli.options import Duration, global_options
 from reconciler.cli.views.listing import cut
 from reconciler.cli.views.words import many
@@ -40,7 +41,7 @@ _EXAMPLES = 3
 
 
 @click.command(name="wait", help=_HELP, short_help="Wait until flows, jobs or workers reach a state.")
-@click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
+@click.argument("selectors", metavar="[SELECTOR]...", nargs=-1, shell_complete=complete_jobs)
 @click.option("--for", "wanted", metavar="CONDITION", help="What to wait for, see above.")
 @click.option("--timeout", type=Duration(), metavar="DURATION", help="How long.  [default: no limit]")
 @global_options
