@@ -3,7 +3,8 @@
 Intent is written before every effect and the outcome after it, so the next pass continues one that died
 anywhere: a CHECKED_OUT job is uploaded again, an UPLOADED one is searched for before it is submitted again,
 and an ended one is collected again, which then changes nothing. The work of a pass is proportional to the
-number of active jobs, however many wait; it runs at most four commands on the worker.
+number of active jobs, however many wait; it runs at most four commands on the worker, and one more when it
+submits allocations.
 """
 
 from __future__ import annotations
@@ -266,6 +267,7 @@ class WorkerRunner:
             failed, forgotten = self._allocations.observe(queue, polled.entries, now)
             for name in failed:
                 self._allocations.failed(name, self.access.agent_log(name))
+                self.access.take_inventory()
             self.access.discard_allocations(forgotten)
             self._clear_tickets({marker_name(job) for job in on_worker})
         self._clear_strays(polled.markers - {marker_name(job) for job in on_worker}, now)
@@ -289,6 +291,7 @@ class WorkerRunner:
         if not wanted:
             return
         try:
+            self._starter.send_programs()
             ids, problem = self.access.allocate(wanted)
         except InputError as error:
             raise TransientError(error.message, hint=error.hint) from error

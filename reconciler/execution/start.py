@@ -292,6 +292,20 @@ class JobStarter:
         gone = {job.id for job in dropped}
         return [job for job in active if job.id not in gone]
 
+    def send_programs(self) -> None:
+        """Send what allocations run, unless it is there: it may have been removed since the jobs were sent.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer, or its disk is full.
+        """
+        if not self._access().has_programs:
+            with self.store.read() as view:
+                config = view.config()
+            assert config is not None, "jobs come from an applied revision"
+            self._access().upload([], BundleContents(lambda job: b"{}", config, self.outputs))
+
     def take_back(self, jobs: Sequence[JobRecord], now: float) -> bool:
         """Take back jobs that wait for a slot of a batch, to apply the change of their run config.
 

@@ -15,6 +15,7 @@ from reconciler.cli.context import opened
 from reconciler.desired.source.git import open_source
 from reconciler.desired.state import project_name
 from reconciler.errors import InputError, ReconcilerError, RefusedError, TransientError
+from reconciler.execution.batch.tickets import program, programs
 from reconciler.execution.hosts.local import LocalHost
 from reconciler.execution.run_files import launcher_name, launcher_source
 from reconciler.execution.worker.access import WorkerAccess
@@ -256,3 +257,16 @@ def test_a_launcher_that_was_changed_is_sent_again(
     access._cache.clear()
     access.prepare(may_create=False)
     assert [path.name for path in launchers.iterdir()] == [launcher_name()]
+
+
+def test_a_program_of_allocations_that_was_changed_is_sent_again(
+    access: WorkerAccess, tmp_path: Path
+) -> None:
+    launchers = tmp_path / "work" / ".launchers"
+    launchers.mkdir(parents=True)
+    for name, source in programs().items():
+        (launchers / name).write_bytes(source)
+    changed = launchers / program("agent.py")[0]
+    changed.write_text("import os\n")
+    access.prepare(may_create=True)
+    assert [path.name for path in launchers.iterdir()] == [program("warm.py")[0]]

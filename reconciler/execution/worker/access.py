@@ -150,6 +150,15 @@ class WorkerAccess:
 
     # starting jobs ------------------------------------------------------------------------------------
 
+    def take_inventory(self) -> None:
+        """List launchers and code trees again with the next pass: one of them may have been removed."""
+        self._cache.clear()
+
+    @property
+    def has_programs(self) -> bool:
+        """Whether the programs of allocations are on the worker, as far as its inventory says."""
+        return tickets.programs().keys() <= (self._cache.at(self.work_dir) or set())
+
     def upload(self, jobs: Sequence[JobRecord], contents: BundleContents) -> UploadResult:
         """Put all files of jobs into their run directories; may be repeated.
 

@@ -66,10 +66,14 @@ _GENUINE = f"""\
 if command -v sha256sum >/dev/null; then
   for file in {LAUNCHERS}/*.py; do
     sum=$(sha256sum 2>/dev/null < "$file") || continue
-    [ "${{sum:0:16}}.py" = "${{file##*/}}" ] || rm -f -- "$file"
+    name=${{file##*/}}
+    [ "${{sum:0:16}}.py" = "${{name##*-}}" ] || rm -f -- "$file"
   done
 fi"""
-"""Remove launchers whose content is not what their name says; they are sent again."""
+"""Remove launchers whose content is not what their name says; they are sent again.
+
+The name ends in a digest: ``<digest>.py``, ``agent-<digest>.py``.
+"""
 
 
 def remove_unused_documents() -> str:

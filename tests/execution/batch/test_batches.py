@@ -244,6 +244,20 @@ class TestAllocationsThatCannotStart:
         assert len(world.allocations()) == 1
         assert world.state("f/a") == "SUBMITTED"
 
+    def test_programs_that_were_removed_are_sent_again(self, make_batch: Make) -> None:
+        world = make_batch(max_jobs_per_batch=1)
+        first = {"id": "a", "function": "log_and_wait", "args": [str(world.log), "a", str(world.root / "a")]}
+        second = {"id": "b", "function": "log_line", "args": [str(world.log), "b", {"$output": "a"}]}
+        world.flow("f", first, second)
+        world.reconcile()
+        world.until(lambda: world.logged() == ["a"])
+        for program in (world.work / "b" / ".launchers").glob("*.py"):
+            program.unlink()
+        world.open("a")
+        world.run()
+        assert world.logged() == ["a", "b"]
+        assert world.states("f/a", "f/b") == ["COMPLETED"] * 2
+
 
 def _is_parent(pid: int) -> bool:
     return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
