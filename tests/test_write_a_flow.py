@@ -61,6 +61,12 @@ def test_each_example_runs_and_gives_what_it_says(repository: Repository, reconc
         "lowest": pytest.approx(-1 / (4.1 * 0.8**2)),
         "number": 2,
     }
+    priorities = {job["key"]: job["priority"] for job in jobs if job["key"].startswith("shared/")}
+    assert priorities == {
+        "shared/once": 10,
+        "shared/twice/fine relax 1/2": 10,
+        "shared/twice/fine relax 2/2": 10,
+    }
     best = output(reconcile, "compare/best")
     assert best["number"] == 5
     assert best["lowest"] == pytest.approx(min(-1 / a, -1 / (4.2 * 0.81), -1 / (3.9 * 0.9), -1 / (4.9 * 0.9)))

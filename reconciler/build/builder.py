@@ -247,6 +247,7 @@ class FlowBuilder:
             externals=dict(externals),
             aliases=answer.aliases,
             output=answer.output,
+            makers=flow.makers,
         )
 
     def unexpected(self, flow: DesiredFlow, error: Exception) -> BuildFailedError:

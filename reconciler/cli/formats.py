@@ -17,7 +17,7 @@ from reconciler.errors import InputError
 
 FORMATS = ("table", "wide", "json", "yaml", "name", "csv", "markdown", "mermaid", "dot", "png")
 
-_LISTINGS = ("flows", "jobs", "failures", "workers", "batches", "flowsets", "rules")
+_LISTINGS = ("flows", "jobs", "failures", "workers", "batches", "flowsets", "rules", "makers")
 
 _COMMANDS_WITH = {
     "csv": _LISTINGS,

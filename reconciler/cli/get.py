@@ -1,4 +1,4 @@
-"""``reconcile get``: list flows, jobs, failures, workers, batches or rules."""
+"""``reconcile get``: list flows, jobs, failures, workers, batches, rules, FlowSets or Makers."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from reconciler.cli.views.data import (
     is_gone,
     job_data,
     job_keys,
+    maker_data,
     ordered_jobs,
     rule_data,
     worker_data,
@@ -37,6 +38,7 @@ from reconciler.cli.views.words import coming_retry, duration_text, last_line, r
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.failures import failure_id
+from reconciler.model.manifests import Kind
 from reconciler.model.records import FlowRecord, JobRecord
 
 FLOW_COLUMNS = (("name", "sync", "health", "jobs", "reason"), ("revision", *READABLE, "labels"))
@@ -62,8 +64,9 @@ FAILURE_COLUMNS = (
 )
 RULE_COLUMNS = (
     ("name", "order", "flows", "name_filter", "name_glob", "function_filter", "sets"),
-    ("labels", "dynamic"),
+    ("labels", "makers", "dynamic"),
 )
+MAKER_COLUMNS = (("name", "class", "kwargs", "flows"), ("valid", "file", "line"))
 
 
 FLOWSET_COLUMNS = (("name", "items", "flows", "completed", "failed", "frozen"), ("jobs",))
@@ -73,7 +76,7 @@ FLOWSET_COLUMNS = (("name", "items", "flows", "completed", "failed", "frozen"), 
     cls=KindGroup,
     name="get",
     no_args_is_help=False,
-    help="List flows, jobs, failures, workers, batches, rules or FlowSets.",
+    help="List flows, jobs, failures, workers, batches, rules, FlowSets or Makers.",
 )
 @global_options
 def command(context: Context) -> None:
@@ -407,6 +410,27 @@ def flowsets(context: Context, *, watch: bool, arrangement: Arrangement) -> None
 
     listing = Listing(flowsets_data, lambda rows: FLOWSET_COLUMNS, "name", readable)
     _list(context, listing, arrangement, watch)
+
+
+@command.command(name="makers", help="List Makers and the flows that use them.")
+@_arranged
+@global_options
+def makers(context: Context, *, arrangement: Arrangement) -> None:
+    """List the Makers of the revision by name."""
+    source = context.source()
+    with context.store() as store:
+        from reconciler.loop import Session
+
+        state = Session(source, store).load().state
+        found = [state.manifests[key] for key in sorted(state.manifests) if key.startswith(f"{Kind.MAKER}/")]
+        listing = Listing(
+            lambda view: [maker_data(state, manifest) for manifest in found],
+            lambda rows: MAKER_COLUMNS,
+            "name",
+        ).arranged(arrangement.columns, arrangement.sort_by, headers=not arrangement.no_headers)
+        with store.read() as view:
+            rows = listing.look(view)
+    show_listing(context, listing, rows)
 
 
 def _list(context: Context, listing: Listing, arrangement: Arrangement, watch: bool) -> None:

@@ -34,6 +34,7 @@ _FOLDERS = {
     Kind.EXEC_CONFIG: "exec_configs",
     Kind.FLOW: "flows",
     Kind.OVERRIDE_RULE: "rules",
+    Kind.MAKER: "makers",
 }
 """Where ``init`` puts the manifests of each kind."""
 

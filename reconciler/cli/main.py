@@ -31,7 +31,7 @@ COMMANDS = {
     "resume": ("job_operations:resume", "Allow paused jobs to start."),
     "cancel": ("job_operations:cancel", "End jobs, or keep them from starting."),
     "forget": ("job_operations:forget", "Delete records and outputs of superseded jobs."),
-    "get": ("get:command", "List flows, jobs, failures, workers, batches, rules or FlowSets."),
+    "get": ("get:command", "List flows, jobs, failures, workers, batches, rules, FlowSets or Makers."),
     "describe": ("describe:command", "Show everything about one flow, job or worker."),
     "graph": ("graph:command", "Draw the jobs of a flow and their dependencies."),
     "output": ("job_output:output", "Print the output of a finished job."),

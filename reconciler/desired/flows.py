@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler.desired.makers import Expanded, Makers, UnusableMakerError
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.objects import UNFIT_HINTS, TreeEntry, UnfitEntry
 from reconciler.desired.values import iter_directives, parse_output_reference
@@ -43,12 +44,19 @@ class FlowReader:
         self.commit = state.revision.commit
         self.diagnostics: list[Diagnostic] = []
         self._code = self._code_trees()
+        self._makers = Makers(state)
         self._listing: dict[str, TreeEntry] | None = None
         self._pointers: set[str] = set()
 
     def read_all(self, manifests: Iterable[Manifest]) -> None:
         """Add the flows of valid manifests to the state; a flow that cannot be used becomes invalid there."""
-        known = [(manifest, spec_content(manifest.spec)) for manifest in manifests]
+        self.diagnostics += self._makers.problems()
+        known = []
+        for manifest in manifests:
+            content = spec_content(manifest.spec)
+            if content.refs:
+                content = self._expanded(manifest, content)
+            known.append((manifest, content))
         named = [path for _, content in known for _, path in content.files]
         entries = [self.all_files().get(path) for path in named]
         self._pointers = self.source.lfs_pointers(e.object_id for e in entries if e is not None and e.is_file)
@@ -59,10 +67,12 @@ class FlowReader:
 
     def _read(self, manifest: Manifest, found: SpecContent, *, stale: bool) -> DesiredFlow | None:
         """Return the flow of a valid manifest; None (and diagnostics) if a file that it needs is unusable."""
-        spec = msgspec.convert(manifest.spec, FlowSpec)
         name = manifest.name or ""
         self.diagnostics += self._missing_dollars(manifest, found)
         before = len(self.diagnostics)
+        if found.expanded is None:
+            return None
+        spec = msgspec.convert(found.expanded.spec, FlowSpec)
         files = self._files(manifest, found)
         references = {parse_output_reference(value)[:2] for _, value in found.outputs}
         externals = sorted({f"{other}/{job}" for other, job in references if other not in (None, name)})
@@ -99,6 +109,8 @@ class FlowReader:
             externals=externals,
             preview=jobs if all(job.function for job in jobs) else [],
             entries=jobs,
+            makers=found.expanded.makers,
+            makers_of=found.expanded.by_entry,
             on_change=spec.on_change or project.on_change,
             prune=spec.prune or project.prune,
             protected=_PROTECTION.get(annotations.get("reconciler/prune")),
@@ -107,6 +119,16 @@ class FlowReader:
             previous_names=previous,
             watched=sorted({path for _, path in (*found.files, *found.doubtful)}),
         )
+
+    def _expanded(self, manifest: Manifest, content: SpecContent) -> SpecContent:
+        """Return the content of a flow with its references to Makers replaced."""
+        self.diagnostics += self._makers.unknown(manifest)
+        try:
+            expanded = self._makers.expanded(manifest.spec)
+        except UnusableMakerError as error:
+            self.state.invalid[manifest.name or ""] = str(error)
+            return content._replace(expanded=None)
+        return spec_content(expanded.spec)._replace(expanded=expanded)
 
     def check_references_between(self, flows: dict[str, DesiredFlow]) -> None:
         """Check each ``$output: flow/job`` against the other flows; drop flows with a wrong reference."""
@@ -270,18 +292,21 @@ class SpecContent(NamedTuple):
 
     ``files`` are (pointer, path) of the files of the repository that it names, ``doubtful`` those that it
     would name if ``path`` were written ``$path``. ``outputs`` are (pointer, value) of its references, and
-    ``callables`` the dotted paths of functions and classes.
+    ``callables`` the dotted paths of functions and classes. ``refs`` are values of ``ref``, probably of
+    references to Makers, and ``expanded`` is the spec without those; None if one cannot be used.
     """
 
     files: list[tuple[str, str]]
     doubtful: list[tuple[str, str]]
     outputs: list[tuple[str, Any]]
     callables: set[str]
+    refs: set[str]
+    expanded: Expanded | None
 
 
 def spec_content(spec: Mapping[str, Any]) -> SpecContent:
     """Return what the spec of a valid flow refers to."""
-    content = SpecContent([], [], [], set())
+    content = SpecContent([], [], [], set(), set(), Expanded(dict(spec), {}, {}))
     _walk(spec, (), content)
     file = spec.get("file")
     if file is not None:
@@ -298,6 +323,8 @@ def _walk(value: Any, steps: tuple[Any, ...], content: SpecContent) -> None:
             elif isinstance(inner, str):
                 if key in _CALLABLE_KEYS:
                     content.callables.add(inner)
+                elif key == "ref":
+                    content.refs.add(inner)
                 elif key == "$path":
                     content.files.append((f"{_pointer(steps)}/$path", inner))
                 elif (

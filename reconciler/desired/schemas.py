@@ -29,6 +29,7 @@ _FILES = {
     Kind.FLOW: "flow.schema.json",
     Kind.OVERRIDE_RULE: "override-rule.schema.json",
     Kind.FLOW_SET: "flow-set.schema.json",
+    Kind.MAKER: "maker.schema.json",
 }
 
 

@@ -294,7 +294,7 @@ def make_rule(manifest: Manifest, spec: RuleSpec) -> Rule:
     layer: Layer = layer_of(spec.set, origin, "/spec/set")
     return Rule(
         name, spec.flows, spec.labels, spec.name_filter, spec.name_glob, spec.function_filter, spec.dynamic,
-        layer,
+        layer, spec.makers,
     )  # fmt: skip
 
 

@@ -100,6 +100,8 @@ def _problems(raw: RawDocument, manifest: Manifest) -> Iterator[Diagnostic]:
         yield from check_flow(manifest)
     if kind is Kind.FLOW_SET:
         yield from _check_templates(manifest)
+    if kind is Kind.MAKER:
+        yield from _check_maker(manifest)
     yield from check_exports(manifest)
     if kind is Kind.PROJECT and isinstance(manifest.spec, Mapping):
         yield from _check_jobstore(manifest, manifest.spec.get("jobstore"), "/spec/jobstore")
@@ -351,6 +353,20 @@ def check_flow(manifest: Manifest) -> Iterator[Diagnostic]:
             hint = "name a job of this flow"
         yield manifest.diagnostic("flow/unknown-job", message, reference.pointer, hint=hint)
     yield from _cycles(manifest, references)
+
+
+def _check_maker(manifest: Manifest) -> Iterator[Diagnostic]:
+    """Yield the problems of the arguments of a Maker: many flows share it, so it cannot refer to jobs."""
+    yield from check_arguments(manifest, manifest.spec, "/spec")
+    for pointer, directive, _ in iter_directives(manifest.spec, "/spec"):
+        if directive == "$output":
+            yield manifest.diagnostic(
+                "maker/reference",
+                "a Maker cannot use '$output': the flows that share it have jobs of their own",
+                f"{pointer}/$output",
+                key=True,
+                hint="give it in the flow, as an argument of make or in the kwargs beside 'ref'",
+            )
 
 
 def _maker_holders(holder: Mapping[str, Any], pointer: str) -> Iterator[tuple[str, Any]]:

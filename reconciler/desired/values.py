@@ -23,6 +23,7 @@ OutputReference = tuple[str | None, str, tuple[Attribute, ...]]
 """(flow or None, key of the job or "" for the flow's own output, steps into the output)"""
 
 _OUTPUT_KEYS = ("flow", "job", "path")
+_MAKER_KEYS = ("class", "ref", "kwargs")
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _LONGEST_NAME = 100
@@ -210,19 +211,26 @@ def _check_directive(
             yield from check_arguments(manifest, holder, pointer)
         case "$maker":
             if not isinstance(value, Mapping):
-                yield _type_problem(manifest, name, "a mapping {class: ..., kwargs: ...}", at)
+                yield _type_problem(manifest, name, "a mapping {class: ..., kwargs: ...}, or {ref: ...}", at)
                 return
             for key in value:
-                if key not in ("class", "kwargs"):
+                if key not in _MAKER_KEYS:
                     yield manifest.diagnostic(
                         "value/extra-key",
                         f"'$maker' does not have a key '{key}'",
                         _below(at, key),
                         key=True,
-                        hint=did_you_mean(key, ("class", "kwargs")),
+                        hint=did_you_mean(key, _MAKER_KEYS),
                     )
-            if "class" not in value:
-                yield manifest.diagnostic("value/missing-key", "'$maker' needs a 'class'", at, key=True)
+            if "class" in value and "ref" in value:
+                message = "'$maker' has 'class' and 'ref', which exclude each other"
+                yield manifest.diagnostic("value/extra-key", message, f"{at}/ref", key=True)
+            elif "ref" in value:
+                if not isinstance(value["ref"], str):
+                    yield _type_problem(manifest, "ref", "the name of a Maker", f"{at}/ref")
+            elif "class" not in value:
+                message = "'$maker' needs a 'class', or the name of a Maker as 'ref'"
+                yield manifest.diagnostic("value/missing-key", message, at, key=True)
             else:
                 yield from _check_dotted(manifest, "class", value["class"], f"{at}/class")
             yield from _check_kwargs(manifest, value, at)

@@ -61,7 +61,8 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     that of the revision is invalid. ``identity`` is the uuid from which the uuids of its jobs are made; it
     comes from the first name of the flow, so that a rename keeps them. ``watched`` are the paths of the files
     that it names, or would name if they existed. ``protected`` is None where the manifest does not say: then
-    the value of an earlier one holds.
+    the value of an earlier one holds. ``makers`` has the digests of the Makers that it uses, ``makers_of``
+    their names by the id of an entry, or under "" those of another form.
     """
 
     name: str
@@ -84,6 +85,8 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     previous_names: list[str] = []
     watched: list[str] = []
     entries: list[PreviewJob] = []
+    makers: dict[str, str] = {}
+    makers_of: dict[str, list[str]] = {}
 
     def is_protected(self, before: bool) -> bool:
         """Return whether the flow outlives its manifest; ``before`` is the value in its record."""

@@ -44,6 +44,7 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     the jobs of other flows; builds of earlier versions have only code. ``aliases`` has, by the path of the
     definition, the other paths of each function that has some: re-exports, and methods that subclasses
     inherit. ``exports`` maps the key of each job to (uuid, content hash), for flows that refer to it.
+    ``makers`` has the digests of the Makers that it uses.
     ``output`` is the JSON of the flow's own output, with the references to its jobs; empty if it has none.
     """
 
@@ -57,6 +58,7 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     externals: dict[str, tuple[str, str]] = {}
     aliases: dict[str, list[str]] = {}
     output: str = ""
+    makers: dict[str, str] = {}
 
     @property
     def exports(self) -> dict[str, tuple[str, str]]:

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     FLOW = "Flow"
     OVERRIDE_RULE = "OverrideRule"
     FLOW_SET = "FlowSet"
+    MAKER = "Maker"
 
 
 API_VERSION = "reconciler/v1"
@@ -353,7 +354,7 @@ class Prune(StrEnum):
     DELETE = "delete"
 
 
-DEFAULT_DIRECTORIES = ("workers", "exec_configs", "flows", "rules")
+DEFAULT_DIRECTORIES = ("workers", "exec_configs", "makers", "flows", "rules")
 
 
 class ProjectSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -380,7 +381,15 @@ class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
     name_filter: str | None = None
     name_glob: str | None = None
     function_filter: str | None = None
+    makers: list[str] = []
     dynamic: bool = True
+
+
+class MakerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """``kind: Maker``: the class of a jobflow Maker and its arguments."""
+
+    class_: str = msgspec.field(name="class")
+    kwargs: dict[str, Any] = {}
 
 
 class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -408,4 +417,4 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
         return next((form for form in forms if getattr(self, form) is not None), "jobs")
 
 
-make_ready(ProjectSpec, WorkerSpec, ExecConfigSpec, RuleSpec, FlowSpec)
+make_ready(ProjectSpec, WorkerSpec, ExecConfigSpec, RuleSpec, MakerSpec, FlowSpec)

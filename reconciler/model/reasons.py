@@ -18,6 +18,7 @@ class ReasonCode(StrEnum):
     FLOW_CHANGED = "flow-changed"
     ITEM_CHANGED = "item-changed"
     PROJECT_CHANGED = "project-changed"
+    MAKER_CHANGED = "maker-changed"
     CODE_CHANGED = "code-changed"
     FILES_CHANGED = "files-changed"
     UPSTREAM_CHANGED = "upstream-changed"
@@ -66,6 +67,7 @@ TEXTS: Mapping[ReasonCode, str] = {
     C.FLOW_CHANGED: "its manifest changed",
     C.ITEM_CHANGED: "its item changed",
     C.PROJECT_CHANGED: "a default of the Project changed",
+    C.MAKER_CHANGED: "a Maker that it uses changed ({makers})",
     C.CODE_CHANGED: "its code changed ({code})",
     C.FILES_CHANGED: "files that it names changed ({files})",
     C.UPSTREAM_CHANGED: "a flow that it refers to changed ({flows})",

@@ -26,7 +26,8 @@ class JobFacts(msgspec.Struct, frozen=True, gc=False):
 
     ``function`` is the path of the definition of the callable, ``aliases`` are other paths of it: re-exports,
     and methods that subclasses inherit. ``function`` and ``name`` are None for a flow whose jobs are not
-    known: then only rules without job filters match.
+    known: then only rules without job filters match. ``makers`` are the Makers that its entry uses; generated
+    jobs have none of their own, and inherit from their generator what rules set by them.
     """
 
     flow: str
@@ -35,6 +36,7 @@ class JobFacts(msgspec.Struct, frozen=True, gc=False):
     function: str | None
     generated: bool = False
     aliases: Sequence[str] = ()
+    makers: Sequence[str] = ()
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -48,12 +50,14 @@ class Rule(msgspec.Struct, frozen=True):
     function_filter: str | None
     dynamic: bool
     layer: Layer
+    makers: list[str] = []
 
     def matches(self, job: JobFacts) -> bool:
         """Return whether every given part of the selector matches the job."""
         return (
             self.matches_name(job.name)
             and self.matches_function(job)
+            and self.matches_makers(job)
             and (self.dynamic or not job.generated)
             and self.matches_flow(job.flow, job.labels)
         )
@@ -71,6 +75,12 @@ class Rule(msgspec.Struct, frozen=True):
     def matches_function(self, job: JobFacts) -> bool:
         """Return whether ``function_filter``, if given, is one of the paths of the job's function."""
         return self.function_filter is None or self.function_filter in (job.function, *job.aliases)
+
+    def matches_makers(self, job: JobFacts) -> bool:
+        """Return whether a glob of ``makers``, if given, is the name of a Maker that the job's entry uses."""
+        return not self.makers or any(
+            fnmatch.fnmatchcase(maker, glob) for maker in job.makers for glob in self.makers
+        )
 
     def matches_flow(self, flow: str, labels: Mapping[str, str]) -> bool:
         """Return whether the selector matches the flow, apart from its jobs."""

@@ -45,12 +45,19 @@ class FlowChanges:
             return [Reason(ReasonCode.BUILD_CHANGED)]
         found = []
         if digest(flow.content) != digest(former.form):
-            found.append(Reason(ReasonCode.FLOW_CHANGED))
+            edited = [
+                name for name in flow.makers if former.makers.get(name, "") not in ("", flow.makers[name])
+            ]
+            found.append(
+                Reason(ReasonCode.MAKER_CHANGED, {"makers": some(edited)})
+                if edited
+                else Reason(ReasonCode.FLOW_CHANGED)
+            )
         if flow.code != former.code:
             trees = ", ".join(tree[:7] for tree in flow.code if tree not in former.code)
             found.append(Reason(ReasonCode.CODE_CHANGED, {"code": trees or "less code"}))
         files = sorted({one[0] for one in {*flow.files} ^ {*map(tuple, former.files)}})
-        if files and not (found and found[0].code is ReasonCode.FLOW_CHANGED):
+        if files and not (found and found[0].code in (ReasonCode.FLOW_CHANGED, ReasonCode.MAKER_CHANGED)):
             found.append(Reason(ReasonCode.FILES_CHANGED, {"files": some(files)}))
         if not found and flow.externals:
             now = self.built.externals if self.built is not None else {}
@@ -84,7 +91,7 @@ class FlowChanges:
         if (
             former is not None
             and _job(former.form, key) is not None
-            and self.only(ReasonCode.FLOW_CHANGED, ReasonCode.UPSTREAM_CHANGED)
+            and self.only(ReasonCode.FLOW_CHANGED, ReasonCode.MAKER_CHANGED, ReasonCode.UPSTREAM_CHANGED)
         ):
             own = bool(self.of_job(key))
             return Reason(ReasonCode.OWN_CONTENT_CHANGED if own else ReasonCode.NEEDED_JOB_CHANGED)

@@ -44,7 +44,7 @@ class FlowConfigs:
 
     def of_preview(self, job: PreviewJob) -> RunConfig:
         """Return the run config of a job that only the manifest shows: its flow is not built."""
-        return self._resolve(JobFacts(self.flow.name, self.flow.labels, job.name, job.function), job.own)
+        return self._resolve(self.facts(job.key, job.name, job.function), job.own)
 
     def of_unknown(self) -> RunConfig:
         """Return the run config of a job without own settings that no rule selects by name or function."""
@@ -85,7 +85,8 @@ class FlowConfigs:
         aliases = self.aliases.get(function, ())
         if written is not None and written.function not in ("", function):
             aliases = [*aliases, written.function]
-        return JobFacts(self.flow.name, self.flow.labels, name, function, generated, aliases)
+        makers = [] if generated else self.flow.makers_of.get(written.key if written is not None else "", [])
+        return JobFacts(self.flow.name, self.flow.labels, name, function, generated, aliases, makers)
 
     def _resolve(self, facts: JobFacts, own: Layer, generator: Layer | None = None) -> RunConfig:
         return resolve(self._layers(facts, own, generator or {}), self.defaults, self.digests)

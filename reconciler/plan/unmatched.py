@@ -93,10 +93,18 @@ def _explain(rule: Rule, jobs: _Jobs) -> _Finding:
         return _no_name(rule, facts)
     if not by_function:
         return _no_function(str(rule.function_filter), facts)
-    both = [job for job in by_name if rule.matches_function(job)]
+    by_maker = [job for job in facts if rule.matches_makers(job)]
+    if not by_maker:
+        known = {maker for job in facts for maker in job.makers}
+        what = f"no job that it selects uses a Maker named {' or '.join(repr(glob) for glob in rule.makers)}"
+        return "/spec/makers/0", what, did_you_mean(rule.makers[0], known)
+    both = [job for job in by_name if rule.matches_function(job) and rule.matches_makers(job)]
     if both:
         what = f"the {_jobs(len(both))} that it selects are generated at run time, and dynamic is false"
         return "/spec/dynamic", what, "remove `dynamic: false`"
+    if rule.makers:
+        hint = "all parts of a selector must match; leave one out"
+        return "/spec/makers", "none of the jobs that use its Makers matches its other parts", hint
     what = (
         f"its name selects {_jobs(len(by_name))} and its function_filter {_jobs(len(by_function))}, "
         "but none is selected by both"

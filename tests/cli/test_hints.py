@@ -12,7 +12,7 @@ from reconciler.cli.options import Duration
 
 Program = Callable[..., Any]
 
-KINDS = "batches, failures, flows, flowsets, jobs, rules, workers"
+KINDS = "batches, failures, flows, flowsets, jobs, makers, rules, workers"
 """What `reconcile get` lists."""
 
 

@@ -29,6 +29,7 @@ VERBS = {
     "rules": ["get", "rules"],
     "flowsets": ["get", "flowsets"],
     "expand": ["expand", "pair"],
+    "makers": ["get", "makers"],
     "job": ["describe", "job", "arithmetic/add"],
     "flow": ["describe", "flow", "failing"],
     "worker": ["describe", "worker", "w2"],

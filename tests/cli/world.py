@@ -72,6 +72,13 @@ EXEC_CONFIG = """
     spec: {export: {OMP_NUM_THREADS: "1"}, pre_run: echo before}
     """
 
+MAKER = """
+    apiVersion: reconciler/v1
+    kind: Maker
+    metadata: {name: adder}
+    spec: {class: reconciler.examples.AddMaker, kwargs: {offset: 2}}
+    """
+
 RULE = """
     apiVersion: reconciler/v1
     kind: OverrideRule
@@ -107,6 +114,7 @@ class World:
         """Run three flows to their end, then leave one job running with a deferred change, one flow held."""
         minimal_project(self.repository, self.state.parent / "work")
         self.repository.write_yaml("exec_configs/threads.yaml", EXEC_CONFIG)
+        self.repository.write_yaml("makers/adder.yaml", MAKER)
         self.repository.write_yaml("flows/flows.yaml", FLOWS)
         self.repository.commit("three flows")
         assert self.run("--once", "--wait").returncode == 1, "one flow fails"

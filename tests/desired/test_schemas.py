@@ -18,6 +18,7 @@ from reconciler.model.manifests import (
     ExecConfigSpec,
     FlowSpec,
     Kind,
+    MakerSpec,
     OnChange,
     OnCodeChange,
     ProjectSpec,
@@ -32,6 +33,7 @@ SPECS: dict[Kind, type[msgspec.Struct]] = {
     Kind.PROJECT: ProjectSpec,
     Kind.WORKER: WorkerSpec,
     Kind.EXEC_CONFIG: ExecConfigSpec,
+    Kind.MAKER: MakerSpec,
     Kind.FLOW: FlowSpec,
     Kind.OVERRIDE_RULE: RuleSpec,
     Kind.FLOW_SET: FlowSetSpec,
@@ -124,14 +126,14 @@ def test_every_mapping_of_ours_is_closed(kind: Kind) -> None:
 
 @every_kind
 def test_a_schema_has_the_fields_of_its_spec(kind: Kind) -> None:
-    fields = {field.name for field in msgspec.structs.fields(SPECS[kind])}
+    fields = {field.encode_name for field in msgspec.structs.fields(SPECS[kind])}
     run_config = RUN_CONFIG if kind is Kind.FLOW else set()
     assert set(spec_of(kind)["properties"]) == fields | run_config
 
 
 @every_kind
 def test_needed_fields_are_those_without_a_default(kind: Kind) -> None:
-    needed = {field.name for field in msgspec.structs.fields(SPECS[kind]) if field.required}
+    needed = {field.encode_name for field in msgspec.structs.fields(SPECS[kind]) if field.required}
     assert set(spec_of(kind).get("required", [])) == needed
 
 
@@ -148,7 +150,7 @@ def test_defaults_are_those_of_the_spec(kind: Kind) -> None:
         factory = field.default_factory
         default = factory() if factory is not msgspec.NODEFAULT else field.default
         if default not in (msgspec.NODEFAULT, msgspec.UNSET, None):
-            expected[field.name] = msgspec.to_builtins(default)
+            expected[field.encode_name] = msgspec.to_builtins(default)
     assert found == expected
 
 

@@ -369,6 +369,7 @@ VALID = {
     "jobstore: {docs_store: {type: JSONStore, paths: a.json, read_only: false}}",
     "Worker": WORKER + "max_jobs: 1",
     "ExecConfig": "modules: [vasp/6.4]\nexport: {OMP_NUM_THREADS: '1', V: on}\nexpand: true",
+    "Maker": "class: m.M\nkwargs: {a: {$maker: {ref: other, kwargs: {x: 1}}}, b: {$path: a/b.cif}}",
     "OverrideRule": "flows: ['arith*']\nset: {resources: {}, exec_config: {}, priority: 0}",
     "Flow": """
         resources: {time: 8:00:00, nodes: 1, exclusive: true}

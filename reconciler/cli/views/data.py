@@ -18,7 +18,7 @@ from reconciler.model.desired import DesiredState
 from reconciler.model.failures import failure_pattern, fix_of
 from reconciler.model.flows import job_id
 from reconciler.model.health import Progress, flow_progress, flow_sync
-from reconciler.model.manifests import Kind, RuleSpec, WorkerSpec
+from reconciler.model.manifests import Kind, Manifest, RuleSpec, WorkerSpec
 from reconciler.model.records import (
     Allocation,
     AppliedConfig,
@@ -274,8 +274,23 @@ def rule_data(state: DesiredState, rule: Rule) -> Data:
         "name_filter": rule.name_filter,
         "name_glob": rule.name_glob,
         "function_filter": rule.function_filter,
+        "makers": rule.makers,
         "dynamic": rule.dynamic,
         "sets": spec["set"],
+    }
+
+
+def maker_data(state: DesiredState, manifest: Manifest) -> Data:
+    """Return a Maker, and the flows that use it, directly or through another Maker."""
+    name, place = manifest.name or "", manifest.location("/metadata/name")
+    return {
+        "name": name,
+        "class": manifest.spec["class"],
+        "kwargs": manifest.spec.get("kwargs", {}),
+        "flows": sorted(flow.name for flow in state.flows.values() if name in flow.makers),
+        "valid": f"{Kind.MAKER}/{name}" not in state.stale,
+        "file": place.file,
+        "line": place.line,
     }
 
 

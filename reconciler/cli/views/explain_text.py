@@ -180,7 +180,8 @@ def echo_rule_explanation(context: Context, data: Data) -> None:
     rule, place = data["rule"], data["place"]
     where = ", ".join(filter(None, (place_text(place), person_text(place))))
     click.echo(f"rule {rule['name']} (order {rule['order']})   # {where}")
-    selector = {key: rule[key] for key in ("flows", "labels", "name_filter", "name_glob", "function_filter")}
+    parts = ("flows", "labels", "name_filter", "name_glob", "function_filter", "makers")
+    selector = {key: rule[key] for key in parts}
     given = {key: value for key, value in selector.items() if value}
     not_dynamic = "" if rule["dynamic"] else ", not generated ones"
     click.echo(f"  selects: {cell_text(given) if given else 'every job'}{not_dynamic}")
