@@ -57,8 +57,12 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
     frozen = frozen_sets(desired, actual, allow_prune=allow_prune)
     actions += _removals(desired, actual, frozen)
     problems += shrinking_sets(desired, frozen)
-    problems += likely_renames(desired, actual)
-    for check in (check_desired, lambda state: unmatched_rules(state, actual)):
+    checks = (
+        lambda state: likely_renames(state, actual),
+        check_desired,
+        lambda state: unmatched_rules(state, actual),
+    )
+    for check in checks:
         try:
             problems += check(desired)
         except Exception as error:

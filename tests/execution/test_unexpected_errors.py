@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def bad_flows(world: WatchWorld) -> None:
 
 def test_one_exception_at_each_boundary(watched: WatchWorld) -> None:
     bad_flows(watched)
-    watched.log_flow("good")
+    for name in ("bad-build", "bad-plan", "bad-apply", "good"):
+        watched.log_flow(name)
     watched.log_flow("good-too", worker="w2")
     watched.commit()
     watch = watched.start(fault=FAULT)
@@ -58,6 +60,19 @@ def test_one_exception_at_each_boundary(watched: WatchWorld) -> None:
     assert "odd fail" in stuck("bad-failure")
     assert "odd submit" in reason("bad-submit")
     assert "odd poll" in reason("bad-poll")
+
+    held = {
+        "bad-build": "cannot be built: unexpected KeyError: 'odd build' (flows/bad-build.yaml:",
+        "bad-plan": "odd actions",
+        "bad-apply": "odd flow",
+    }
+    shown = {
+        row["name"]: row["reason"] for row in json.loads(watched.run("get", "flows", "-o", "json").stdout)
+    }
+    for flow, text in held.items():
+        assert text in shown[flow]
+        assert text in watched.run("describe", "flow", flow).stdout
+        assert f"{flow}/j" not in watched.jobs()
 
     watched.log_flow("later")
     watched.log_flow("later-too", worker="w2")

@@ -8,8 +8,11 @@ from typing import Any
 import reconciler.execution.collect as collect
 import reconciler.execution.executor as executor
 import reconciler.execution.worker.access as access
+from reconciler.build.builder import FlowBuilder
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.upload import UploadBundle
+from reconciler.jobs.apply import PlanApplication
+from reconciler.plan.flow_plan import FlowPlanner
 
 
 def throws(owner: Any, name: str, is_bad: Callable[..., bool]) -> None:
@@ -24,6 +27,9 @@ def throws(owner: Any, name: str, is_bad: Callable[..., bool]) -> None:
     setattr(owner, name, wrapper)
 
 
+throws(FlowBuilder, "build", lambda _, flow, *__: flow.name == "bad-build")
+throws(FlowPlanner, "actions", lambda planner: planner.flow.name == "bad-plan")
+throws(PlanApplication, "_flow", lambda _, action, *__: action.key == "bad-apply")
 throws(UploadBundle, "_files_of", lambda _, job: job.flow == "bad-upload")
 throws(WorkerAccess, "submit", lambda worker, _: worker.name == "bad-submit")
 throws(WorkerAccess, "poll", lambda worker, _: worker.name == "bad-poll")
