@@ -28,6 +28,7 @@ ONE_DOOR: Doors = {
     "maggma": ("reconciler.actual.jobstore", "reconciler.execution.launcher", "reconciler.jobs.jobstore"),
     "fabric": ("reconciler.execution.hosts.ssh",),
     "paramiko": ("reconciler.execution.hosts.ssh",),
+    "pyarrow": ("reconciler.cli.results",),
     "watchdog": ("reconciler.watch.file_notices",),
 }
 """Dependency -> the modules (with all that is below them) that may import it."""

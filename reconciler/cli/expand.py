@@ -16,7 +16,7 @@ from reconciler.errors import ExitCode, InputError
 from reconciler.model.manifests import Manifest
 
 
-@click.command(help="Print the flows that a FlowSet of the revision makes, as documents.")
+@click.command(name="expand", help="Print the flows that a FlowSet of the revision makes, as documents.")
 @click.argument("flowset", metavar="SET")
 @click.option("--key", metavar="KEY", help="Only items with this key; globs work.")
 @click.option("--limit", type=LIMIT, metavar="N", help="Print at most N flows.")

@@ -15,12 +15,13 @@ import click
 from reconciler.cli.context import Context
 from reconciler.errors import InputError
 
-FORMATS = ("table", "wide", "json", "yaml", "name", "csv", "markdown", "mermaid", "dot", "png")
+FORMATS = ("table", "wide", "json", "yaml", "name", "csv", "parquet", "markdown", "mermaid", "dot", "png")
 
 _LISTINGS = ("flows", "jobs", "failures", "workers", "batches", "flowsets", "rules", "makers")
 
 _COMMANDS_WITH = {
-    "csv": _LISTINGS,
+    "csv": (*_LISTINGS, "results"),
+    "parquet": ("results",),
     "markdown": ("plan", "diff", "--once"),
     "mermaid": ("graph",),
     "dot": ("graph",),
@@ -40,9 +41,11 @@ def check_format(chosen: str | None, command: str) -> None:
     commands = _COMMANDS_WITH.get(chosen or "")
     if commands is None or command in commands:
         return
-    subject, instead = {"markdown": ("plans", "plan"), "csv": ("listings", "get jobs")}.get(
-        chosen or "", ("graphs", "graph FLOW")
-    )
+    subject, instead = {
+        "markdown": ("plans", "plan"),
+        "csv": ("listings", "get jobs"),
+        "parquet": ("results", "results"),
+    }.get(chosen or "", ("graphs", "graph FLOW"))
     hint = f"give `reconcile {command}` another -o, or use `reconcile {instead}`"
     raise InputError(f"-o {chosen} is for {subject}", hint=hint)
 

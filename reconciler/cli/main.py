@@ -35,6 +35,7 @@ COMMANDS = {
     "describe": ("describe:command", "Show everything about one flow, job or worker."),
     "graph": ("graph:command", "Draw the jobs of a flow and their dependencies."),
     "output": ("job_output:output", "Print the output of a finished job."),
+    "results": ("results:command", "Print a table with one row for each flow."),
     "logs": ("job_output:logs", "Print the stdout and stderr of a job."),
     "files": ("job_output:files", "List or print the files in a job's run directory."),
     "events": ("history:events", "Print what happened, oldest first."),
@@ -86,7 +87,7 @@ _OTHER_TOOLS = {
     **dict.fromkeys(("new", "generate", "bootstrap"), "to start a campaign: reconcile init"),
     **dict.fromkeys(("daemon", "serve", "runner"), "to run the daemon: reconcile watch"),
     **dict.fromkeys(("report", "error", "errors"), "to see what failed: reconcile get failures"),
-    **dict.fromkeys(("result", "results"), "to print the output of a job: reconcile output KEY"),
+    "result": "to print the output of a job: reconcile output KEY; a table of many: reconcile results",
     **dict.fromkeys(("log", "tail"), "to print what a job wrote: reconcile logs KEY"),
 }
 """Hints for commands that similar tools have under another name."""

@@ -45,7 +45,8 @@ _GLOBAL = (
         "-o",
         "--output",
         type=click.Choice(FORMATS),
-        help="Output format. csv: only get; markdown: only plan, diff; mermaid, dot, png: only graph.",
+        help="Output format. csv: only get, results; parquet: only results; markdown: only plan, diff; "
+        "mermaid, dot, png: only graph.",
     ),
     _option("-q", "--quiet", is_flag=True, default=None, help="Print no progress on stderr."),
     _option("-v", "--verbose", count=True, default=None, help="Print more detail."),

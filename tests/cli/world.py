@@ -159,6 +159,12 @@ class World:
         """Run the program and return the finished process."""
         return self._reconcile("--state-dir", str(self.state), *arguments, **more)
 
+    def run_to(self, file: Path, *arguments: str) -> None:
+        """Run the program with its stdout in a file; it succeeds."""
+        command = [sys.executable, "-m", "reconciler", "--state-dir", str(self.state), *arguments]
+        with file.open("wb") as stream:
+            subprocess.run(command, cwd=self.repository.path, stdout=stream, check=True)
+
     def json(self, *arguments: str) -> Any:
         """Run a verb with ``-o json`` and return what it prints."""
         return json.loads(self.run(*arguments, "-o", "json").stdout)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from reconciler.cli.context import Context
+from reconciler.cli.views.plan_folds import Fold, folded
 from reconciler.cli.views.words import many, span_text
 from reconciler.model.actions import RUNNING, SYMBOLS, Action, ActionType, Plan, Subject, started
 from reconciler.model.reasons import ReasonCode
@@ -28,20 +29,52 @@ _FEW = 40
 
 
 def plan_lines(context: Context, plan: Plan) -> Iterator[str]:
-    """Yield the lines of a plan. In a long plan, similar jobs of a flow share one line unless --verbose."""
+    """Yield the lines of a plan.
+
+    In a long plan, unless --verbose, similar jobs of a flow share one line, and of many flows that are
+    treated alike only the first are shown in full.
+    """
     for refusal in plan.refusals:
         yield context.style(f"  ! refused: {refusal}", fg="red", bold=True)
-    shorten = len(plan.effective) > _FEW and not context.options.verbose
+    shorten = len(plan.actions) > _FEW and not context.options.verbose
     now = time.time()
-    for run in grouped(plan.actions) if shorten else [[action] for action in plan.actions]:
-        action = run[0]
-        action_type = ActionType.DEFER if action.is_deferred else action.type
-        symbol = "?" if action.build and action_type is ActionType.REPLACE else SYMBOLS[action_type]
-        line = f"{symbol:>4} {action.subject.lower():<4} {joined_key(run)}  ({reason_text(run, now)})"
-        color = _COLORS.get(action_type)
-        yield context.style(line, fg=color) if color else line
-        shown = action.changes if context.options.verbose else shown_changes(action)
-        yield from (_change_line(change) for change in shown)
+    for part in folded(plan.actions) if shorten else [[action] for action in plan.actions]:
+        if isinstance(part, Fold):
+            yield from _fold_lines(context, part, now)
+            continue
+        for run in grouped(part):
+            action = run[0]
+            line = f"{_symbol(action):>4} {action.subject.lower():<4} {joined_key(run)}"
+            yield _colored(context, action, f"{line}  ({reason_text(run, now)})")
+            shown = action.changes if context.options.verbose else shown_changes(action)
+            yield from (_change_line(change) for change in shown)
+
+
+def _fold_lines(context: Context, fold: Fold, now: float) -> Iterator[str]:
+    """Yield ``+ s-003 ... s-499: 497 flows, 994 jobs``, and below it how often each field changes."""
+    first, last = fold.names[0], fold.names[-1]
+    flows = sum(action.subject is Subject.FLOW for action in fold.actions)
+    counts = [many(flows, "flow")] * bool(flows)
+    jobs = len(fold.actions) - flows
+    counts += [many(jobs, "job")] * bool(jobs)
+    action = fold.actions[0]
+    line = f"{_symbol(action):>4} {first} ... {last}: {', '.join(counts)}"
+    yield _colored(context, action, f"{line}  ({reason_text(fold.actions, now)})")
+    for field, count, same in fold.changes:
+        if action.type in (ActionType.SUBMIT, ActionType.CANCEL, ActionType.FORGET):
+            break
+        text = f"{plan_value(same.old)} -> {plan_value(same.new)}" if same is not None else "other values"
+        yield f"            {field}: {text} ({count:,} times)"
+
+
+def _symbol(action: Action) -> str:
+    action_type = ActionType.DEFER if action.is_deferred else action.type
+    return "?" if action.build and action_type is ActionType.REPLACE else SYMBOLS[action_type]
+
+
+def _colored(context: Context, action: Action, line: str) -> str:
+    color = _COLORS.get(ActionType.DEFER if action.is_deferred else action.type)
+    return context.style(line, fg=color) if color else line
 
 
 def reason_text(run: Sequence[Action], now: float) -> str:

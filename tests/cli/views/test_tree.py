@@ -127,7 +127,7 @@ class TestAsRun:
     def test_data_is_the_same_with_and_without(self, world: World) -> None:
         assert world.json("get", "flows", "--tree") == world.json("get", "flows")
         assert world.run("get", "flows", "--tree", "-o", "name").stdout.split() == [
-            *("arithmetic", "failing", "generating", "held", "slow"),
+            *("arithmetic", "failing", "generating", "held", "pair-1", "slow"),
         ]
 
     @pytest.mark.usefixtures("warm")
