@@ -13,7 +13,7 @@ import pytest
 from tests.support import ROOT, Reconcile, Repository
 
 PAGE = ROOT / "docs/how-to/write-a-flow.md"
-BLOCK = re.compile(r"^```(?:yaml|python)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(?:yaml|python|json|text)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -22,7 +22,7 @@ def write_examples(repository: Repository) -> None:
     """Write each block of the page that begins with a path, and the files that its scripts make."""
     text = PAGE.read_text(encoding="utf-8")
     blocks = BLOCK.findall(text)
-    assert len(blocks) == len(re.findall(r"^```(yaml|python)$", text, re.MULTILINE))
+    assert len(blocks) == len(re.findall(r"^```(yaml|python|json|text)$", text, re.MULTILINE))
     for path, content in blocks:
         repository.write(path, content)
     made = subprocess.run(
@@ -67,6 +67,18 @@ def test_each_example_runs_and_gives_what_it_says(repository: Repository, reconc
         "shared/twice/fine relax 1/2": 10,
         "shared/twice/fine relax 2/2": 10,
     }
+    assert output(reconcile, "values/shown") == [
+        [[1, 2], [3, 4]],
+        [1, 2, 3],
+        {"atoms": [8, 26], "charge": 0},
+        "hello",
+        "a note",
+        True,
+        1e-5,
+        "no",
+    ]
+    (marked,) = [job for job in jobs if job["key"].startswith("marked/")]
+    assert marked["name"] == "relax Cu"
     best = output(reconcile, "compare/best")
     assert best["number"] == 5
     assert best["lowest"] == pytest.approx(min(-1 / a, -1 / (4.2 * 0.81), -1 / (3.9 * 0.9), -1 / (4.9 * 0.9)))

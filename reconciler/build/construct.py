@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import graphlib
 import importlib
 import inspect
@@ -15,6 +16,7 @@ from typing import Any
 from jobflow import Flow, Job, JobConfig, Maker, OnMissing
 from jobflow.core.reference import OutputReference
 from monty.json import MontyDecoder
+from monty.serialization import loadfn
 
 from reconciler.desired.values import iter_directives, parse_output_reference, shown_reference
 from reconciler.diagnostics import did_you_mean
@@ -61,13 +63,21 @@ class Construction:
             Something cannot be imported or called, or is not a flow.
         """
         self.name = name
+        made: Flow | Job | list[Job]
         if spec.get("jobs") is not None:
-            return self._from_jobs(spec["jobs"])
-        if spec.get("maker") is not None:
-            return self._from_maker(spec["maker"], "/spec/maker")
-        if spec.get("factory") is not None:
-            return self._from_factory(spec["factory"], "/spec/factory")
-        return self._from_file(spec["file"])
+            made = self._from_jobs(spec["jobs"])
+        elif spec.get("maker") is not None:
+            made = self._from_maker(spec["maker"], "/spec/maker")
+        elif spec.get("factory") is not None:
+            made = self._from_factory(spec["factory"], "/spec/factory")
+        else:
+            made = self._from_file(spec["file"])
+        for one in made if isinstance(made, list) else [made]:
+            if spec.get("metadata"):
+                one.update_metadata(spec["metadata"], dynamic=True)
+            if spec.get("name_suffix"):
+                one.append_name(spec["name_suffix"], dynamic=True)
+        return made
 
     def place(self, job: Job, part: str) -> str:
         """Return the pointer of a part of a job; "" if the manifest does not show the job."""
@@ -172,6 +182,14 @@ class Construction:
             return self._reference(value["$output"], f"{pointer}/$output")
         if "$path" in value:
             return self.files[value["$path"]]
+        if "$load" in value:
+            return self._loaded(value["$load"], f"{pointer}/$load")
+        if "$tuple" in value:
+            return tuple(self.value(value["$tuple"], f"{pointer}/$tuple"))
+        if "$set" in value or "$map" in value:
+            return self._hashed(value, pointer)
+        if "$bytes" in value:
+            return base64.b64decode(value["$bytes"])
         if "$maker" in value:
             return self._maker(value["$maker"], f"{pointer}/$maker")
         if "$call" in value:
@@ -180,6 +198,36 @@ class Construction:
             kwargs = self.value(value.get("kwargs", {}), f"{pointer}/kwargs")
             return call(function, args, kwargs, f"{pointer}/$call", self.code)
         return {key: self.value(inner, f"{pointer}/{key}") for key, inner in value.items()}
+
+    def _hashed(self, value: Mapping[str, Any], pointer: str) -> Any:
+        """Return the value of a ``$set`` or ``$map``.
+
+        Raises BuildError if Python cannot hash an entry or key, or if two are equal: one would be lost.
+        """
+        name = "$set" if "$set" in value else "$map"
+        items = self.value(value[name], f"{pointer}/{name}")
+        try:
+            made: Any = set(items) if name == "$set" else dict(items)
+        except TypeError as error:
+            raise BuildError(
+                f"'{name}' has an entry that cannot be one: {error}", f"{pointer}/{name}"
+            ) from error
+        if len(made) < len(items):
+            raise BuildError(f"two entries of '{name}' are equal", f"{pointer}/{name}")
+        return made
+
+    def _loaded(self, path: str, pointer: str) -> Any:
+        """Return what monty reads from a file of the repository, with serialised objects as objects."""
+        try:
+            found = MontyDecoder().process_decoded(_plain(loadfn(self.files[path])))
+        except (Exception, SystemExit) as error:
+            where = where_raised(error, self.code)
+            raise BuildError(f"{path} cannot be loaded: {headline(error)}{where}", pointer) from error
+        left = _undecoded(found)
+        if left is not None:
+            hint = "install the package, or add its folder to spec.python_path of the Project"
+            raise BuildError(f"{path} names '{left}', which does not exist", pointer, hint)
+        return found
 
     def _reference(self, value: Any, pointer: str) -> Any:
         """Return the reference of an ``$output``; the output of a flow may be a structure of several."""
@@ -246,6 +294,28 @@ def jobs_in(made: Flow | Job | list[Job]) -> Iterator[Job]:
 def _some_keys(jobs: Iterable[str], entry: str) -> str:
     keys = [f"'{key}'" for key in jobs if key.startswith(f"{entry}/")]
     return ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+
+
+def _plain(value: Any) -> Any:
+    """Return loaded data without the types of ruamel.yaml, which remember how a value was written."""
+    kind = type(value)
+    of_yaml = kind.__module__.startswith("ruamel.")
+    if kind is dict or (of_yaml and isinstance(value, dict)):
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
+    if kind is list or (of_yaml and isinstance(value, list)):
+        return [_plain(inner) for inner in value]
+    if not of_yaml:
+        return value
+    return next((base(value) for base in (int, float, str) if isinstance(value, base)), value)
+
+
+def _undecoded(value: Any) -> str | None:
+    """Return the path of a serialised object that monty left as data; None if there is not one."""
+    if isinstance(value, dict) and "@module" in value:
+        name = value.get("@class") or value.get("@callable") or ""
+        return f"{value['@module']}.{name}".rstrip(".")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return next((found for one in inner if (found := _undecoded(one)) is not None), None)
 
 
 def _with_references(value: Any) -> Any:

@@ -103,7 +103,7 @@ def _runs_user_code(request: BuildRequest) -> bool:
     return (
         bool(request.code)
         or any("maker" in job for job in request.spec.get("jobs") or [{"maker": None}])
-        or not {"$call", "$maker"}.isdisjoint(directives)
+        or not {"$call", "$maker", "$load"}.isdisjoint(directives)
     )
 
 

@@ -264,13 +264,14 @@ class FlowReader:
     def _code_used(self, content: SpecContent, spec: FlowSpec) -> tuple[list[str], str | None]:
         """Return the code trees whose modules the flow names, and why one of them cannot be used, if so.
 
-        A serialised flow may use all of them.
+        A serialised flow, or a file that ``$load`` reads, may use all of them.
         """
+        serialised = spec.file is not None or any(at.endswith("/$load") for at, _ in content.files)
         tops = {path.partition(".")[0] for path in content.callables}
         used = [
             code
             for code in self._code.values()
-            if spec.file is not None or any(top in code.names or f"{top}.py" in code.names for top in tops)
+            if serialised or any(top in code.names or f"{top}.py" in code.names for top in tops)
         ]
         broken = next((code.problem for code in used if code.problem is not None), None)
         return [code.tree for code in used], broken
@@ -325,8 +326,8 @@ def _walk(value: Any, steps: tuple[Any, ...], content: SpecContent) -> None:
                     content.callables.add(inner)
                 elif key == "ref":
                     content.refs.add(inner)
-                elif key == "$path":
-                    content.files.append((f"{_pointer(steps)}/$path", inner))
+                elif key in ("$path", "$load"):
+                    content.files.append((f"{_pointer(steps)}/{key}", inner))
                 elif (
                     key == "path" and len(value) == 1 and steps[-1:] != ("kwargs",)
                 ):  # not an argument's name
@@ -348,7 +349,9 @@ def build_form(spec: FlowSpec) -> dict[str, Any]:
     jobs = spec.jobs
     if jobs is not None:
         jobs = [{key: value for key, value in job.items() if key not in RUN_CONFIG_KEYS} for job in jobs]
-    return {"jobs": jobs, "maker": spec.maker, "factory": spec.factory, "file": spec.file}
+    form = {"jobs": jobs, "maker": spec.maker, "factory": spec.factory, "file": spec.file}
+    common = {"metadata": spec.metadata, "name_suffix": spec.name_suffix}
+    return form | {key: value for key, value in common.items() if value}
 
 
 def _cycle(flows: Mapping[str, DesiredFlow]) -> list[str]:
@@ -384,7 +387,7 @@ def preview_jobs(
         previews.append(
             PreviewJob(
                 key=job["id"],
-                name=job.get("name", job["id"]),
+                name=f"{job.get('name', job['id'])}{spec.name_suffix or ''}",
                 function=job.get("function", ""),
                 own=layer_of(job, origin, f"{JOB_BY_ID}{job['id']}"),
                 digest=digest([content, list(code)]),
@@ -395,10 +398,12 @@ def preview_jobs(
 
 
 def _with_blobs(value: Any, blobs: Mapping[str, str]) -> Any:
-    """Return a value in which each ``$path`` is a blob id: a file counts by its content, not its name."""
+    """Return a value in which each file is a blob id: it counts by its content, not its name."""
     if isinstance(value, dict):
         if "$path" in value:
             return {"$blob": blobs.get(value["$path"])}
+        if "$load" in value:
+            return {"$loaded": blobs.get(value["$load"])}
         return {key: _with_blobs(inner, blobs) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_blobs(inner, blobs) for inner in value]

@@ -1,11 +1,14 @@
-"""Values inside ``args`` and ``kwargs``: any YAML, and four directives.
+"""Values inside ``args`` and ``kwargs``: any YAML, and directives.
 
-``{$output: job.attribute}``, ``{$call: dotted.path, args, kwargs}``, ``{$path: file}`` and
-``{$maker: {class, kwargs}}``. A mapping with a key that begins with ``$`` is exactly one of them.
+``{$output: job.attribute}``, ``{$call: dotted.path, args, kwargs}``, ``{$maker: {class, kwargs}}``, the
+files ``{$path: file}`` and ``{$load: file}``, and what YAML does not have: ``{$tuple: [...]}``,
+``{$set: [...]}``, ``{$map: [[key, value], ...]}`` for keys that are not text, and ``{$bytes: base64}``. A
+mapping with a key that begins with ``$`` is exactly one of them.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -14,7 +17,7 @@ from reconciler.desired.yaml.source_text import escape, related
 from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.model.manifests import Manifest
 
-DIRECTIVES = ("$output", "$call", "$path", "$maker")
+DIRECTIVES = ("$output", "$call", "$path", "$maker", "$load", "$tuple", "$set", "$map", "$bytes")
 
 Attribute = tuple[Literal["a", "i"], str | int]
 """One step into an output: ``("a", name)`` for ``.name``, ``("i", index)`` for ``[0]`` and ``["key"]``."""
@@ -108,7 +111,7 @@ def iter_directives(content: Any, pointer: str = "") -> Iterator[tuple[str, str,
     """Yield (pointer, directive, value) of every directive in plain data, outer ones first.
 
     ``pointer`` is that of the mapping with the directive, below the ``pointer`` given for ``content``;
-    ``value`` is what the mapping has under ``$output``, ``$call``, ``$path`` or ``$maker``.
+    ``value`` is what the mapping has under the name of the directive.
     """
     if isinstance(content, Mapping):
         for name in DIRECTIVES:
@@ -196,13 +199,23 @@ def _check_directive(
                 parse_output_reference(value)
             except ValueError as error:
                 yield manifest.diagnostic("value/output-reference", str(error), at)
-        case "$path":
+        case "$path" | "$load":
             if not isinstance(value, str):
                 yield _type_problem(manifest, name, "the path of a file of the repository", at)
             elif not value or value[0] == "/" or ".." in value.split("/") or "\\" in value or "\n" in value:
                 message = f"'{value}' is not a path inside the repository"
                 hint = "write it relative to the root of the repository, without '..'"
                 yield manifest.diagnostic("value/path", message, at, hint=hint)
+        case "$tuple" | "$set":
+            if not isinstance(value, list):
+                yield _type_problem(manifest, name, "a list", at)
+                return
+            for number, inner in enumerate(value):
+                yield from check_value(manifest, inner, f"{at}/{number}")
+        case "$map":
+            yield from _check_map(manifest, value, at)
+        case "$bytes":
+            yield from _check_bytes(manifest, value, at)
         case "$call":
             yield from _check_dotted(manifest, name, value, at)
             if "args" in holder and not isinstance(holder["args"], list):
@@ -235,6 +248,37 @@ def _check_directive(
                 yield from _check_dotted(manifest, "class", value["class"], f"{at}/class")
             yield from _check_kwargs(manifest, value, at)
             yield from check_arguments(manifest, {"kwargs": value.get("kwargs")}, at)
+
+
+def _check_map(manifest: Manifest, value: Any, at: str) -> Iterator[Diagnostic]:
+    if not isinstance(value, list):
+        yield _type_problem(manifest, "$map", "a list of pairs [key, value]", at)
+        return
+    for number, pair in enumerate(value):
+        if not isinstance(pair, list) or len(pair) != 2:
+            message = "an entry of '$map' must be a pair [key, value]"
+            yield manifest.diagnostic("value/map", message, f"{at}/{number}")
+            continue
+        key = pair[0]
+        if isinstance(key, list) or (isinstance(key, Mapping) and "$tuple" not in key and "$call" not in key):
+            message, hint = (
+                "a list or mapping cannot be a key",
+                "write a key of several parts as {$tuple: [...]}",
+            )
+            yield manifest.diagnostic("value/map", message, f"{at}/{number}/0", hint=hint)
+        for step, inner in enumerate(pair):
+            yield from check_value(manifest, inner, f"{at}/{number}/{step}")
+
+
+def _check_bytes(manifest: Manifest, value: Any, at: str) -> Iterator[Diagnostic]:
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        base64.b64decode("".join(value.split()), validate=True)
+    except ValueError:
+        hint = "encode the bytes with `base64`, and quote the text; for a large file use '$path' or '$load'"
+        message = "'$bytes' must be bytes as base64"
+        yield manifest.diagnostic("value/bytes", message, at, hint=hint)
 
 
 def _check_kwargs(manifest: Manifest, holder: Mapping[str, Any], pointer: str) -> Iterator[Diagnostic]:

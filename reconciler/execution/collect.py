@@ -129,12 +129,21 @@ class ResultCollector:
             yield group
 
     def _saved(self, job: JobRecord, end: AttemptEnd) -> AttemptEnd:
-        """Write the outputs to an external store, which must have them before the job is completed."""
+        """Write the outputs to an external store, which must have them before the job is completed.
+
+        Its documents get the labels of the flow, which the embedded store adds when it is read.
+        """
         result = end.result
         if result is not None and result.ok:
             try:
                 check_own(job, result.documents, result.blobs)
-                self.outputs.save_before(result.documents, result.blobs)
+                with self.store.read() as view:
+                    flow = view.flow(job.flow)
+                labels = dict(flow.labels) if flow is not None else {}
+                documents = (
+                    [doc | {"labels": labels} for doc in result.documents] if labels else result.documents
+                )
+                self.outputs.save_before(documents, result.blobs)
             except ReconcilerError as error:
                 if not isinstance(error, InputError):
                     raise

@@ -403,6 +403,8 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     maker: dict[str, Any] | None = None
     factory: dict[str, Any] | None = None
     file: str | None = None
+    metadata: dict[str, Any] = {}
+    name_suffix: str | None = None
     on_change: OnChange | None = None
     on_code_change: OnCodeChange | None = None
     prune: Prune | None = None

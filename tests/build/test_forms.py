@@ -30,6 +30,14 @@ class Energy(BaseModel):
 def give(x):
     return x
 
+def named(value):
+    made = give(1)
+    made.name = repr(value)
+    return made
+
+def called(loaded):
+    return loaded["f"](7)
+
 @dataclass
 class One(Maker):
     name: str = "one.5/x y"
@@ -59,6 +67,14 @@ class Several(Maker):
     def make(self):
         return [give(1), give(2)]
 """
+FILES = {
+    "maker.json": '{"@module": "made", "@class": "One", "name": "loaded", "n": 4}',
+    "maker.yaml": "a: [1.50, {'@module': made, '@class': One, n: 5}]\nb: no\n",
+    "callable.json": '{"f": {"@module": "made", "@callable": "give"}}',
+    "unknown.json": '[{"x": {"@module": "made", "@class": "Missing"}}]',
+    "broken.json": "{",
+    "raises.json": '{"@module": "made", "@class": "One", "m": 4}',
+}
 HEAD = "apiVersion: reconciler/v1\nkind: {}\nmetadata: {{name: {}}}\nspec:\n"
 
 
@@ -76,6 +92,8 @@ class Forms:
         project = HEAD.format("Project", "p") + "  python_path: [lib]\n"
         self.repository.write("reconciler.yaml", project)
         self.repository.write("lib/made.py", CODE)
+        for name, text in FILES.items():
+            self.repository.write(f"data/{name}", text)
         for name, spec in flows.items():
             self.repository.write(f"flows/{name}.yaml", HEAD.format("Flow", name) + f"  {spec}\n")
         self.repository.commit()
@@ -128,6 +146,28 @@ def uses(value: str) -> str:
     return f"{{id: r, function: made.give, args: [{{$output: {value}}}]}}"
 
 
+def takes(value: str) -> str:
+    """Return a flow of a factory that looks at the value when it is built."""
+    return f"factory: {{function: made.named, args: [{value}]}}"
+
+
+def loads(name: str) -> str:
+    return takes(f"{{$load: data/{name}}}")
+
+
+SEEN = {
+    # directive: what the code sees when the flow is built
+    "{$tuple: [1, [2], {$tuple: []}]}": "(1, [2], ())",
+    "{$set: [2, {$tuple: [1]}]}": repr({2, (1,)}),
+    "{$map: [[1, a], [{$tuple: [1, 2]}, {b: {$set: []}}]]}": "{1: 'a', (1, 2): {'b': set()}}",
+    "{$map: []}": "{}",
+    "{$bytes: 'AAH/'}": repr(b"\x00\x01\xff"),
+    "{$bytes: ''}": "b''",
+    "{$load: data/maker.json}": "One(name='loaded', n=4)",
+    "{$load: data/maker.yaml}": "{'a': [1.5, One(name='one.5/x y', n=5)], 'b': 'no'}",
+}
+
+
 REFERENCES: dict[str, tuple[str, str, list[object]]] = {
     "the output of the flow": ("t.energy", "t/one.5/x y#3", [["a", "energy"]]),
     "a job by its key": ('{job: "t/one.5/x y#2", path: energy}', "t/one.5/x y#2", [["a", "energy"]]),
@@ -166,6 +206,12 @@ FAILURES: dict[str, tuple[str, str, str]] = {
         "'t.enrgy' does not exist: an Energy does not have 'enrgy'",
     ),
     "a name for several jobs": (f"jobs: [{entry('t', 'Three', ', name: x')}]", "", "cannot share one name"),
+    "a file that is not JSON": (loads("broken.json"), "", "data/broken.json cannot be loaded"),
+    "a file that names what does not exist": (loads("unknown.json"), "", "names 'made.Missing'"),
+    "a file whose class refuses": (loads("raises.json"), "", "data/raises.json cannot be loaded: TypeError"),
+    "equal entries of a set": (takes("{$set: [1, 1.0]}"), "", "two entries of '$set' are equal"),
+    "equal keys": (takes("{$map: [[1, a], [1, b]]}"), "", "two entries of '$map' are equal"),
+    "an entry without a hash": (takes("{$set: [[1]]}"), "", "'$set' has an entry that cannot be one"),
     "a maker as a function": ("jobs: [{id: t, function: made.One}]", "", "'made.One' is a Maker"),
 }  # fmt: skip
 
@@ -179,6 +225,13 @@ def _all_flows() -> Iterator[tuple[str, str]]:
             yield f"{kind}-{number}", spec
             if value:
                 yield f"{kind}-{number}-g", f"jobs: [{uses(value.replace('F', f'{kind}-{number}'))}]"
+
+    for number, value in enumerate(SEEN):
+        yield f"seen-{number}", takes(value)
+    yield "callable", "factory: {function: made.called, args: [{$load: data/callable.json}]}"
+    extra = "metadata: {m: 1}\n  name_suffix: ' Cu'"
+    yield "marked", f"{THREE.format('last')}\n  {extra}"
+    yield "marked-entries", f"jobs: [{entry('a', 'One')}, {entry('t', 'Three')}]\n  {extra}"
 
 
 ALL_FLOWS = dict(_all_flows())
@@ -210,6 +263,31 @@ def test_what_does_not_exist_is_named(forms_of_all: Built, case: str) -> None:
     assert message in forms.failures[failed].message
     assert forms.failures[failed].location.file == f"flows/{failed}.yaml"
     assert failed not in built
+
+
+@pytest.mark.parametrize("value", SEEN)
+def test_code_sees_what_a_directive_stands_for(forms_of_all: Built, value: str) -> None:
+    (job,) = forms_of_all[1][f"seen-{[*SEEN].index(value)}"].jobs
+    assert job.name == SEEN[value]
+
+
+def test_a_loaded_callable_can_be_called(forms_of_all: Built) -> None:
+    (job,) = forms_of_all[1]["callable"].jobs
+    assert json.loads(job.payload)["function_args"] == [7]
+
+
+@pytest.mark.parametrize("name", ["marked", "marked-entries"])
+def test_metadata_and_suffix_reach_every_job_and_what_it_generates(forms_of_all: Built, name: str) -> None:
+    jobs = forms_of_all[1][name].jobs
+    assert {job.name for job in jobs} == {"one.5/x y Cu"}
+    for job in jobs:
+        payload = json.loads(job.payload)
+        assert payload["metadata"] == {"m": 1}
+        assert payload["metadata_updates"][-1]["update"] == {"m": 1}
+        assert payload["name_updates"] == [{"append_str": " Cu", "prepend": False}]
+    keys = [job.key for job in jobs]
+    expected = {"marked": "one.5/x y Cu#3", "marked-entries": "t/one.5/x y#3"}
+    assert keys[-1] == expected[name]
 
 
 def test_nothing_else_fails(forms_of_all: Built) -> None:

@@ -213,6 +213,36 @@ BROKEN: dict[str, tuple[str, str, str, int, int, str, str | None]] = {
         "Flow", JOB + "    args: [{$output: b..c}]", "value/output-reference", 8, 24, "'..c'", None
     ),
 
+    "mapping for a tuple": (
+        "Flow", JOB + "    args: [{$tuple: {a: 1}}]", "value/type", 8, 23, "'$tuple' must be a list", None,
+    ),
+    "broken value in a set": (
+        "Flow", JOB + "    args: [{$set: [{$path: /etc/passwd}]}]", "value/path", 8, 30, "inside", None,
+    ),
+    "mapping for a map": (
+        "Flow", JOB + "    args: [{$map: {b: a}}]", "value/type", 8, 21, "a list of pairs [key, value]", None,
+    ),
+    "entry of a map": (
+        "Flow", JOB + "    args: [{$map: [[1, 2], [3]]}]", "value/map", 8, 30, "a pair [key, value]", None,
+    ),
+    "list as a key": (
+        "Flow", JOB + "    args: [{$map: [[[1], 2]]}]", "value/map", 8, 23, "cannot be a key", "$tuple",
+    ),
+    "text for bytes": (
+        "Flow", JOB + "    args: [{$bytes: 'abc!'}]", "value/bytes", 8, 23, "bytes as base64", "base64",
+    ),
+    "number for bytes": (
+        "Flow", JOB + "    args: [{$bytes: 12}]", "value/bytes", 8, 23, "bytes as base64", "quote",
+    ),
+    "file outside to load": (
+        "Flow", JOB + "    args: [{$load: ../a.json}]", "value/path", 8, 22, "not a path inside", None,
+    ),
+    "key beside a tuple": (
+        "Flow", JOB + "    args: [{$tuple: [1], a: 1}]", "value/extra-key", 8, 28, "beside '$tuple'", "alone",
+    ),
+    "suffix on two lines": (
+        "Flow", JOB + 'name_suffix: "a\\nb"', "schema/pattern", 8, 16, "text on one line", None,
+    ),
     "unknown key of a reference": (
         "Flow", JOB + "    args: [{$output: {jb: b}}]", "value/output-reference", 8, 24,
         "'$output' does not have a key 'jb': did you mean 'job'", None,

@@ -52,8 +52,9 @@ def use(numbers, light):
 FLOW = """
 apiVersion: reconciler/v1
 kind: Flow
-metadata: {name: f}
+metadata: {name: f, labels: {campaign: c1}}
 spec:
+  metadata: {material: Cu}
   jobs:
     - {id: heavy, function: heavy.heavy, args: [4]}
     - {id: use, function: heavy.use, args: [{$output: heavy.field}, {$output: heavy.light}]}
@@ -124,6 +125,8 @@ def test_outputs_and_their_heavy_parts_land_in_the_stores_of_the_project(project
     assert light["output"]["field"]["store"] == "data"
     assert store.query_one({"name": "heavy"}, load=True)["output"]["field"] == [0, 1, 2, 3]
     assert store.query_one({"name": "use"})["output"] == {"sum": 6, "light": 4}
+    marked = store.query({"labels.campaign": "c1", "metadata.material": "Cu"})
+    assert sorted(document["name"] for document in marked) == ["heavy", "use"]
     shown = project.reconcile("output", "f/use", "-o", "json", env={"DOCS_FILE": str(project.docs)})
     assert json.loads(shown.stdout) == {"sum": 6, "light": 4}
     again = project.run()

@@ -245,7 +245,10 @@ class DocumentBuilder:
         if plain and not isinstance(self._value(text, line, column), str):
             what = text or "nothing"
             message = f"a key must be a string, not {what}"
-            self._problem("yaml/key-type", message, line, column, hint=f'write it in quotes: "{text}"')
+            hint = f'write it in quotes: "{text}"'
+            if text:
+                hint += f"; in arguments, {{$map: [[{text}, value]]}} is a mapping whose keys are not strings"
+            self._problem("yaml/key-type", message, line, column, hint=hint)
         if plain:
             self._check_unseen(text, "key", line, column)
         # A serialised JobStore is made of such keys; validation checks what they name.

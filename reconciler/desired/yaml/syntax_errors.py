@@ -130,7 +130,8 @@ def at_key_diagnostic(source: SourceText, key: str, line: int, column: int) -> D
         f"the key {shown(key)} begins with '@': monty would import and call whatever it names",
         line,
         column,
-        hint="use $call or $maker to create an object when the flow is built, and maker for a whole flow",
+        hint="use $call or $maker to create an object when the flow is built, and maker for a whole flow; "
+        "keep a serialised object in a JSON file and write {$load: FILE}",
     )
 
 
