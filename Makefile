@@ -7,12 +7,13 @@ TEST_SECONDS ?= 2700
 ARGS ?=
 EXAMPLES ?= 60
 KILLS ?= 200
+FUZZ ?= 150
 SEED ?= 1
 QUICK := tests/model tests/plan tests/desired tests/actual
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test quick campaign faults oracle check figures services bench clean bootstrap
+.PHONY: help demo test quick campaign faults fuzz audit oracle check figures services bench clean bootstrap
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -37,6 +38,12 @@ campaign: bootstrap ## compare random commits with a reference model of the run 
 faults: services ## kill the daemon at random and at every step, stop sshd (KILLS=200 SEED=1: 12 minutes)
 	@RECONCILER_TEST_KILLS=$(KILLS) RECONCILER_TEST_SEED=$(SEED) $(BIN)/python -m pytest --timeout 0 tests/faults/test_campaign.py tests/faults/test_outage_in_real_time.py tests/clusters/test_outages.py::test_d2_two_minutes_in_real_time $(ARGS)
 
+fuzz: bootstrap ## give random manifests, results, requests and backups to their readers (FUZZ=150 s each: 10 minutes)
+	@RECONCILER_TEST_FUZZ=$(FUZZ) $(BIN)/python -m pytest --timeout 0 tests/hostile/test_fuzz.py $(ARGS)
+
+audit: bootstrap ## look up known vulnerabilities of the dependencies, and write sbom.json (asks the package registry)
+	@bash scripts/audit
+
 oracle: bootstrap ## compare random dynamic flows with jobflow's run_locally (EXAMPLES=60: 3 minutes)
 	@RECONCILER_TEST_FLOWS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/jobs/test_random_flows.py
 
@@ -54,5 +61,5 @@ bench: services ## run all benchmarks, one after the other
 	@bash scripts/bench
 
 clean: ## remove .venv, caches, builds and the state of the demo
-	rm -rf .venv .demo build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .audit sbom.json .demo build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
