@@ -172,9 +172,7 @@ class _RevisionReader:
         missing = [blob for blob, parsed in known.items() if parsed is None]
         fresh = {}
         if missing:
-            from reconciler.desired.yaml.reader import parse_file
-
-            fresh = {blob: parse_file(data) for blob, data in self.source.blobs(missing)}
+            fresh = dict(_parsed(self.source, missing))
             self.cache.put(fresh)
             self.parsed_files += len(fresh)
         found = {entry.path: known[entry.object_id] or fresh[entry.object_id] for entry in entries}
@@ -190,11 +188,16 @@ def parsed_blob(source: Source, cache: ParseCache, blob: str) -> ParsedFile | No
     known = cache.get(blob)
     if known is not None:
         return known
-    from reconciler.desired.yaml.reader import parse_file
+    return next((parsed for _, parsed in _parsed(source, [blob])), None)
 
-    for _, data in source.blobs([blob]):
-        return parse_file(data)
-    return None
+
+def _parsed(source: Source, blobs: Iterable[str]) -> Iterator[tuple[str, ParsedFile]]:
+    """Yield (blob, content) of manifests; one that is too large is not read to its end."""
+    from reconciler.desired.yaml.reader import parse_file
+    from reconciler.desired.yaml.source_text import MAX_BYTES
+
+    for blob, size, data in source.heads(blobs, MAX_BYTES):
+        yield blob, parse_file(data, size)
 
 
 def project_name(source: Source, revision: Revision) -> str:
@@ -207,8 +210,6 @@ def project_name(source: Source, revision: Revision) -> str:
     InputError
         There is no ``reconciler.yaml``, or it never had a readable Project document.
     """
-    from reconciler.desired.yaml.reader import parse_file
-
     entry, _ = _RevisionReader(source, revision, _NoCache()).project_file()
 
     def blobs() -> Iterator[str]:
@@ -216,8 +217,8 @@ def project_name(source: Source, revision: Revision) -> str:
         yield from source.earlier_versions(revision.commit, entry.path, _LOOK_BACK)
 
     for blob in blobs():
-        for _, data in source.blobs([blob]):
-            for document in parse_file(data).documents:
+        for _, parsed in _parsed(source, [blob]):
+            for document in parsed.documents:
                 # It becomes part of a path, so the name of an invalid document does not count.
                 if document.kind == Kind.PROJECT and document.name and is_name(document.name):
                     return document.name

@@ -8,10 +8,14 @@ configuration.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 from urllib.parse import unquote
 
 from reconciler.errors import TransientError, WorldError
@@ -142,6 +146,46 @@ def run_git(
         command = " ".join(arguments[1:3])
         raise WorldError(f"git {command} failed: {first_line(result.stderr)}")
     return result
+
+
+@contextlib.contextmanager
+def streaming_git(
+    arguments: list[str], *, git_dir: Path | None = None
+) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Start a git command that answers line by line; give its input and its output.
+
+    It is killed at the end, or when it has taken too long; then its output ends.
+
+    Raises
+    ------
+    TransientError
+        git cannot be started now, or has ended before its time.
+    """
+    try:
+        process = subprocess.Popen(
+            ["git", *HARDENED, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=reading_environment(git_dir),
+        )
+    except OSError as error:
+        raise not_started(error) from error
+    assert process.stdin is not None and process.stdout is not None
+    timer = threading.Timer(COMMAND_TIMEOUT, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield process.stdin, process.stdout
+    except BrokenPipeError as error:
+        raise TransientError(f"git {arguments[1]} ended early") from error
+    finally:
+        timer.cancel()
+        process.kill()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        process.stdout.close()
+        process.wait()
 
 
 def not_started(error: OSError) -> WorldError:

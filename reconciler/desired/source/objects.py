@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler.desired.source.command import common_dir, printable, run_git
+from reconciler.desired.source.command import common_dir, printable, run_git, streaming_git
 from reconciler.errors import LostError, TransientError, UnfitError, WorldError
 
 _SYMLINK, _SUBMODULE, _EXECUTABLE, DIRECTORY = "120000", "160000", "100755", "040000"
@@ -19,6 +19,9 @@ _OBJECT_TYPES = frozenset(("commit", "tree", "blob", "tag"))
 _LFS_POINTER = re.compile(rb"version https://(git-lfs\.github\.com|hawser\.github\.com)/spec/")
 _LFS_SIZES = range(60, 1025)
 """Sizes in bytes of the pointer files of Git LFS; its specification allows less than 1024."""
+
+
+_CHUNK = 1 << 16
 
 
 class TreeEntry(msgspec.Struct, frozen=True):
@@ -151,6 +154,36 @@ class ObjectDatabase:
                 raise self._lost(f"the object {object_id}")
             yield object_id, stream.read(int(header[2]))
             stream.read(1)
+
+    def heads(self, object_ids: Iterable[str], limit: int) -> Iterator[tuple[str, int, bytes]]:
+        """Yield (object id, size, first bytes) of many blobs; of each, at most ``limit`` bytes are in memory.
+
+        Raises
+        ------
+        LostError
+            The repository does not have one of them.
+        TransientError
+            git gave no answer in time.
+        """
+        wanted = list(object_ids)
+        if not wanted:
+            return
+        batch = [f"--git-dir={self.git_dir}", "cat-file", "--batch"]
+        with streaming_git(batch, git_dir=self.git_dir) as (names, answers):
+            for object_id in wanted:
+                names.write(object_id.encode() + b"\n")
+                names.flush()
+                header = answers.readline().split()
+                if len(header) == 2:
+                    raise self._lost(f"the object {object_id}")
+                size = int(header[2]) if len(header) == 3 else -1
+                data = answers.read(min(size, limit)) if size >= 0 else b""
+                left = size + 1 - len(data)  # with the line break after the content
+                while left > 0 and (chunk := answers.read(min(left, _CHUNK))):
+                    left -= len(chunk)
+                if size < 0 or left:
+                    raise TransientError("git cat-file did not answer in time")
+                yield object_id, size, data
 
     def code(self, tree: str) -> Iterator[tuple[str, bool, bytes]]:
         """Yield (path, is executable, content) of the files of a tree, exactly as they were committed.

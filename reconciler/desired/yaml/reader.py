@@ -24,14 +24,15 @@ except ImportError:  # the extension is not built for every platform
     CParser = None
 
 
-def parse_file(data: bytes) -> ParsedFile:
+def parse_file(data: bytes, size: int | None = None) -> ParsedFile:
     """Return all documents and all problems of a blob. Never raises, whatever the bytes are.
 
     The locations have no file name: see :func:`reconciler.desired.yaml.source_text.diagnostic_with_file`.
     A document is ``valid`` when it can be used; the others are kept for their kind, name and marks.
-    ``readable`` is False when the YAML of the file, or of its end, cannot be read.
+    ``readable`` is False when the YAML of the file, or of its end, cannot be read. ``size`` is that of the
+    blob, if ``data`` is only its beginning.
     """
-    result = read_documents(data)
+    result = read_documents(data, size)
     documents: list[Document] = []
     diagnostics: list[Diagnostic] = []
     for raw in result.documents:
@@ -56,10 +57,10 @@ class ReadResult:
         self.rest = rest
 
 
-def read_documents(data: bytes) -> ReadResult:
+def read_documents(data: bytes, size: int | None = None) -> ReadResult:
     """Return the documents of a blob that are not empty. Never raises, whatever the bytes are."""
     try:
-        source = checked_source(data)
+        source = checked_source(data, size)
     except RefusedTextError as refused:
         return ReadResult([], refused.diagnostic, data[: 2**20].decode("utf-8", "replace"))
     if CParser is not None:

@@ -125,13 +125,17 @@ class RefusedTextError(Exception):
         self.diagnostic = diagnostic
 
 
-def checked_source(data: bytes) -> SourceText:
-    """Return the text of a blob. Raises RefusedTextError if it cannot be that of a manifest."""
-    if len(data) > MAX_BYTES:
+def checked_source(data: bytes, size: int | None = None) -> SourceText:
+    """Return the text of a blob. Raises RefusedTextError if it cannot be that of a manifest.
+
+    ``size`` is that of the blob, if ``data`` is only its beginning.
+    """
+    size = len(data) if size is None else size
+    if size > MAX_BYTES:
         raise RefusedTextError(
             Diagnostic(
                 code="yaml/too-large",
-                message=f"the file has {len(data)} bytes, but a manifest is limited to {MAX_BYTES} (1 MiB)",
+                message=f"the file has {size} bytes, but a manifest is limited to {MAX_BYTES} (1 MiB)",
                 location=Location("", 1, 1),
                 hint="move large data to a file outside the manifest directories and name it with $path",
             )
