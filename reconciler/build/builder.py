@@ -18,7 +18,15 @@ from pathlib import Path
 import msgspec
 
 from reconciler.actual.view import View
-from reconciler.build.messages import HEADER, LARGEST, BuildAnswer, BuildRequest, clean_text, frame
+from reconciler.build.messages import (
+    HEADER,
+    LARGEST,
+    BuildAnswer,
+    BuildRequest,
+    clean_text,
+    frame,
+    runs_user_code,
+)
 from reconciler.desired.flows import build_form
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import flows_in_build_order
@@ -241,6 +249,7 @@ class FlowBuilder:
             jobs=answer.jobs,
             jobflow_version=answer.jobflow_version,
             code=flow.code,
+            python_path=flow.python_path,
             preview={job.key: job.digest for job in flow.preview},
             form=flow.content,
             files=flow.files,
@@ -271,7 +280,10 @@ class FlowBuilder:
         for directory in (self.code_dir, self.files_dir):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = self._materialise_files(flow)
-        for tree in flow.code:
+        spec = build_form(flow.spec)
+        # A build that runs only installed code must not find it in the repository: other flows follow it.
+        trees = flow.python_path if flow.code or runs_user_code(spec) else []
+        for tree in trees:
             self.source.extract(tree, self.code_dir / tree)
         commit, project = self.desired.revision.commit, self.desired.project
         if self._names_of != commit:
@@ -282,11 +294,11 @@ class FlowBuilder:
             token=secrets.token_hex(16),
             flow=flow.name,
             identity=flow.identity,
-            spec=build_form(flow.spec),
+            spec=spec,
             externals=dict(externals),
             files={path: place for path, (place, _) in files.items()},
             blobs=dict(files.values()),
-            code={str(self.code_dir / tree): self._names.get(tree, "") for tree in flow.code},
+            code={str(self.code_dir / tree): self._names.get(tree, "") for tree in trees},
             code_as_content=flow.code if recompute else [],
             filters=sorted({rule.function_filter for rule in self.desired.rules if rule.function_filter}),
         )

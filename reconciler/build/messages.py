@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import IO, Any
 
 import msgspec
 
+from reconciler.desired.values import iter_directives
 from reconciler.model.flows import BuiltJob
 
 HEADER = struct.Struct(">Q")
@@ -62,6 +64,16 @@ class BuildAnswer(msgspec.Struct, frozen=True, kw_only=True):
     jobflow_version: str = ""
     problem: BuildProblem | None = None
     imported: list[str] = []
+
+
+def runs_user_code(spec: Mapping[str, Any]) -> bool:
+    """Return whether a build may run more than imports of modules that its jobs name, and jobflow itself."""
+    directives = (name for _, name, _ in iter_directives(spec))
+    return any("maker" in job for job in spec.get("jobs") or [{"maker": None}]) or not {
+        "$call",
+        "$maker",
+        "$load",
+    }.isdisjoint(directives)
 
 
 def clean_text(text: str) -> str:

@@ -41,9 +41,9 @@ from reconciler.build.messages import (
     clean_text,
     frame,
     read_frame,
+    runs_user_code,
 )
 from reconciler.build.round_trip import PayloadError, check_payload
-from reconciler.desired.values import iter_directives
 from reconciler.errors import ExitCode
 from reconciler.execution.launcher import plain
 from reconciler.jobs.job_checks import JobRefusedError, check_identity, check_job, clean_name
@@ -75,7 +75,7 @@ def main() -> None:
     answers.flush()
     while (message := read_frame(requests)) is not None:
         request = msgspec.msgpack.decode(message, type=BuildRequest)
-        if _runs_user_code(request):
+        if request.code or runs_user_code(request.spec):
             encoded = _answer_of_child(request, [requests, answers])
         else:
             with _restored():
@@ -95,16 +95,6 @@ def _end_with(parent: int) -> None:
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
-
-
-def _runs_user_code(request: BuildRequest) -> bool:
-    """Return whether a build may run more than imports of installed packages and jobflow itself."""
-    directives = (name for _, name, _ in iter_directives(request.spec))
-    return (
-        bool(request.code)
-        or any("maker" in job for job in request.spec.get("jobs") or [{"maker": None}])
-        or not {"$call", "$maker", "$load"}.isdisjoint(directives)
-    )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,8 +26,6 @@ BUILD_FORMAT = 1
 """Increased when builds of an older version of this program must not be used again."""
 
 RUN_CONFIG_KEYS = ("worker", "exec_config", "resources", "qresources", "priority", "retries")
-
-_CALLABLE_KEYS = ("function", "class", "$call")
 
 _CONTENT = ("function", "maker", "args", "kwargs", "config")
 """The keys of a job that decide what it computes."""
@@ -105,6 +104,7 @@ class FlowReader:
             content=content,
             on_code_change=on_code_change,
             code=code,
+            python_path=[one.tree for one in self._code.values() if one.problem is None],
             files=files,
             externals=externals,
             preview=jobs if all(job.function for job in jobs) else [],
@@ -262,19 +262,67 @@ class FlowReader:
             return None  # the flows that need the code report it when they are built
 
     def _code_used(self, content: SpecContent, spec: FlowSpec) -> tuple[list[str], str | None]:
-        """Return the code trees whose modules the flow names, and why one of them cannot be used, if so.
+        """Return the code trees that count for a flow, and why one of them cannot be used, if so.
 
-        A serialised flow, or a file that ``$load`` reads, may use all of them.
+        Those are the trees whose modules it names, in its data too, and the trees that these import. A
+        serialised flow, or a file that ``$load`` reads, may use all of them.
         """
         serialised = spec.file is not None or any(at.endswith("/$load") for at, _ in content.files)
-        tops = {path.partition(".")[0] for path in content.callables}
-        used = [
-            code
-            for code in self._code.values()
-            if serialised or any(top in code.names or f"{top}.py" in code.names for top in tops)
-        ]
-        broken = next((code.problem for code in used if code.problem is not None), None)
-        return [code.tree for code in used], broken
+        names, used = set(content.words), dict.fromkeys(self._code, serialised)
+        found = True
+        while found and not all(used.values()):
+            found = False
+            for directory, code in self._code.items():
+                if not used[directory] and code.has_any(names):
+                    used[directory] = found = True
+                    names |= self._imported(directory, code)
+        counted = [code for directory, code in self._code.items() if used[directory]]
+        broken = next((code.problem for code in counted if code.problem is not None), None)
+        return [code.tree for code in counted], broken
+
+    def _imported(self, directory: str, code: _CodeTree) -> set[str]:
+        """Return the top-level modules that a code tree may import, also by a name in a text."""
+        if len(self._code) == 1:
+            return set()
+        known = _IMPORTS.get(code.tree)
+        if known is None:
+            below = "" if directory.strip("/") in ("", ".") else f"{directory.strip('/')}/"
+            modules = [
+                entry.object_id
+                for path, entry in self.all_files().items()
+                if path.startswith(below) and path.endswith(".py") and entry.is_file
+            ]
+            try:
+                known = {name for _, text in self.source.blobs(set(modules)) for name in imported_names(text)}
+            except LostError:
+                return set()  # the flows that need the code report it when they are built
+            if len(_IMPORTS) >= _MOST_TREES:
+                _IMPORTS.clear()
+            _IMPORTS[code.tree] = known
+        return known
+
+
+_IMPORTS: dict[str, set[str]] = {}
+"""What each code tree imports: a tree never changes."""
+
+_MOST_TREES = 100
+
+_IMPORT = re.compile(
+    rb"^[ \t]*from[ \t]+(\w+)|^[ \t]*import[ \t]+([^\n#;]+)|[\"'](\w+)(?:\.\w+)*[\"']", re.MULTILINE
+)
+
+
+def imported_names(text: bytes) -> set[str]:
+    """Return the top-level modules that Python code may import.
+
+    Those of its import statements, and texts that look like a module, for ``importlib.import_module``. Too
+    many names only mean that more code counts for a flow.
+    """
+    found: set[bytes] = set()
+    for one in _IMPORT.finditer(text):
+        several = one[2].split(b",") if one[2] else [one[1] or one[3]]
+        found |= {name.strip().partition(b".")[0].partition(b" ")[0] for name in several}
+    return {name.decode(errors="replace") for name in found}
 
 
 class _CodeTree(NamedTuple):
@@ -283,6 +331,10 @@ class _CodeTree(NamedTuple):
     tree: str
     names: set[str]
     problem: str | None
+
+    def has_any(self, modules: Iterable[str]) -> bool:
+        """Return whether one of these top-level modules is here."""
+        return any(name in self.names or f"{name}.py" in self.names for name in modules)
 
 
 _PATHS_HINT = "paths are relative to the folder of reconciler.yaml"
@@ -293,14 +345,15 @@ class SpecContent(NamedTuple):
 
     ``files`` are (pointer, path) of the files of the repository that it names, ``doubtful`` those that it
     would name if ``path`` were written ``$path``. ``outputs`` are (pointer, value) of its references, and
-    ``callables`` the dotted paths of functions and classes. ``refs`` are values of ``ref``, probably of
-    references to Makers, and ``expanded`` is the spec without those; None if one cannot be used.
+    ``words`` what each text with a dot begins with: a module, if it is the path of a function or class.
+    ``refs`` are values of ``ref``, probably of references to Makers, and ``expanded`` is the spec without
+    those; None if one cannot be used.
     """
 
     files: list[tuple[str, str]]
     doubtful: list[tuple[str, str]]
     outputs: list[tuple[str, Any]]
-    callables: set[str]
+    words: set[str]
     refs: set[str]
     expanded: Expanded | None
 
@@ -322,9 +375,9 @@ def _walk(value: Any, steps: tuple[Any, ...], content: SpecContent) -> None:
             if key == "$output":
                 content.outputs.append((f"{_pointer(steps)}/$output", inner))
             elif isinstance(inner, str):
-                if key in _CALLABLE_KEYS:
-                    content.callables.add(inner)
-                elif key == "ref":
+                if "." in inner:
+                    content.words.add(inner.partition(".")[0])
+                if key == "ref":
                     content.refs.add(inner)
                 elif key in ("$path", "$load"):
                     content.files.append((f"{_pointer(steps)}/{key}", inner))
@@ -338,6 +391,8 @@ def _walk(value: Any, steps: tuple[Any, ...], content: SpecContent) -> None:
         for index, inner in enumerate(value):
             if isinstance(inner, dict | list):
                 _walk(inner, (*steps, index), content)
+            elif isinstance(inner, str) and "." in inner:
+                content.words.add(inner.partition(".")[0])
 
 
 def _pointer(steps: tuple[Any, ...]) -> str:

@@ -257,7 +257,7 @@ class PlanApplication:
             if record is None or not record.current:
                 continue
             detours = [uuid for uuid in record.parents if uuid not in known.get(job.uuid, record.parents)]
-            self.writer.put_job(refreshed_job(record, job, built.code, detours))
+            self.writer.put_job(refreshed_job(record, job, built.trees, detours))
             if takes_new_build(record):
                 self.writer.put_payload(record.id, job.payload)
                 self.touched.append(record.id)
@@ -297,7 +297,7 @@ class PlanApplication:
         assert action.wanted is not None and action.flow is not None
         plan, flow = action.wanted, action.flow
         old = self.writer.job(job_id(plan.job.uuid, plan.job.index))
-        code = self.built[flow.name].code
+        code = self.built[flow.name].trees
         if old is None:
             number = self.writer.next_number("sequence")
             record = new_job(flow.name, plan, code, number, self.now)

@@ -51,7 +51,7 @@ class CurrentBuilds:
         if flow.build_key not in self._known:
             built = self._writer.build(flow.build_key)
             jobs = {(one.uuid, one.index): one for one in built.jobs} if built is not None else {}
-            self._known[flow.build_key] = (built.code if built is not None else [], jobs)
+            self._known[flow.build_key] = (built.trees if built is not None else [], jobs)
         code, jobs = self._known[flow.build_key]
         return code, jobs.get((job.uuid, job.index))
 

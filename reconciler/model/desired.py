@@ -53,16 +53,17 @@ class PreviewJob(msgspec.Struct, frozen=True):
 class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     """One flow that the revision wants.
 
-    ``inputs`` is the digest of everything that its build depends on (spec, code trees, files) except the jobs
-    of other flows; those are ``externals`` (``flow/job``, or ``flow/`` for the output of a flow). ``code``
-    are tree ids, ``files`` pairs of path and blob id. ``content`` is the part of the spec that its build
-    depends on. ``entries`` are those of the ``jobs:`` form. ``preview`` is empty where only code knows the
-    jobs: in the other forms, and if an entry has a maker. ``stale``: this is the last good version, since
-    that of the revision is invalid. ``identity`` is the uuid from which the uuids of its jobs are made; it
-    comes from the first name of the flow, so that a rename keeps them. ``watched`` are the paths of the files
-    that it names, or would name if they existed. ``protected`` is None where the manifest does not say: then
-    the value of an earlier one holds. ``makers`` has the digests of the Makers that it uses, ``makers_of``
-    their names by the id of an entry, or under "" those of another form.
+    ``inputs`` is the digest of everything that its build depends on (spec, code trees, files) except the
+    jobs of other flows; those are ``externals`` (``flow/job``, or ``flow/`` for the output of a flow).
+    ``code`` are the code trees that count for it, ``python_path`` all that its jobs can import from,
+    ``files`` pairs of path and blob id. ``content`` is the part of the spec that its build depends on.
+    ``entries`` are those of the ``jobs:`` form. ``preview`` is empty where only code knows the jobs: in
+    the other forms, and if an entry has a maker. ``stale``: this is the last good version, since that of
+    the revision is invalid. ``identity`` is the uuid from which the uuids of its jobs are made; it comes
+    from the first name of the flow, so that a rename keeps them. ``watched`` are the paths of the files
+    that it names, or would name if they existed. ``protected`` is None where the manifest does not say:
+    then the value of an earlier one holds. ``makers`` has the digests of the Makers that it uses,
+    ``makers_of`` their names by the id of an entry, or under "" those of another form.
     """
 
     name: str
@@ -72,6 +73,7 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     layer: Layer
     inputs: str
     code: list[str]
+    python_path: list[str] = []
     files: list[tuple[str, ...]]
     externals: list[str]
     preview: list[PreviewJob]

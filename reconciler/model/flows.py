@@ -40,8 +40,9 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     """A flow as its code made it, stored by build key; later plans need no import of user code.
 
     ``preview`` has the digest of each job as its manifest was written. ``form``, ``code``, ``files`` and
-    ``externals`` are what it was built from: the content of the manifest, code trees, (path, blob id), and
-    the jobs of other flows; builds of earlier versions have only code. ``aliases`` has, by the path of the
+    ``externals`` are what it was built from: the content of the manifest, the code trees that count, (path,
+    blob id), and the jobs of other flows; builds of earlier versions have only code. ``python_path`` are all
+    code trees that its jobs import from. ``aliases`` has, by the path of the
     definition, the other paths of each function that has some: re-exports, and methods that subclasses
     inherit. ``exports`` maps the key of each job to (uuid, content hash), for flows that refer to it.
     ``makers`` has the digests of the Makers that it uses.
@@ -59,6 +60,12 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, list[str]] = {}
     output: str = ""
     makers: dict[str, str] = {}
+    python_path: list[str] = []
+
+    @property
+    def trees(self) -> list[str]:
+        """The code trees that its jobs import from; builds of earlier versions have those that count."""
+        return self.python_path or self.code
 
     @property
     def exports(self) -> dict[str, tuple[str, str]]:

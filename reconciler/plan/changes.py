@@ -104,8 +104,9 @@ class FlowChanges:
         """
         if not any(cause.code is ReasonCode.CODE_CHANGED for cause in self.causes()):
             return []
+        present = set(self.flow.code)
         stay = [
-            one for one in records if one.current and one.key not in replaced and one.code != self.flow.code
+            one for one in records if one.current and one.key not in replaced and not present <= {*one.code}
         ]
         kept = sum(one.state is JobState.COMPLETED for one in stay)
         failed = [one for one in stay if one.state in BROKEN]

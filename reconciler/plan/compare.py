@@ -100,6 +100,7 @@ def _base_builds(base: DesiredState, store: ActualState) -> dict[str, BuiltFlow]
             preview={job.key: job.digest for job in flow.preview},
             form=flow.content,
             code=flow.code,
+            python_path=flow.python_path,
             files=flow.files,
         )
     return {name: found[name] for name in base.flows}

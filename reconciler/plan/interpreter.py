@@ -324,7 +324,7 @@ class _State:
                 known = self.jobs.get(new.name, {}).get(job_id(one.uuid, one.index))
                 if known is not None and known.current:
                     detours = [p for p in known.parents if p in self.generated and p not in one.parents]
-                    self.put(refreshed_job(known, one, built.code, detours))
+                    self.put(refreshed_job(known, one, built.trees, detours))
 
     def act_on_job(self, action: Action) -> None:
         job, plan = self.stored(action.record), action.wanted
@@ -342,7 +342,7 @@ class _State:
 
     def _submit(self, action: Action, plan: JobPlan, flow: DesiredFlow) -> None:
         old = self.jobs.get(flow.name, {}).get(job_id(plan.job.uuid, plan.job.index))
-        code = self.built[flow.name].code
+        code = self.built[flow.name].trees
         if old is None:
             self.sequence += 1
             job = new_job(flow.name, plan, code, self.sequence, self.now)
@@ -362,5 +362,5 @@ class _State:
             return
         built = self.built.get(known.flow)
         found = (one for one in built.jobs if job_id(one.uuid, one.index) == job.id) if built else ()
-        job = begun_again(job, next(iter(found), None), built.code if built else (), self.generated)
+        job = begun_again(job, next(iter(found), None), built.trees if built else (), self.generated)
         self.put(moved(job, JobState.PAUSED if flow.suspended else JobState.WAITING, self.now))

@@ -57,9 +57,8 @@ class JobPlanner:
                 actions.append(self._submit(plan, record, leaving.pop(plan.job.key, None)))
         actions += [*map(_leave, leaving.values()), *self._generated(configs, built.exports)]
         if self.flow.on_code_change is OnCodeChange.RETRY_FAILED:
-            older = (
-                job for job in self._not_leaving(actions) if job.state in BROKEN and job.code != built.code
-            )
+            broken = (job for job in self._not_leaving(actions) if job.state in BROKEN)
+            older = (job for job in broken if not {*built.code} <= {*job.code})
             actions += self._again(older, ReasonCode.RERUN_NEW_CODE, actions)
         return actions
 

@@ -99,6 +99,74 @@ def test_code_of_another_directory_goes_on(campaign: Campaign) -> None:
     assert set(state.flows) == {"plain", "coded"}
 
 
+class TestPythonPath:
+    """All directories are on the path; an edit concerns the flows that name a directory, directly or not."""
+
+    def _trees(self, campaign: Campaign, flow: str) -> tuple[list[str], list[str]]:
+        found = campaign.load().state.flows[flow]
+        run = campaign.repository.run
+        names = {run("rev-parse", f"HEAD:{name}").strip(): name for name in ("lib", "more", "third")}
+        return [names[tree] for tree in found.code], [names[tree] for tree in found.python_path]
+
+    @pytest.fixture(autouse=True)
+    def _three(self, campaign: Campaign) -> None:
+        campaign.project("python_path: [third, lib, more]")
+        campaign.repository.write("third/last/__init__.py", "x = 1\n")
+
+    @pytest.mark.parametrize(
+        ("statement", "counted"),
+        [
+            ("x = 1", ["lib"]),
+            ("import other", ["lib", "more"]),
+            ("import os, other as o", ["lib", "more"]),
+            ("def f():\n    from other import x", ["lib", "more"]),
+            ("import last.inner", ["third", "lib"]),
+            ("from last.inner import (\n    x,\n)", ["third", "lib"]),
+            ("import importlib\nx = importlib.import_module('other')", ["lib", "more"]),
+            ("NAME = 'other.f'", ["lib", "more"]),
+            ("from .other import x  # another other", ["lib"]),
+            ("import otherwise, json.other", ["lib"]),
+        ],
+    )
+    def test_what_the_code_of_a_flow_imports_counts(
+        self, campaign: Campaign, statement: str, counted: list[str]
+    ) -> None:
+        campaign.repository.write("lib/jm.py", f"{statement}\n")
+        assert self._trees(campaign, "coded") == (counted, ["third", "lib", "more"])
+        assert self._trees(campaign, "plain") == ([], ["third", "lib", "more"])
+
+    def test_what_that_imports_counts_too(self, campaign: Campaign) -> None:
+        campaign.repository.write("lib/jm.py", "import other\n")
+        campaign.repository.write("more/other.py", "import last\n")
+        assert self._trees(campaign, "coded")[0] == ["third", "lib", "more"]
+
+    @pytest.mark.parametrize(
+        "argument", ["other.Doubled", "{meta: other.Doubled}", "[{deep: [other.sub.f]}]", "other.py"]
+    )
+    def test_code_that_data_names_counts(self, campaign: Campaign, argument: str) -> None:
+        campaign.flow("plain", "function: reconciler.examples.value", f"args: [{argument}]")
+        assert self._trees(campaign, "plain")[0] == ["more"]
+
+    def test_edits_elsewhere_concern_no_flow(self, campaign: Campaign) -> None:
+        campaign.repository.write("lib/jm.py", "import other\n")
+
+        def inputs() -> dict[str, str]:
+            return {name: flow.inputs for name, flow in campaign.load().state.flows.items()}
+
+        before = inputs()
+        campaign.repository.write("third/last/__init__.py", "x = 2\n")
+        assert inputs() == before
+        campaign.repository.write("more/other.py", "x = 2\n")
+        after = inputs()
+        assert after["plain"] == before["plain"]
+        assert after["coded"] != before["coded"]
+
+    def test_a_directory_that_cannot_travel_is_not_on_the_path(self, campaign: Campaign) -> None:
+        (campaign.repository.path / "third" / "link").symlink_to("last")
+        state = campaign.load().state
+        assert [len(flow.python_path) for flow in state.flows.values()] == [2, 2]
+
+
 @pytest.mark.parametrize("form", ["file", "$path"])
 @pytest.mark.parametrize(
     ("path", "what"),

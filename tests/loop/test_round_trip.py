@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from reconciler.actual.jobstore import LMDBStore
 from tests.support import Reconcile, Repository, isolate, minimal_project
 
+TOOLS = "NUMBER = 21\n"
 CODE = Path(__file__).with_name("trip_code.py")
 
 WRITTEN = """
@@ -99,10 +100,11 @@ class Trip:
         exports = json.dumps(environment)
         project = project.replace(
             "defaults: {worker: w1}",
-            f"python_path: [lib]\n  defaults: {{worker: w1, exec_config: {{export: {exports}}}}}",
+            f"python_path: [lib, tools]\n  defaults: {{worker: w1, exec_config: {{export: {exports}}}}}",
         )
         self.repository.write("reconciler.yaml", project)
         self.repository.write("lib/trip.py", CODE.read_text())
+        self.repository.write("tools/trip_tools.py", TOOLS)
         self.repository.write("data/one.txt", "hello")
         serialised = json.dumps(self.trip.nested().as_dict(), cls=MontyEncoder)
         self.repository.write("data/flow.json", serialised)
@@ -171,6 +173,7 @@ def trip(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Iterato
         lib = root / "import"
         lib.mkdir()
         (lib / "trip.py").write_text(CODE.read_text())
+        (lib / "trip_tools.py").write_text(TOOLS)
         monkeypatch.syspath_prepend(str(lib))
         monkeypatch.setenv("TRIP_LOG", str(root / "local.log"))
         code = importlib.import_module("trip")

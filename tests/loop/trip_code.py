@@ -7,6 +7,7 @@ same flows with ``jobflow.run_locally``.
 from __future__ import annotations
 
 import datetime
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -302,8 +303,19 @@ def exact() -> Flow:
     return Flow([first, second])
 
 
+@job
+def from_elsewhere(given: int) -> Any:
+    """Use code of another directory of ``python_path``, which nothing in the repository names."""
+    return given + importlib.import_module("_".join(["trip", "tools"])).NUMBER
+
+
+def elsewhere() -> Any:
+    return from_elsewhere(importlib.import_module("_".join(["trip", "tools"])).NUMBER)
+
+
 FACTORIES: dict[str, Callable[..., Any]] = {
     "nested": nested, "linear": linear, "arguments": arguments, "schema": schema, "settings": settings,
     "stores": stores, "updates": updates, "single": single, "several": several, "methods": methods,
     "callables": callables, "makers": makers, "exact": exact,
+    "elsewhere": elsewhere,
 }  # fmt: skip
