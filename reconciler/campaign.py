@@ -9,21 +9,23 @@ from __future__ import annotations
 import html
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from reconciler.actual import packed
 from reconciler.actual.store import Store
 from reconciler.cli.context import Context, Options, opened, user_identity
-from reconciler.cli.job_output import output_part, split_output_key
+from reconciler.cli.job_output import loader, output_part, split_output_key
 from reconciler.cli.job_selectors import JobFinder, find_jobs, read_words
 from reconciler.cli.views.data import flows_data, job_data, job_keys, ordered_jobs, plan_data
 from reconciler.cli.views.words import last_line
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
+from reconciler.jobs.outputs import Outputs
 from reconciler.model.operations import JobOperation
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.types_ready import make_ready
@@ -228,11 +230,10 @@ class Campaign:
             with store.read() as view:
                 name, part = split_output_key(view, key)
                 job = find_jobs(view, name)[-1]
-            document = self._documents(store, [job]).get(job.path)
-        if document is None:
+            value = self._output(self._outputs(store), job, part)
+        if value is msgspec.UNSET:
             hint = f"see `reconcile describe job {job.path}`"
             raise InputError(f"{job.path} has no output: it is {job.state}", hint=hint)
-        value = output_part(job.path, document.get("output"), part)
         return _decoded(value) if decode else value
 
     def outputs(
@@ -242,8 +243,9 @@ class Campaign:
         with self._store() as store:
             with store.read() as view:
                 selected = JobFinder(view).find(read_words([*selectors, *_labels(label)])).jobs
-            documents = self._documents(store, [job for job in selected if job.current])
-        values = {key: document.get("output") for key, document in documents.items()}
+            outputs = self._outputs(store)
+            found = {job.path: self._output(outputs, job) for job in selected if job.current}
+        values = {key: value for key, value in found.items() if value is not msgspec.UNSET}
         return {key: _decoded(value) if decode else value for key, value in values.items()}
 
     def events(self, about: str | None = None, *, limit: int | None = None) -> list[Event]:
@@ -400,16 +402,22 @@ class Campaign:
         with self._store() as store, store.read() as view:
             yield view
 
-    def _documents(self, store: Store, jobs: Iterable[JobRecord]) -> dict[str, dict[str, Any]]:
-        """Return the documents of the outputs of jobs that have one, by key."""
+    def _outputs(self, store: Store) -> Outputs:
         from reconciler.loop import open_outputs
 
         with store.read() as view:
             config = view.config()
         assert config is not None, "there are jobs, so something was applied"
-        outputs = open_outputs(store, config)
-        found = ((job.path, outputs.latest(job.uuid)) for job in jobs)
-        return {key: dict(document) for key, document in found if document is not None}
+        return open_outputs(store, config)
+
+    def _output(self, outputs: Outputs, job: JobRecord, part: str = "") -> Any:
+        """Return a part of the output of a job with what is in additional stores; UNSET if it has none."""
+        document = outputs.packed(job.uuid)
+        if document is None:
+            return msgspec.UNSET
+        load = loader(outputs, job)
+        content = packed.members(document).get("output", memoryview(b"\xc0"))
+        return packed.loaded(output_part(job.path, content, part, load), load)
 
 
 class _Silent:

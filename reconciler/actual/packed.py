@@ -11,7 +11,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -179,10 +179,25 @@ def check(data: bytes | memoryview, deepest: int) -> None:
         raise ValueError("it is cut off or damaged")
 
 
-def json_pieces(data: bytes | memoryview, *, ascii_only: bool, level: int = 0) -> Iterator[str]:
-    """Yield a value as indented JSON text piece by piece; NaN and infinite numbers become null."""
+Load = Callable[[memoryview], memoryview]
+"""Returns what is to be printed in place of a mapping: the mapping itself, or what it stands for."""
+
+
+def json_pieces(
+    data: bytes | memoryview, *, ascii_only: bool, load: Load | None = None, level: int = 0
+) -> Iterator[str]:
+    """Yield a value as indented JSON text piece by piece; NaN and infinite numbers become null.
+
+    ``load`` is asked about the mappings that have a ``blob_uuid``, which are links to additional stores.
+    """
     margin = "\n" + "  " * level
-    if len(data) <= _PIECE or not (is_map(data) or is_list(data)):
+    links = load is not None and re.search(b"blob_uuid", data) is not None
+    if links and load is not None and is_map(data) and "blob_uuid" in members(data):
+        data = load(memoryview(data))
+        links = False  # the content of an additional store has no links
+    if not links:
+        load = None
+    if (len(data) <= _PIECE and not links) or not (is_map(data) or is_list(data)):
         # The line ends are all between values: those in a text are written as an escape.
         yield _as_json(decode_value(data), ascii_only).replace("\n", margin)
         return
@@ -203,8 +218,22 @@ def json_pieces(data: bytes | memoryview, *, ascii_only: bool, level: int = 0) -
                 .replace("NaN", "null")
             )
         else:
-            yield from json_pieces(inner, ascii_only=ascii_only, level=level + 1)
+            yield from json_pieces(inner, ascii_only=ascii_only, load=load, level=level + 1)
     yield margin + ("}" if is_map(data) else "]")
+
+
+def loaded(data: bytes | memoryview, load: Load) -> Any:
+    """Return the value with what its links to additional stores stand for."""
+    if re.search(b"blob_uuid", data) is None:
+        return decode_value(data)
+    if is_map(data):
+        inner = members(data)
+        if "blob_uuid" in inner:
+            return decode_value(load(memoryview(data)))
+        return {key: loaded(one, load) for key, one in inner.items()}
+    if is_list(data):
+        return [loaded(one, load) for one in _as_list.decode(data)]
+    return decode_value(data)
 
 
 def _as_json(value: Any, ascii_only: bool) -> str:

@@ -15,7 +15,10 @@ import click
 from reconciler.cli.context import Context
 from reconciler.errors import InputError
 
-FORMATS = ("table", "wide", "json", "yaml", "name", "csv", "parquet", "markdown", "mermaid", "dot", "png")
+FORMATS = (
+    *("table", "wide", "json", "yaml", "name", "csv", "parquet", "markdown", "mermaid", "dot", "png"),
+    *("npy", "raw"),
+)
 
 _LISTINGS = ("flows", "jobs", "failures", "workers", "batches", "flowsets", "rules", "makers")
 
@@ -26,6 +29,8 @@ _COMMANDS_WITH = {
     "mermaid": ("graph",),
     "dot": ("graph",),
     "png": ("graph",),
+    "npy": ("output",),
+    "raw": ("output",),
 }
 """The formats that only some commands have."""
 
@@ -45,6 +50,8 @@ def check_format(chosen: str | None, command: str) -> None:
         "markdown": ("plans", "plan"),
         "csv": ("listings", "get jobs"),
         "parquet": ("results", "results"),
+        "npy": ("outputs of jobs", "output JOB"),
+        "raw": ("outputs of jobs", "output JOB"),
     }.get(chosen or "", ("graphs", "graph FLOW"))
     hint = f"give `reconcile {command}` another -o, or use `reconcile {instead}`"
     raise InputError(f"-o {chosen} is for {subject}", hint=hint)

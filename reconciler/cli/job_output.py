@@ -7,15 +7,19 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from typing import Any, BinaryIO, cast
 
 import click
 import msgspec
 
+from reconciler.actual import packed
+from reconciler.actual.codec import decode_value
+from reconciler.actual.npy import npy_pieces
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
-from reconciler.cli.formats import as_json, as_yaml, is_unicode
+from reconciler.cli.formats import as_yaml, is_unicode
 from reconciler.cli.job_selectors import find_jobs
 from reconciler.cli.live_names import complete_jobs
 from reconciler.cli.options import global_options
@@ -27,6 +31,7 @@ from reconciler.execution.hosts.base import Host
 from reconciler.execution.hosts.choice import host_of
 from reconciler.execution.qtk import STDERR, STDOUT
 from reconciler.execution.run_files import shell_path
+from reconciler.jobs.outputs import Outputs
 from reconciler.model.flows import run_dir
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.records import JobRecord
@@ -36,11 +41,21 @@ _NO_DIRECTORY, _NO_FILE = 43, 44
 """Exit codes of the remote script if the run directory or the file is gone."""
 
 
-@click.command(help="Print the output of a finished job (JSON; YAML with -o yaml).")
+@click.command(help="Print the output of a finished job, or a part of it (JSON; -o yaml, npy or raw).")
 @click.argument("key", shell_complete=complete_jobs)
+@click.option(
+    "--store",
+    "stores",
+    metavar="NAME",
+    multiple=True,
+    help="Load only what is in this additional store; show the rest as links.  [default: all stores]",
+)
 @global_options
-def output(context: Context, key: str) -> None:
-    """Print the output of the latest generation of a job, or with ``flow/job.a.b[0]`` a part of it."""
+def output(context: Context, *, key: str, stores: tuple[str, ...]) -> None:
+    """Print the output of the latest generation of a job, or with ``flow/job.a.b[0]`` a part of it.
+
+    Parts in additional stores are loaded. JSON, npy and raw need memory for a part of the output at a time.
+    """
     from reconciler.loop import open_outputs
 
     with context.store(must_exist=True, read_only=True) as store:
@@ -49,15 +64,77 @@ def output(context: Context, key: str) -> None:
             job = find_jobs(view, name)[-1]
             config = view.config()
         assert config is not None, "there is a job, so something was applied"
-        document = open_outputs(store, config).latest(job.uuid)
-    if document is None:
-        hint = f"see `reconcile describe job {job.path}`"
-        raise InputError(f"{job.path} has no output: it is {job.state}", hint=hint)
-    value = output_part(job.path, document.get("output"), path)
-    if context.options.output == "yaml":
-        click.echo(as_yaml(value), nl=False)
-    else:
-        click.echo(as_json(value, ascii_only=not is_unicode()))
+        outputs = open_outputs(store, config)
+        document = outputs.packed(job.uuid)
+        if document is None:
+            hint = f"see `reconcile describe job {job.path}`"
+            raise InputError(f"{job.path} has no output: it is {job.state}", hint=hint)
+
+        load = loader(outputs, job, stores)
+        content = packed.members(document).get("output", memoryview(b"\xc0"))
+        value = output_part(job.path, content, path, load)
+        match context.options.output:
+            case "yaml":
+                click.echo(as_yaml(packed.loaded(value, load)), nl=False)
+            case "npy":
+                _write_npy(job, value)
+            case "raw" if isinstance(plain := _scalar(value), str | bytes):
+                click.echo(plain, nl=False)
+            case _:
+                for text in _joined(packed.json_pieces(value, ascii_only=not is_unicode(), load=load)):
+                    click.echo(text, nl=False)
+                click.echo()
+
+
+def loader(outputs: Outputs, job: JobRecord, stores: Collection[str] = ()) -> packed.Load:
+    """Return the function that loads parts of an output from additional stores: all, or only from some.
+
+    It raises InputError if a part is missing there.
+    """
+
+    def load(value: memoryview) -> memoryview:
+        link = decode_value(value)
+        if not isinstance(link, dict) or not {"blob_uuid", "store"} <= link.keys():
+            return value
+        if stores and link["store"] not in stores:
+            return value
+        found = outputs.packed_blob(link["store"], link["blob_uuid"])
+        if found is None:
+            raise InputError(
+                f"a part of the output of {job.path} is missing in the store '{link['store']}'",
+                hint="give --store with another name to see the rest",
+            )
+        return packed.members(found)["data"]
+
+    return load
+
+
+def _scalar(value: memoryview) -> Any:
+    return None if packed.is_map(value) or packed.is_list(value) else decode_value(value)
+
+
+def _joined(pieces: Iterable[str]) -> Iterator[str]:
+    """Join small pieces, because each that is printed costs a system call."""
+    held: list[str] = []
+    for number, piece in enumerate(pieces, 1):
+        held.append(piece)
+        if number % 1000 == 0 or len(piece) > 1000:
+            yield "".join(held)
+            held.clear()
+    yield "".join(held)
+
+
+def _write_npy(job: JobRecord, value: memoryview) -> None:
+    if sys.stdout.isatty():
+        raise InputError(
+            "-o npy prints bytes, not text", hint=f"`reconcile output {job.path} -o npy > x.npy`"
+        )
+    try:
+        for piece in npy_pieces(value):
+            click.echo(piece, nl=False)
+    except ValueError as error:
+        hint = "name a part of it that has only numbers: `reconcile output flow/job.part -o npy`"
+        raise InputError(f"-o npy prints lists of numbers, and it is {error}", hint=hint) from error
 
 
 def split_output_key(view: View, key: str) -> tuple[str, str]:
@@ -71,25 +148,25 @@ def split_output_key(view: View, key: str) -> tuple[str, str]:
     return key, ""
 
 
-def output_part(job: str, value: Any, path: str) -> Any:
+def output_part(job: str, value: memoryview, path: str, load: packed.Load) -> memoryview:
     """Return the part of an output that a path names. Raises InputError if there is none."""
     done = job
+    value = load(value) if packed.is_map(value) else value
     for name, index in re.findall(r"\.?([^.\[\]]+)|\[(-?\d+)\]", path):
         step = index or name
+        number = int(step) if re.fullmatch(r"-?\d+", step) else None
         try:
-            if isinstance(value, list):
-                value = value[int(step)]
-            elif isinstance(value, dict) and step in value:
-                value = value[step]
+            value = packed.part(value, [number if number is not None and packed.is_list(value) else step])
+        except LookupError as error:
+            if packed.is_map(value):
+                keys = packed.members(value)
+                hint = did_you_mean(step, keys) or f"it has {many(len(keys), 'key')}"
+            elif packed.is_list(value):
+                hint = f"it is a list of {packed.length(value)}"
             else:
-                raise LookupError(step)
-        except (LookupError, ValueError) as error:
-            if isinstance(value, dict):
-                hint = did_you_mean(step, value) or f"it has {many(len(value), 'key')}"
-            else:
-                what = f"a list of {len(value)}" if isinstance(value, list) else type(value).__name__
-                hint = f"it is {what}"
+                hint = f"it is {type(decode_value(value)).__name__}"
             raise InputError(f"the output of {done} has no '{step}'", hint=hint) from error
+        value = load(value) if packed.is_map(value) else value
         done += f"[{index}]" if index else f".{name}"
     return value
 

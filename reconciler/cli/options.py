@@ -46,7 +46,7 @@ _GLOBAL = (
         "--output",
         type=click.Choice(FORMATS),
         help="Output format. csv: only get, results; parquet: only results; markdown: only plan, diff; "
-        "mermaid, dot, png: only graph.",
+        "mermaid, dot, png: only graph; npy, raw: only output.",
     ),
     _option("-q", "--quiet", is_flag=True, default=None, help="Print no progress on stderr."),
     _option("-v", "--verbose", count=True, default=None, help="Print more detail."),

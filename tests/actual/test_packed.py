@@ -116,6 +116,18 @@ def test_large_values_are_printed_as_small_ones(value: Any) -> None:
     packed.check(pack(value), 200)
 
 
+def test_links_are_replaced_by_what_they_stand_for() -> None:
+    link, other = {"blob_uuid": "b", "store": "data"}, {"blob_uuid": "c", "store": "data"}
+    value = {"x": [1, link, {"y": link}], "z": other, "text": "blob_uuid", "rows": [{"n": 1}] * 30_000}
+    heavy = {"heavy": [n / 7 for n in range(30_000)]}
+
+    def load(found: memoryview) -> memoryview:
+        return memoryview(pack(heavy)) if decode_value(found) == link else found
+
+    text = "".join(packed.json_pieces(pack(value), ascii_only=True, load=load))
+    assert text == json.dumps(value | {"x": [1, heavy, {"y": heavy}]}, indent=2)
+
+
 def test_one_item_of_a_long_list_travels_with_its_index_only() -> None:
     value = {"trajectory": [[float(n)] * 3 for n in range(50_000)], "energy": -1.5}
     data = pack(value)

@@ -129,6 +129,13 @@ def test_outputs_and_their_heavy_parts_land_in_the_stores_of_the_project(project
     assert sorted(document["name"] for document in marked) == ["heavy", "use"]
     shown = project.reconcile("output", "f/use", "-o", "json", env={"DOCS_FILE": str(project.docs)})
     assert json.loads(shown.stdout) == {"sum": 6, "light": 4}
+
+    def shown_of(*words: str) -> Any:
+        return project.reconcile("output", *words, env={"DOCS_FILE": str(project.docs)})
+
+    assert json.loads(shown_of("f/heavy").stdout) == {"field": [0, 1, 2, 3], "light": 4}
+    assert json.loads(shown_of("f/heavy.field[-1]").stdout) == 3
+    assert json.loads(shown_of("f/heavy", "--store", "x").stdout)["field"]["store"] == "data"
     again = project.run()
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
