@@ -42,8 +42,12 @@ class Upsert(NamedTuple):
     data: bytes
 
 
-def put_document(txn: Transaction, collection: str, doc: Mapping[str, Any]) -> None:
+def put_document(
+    txn: Transaction, collection: str, doc: Mapping[str, Any], data: bytes | None = None
+) -> None:
     """Write a document; it replaces the one with the same uuid and index, or the same blob_uuid.
+
+    With ``data``, its bytes, ``doc`` needs only the fields that identify it.
 
     Raises
     ------
@@ -56,7 +60,11 @@ def put_document(txn: Transaction, collection: str, doc: Mapping[str, Any]) -> N
         wanted = ("blob_uuid",)
     else:
         raise ValueError("a document needs a uuid or a blob_uuid")
-    upsert_documents(txn, collection, [prepare(doc, wanted)])
+    if data is None:
+        entry = prepare(doc, wanted)
+    else:
+        entry = Upsert({field: doc[field] for field in wanted}, dict(doc), data)
+    upsert_documents(txn, collection, [entry])
 
 
 def get_documents(txn: Transaction, collection: str, uuid: str) -> list[Document]:

@@ -29,6 +29,8 @@ The launcher puts None in place of the others (``reconciler/execution/launcher.p
 
 _PIECE = 1 << 16
 """Items or bytes that are decoded together."""
+_RUN = 4096
+"""Numbers that one match finds, because the matcher keeps about a hundred bytes for each of them."""
 _SMALL_LIST = 10_000
 """Items of a list that is taken apart in one go."""
 
@@ -165,6 +167,8 @@ def check(data: bytes | memoryview, deepest: int) -> None:
                 continue
             open_[-1] -= 1
             after = _after(data, position)
+            if first in _EXTENSIONS or 0xD4 <= first <= 0xD8:
+                raise ValueError("it has a value that is not JSON")
             if first in _TEXTS or 0xA0 <= first <= 0xBF:
                 str(memoryview(data)[after - _head(data, position)[1] : after], "utf-8")
             elif is_map(data[position : position + 1]) or is_list(data[position : position + 1]):
@@ -274,6 +278,7 @@ def items(data: bytes | memoryview) -> Iterator[memoryview | list[Any]]:
 
 def _run(data: bytes | memoryview, position: int, count: int) -> tuple[int, int] | None:
     """Return the end and the number of equal numbers in a row, at most ``count``; None if there are none."""
+    count = min(count, _RUN)
     first = data[position]
     if first == 0xCB:
         found = _FLOATS.match(data, position, position + 9 * count)

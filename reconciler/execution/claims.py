@@ -12,6 +12,8 @@ from __future__ import annotations
 from reconciler.execution.queues.registry import queue_of
 
 CLAIM = "claim"
+DOCUMENTS = f"{CLAIM}/documents"
+"""The large documents of a result, by the sha256 of their bytes."""
 RESULT = f"{CLAIM}/result.json"
 EXIT_CODE = f"{CLAIM}/exit_code"
 RUNS, TOO_EARLY = 22, 23

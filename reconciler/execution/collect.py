@@ -136,14 +136,15 @@ class ResultCollector:
         result = end.result
         if result is not None and result.ok:
             try:
-                check_own(job, result.documents, result.blobs)
+                check_own(job, result.documents, result.blobs, result.packed)
                 with self.store.read() as view:
                     flow = view.flow(job.flow)
                 labels = dict(flow.labels) if flow is not None else {}
-                documents = (
-                    [doc | {"labels": labels} for doc in result.documents] if labels else result.documents
-                )
-                self.outputs.save_before(documents, result.blobs)
+                documents, packed = result.documents, result.packed
+                if labels:
+                    documents = [doc | {"labels": labels} for doc in documents]
+                    packed = [one if one.store else one.with_field("labels", labels) for one in packed]
+                self.outputs.save_before(documents, result.blobs, packed)
             except ReconcilerError as error:
                 if not isinstance(error, InputError):
                     raise

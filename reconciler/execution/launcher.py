@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-INPUT, RESULT = "job.json", "claim/result.json"
+INPUT, RESULT, DOCUMENTS = "job.json", "claim/result.json", "claim/documents"
 FILE_MARKER = "reconciler-file:"
 """Prefix of an argument that stands for a file of the repository: ``reconciler-file:<blob id>/<name>``."""
 
@@ -39,8 +39,8 @@ PATIENCE, PAUSE = 600.0, 1.0
 
 DEEPEST, LONGEST_TEXT = 200, 20_000
 """The most levels of nesting in a result, and the most characters of an error."""
-LARGEST_RESULT = 256 << 20
-"""Bytes."""
+LARGEST_RESULT, LARGE = 256 << 20, 64 << 10
+"""Bytes of a result, and of a document that gets a file of its own."""
 TOO_DEEP = (
     f"the output of the job has more than {DEEPEST} levels of nesting; flatten it, or write it to a file and "
     "return its path"
@@ -59,20 +59,26 @@ def main() -> int:
     try:
         request = json_with_bytes((here / INPUT).read_text(encoding="utf-8"))
         result |= run(request, here, result)
+        large = take_large(result)
         text = json.dumps(result | {"ended": time.time()})
-        if len(text) > LARGEST_RESULT:
+        size = len(text) + sum(map(len, large.values()))
+        if size > LARGEST_RESULT:
             raise ValueError(
-                f"the result of the job has {len(text) >> 20} MB, the limit is {LARGEST_RESULT >> 20} MB; "
+                f"the result of the job has {size >> 20} MB, the limit is {LARGEST_RESULT >> 20} MB; "
                 "keep large data in files of the run directory, and return their paths"
             )
     except BaseException as error:
-        for key in ("documents", "blobs", "refers", "response"):
+        large = {}
+        for key in ("documents", "blobs", "packed", "refers", "response"):
             result.pop(key, None)
         result |= {"ok": False, "error": describe(error), "ended": time.time()}
         text = json.dumps(result)
     if os.getpid() != process:  # the job forked, and its child returned from the function too
         os._exit(0)
-    write_result(here / RESULT, text)
+    for digest, data in large.items():
+        write_result(here / DOCUMENTS / digest, data)
+        share(here / DOCUMENTS / digest)
+    write_result(here / RESULT, text.encode())
     return 0 if result["ok"] else 1
 
 
@@ -130,8 +136,43 @@ def run(request: dict[str, Any], here: Path, report: dict[str, Any]) -> dict[str
     }
 
 
-def write_result(path: Path, text: str) -> None:
-    """Write the result; wait for room on a full disk or for an exhausted quota."""
+def take_large(result: dict[str, Any]) -> dict[str, bytes]:
+    """Take large documents out of a result; return them as MessagePack, by the sha256 of their bytes.
+
+    ``packed`` in the result names them. They are as the store keeps them, and as jobs get them: nothing has
+    to be converted on the way. A value that MessagePack cannot hold leaves its document where it is.
+    """
+    import msgpack  # comes with jobflow
+
+    large: dict[str, bytes] = {}
+    result["packed"] = []
+    for store, documents in [("", result["documents"]), *result["blobs"].items()]:
+        for document in list(documents):
+            try:
+                data = msgpack.packb(with_bytes(document))
+            except (OverflowError, ValueError, UnicodeError):
+                continue
+            if len(data) > LARGE:
+                digest = hashlib.sha256(data).hexdigest()
+                large[digest] = data
+                documents.remove(document)
+                result["packed"].append({"store": store, "sha256": digest})
+    return large
+
+
+def share(document: Path) -> None:
+    """Link a document to where jobs of this worker find it, if that is possible; else it is sent there."""
+    shared = Path(__file__).resolve().parent.parent / ".documents"
+    with contextlib.suppress(OSError):
+        document.chmod(0o400)
+        if (shared / document.name).exists():
+            os.utime(shared / document.name)  # the time of its last use
+        elif shared.is_dir():
+            os.link(document, shared / document.name)
+
+
+def write_result(path: Path, text: bytes) -> None:
+    """Write a part of the result; wait for room on a full disk or for an exhausted quota."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -142,11 +183,11 @@ def write_result(path: Path, text: str) -> None:
         time.sleep(PAUSE)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: bytes) -> None:
     """Write a file that exists completely or not at all, also after a power failure."""
     path.parent.mkdir(parents=True, exist_ok=True)  # the job may have removed its own directory
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
+    with partial.open("wb") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
@@ -383,6 +424,21 @@ def unpacked(data: bytes) -> Any:
     return msgpack.unpackb(data, ext_hook=special, strict_map_key=False)
 
 
+def with_bytes(value: Any) -> Any:
+    """Return JSON data with bytes in place of ``{"@bytes": <base64>}``."""
+    if isinstance(value, dict):
+        if value.keys() == {BYTES_KEY} and isinstance(value[BYTES_KEY], str):
+            with contextlib.suppress(ValueError):
+                return base64.b64decode(value[BYTES_KEY], validate=True)
+        return {key: with_bytes(inner) for key, inner in value.items()}
+    if isinstance(value, list) and not SCALARS.issuperset(map(type, value)):
+        return [with_bytes(inner) for inner in value]
+    return value
+
+
+SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
 def plain(value: Any, *, keep_bytes: bool = False) -> Any:
     """Return JSON data; datetimes and the like become monty's tagged dicts.
 
@@ -505,6 +561,11 @@ def document_store_class() -> Any:
             limit: int = 0,
         ) -> Iterator[dict[str, Any]]:
             found = [doc for doc in self.docs if matches(doc, criteria or {})]
+            names = list(properties or ())  # copies of all other fields can cost much
+            if isinstance(properties, dict) and not all(properties.values()):
+                names = []
+            if names and not any("." in field for field in names):
+                found = [{field: doc[field] for field in names if field in doc} for doc in found]
             for field, direction in reversed(list((sort or {}).items())):
                 found.sort(key=itemgetter(field), reverse=int(direction) < 0)
             for doc in found[skip : skip + limit if limit else None]:

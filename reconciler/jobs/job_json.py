@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from reconciler.actual.codec import decode_value
+from reconciler.actual.packed import members
 from reconciler.model.types_ready import make_ready
 
 # jobs and outputs ------------------------------------------------------------------------------------------
@@ -111,6 +113,30 @@ class JobResponse(msgspec.Struct, frozen=True):
     addition: list[NewJob] = []
 
 
+class PackedDocument(msgspec.Struct, frozen=True):
+    """A large document of a result: an output if ``store`` is empty, else a part in an additional store.
+
+    ``data`` is MessagePack, as the store keeps it; it comes in a file that is named by its ``sha256``.
+    """
+
+    store: str
+    sha256: str
+    data: bytes = b""
+
+    def head(self) -> dict[str, Any]:
+        """Return the fields that identify the document."""
+        fields = members(self.data)
+        return {name: decode_value(fields[name]) for name in _IDENTITY if name in fields}
+
+    def with_field(self, name: str, value: Any) -> PackedDocument:
+        """Return the document with another field; its other fields stay packed."""
+        fields: dict[str, Any] = {key: msgspec.Raw(one) for key, one in members(self.data).items()}
+        return msgspec.structs.replace(self, data=msgspec.msgpack.encode(fields | {name: value}))
+
+
+_IDENTITY = ("uuid", "index", "blob_uuid", "job_uuid", "job_index")
+
+
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a job ended. Times are seconds since the epoch; ``error`` is None if it succeeded.
 
@@ -125,6 +151,7 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     error: JobError | None = None
     documents: list[dict[str, Any]] = []
     blobs: dict[str, list[dict[str, Any]]] = {}
+    packed: list[PackedDocument] = []
     refers: list[str] = []
     response: JobResponse = JobResponse()
 

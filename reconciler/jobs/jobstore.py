@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 from jobflow import JobStore
 from monty.json import MontyDecoder
 
-from reconciler.actual.codec import encode
+from reconciler.actual.codec import decode, encode
 from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, TransientError
+from reconciler.jobs.job_json import PackedDocument
 
 Document = dict[str, Any]
 
@@ -47,7 +48,12 @@ class ForeignOutputs:
         found = self.blob(store, blob_uuid)
         return encode(found) if found is not None else None
 
-    def save_before(self, documents: list[Document], blobs: Mapping[str, list[Document]]) -> None:
+    def save_before(
+        self,
+        documents: list[Document],
+        blobs: Mapping[str, list[Document]],
+        packed: Sequence[PackedDocument] = (),
+    ) -> None:
         """Write outputs; writing them twice is the same as once.
 
         Raises
@@ -57,6 +63,11 @@ class ForeignOutputs:
         TransientError
             The store cannot be reached.
         """
+        documents = documents + [decode(one.data) for one in packed if not one.store]
+        blobs = {name: list(found) for name, found in blobs.items()}
+        for one in packed:
+            if one.store:
+                blobs.setdefault(one.store, []).append(decode(one.data))
         for name, found in blobs.items():
             if found and name not in self.store.additional_stores:
                 raise InputError(
@@ -74,7 +85,11 @@ class ForeignOutputs:
                 self.store.docs_store.remove_docs(later)
 
     def save_inside(
-        self, writer: Writer, documents: list[Document], blobs: Mapping[str, list[Document]]
+        self,
+        writer: Writer,
+        documents: list[Document],
+        blobs: Mapping[str, list[Document]],
+        packed: Sequence[PackedDocument] = (),
     ) -> None:
         """Do nothing: the outputs are already written."""
 

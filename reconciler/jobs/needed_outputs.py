@@ -6,6 +6,7 @@ the classes of the objects in it, and the job does not read the store itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -150,4 +151,7 @@ def _needed(key: _Key, data: bytes, paths: set[Path]) -> NeededDocument:
         field: packed.cut(value, sorted(paths, key=str)) if field == _field(key) else msgspec.Raw(value)
         for field, value in packed.members(data).items()
     }
-    return NeededDocument(key[0], msgspec.msgpack.encode(fields), is_part=True)
+    part = msgspec.msgpack.encode(fields)
+    if 2 * len(part) > len(data) and re.search(b"blob_uuid", _content(key, data)) is None:
+        return NeededDocument(key[0], data)  # as others need it, and as its worker may have it
+    return NeededDocument(key[0], part, is_part=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from reconciler.actual.codec import decode
@@ -20,11 +20,12 @@ from reconciler.actual.outputs import (
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, ReconcilerError, TransientError
-from reconciler.jobs.job_json import blob_links, is_uuid
+from reconciler.jobs.job_json import PackedDocument, blob_links, is_uuid
 from reconciler.model.records import JobRecord
 
 Document = dict[str, Any]
 Blobs = Mapping[str, list[Document]]
+Packed = Sequence[PackedDocument]
 
 _one_at_a_time = threading.Lock()
 """Two threads that import jobflow for the first time can deadlock."""
@@ -49,11 +50,13 @@ class Outputs(Protocol):
         """Return a document of an additional store as MessagePack."""
         ...
 
-    def save_before(self, documents: list[Document], blobs: Blobs) -> None:
+    def save_before(self, documents: list[Document], blobs: Blobs, packed: Packed = ()) -> None:
         """Write outputs elsewhere, before the transaction that completes the job; may be repeated."""
         ...
 
-    def save_inside(self, writer: Writer, documents: list[Document], blobs: Blobs) -> None:
+    def save_inside(
+        self, writer: Writer, documents: list[Document], blobs: Blobs, packed: Packed = ()
+    ) -> None:
         """Write outputs in the transaction that completes the job."""
         ...
 
@@ -94,13 +97,15 @@ class OpenedLater:
         """Return a document of an additional store as MessagePack."""
         return self._opened().packed_blob(store, blob_uuid)
 
-    def save_before(self, documents: list[Document], blobs: Blobs) -> None:
+    def save_before(self, documents: list[Document], blobs: Blobs, packed: Packed = ()) -> None:
         """Write outputs elsewhere, before the transaction that completes the job; may be repeated."""
-        self._opened().save_before(documents, blobs)
+        self._opened().save_before(documents, blobs, packed)
 
-    def save_inside(self, writer: Writer, documents: list[Document], blobs: Blobs) -> None:
+    def save_inside(
+        self, writer: Writer, documents: list[Document], blobs: Blobs, packed: Packed = ()
+    ) -> None:
         """Write outputs in the transaction that completes the job."""
-        self._opened().save_inside(writer, documents, blobs)
+        self._opened().save_inside(writer, documents, blobs, packed)
 
 
 class EmbeddedOutputs:
@@ -129,29 +134,29 @@ class EmbeddedOutputs:
         with self.store.read() as view:
             return first_packed(view.txn, store, blob_uuid)
 
-    def save_before(self, documents: list[Document], blobs: Blobs) -> None:
+    def save_before(self, documents: list[Document], blobs: Blobs, packed: Packed = ()) -> None:
         """Nothing to do: everything is written inside the transaction."""
 
-    def save_inside(self, writer: Writer, documents: list[Document], blobs: Blobs) -> None:
+    def save_inside(
+        self, writer: Writer, documents: list[Document], blobs: Blobs, packed: Packed = ()
+    ) -> None:
         """Write outputs in the transaction that completes the job.
 
         An output of a higher index is from before a rerun of the job, and would hide this one.
         """
-        for document in documents:
-            put_document(writer.txn, COLLECTION, document)
-            if "index" in document:
-                delete_later_documents(writer.txn, COLLECTION, document["uuid"], document["index"])
-        if blobs.get(COLLECTION):
-            raise InputError(_RESERVED)
-        for name, found in blobs.items():
-            for document in found:
+        for name, document, data in _by_store(documents, blobs, packed):
+            if name == COLLECTION:
+                raise InputError(_RESERVED)
+            if name:
                 stored = get_documents(writer.txn, name, document["blob_uuid"])
                 if any(one.get("job_uuid") != document["job_uuid"] for one in stored):
                     raise InputError(f"{name}/{document['blob_uuid']} is part of the output of another job")
-                put_document(writer.txn, name, document)
+            put_document(writer.txn, name or COLLECTION, document, data)
+            if not name and "index" in document:
+                delete_later_documents(writer.txn, COLLECTION, document["uuid"], document["index"])
 
 
-def check_own(job: JobRecord, documents: list[Document], blobs: Blobs) -> None:
+def check_own(job: JobRecord, documents: list[Document], blobs: Blobs, packed: Packed = ()) -> None:
     """Check that a result has no outputs but those of its own job.
 
     Raises
@@ -160,16 +165,28 @@ def check_own(job: JobRecord, documents: list[Document], blobs: Blobs) -> None:
         It would replace the output of another job.
     """
     own = (job.uuid, job.index)
-    for document in documents:
-        index = document.get("index")
-        if (document.get("uuid"), index) != own or isinstance(index, bool):
-            raise InputError(f"it has an output of another job: {document.get('uuid')!s:.80}")
-    for name, found in blobs.items():
-        for document in found:
-            if (document.get("job_uuid"), document.get("job_index")) != own or "uuid" in document:
-                raise InputError(f"it has an output of another job in the store '{name}'")
-            if not is_uuid(document.get("blob_uuid")):
-                raise InputError(f"it has an output without a blob_uuid in the store '{name}'")
+    for name, document, _ in _by_store(documents, blobs, packed):
+        if not name:
+            index = document.get("index")
+            if (document.get("uuid"), index) != own or isinstance(index, bool):
+                raise InputError(f"it has an output of another job: {document.get('uuid')!s:.80}")
+            continue
+        if (document.get("job_uuid"), document.get("job_index")) != own or "uuid" in document:
+            raise InputError(f"it has an output of another job in the store '{name}'")
+        if not is_uuid(document.get("blob_uuid")):
+            raise InputError(f"it has an output without a blob_uuid in the store '{name}'")
+
+
+def _by_store(
+    documents: list[Document], blobs: Blobs, packed: Packed
+) -> Iterator[tuple[str, Document, bytes | None]]:
+    """Yield (store, document, its bytes) of a result; the store is empty for an output.
+
+    Of a large document, there are only the fields that identify it, and its bytes.
+    """
+    yield from (("", document, None) for document in documents)
+    yield from ((name, document, None) for name, found in blobs.items() for document in found)
+    yield from ((one.store, one.head(), one.data) for one in packed)
 
 
 _RESERVED = (

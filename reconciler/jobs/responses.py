@@ -55,12 +55,13 @@ def apply_result(
         ran = msgspec.structs.replace(job, attempt=job.attempt_with(seconds=_seconds(result)))
         fail(writer, ran, text, now, cause=Cause.EXCEPTION)
         return
-    check_own(job, result.documents, result.blobs)
+    check_own(job, result.documents, result.blobs, result.packed)
     written = {name for name, blobs in result.blobs.items() if blobs}
+    written |= {one.store for one in result.packed if one.store}
     undeclared = written - set(additional_stores(json.loads(writer.payload(job.id) or b"{}")))
     if undeclared:
         raise InputError(f"it has outputs for stores that the job does not name: {sorted(undeclared)[0]:.80}")
-    outputs.save_inside(writer, result.documents, result.blobs)
+    outputs.save_inside(writer, result.documents, result.blobs, result.packed)
     done = move(
         writer, job, JobState.COMPLETED, now, f"ran {_seconds(result):.1f} s",
         error=None, cause=None, cancellation=NOT_CANCELLED,

@@ -33,6 +33,9 @@ class Launched(msgspec.Struct, frozen=True):
     def output(self) -> Any:
         """The output of the job, as stored."""
         assert self.result is not None and self.result.ok, self.stderr
+        if self.result.packed:
+            name = self.result.packed[0].sha256
+            return launcher.unpacked((self.run_dir / launcher.DOCUMENTS / name).read_bytes())["output"]
         return self.result.documents[0]["output"]
 
     @property

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from reconciler.actual.codec import encode
 from reconciler.execution import launcher
 from reconciler.execution.start import JobStarter
 from reconciler.execution.worker.prepare import UNUSED_AFTER
+from reconciler.execution.worker.termination import AttemptEnd, end_with_result
+from reconciler.jobs.job_json import JobResult, PackedDocument
+from reconciler.model.states import JobState
 from tests.execution.support import World
 
 MakeWorld = Callable[..., World]
@@ -188,6 +194,82 @@ def test_only_documents_that_no_run_directory_needs_are_removed_and_not_at_once(
         assert document.exists() is stays
 
 
+@pytest.mark.usefixtures("warm")
+def test_a_large_output_is_on_the_worker_once_from_its_job_to_its_readers(world: World) -> None:
+    count = 10_000
+    world.flow(
+        "f",
+        {"id": "big", "function": "numbers", "args": [count]},
+        reader("r1", "big"),
+        reader("r2", "big.values"),
+        {"id": "apart", "function": "numbers_kept_apart", "args": [count]},
+        reader("r3", "apart.values"),
+    )
+    world.reconcile()
+    world.run()
+    values = [n / 7 for n in range(count)]
+    assert [world.output(f"f/{name}") for name in ("r2", "r3")] == [values] * 2
+    assert world.output("f/r1") == world.output("f/big")
+    with world.store.read() as view:
+        stored = [data for _, data in view.txn.scan("outputs") if len(data) > 64_000]
+    by_name = {hashlib.sha256(data).hexdigest() for data in stored}
+    written = sorted(world.work.glob("w1/*/*/*/*/claim/documents/*"))
+    assert {file.name for file in written} == by_name
+    assert len(by_name) == 5
+    for name, readers in (("big", 2), ("apart", 1)):
+        (file,) = (run_directory(world, f"f/{name}") / "claim" / "documents").iterdir()
+        assert file.stat().st_ino == (world.work / "w1" / ".documents" / file.name).stat().st_ino
+        assert file.stat().st_nlink == 2 + readers
+        assert (file.parent.parent / "result.json").stat().st_size < 4000
+
+
+def _packed(**fields: Any) -> tuple[JobResult, dict[str, bytes]]:
+    data = encode({"uuid": "u", "index": 1, "output": [0.5] * 9000} | fields)
+    digest = hashlib.sha256(data).hexdigest()
+    header = {"ok": True, "started": 1, "ended": 2, "packed": [{"store": "", "sha256": digest}]}
+    return msgspec.convert(header, JobResult), {digest: data}
+
+
+def _end(result: JobResult, files: dict[str, bytes]) -> AttemptEnd:
+    return end_with_result(msgspec.json.encode(result), files)
+
+
+def test_a_large_document_is_taken_as_it_is() -> None:
+    result, files = _packed()
+    end = _end(result, files)
+    assert end.result is not None
+    assert [one.data for one in end.result.packed] == list(files.values())
+    assert end.result.packed[0].head() == {"uuid": "u", "index": 1}
+
+
+@pytest.mark.parametrize("harm", ["missing", "changed", "cut off", "deep", "no json"])
+def test_a_damaged_large_document_fails_its_job(harm: str) -> None:
+    result, files = _packed()
+    (digest, data), *_ = files.items()
+    replaced = {
+        "missing": b"",
+        "changed": data[:-1] + b"\x01",
+        "cut off": data[:-9],
+        "deep": b"\x81\xa1a" * 300 + b"\xc0",
+        "no json": b"\x81\xa1a\xd4\x01\x00",
+    }[harm]
+    if harm not in ("missing", "changed"):
+        digest = hashlib.sha256(replaced).hexdigest()
+        result = msgspec.structs.replace(result, packed=[PackedDocument("", digest)])
+    end = _end(result, {digest: replaced} if replaced else {})
+    assert (end.result, end.state) == (None, JobState.REMOTE_ERROR)
+    assert "is damaged" in end.error
+
+
+def test_the_launcher_leaves_in_the_result_what_messagepack_cannot_hold() -> None:
+    texts = ["x" * 70_000]
+    odd = [{"output": [2**70, *texts]}, {"output": ["\ud800", *texts]}]
+    result: dict[str, Any] = {"documents": [*odd, {"output": texts}], "blobs": {"data": []}}
+    large = launcher.take_large(result)
+    assert result["documents"] == odd
+    assert [launcher.unpacked(data) for data in large.values()] == [{"output": texts}]
+
+
 def test_a_directory_from_before_has_none_and_gets_them(world: World) -> None:
     large(world, reader("first", "big.values"))
     (world.work / "w1" / ".outbox").mkdir(parents=True)
@@ -197,7 +279,5 @@ def test_a_directory_from_before_has_none_and_gets_them(world: World) -> None:
 
 
 def test_the_launcher_reads_what_the_store_writes() -> None:
-    from reconciler.actual.codec import encode
-
     value = {"big": 2**80, "bytes": b"\x00", "nan": [1.5, -1], "text": "ü\n", "none": None}
     assert launcher.unpacked(encode(value)) == value

@@ -87,7 +87,7 @@ def test_whole_where_it_is_small_or_a_class_knows_where_a_path_leads(
 
 
 def test_an_object_inside_of_a_large_output_stays_whole() -> None:
-    outputs = Outputs(a={"one": OBJECT, "two": HEAVY})
+    outputs = Outputs(a={"one": OBJECT, "two": [HEAVY, HEAVY]})
     assert needed(outputs, reference("a", "one", "inner", "energy"))["a"]["output"] == {"one": OBJECT}
 
 

@@ -323,11 +323,13 @@ class WorkerAccess:
                     self._check_read(self._run(text, self.transfer, sink=spool))  # type: ignore[arg-type]
                     spool.seek(0)
                 names = {path.rpartition("/")[2]: number for number, path in directories.items()}
-                for number, raw in fetch.read_results(spool, names):  # type: ignore[arg-type]
+                for number, found in fetch.read_results(spool, names):  # type: ignore[arg-type]
                     try:
-                        end = end_with_result(raw)
+                        end = end_with_result(found.content, found.documents)
                     except Exception as error:
                         end = AttemptEnd(unknown=describe_error(error))
+                    if end.result is not None:  # the launcher has linked them to where jobs find them
+                        self._cache.put(self.work_dir, [one.sha256 for one in end.result.packed])
                     yield wanted[number].job, end
 
     def _given_up(

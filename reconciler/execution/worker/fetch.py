@@ -15,7 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from reconciler.errors import TransientError
-from reconciler.execution.claims import CLAIM, EXIT_CODE, RESULT
+from reconciler.execution.claims import CLAIM, DOCUMENTS, EXIT_CODE, RESULT
 from reconciler.execution.hosts.base import CommandResult, read_sections, sections_script
 from reconciler.execution.qtk import STDERR
 from reconciler.execution.queues.base import Queue
@@ -78,7 +78,14 @@ def script(
     """Return the script: the facts, then the results as a tar stream unless another host sends them."""
     lines = [
         f"cd -- {shell_path(paths.outbox)} || exit 9",
-        _LOOK.format(claim=CLAIM, result=RESULT, code=EXIT_CODE, limit=LARGEST_RESULT, sentinel=sentinel),
+        _LOOK.format(
+            claim=CLAIM,
+            result=RESULT,
+            documents=DOCUMENTS,
+            code=EXIT_CODE,
+            limit=LARGEST_RESULT,
+            sentinel=sentinel,
+        ),
     ]
     for number, one in enumerate(wanted):
         job, directory = one.job, shell_path(one.job.attempt.run_dir or "")
@@ -108,7 +115,7 @@ word() {{
 }}
 look() {{
   local found=gone code=- claimant=- later=- bad=- turn=1 heartbeat=- host=-
-  local machine
+  local machine file more
   size=-
   if [ -d "$2" ]; then
     found=fresh
@@ -121,13 +128,21 @@ look() {{
     if [ -L "$2/{claim}" ] || [ -L "$2/{result}" ]; then bad=symlink
     elif [ -f "$2/{result}" ]; then
       size=$(wc -c < "$2/{result}" 2>/dev/null) && size=$((size)) || {{ size=-; bad=unreadable; }}
+      for file in "$2/{documents}/"*; do
+        [ "$size" != - ] && [ -f "$file" ] || continue
+        [ ! -L "$file" ] && more=$(wc -c < "$file" 2>/dev/null) && size=$((size + more)) ||
+          {{ size=-; bad=unreadable; }}
+      done
       [ "$size" != - ] && [ $size -gt {limit} ] && {{ bad=$size; size=-; }}
     elif [ -e "$2/{result}" ]; then bad=special
     fi
   fi
   if [ "$size" != - ]; then
     if [ $total -gt 0 ] && [ $((total + size)) -gt {limit} ]; then later=later
-    else total=$((total + size)); results+=(-C "${{2%/*}}" "${{2##*/}}/{result}"); fi
+    else
+      total=$((total + size)); results+=(-C "${{2%/*}}" "${{2##*/}}/{result}")
+      [ -d "$2/{documents}" ] && results+=("${{2##*/}}/{documents}")
+    fi
   fi
   printf '\\n%s' {sentinel}-facts
   printf ' %s' "$1" $found "$code" "$size" "$claimant" $later $bad $turn "$heartbeat" $host
@@ -137,11 +152,13 @@ look() {{
 
 def results_script(directories: Sequence[str]) -> str:
     """Return the script for the host of the transfers: the results in these run directories."""
-    members = []
+    lines = ["results=()"]
     for directory in directories:
         parent, _, name = directory.rpartition("/")
-        members.append(f"-C {shell_path(parent)} {shlex.quote(f'{name}/{RESULT}')}")
-    return f"tar -cf - {' '.join(members)}\nexit 0"
+        lines.append(f"results+=(-C {shell_path(parent)} {shlex.quote(f'{name}/{RESULT}')})")
+        documents = shlex.quote(f"{name}/{DOCUMENTS}")
+        lines.append(f"[ -d {shell_path(parent)}/{documents} ] && results+=({documents})")
+    return "\n".join([*lines, 'tar -cf - "${results[@]}"', "exit 0"])
 
 
 def read_facts(stream: BinaryIO, count: int, sentinel: str) -> dict[int, AttemptFacts]:
@@ -203,10 +220,17 @@ def _too_large(size: int) -> str:
     )
 
 
-def read_results(stream: BinaryIO, names: Mapping[str, int]) -> Iterator[tuple[int, bytes | None]]:
+class FetchedResult(msgspec.Struct):
+    """A result, None if it is not a regular file, and its large documents by their file names."""
+
+    content: bytes | None
+    documents: dict[str, bytes] = {}
+
+
+def read_results(stream: BinaryIO, names: Mapping[str, int]) -> Iterator[tuple[int, FetchedResult]]:
     """Yield (number, result) from the tar at the position of the stream; ``names`` are by run directory name.
 
-    The result is None if it is not a regular file. Members that were not requested are skipped.
+    Members that were not requested are skipped.
 
     Raises
     ------
@@ -214,14 +238,21 @@ def read_results(stream: BinaryIO, names: Mapping[str, int]) -> Iterator[tuple[i
         The stream was cut off, or results are missing from it.
     """
     missing = dict(names)
+    number, result = None, FetchedResult(None)
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
-                number = missing.pop(PurePosixPath(member.name).parts[0], None)
-                if number is None:
-                    continue
+                directory, _, file = member.name.partition("/")
                 content = archive.extractfile(member) if member.isreg() else None
-                yield number, content.read() if content is not None else None
+                if file == RESULT and directory in missing:
+                    if number is not None:
+                        yield number, result
+                    number = missing.pop(directory)
+                    result = FetchedResult(content.read() if content is not None else None)
+                elif content is not None and number is not None and names.get(directory) == number:
+                    result.documents[PurePosixPath(file).name] = content.read()
+        if number is not None:
+            yield number, result
     except (tarfile.TarError, ValueError, OSError) as error:
         raise TransientError(f"the results of ended jobs were cut off: {error}") from error
     if missing:

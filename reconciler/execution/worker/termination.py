@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Mapping
 
 import msgspec
 
+from reconciler.actual.packed import check as check_packed
 from reconciler.execution.claims import RESULT
-from reconciler.execution.launcher import bounded, check_depth
+from reconciler.execution.launcher import DEEPEST, bounded, check_depth
 from reconciler.execution.queues.base import Queue, Termination
 from reconciler.execution.worker.fetch import AttemptFacts, CollectRequest
 from reconciler.jobs.job_json import JobError, JobResult, read_result
@@ -47,27 +50,38 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     unstarted: bool = False
 
 
-def end_with_result(raw: bytes | None) -> AttemptEnd:
-    """Return the end of an attempt that left a result, which is None if its file is not a regular one."""
+def end_with_result(raw: bytes | None, documents: Mapping[str, bytes] | None = None) -> AttemptEnd:
+    """Return the end of an attempt that left a result, which is None if its file is not a regular one.
+
+    ``documents`` are the large ones, by the names of their files.
+    """
     if raw is None:
         return bad_result("is not a regular file")
+    documents = documents or {}
     try:
-        result = _checked(read_result(raw))
+        result = _checked(read_result(raw), documents)
     except RecursionError:
         return bad_result("is damaged: it is nested too deeply")
     except Exception as error:  # a job can write anything; it concerns no other job
         return bad_result(f"is damaged: {type(error).__name__ if not str(error) else error}")
-    return AttemptEnd(result=result, size=len(raw))
+    return AttemptEnd(result=result, size=len(raw) + sum(map(len, documents.values())))
 
 
-def _checked(result: JobResult) -> JobResult:
+def _checked(result: JobResult, documents: Mapping[str, bytes]) -> JobResult:
     """Return a result with texts of bounded length that the store can keep.
 
     Raises
     ------
     ValueError
-        It is nested too deeply, or its times are not numbers.
+        It is nested too deeply, a large document is missing or damaged, or its times are not numbers.
     """
+    packed = []
+    for one in result.packed:
+        data = documents.get(one.sha256, b"")
+        if hashlib.sha256(data).hexdigest() != one.sha256:
+            raise ValueError(f"its document {one.sha256[:80]} is missing or damaged")
+        check_packed(data, DEEPEST)
+        packed.append(msgspec.structs.replace(one, data=data))
     response = result.response
     for part in (result.documents, result.blobs, [response.stored_data]):
         check_depth(part)
@@ -80,7 +94,11 @@ def _checked(result: JobResult) -> JobResult:
         headline = _with_headline(error)
         error = JobError(clean(error.type), clean(error.message), headline, error.reference)
     return msgspec.structs.replace(
-        result, error=error, python=clean(result.python)[:100], jobflow=clean(result.jobflow)[:100]
+        result,
+        error=error,
+        packed=packed,
+        python=clean(result.python)[:100],
+        jobflow=clean(result.jobflow)[:100],
     )
 
 
