@@ -32,8 +32,8 @@ test: services ## run all tests (ARGS='-k name' selects)
 quick: bootstrap ## run the fast tests of model, plan, desired and actual (less than a minute)
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not slow" $(QUICK) $(ARGS)
 
-campaign: bootstrap ## compare random commits with a reference model of the run config (EXAMPLES=60: 5 minutes)
-	@RECONCILER_TEST_EDITS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/conformance/test_edits_state_machine.py
+campaign: bootstrap ## compare random histories with a model, and short plans with full ones (EXAMPLES=60: 10 minutes)
+	@RECONCILER_TEST_EDITS=$(EXAMPLES) RECONCILER_TEST_HISTORIES=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/conformance/test_edits_state_machine.py tests/loop/test_scope.py
 
 faults: services ## kill the daemon at random and at every step, stop sshd (KILLS=200 SEED=1: 12 minutes)
 	@RECONCILER_TEST_KILLS=$(KILLS) RECONCILER_TEST_SEED=$(SEED) $(BIN)/python -m pytest --timeout 0 tests/faults/test_campaign.py tests/faults/test_outage_in_real_time.py tests/clusters/test_outages.py::test_d2_two_minutes_in_real_time $(ARGS)

@@ -13,7 +13,6 @@ from typing import Protocol
 
 import msgspec
 
-from reconciler import __version__
 from reconciler.actual.compaction import compact
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store, is_settled, not_idle_if_due, reconcile_key, unchanged_outcome
@@ -23,14 +22,13 @@ from reconciler.build.builder import (
     FlowBuilder,
     SpareProcess,
     external_jobs,
-    former_builds,
     known_builds,
     missing_jobs,
 )
-from reconciler.desired.source.followed import Followed, branch_to_follow
+from reconciler.comparison import Comparison, StoreCache
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.history import Authors, Causes, History
-from reconciler.desired.state import Loaded, flows_in_build_order, load_desired, parsed_blob
+from reconciler.desired.state import Loaded, flows_in_build_order, parsed_blob
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, ReconcilerError, RefusedError
 from reconciler.execution.executor import Executor, WorkerRunner
@@ -42,7 +40,6 @@ from reconciler.jobs.apply import PlanApplication, apply_plan, without_unbuilt
 from reconciler.jobs.bookkeeping import (
     applied_config,
     attributed,
-    followed_branch,
     has_cause,
     note_baseline,
     note_failures,
@@ -54,8 +51,7 @@ from reconciler.jobs.outputs import EmbeddedOutputs, Outputs, missing_stores
 from reconciler.model.actions import Plan
 from reconciler.model.desired import DesiredFlow, DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
-from reconciler.model.manifests import ParsedFile
-from reconciler.model.records import ActualState, AppliedConfig, Outcome
+from reconciler.model.records import AppliedConfig, Outcome
 from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.plan.planner import make_plan
 
@@ -90,13 +86,11 @@ class Applied(msgspec.Struct, frozen=True):
     outcome: Outcome | None = None
 
 
-class Session:
-    """One revision of one source, and the store that it is compared with.
+class Session(Comparison):
+    """One revision of one source, and the store that is brought to it.
 
     ``hosts`` are the connections to the workers, opened when first used; they may outlive the session.
-    ``spare`` is a build process that was started in advance. With ``follow`` the state moves to the branch
-    of the source, whichever it followed before; with ``adopt`` a state of another repository or project
-    becomes that of this one. ``parsed_files`` counts the files that were not in the store's cache.
+    ``spare`` is a build process that was started in advance. The other arguments are those of a comparison.
     """
 
     def __init__(
@@ -110,94 +104,10 @@ class Session:
         follow: bool = False,
         adopt: bool = False,
     ) -> None:
-        self.source = source
-        self.store = store
+        super().__init__(source, store, revision, follow=follow, adopt=adopt)
         self.hosts = hosts or Hosts()
-        self.revision = revision or source.revision()
-        self.parsed_files = 0
-        self.follow = follow
-        self.adopt = adopt
         self._builder: FlowBuilder | None = None
         self._spare = spare
-
-    # desired state and plan ---------------------------------------------------------------------------
-
-    def load(self) -> Loaded:
-        """Read the desired state. A blob is parsed only once, however often it is read."""
-        with self.store.read() as view:
-            good, lineage = view.good_manifests(), view.lineage()
-        loaded = load_desired(self.source, self.revision, StoreCache(self.store), good, lineage)
-        self.parsed_files += loaded.parsed_files
-        return loaded
-
-    def plan(self, loaded: Loaded, *, allow_prune: bool = False) -> Plan:
-        """Compare with the store. Runs no user code, so the jobs of new flows are not all known."""
-        return make_plan(loaded.state, self.actual(loaded.state), allow_prune=allow_prune)
-
-    def actual(self, desired: DesiredState, built: dict[str, BuiltFlow] | None = None) -> ActualState:
-        """Return the actual state for the planner; ``built`` are the known builds, if already read."""
-        with self.store.read() as view:
-            built = known_builds(view, desired) if built is None else built
-            flows = {flow.name: flow for flow in view.flows()}
-            jobs = {name: view.jobs_of(name) for name in flows}
-            former = former_builds(view, flows, built)
-            config = view.config()
-            change_counter = view.change_counter()
-        last, now = config.commit if config is not None else "", self.revision.commit
-        return ActualState(
-            base=config.revision if config is not None else None,
-            flows=flows,
-            jobs=jobs,
-            built=built,
-            previous={name: build.preview for name, build in former.items() if name not in built},
-            former=former,
-            rewritten=bool(last) and last != now and not self.source.follows(now, last),
-            change_counter=change_counter,
-        )
-
-    def check_lineage(self, desired: DesiredState, reporter: Reporter | None = None) -> None:
-        """Require that the store belongs to this repository and project; with a reporter, record them.
-
-        Raises
-        ------
-        RefusedError
-            The store belongs to another one, and the session does not adopt it.
-        """
-        if desired.project_known:
-            note = self.store.check_lineage(
-                desired.project_name, self.source.root_commits(), self.revision.path,
-                adopt=self.adopt, record=reporter is not None,
-            )  # fmt: skip
-            if note and reporter is not None:
-                reporter.say(note)
-
-    def unchanged(self) -> Outcome | None:
-        """Return the last outcome if a plan would be empty, without reading a manifest.
-
-        Nothing has changed in the store, and between the last applied revision and this one only files that
-        do not count: neither manifests, nor code, nor files that flows name.
-        """
-        with self.store.read() as view:
-            outcome, baseline, config = view.outcome(), view.baseline(), view.config()
-            if outcome is None or baseline is None or config is None or self.follow or self.adopt:
-                return None
-            now = (__version__, self.revision.path, config.commit, view.change_counter())
-            then = (baseline.version, baseline.path, baseline.commit, outcome.change_counter)
-            if now != then or not (outcome.clean and baseline.complete) or view.unsettled():
-                return None
-            if baseline.tree != self.revision.tree:
-                changes = self.source.changed_files(baseline.tree, self.revision.tree)
-                if changes is None or any(
-                    baseline.reads(change.path) or view.flows_naming(change.path) for change in changes
-                ):
-                    return None
-        return outcome if self.source.knows(config.commit) else None  # else the repository is another one
-
-    def empty_plan(self) -> Plan:
-        """Return the plan of a revision that is :meth:`unchanged`."""
-        with self.store.read() as view:
-            config = view.config()
-        return Plan(revision=str(self.revision), base=config.revision if config else None, actions=())
 
     # reconciling --------------------------------------------------------------------------------------
 
@@ -213,11 +123,17 @@ class Session:
         outcome = self.unchanged()
         if outcome is not None:
             return self._move_on(outcome, reporter)
-        loaded = self.load()
+        loaded = self.load_scoped() or self.load()
         self.check_lineage(loaded.state, reporter)
-        built, failures = self._build_missing(loaded.state, reporter)
-        actual = self.actual(loaded.state, built)
-        plan = without_unbuilt(make_plan(loaded.state, actual, allow_prune=allow_prune), failures)
+        built, failures = self._build_missing(loaded, reporter, {})
+        actual = self.actual(loaded.state, built, loaded.scope)
+        plan = make_plan(loaded.state, actual, allow_prune=allow_prune, scope=loaded.scope)
+        if failures or not self.is_whole(loaded, actual, plan):
+            loaded = self.load()
+            built, failures = self._build_missing(loaded, reporter, failures)
+            actual = self.actual(loaded.state, built)
+            plan = make_plan(loaded.state, actual, allow_prune=allow_prune)
+        plan = without_unbuilt(plan, failures)
         reporter.planned(plan)
         if plan.refusals:
             raise RefusedError(
@@ -233,10 +149,10 @@ class Session:
             PlanApplication(writer, plan, loaded.state.project_name, actual.built, now).carry_out()
             writer.put_config(applied_config(writer, loaded.state, plan))
             writer.put_followed(followed.branch or "")
-            remember_good(writer, loaded.good)
+            remember_good(writer, loaded)
             note_failures(writer, failures, str(self.revision), now)
             note_revision(writer, self.revision, commit, plan, now)
-            note_baseline(writer, loaded.state, plan, actual.change_counter)
+            note_baseline(writer, loaded, plan, actual.change_counter)
             return overtaken
 
         wanted = plan
@@ -271,19 +187,6 @@ class Session:
         self.store.write(record)
         return Applied(plan, overtaken=False, change_counter=outcome.change_counter, outcome=moved)
 
-    def followed(self) -> Followed:
-        """Return the branch that the state follows once this revision is applied.
-
-        Raises
-        ------
-        RefusedError
-            The state follows another branch.
-        """
-        with self.store.read() as view:
-            config, branch = view.config(), followed_branch(view, self.source)
-        applied = config.commit if config is not None else ""
-        return branch_to_follow(self.source, branch, applied, follow=self.follow)
-
     def authors(self) -> Authors:
         """Return the look-up of the commit that set a value."""
         cache = StoreCache(self.store)
@@ -300,16 +203,17 @@ class Session:
         return attributed(plan, Causes(self.authors(), desired, base, files))
 
     def _build_missing(
-        self, desired: DesiredState, reporter: Reporter
+        self, loaded: Loaded, reporter: Reporter, failed: Mapping[str, Diagnostic]
     ) -> tuple[dict[str, BuiltFlow], dict[str, Diagnostic]]:
         """Build flows in the order of their references. A failure blocks the flow and those that need it.
 
-        Return the built flows and, by name, why others are not built.
+        ``failed`` flows are not tried again. Return the built flows and, by name, why others are not built.
         """
-        failures: dict[str, Diagnostic] = {}
+        failures, desired = dict(failed), loaded.state
         with self.store.read() as view:
             built = known_builds(view, desired)
-            applied = {flow.build_key for flow in view.flows()}
+            flows = view.flows() if loaded.scope is None else filter(None, map(view.flow, loaded.scope.flows))
+            applied = {flow.build_key for flow in flows}
         self._builder = builder = FlowBuilder(self.source, desired, self.store.path, self._spare)
         try:
             for flow in flows_in_build_order(desired.flows):
@@ -395,31 +299,6 @@ class Session:
             outcome = summarise(view, reconcile_key(self.revision), str(self.revision), warnings, clean=clean)
         self.store.write(lambda writer: writer.put_outcome(outcome))
         return outcome
-
-
-class StoreCache:
-    """The parsed blobs in the store. Keys include everything else that the result of parsing depends on."""
-
-    def __init__(self, store: Store) -> None:
-        from reconciler.desired.schemas import reader_version
-
-        self.store = store
-        self.suffix = f":{__version__}:{reader_version()}"
-
-    def get(self, blob: str) -> ParsedFile | None:
-        """Return the parsed blob, if the store has it."""
-        with self.store.read() as view:
-            return view.parsed(blob + self.suffix)
-
-    def put(self, parsed: Mapping[str, ParsedFile]) -> None:
-        """Store parsed blobs in one transaction, unless the store is read-only."""
-
-        def write(writer: Writer) -> None:
-            for blob, content in parsed.items():
-                writer.put_parsed(blob + self.suffix, content)
-
-        if not self.store.read_only:
-            self.store.write(write)
 
 
 class Pass(msgspec.Struct, frozen=True):

@@ -52,7 +52,16 @@ class TestLayers:
         for name in layers.split():
             (package / name).mkdir(parents=True)
             (package / name / "__init__.py").touch()
-        for name in ("__init__", "campaign", "loop", "diagnostics", "errors", "files", "examples"):
+        for name in (
+            "__init__",
+            "campaign",
+            "loop",
+            "comparison",
+            "diagnostics",
+            "errors",
+            "files",
+            "examples",
+        ):
             (package / f"{name}.py").touch()
         (views,) = (one for one in PYPROJECT["tool"]["importlinter"]["contracts"] if one["id"] == "views")
         for name in re.findall(r"\w+", " ".join(views["layers"])):

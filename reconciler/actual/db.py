@@ -54,6 +54,7 @@ TABLES = (
     "revisions",  # sequence number -> AppliedRevision
     "desired",  # flow name -> FlowEntry, of the flows that the last applied revision wants
     "named_files",  # file that a flow names, flow name -> nothing
+    "referrers",  # flow name, name of a flow that refers to it -> nothing
     "unsettled",  # flow name -> change that made another plan for it necessary
     "unused",  # table, key of something that can be recreated -> since when nothing refers to it
 )

@@ -107,6 +107,7 @@ def _prepared(file: Path, place: Path, now: float) -> Staged:
             for key in list(txn.keys(table)):
                 txn.delete(table, key)
         txn.delete("meta", b"outcome")
+        writer.forget_baseline()
         writer.finish()
 
     try:

@@ -202,6 +202,15 @@ class View:
         found = ((key, readable(decode_good, raw)) for key, raw in self.txn.scan("good"))
         return {key.decode(errors="replace"): good for key, good in found if good is not None}
 
+    def good_manifest(self, key: str) -> GoodManifest | None:
+        """Return the place of the last good version of a manifest (``Kind/name``)."""
+        return readable(decode_good, self.txn.get("good", name_bytes(key)))
+
+    def good_of_kind(self, kind: str) -> dict[str, GoodManifest]:
+        """Return the place of the last good version of each manifest of a kind, by ``Kind/name``."""
+        found = ((key, readable(decode_good, raw)) for key, raw in self.txn.scan("good", f"{kind}/".encode()))
+        return {key.decode(errors="replace"): good for key, good in found if good is not None}
+
     def build(self, build_key: str) -> BuiltFlow | None:
         """Return a built flow by its build key."""
         return readable(decode_build, self.txn.get("builds", name_bytes(build_key)))
@@ -219,6 +228,20 @@ class View:
     def entries(self) -> Iterator[str]:
         """Yield the names of the flows of the baseline."""
         return (key.decode() for key in self.txn.keys("desired"))
+
+    def count_entries(self) -> int:
+        """Return the number of flows of the baseline."""
+        return self.txn.count("desired")
+
+    def labels(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield the name and labels of each flow of the baseline."""
+        for key, raw in self.txn.scan("desired"):
+            yield key.decode(), decode_entry(raw).labels
+
+    def referring_to(self, flow: str) -> list[str]:
+        """Return the flows of the baseline that refer to jobs of a flow."""
+        prefix = pair(flow, "")
+        return [key[len(prefix) :].decode() for key in self.txn.keys("referrers", prefix)]
 
     def flows_naming(self, file: str) -> list[str]:
         """Return the flows of the baseline that name a file of the repository."""

@@ -15,6 +15,7 @@ from reconciler.actual.layout import (
     index_entries,
     name_bytes,
     number_of,
+    pair,
     readable,
 )
 from reconciler.actual.view import View
@@ -148,6 +149,10 @@ class Writer(View):
         """Write the revision that the next pass compares with."""
         self.txn.put("meta", b"baseline", encode(baseline))
 
+    def forget_baseline(self) -> None:
+        """Make the next pass compare everything."""
+        self.txn.delete("meta", b"baseline")
+
     def put_entry(self, flow: str, entry: FlowEntry | None) -> None:
         """Write what a flow of the baseline depends on; None for a flow that is not wanted any more."""
         key, data = name_bytes(flow), encode(entry) if entry is not None else None
@@ -160,6 +165,10 @@ class Writer(View):
             self.txn.delete("named_files", about_key(file) + key)
         for file in set(new.watched) - set(old.watched):
             self.txn.put("named_files", about_key(file) + key)
+        for other in set(old.refers) - set(new.refers):
+            self.txn.delete("referrers", pair(other, flow))
+        for other in set(new.refers) - set(old.refers):
+            self.txn.put("referrers", pair(other, flow))
         if data is not None:
             self.txn.put("desired", key, data)
         else:

@@ -56,9 +56,9 @@ def command(context: Context, *, workers: tuple[str, ...]) -> None:
 
 def _examine(context: Context, names: Sequence[str], text: DoctorText | None) -> Iterator[Group]:
     """Yield each group of checks when it is complete; the names are checked before the first one."""
+    from reconciler.comparison import StoreCache
     from reconciler.doctor.machine import Here, check_machine
     from reconciler.doctor.repository import Known, MemoryCache, check_repository
-    from reconciler.loop import StoreCache
 
     if text is not None:
         text.progress("repository")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # imported when used: shell completion runs this module at ea
 @click.option("--out", metavar="FILE", help="Save the plan for `reconcile apply FILE`.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if there are changes.")
 @click.option("--allow-prune", is_flag=True, help="Plan as if the guards allowed everything.")
+@click.option("--full", is_flag=True, help="Compare everything, not only what may have changed.")
 @global_options
 def plan(
     context: Context,
@@ -36,12 +37,13 @@ def plan(
     out: str | None,
     exit_code: bool,
     allow_prune: bool,
+    full: bool,
 ) -> None:
     """Compare the revision with the store, or with another revision."""
     if base is None:
         if head is not None:
             raise InputError("--head requires --base", hint="choose the revision to plan with --branch")
-        sys.exit(show_plan(context, exit_code=exit_code, allow_prune=allow_prune, out=out))
+        sys.exit(show_plan(context, exit_code=exit_code, allow_prune=allow_prune, full=full, out=out))
     if out is not None:
         raise InputError(
             "--out cannot be combined with --base: only a plan against the store can be applied",
@@ -71,16 +73,18 @@ def show_plan(
     allow_prune: bool,
     follow: bool = False,
     adopt: bool = False,
+    full: bool = False,
     out: str | None = None,
 ) -> int:
     """Print the plan of a reconcile, save it in ``out`` if given, and return the exit code.
 
     A plan for another branch than the one that the state follows has a note that says so; not with
     ``follow``, which is how such a plan is applied. ``adopt`` plans for a state of another repository.
+    With ``full`` everything is compared, and checked against the usual plan.
     """
     from reconciler.cli.planning import plan_revision
     from reconciler.cli.saved_plan import save
-    from reconciler.loop import Session
+    from reconciler.comparison import Comparison
 
     source = context.source()
     revision = source.revision()
@@ -88,13 +92,13 @@ def show_plan(
     with opened(context.state_dir(source, revision)) as store:
         with store.read() as view:
             counter = view.change_counter()  # read before planning: later changes make the plan stale
-        session = Session(source, store, revision, follow=follow, adopt=adopt)
-        planned = plan_revision(session, allow_prune=allow_prune)
+        comparison = Comparison(source, store, revision, follow=follow, adopt=adopt, full=full)
+        planned = plan_revision(comparison, allow_prune=allow_prune)
         plan = planned.plan
         other = bool(planned.notes)
         print_planned(context, planned)
         if out is not None and not plan.refusals:
-            save(Path(out).expanduser(), session, planned, counter, allow_prune=allow_prune)
+            save(Path(out).expanduser(), comparison, planned, counter, allow_prune=allow_prune)
     if plan.refusals and out is not None:
         context.say("not saved: a guard refuses this plan; to save it anyway, add --allow-prune")
     elif out is not None:

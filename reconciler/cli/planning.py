@@ -14,18 +14,17 @@ from reconciler.actual.store import Store
 from reconciler.build.builder import known_builds
 from reconciler.cli.context import Context, opened
 from reconciler.cli.views.words import many
+from reconciler.comparison import Comparison, StoreCache
 from reconciler.desired.documents import PROJECT_FILES
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import load_desired
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, RefusedError
-from reconciler.loop import Session, StoreCache
 from reconciler.model.actions import Plan
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.manifests import ProjectSpec
 from reconciler.plan.compare import compare
 from reconciler.plan.cost import Cost, plan_cost
-from reconciler.plan.planner import make_plan
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -37,28 +36,23 @@ class Planned(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def plan_revision(session: Session, *, allow_prune: bool) -> Planned:
+def plan_revision(comparison: Comparison, *, allow_prune: bool) -> Planned:
     """Return the plan of a reconcile of a revision."""
-    if session.unchanged() is not None:
-        with session.store.read() as view:
-            config = view.config()
-        project = config.project_name if config is not None else ""
-        return Planned(project, session.empty_plan(), Cost(), _notes_on_branch(session))
-    loaded = session.load()
-    session.check_lineage(loaded.state)
-    actual = session.actual(loaded.state)
-    with session.store.read() as view:
+    with comparison.store.read() as view:
         config = view.config()
-    plan = make_plan(loaded.state, actual, allow_prune=allow_prune)
+    if not comparison.full and comparison.unchanged() is not None:
+        project = config.project_name if config is not None else ""
+        return Planned(project, comparison.empty_plan(), Cost(), _notes_on_branch(comparison))
+    loaded, actual, plan = comparison.compared(allow_prune=allow_prune)
     workers = config.workers if config is not None else {}
     cost = plan_cost(plan, loaded.state, actual.jobs, workers)
-    return Planned(loaded.state.project_name, plan, cost, _notes_on_branch(session))
+    return Planned(loaded.state.project_name, plan, cost, _notes_on_branch(comparison))
 
 
-def _notes_on_branch(session: Session) -> tuple[str, ...]:
+def _notes_on_branch(comparison: Comparison) -> tuple[str, ...]:
     """Return a note if a reconcile would refuse the revision because the state follows another branch."""
     try:
-        session.followed()
+        comparison.followed()
     except RefusedError as error:
         return (f"{error.message.removeprefix('refused: ')}: a reconcile refuses this plan without --follow",)
     except InputError:  # --follow with a commit or a tag
@@ -96,7 +90,7 @@ def plan_comparison(
         else:
             before, good = _empty_state(base), {}
         after = load_desired(source, head, StoreCache(store), good, lineage).state
-        actual = Session(source, store, head).actual(before)
+        actual = Comparison(source, store, head).actual(before)
         with store.read() as view:
             built = known_builds(view, after)
     found = compare(before, after, actual, built, allow_prune=allow_prune)

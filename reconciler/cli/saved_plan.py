@@ -10,10 +10,10 @@ import msgspec
 from reconciler import __version__
 from reconciler.cli.planning import Planned, plan_revision
 from reconciler.cli.views.data import plan_data
+from reconciler.comparison import Comparison
 from reconciler.desired.source.git import Source
 from reconciler.errors import InputError, RefusedError, WorldError
 from reconciler.files import write_atomically
-from reconciler.loop import Session
 from reconciler.model.desired import Revision
 from reconciler.model.flows import digest
 
@@ -57,7 +57,7 @@ class SavedPlan(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, digest=digest(content))
 
 
-def save(file: Path, session: Session, planned: Planned, changes: int, *, allow_prune: bool) -> None:
+def save(file: Path, session: Comparison, planned: Planned, changes: int, *, allow_prune: bool) -> None:
     """Write a plan, readable by its owner only; ``changes`` is the store's counter before planning.
 
     Raises
@@ -162,7 +162,7 @@ def check_source(saved: SavedPlan, source: Source) -> None:
         )
 
 
-def check_holds(saved: SavedPlan, session: Session) -> None:
+def check_holds(saved: SavedPlan, session: Comparison) -> None:
     """Refuse a stale plan: a reconcile of its revision would now do something else. Requires the lease.
 
     Raises

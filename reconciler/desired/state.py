@@ -18,6 +18,7 @@ from reconciler.desired.source.objects import UNFIT_HINTS, TreeEntry
 from reconciler.desired.values import is_name
 from reconciler.diagnostics import Diagnostic, Location, Severity, did_you_mean
 from reconciler.errors import InputError
+from reconciler.model.baseline import Scope
 from reconciler.model.desired import DesiredFlow, DesiredState, Hold, Revision
 from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import (
@@ -51,11 +52,17 @@ class ParseCache(Protocol):
 
 
 class Loaded(msgspec.Struct):
-    """A desired state, where its valid manifests are, and how many files had to be parsed."""
+    """A desired state, where its valid manifests are, and how many files had to be parsed.
+
+    With a ``scope``, the state has only the flows in it; then ``gone`` are the manifests (``Kind/name``) that
+    the revision no longer has.
+    """
 
     state: DesiredState
     good: dict[str, GoodManifest]
     parsed_files: int
+    scope: Scope | None = None
+    gone: list[str] = []
 
 
 def load_desired(
@@ -74,7 +81,7 @@ def load_desired(
     RefusedError
         The ``reconciler.yaml`` was removed.
     """
-    reader = _RevisionReader(source, revision, cache)
+    reader = RevisionReader(source, revision, cache)
     root, ignored = reader.project_file()
     project_files = reader.parse([root])
     # The first valid Project says where manifests are: that of this revision, else the last good one.
@@ -103,7 +110,7 @@ def load_desired(
             )
         )
     collection.diagnostics += _missing_directories(source, revision, collection, [e.path for e in entries])
-    state = _assemble(source, revision, collection, lineage)
+    state = assemble(source, revision, collection, lineage)
     for name in state.invalid:  # includes flows whose references are wrong
         key = f"{Kind.FLOW}/{name}"
         collection.good.pop(key, None)
@@ -135,7 +142,7 @@ def _missing_directories(
             )
 
 
-class _RevisionReader:
+class RevisionReader:
     """Reads the blobs of a revision; each blob is parsed only once."""
 
     def __init__(self, source: Source, revision: Revision, cache: ParseCache) -> None:
@@ -210,7 +217,7 @@ def project_name(source: Source, revision: Revision) -> str:
     InputError
         There is no ``reconciler.yaml``, or it never had a readable Project document.
     """
-    entry, _ = _RevisionReader(source, revision, _NoCache()).project_file()
+    entry, _ = RevisionReader(source, revision, _NoCache()).project_file()
 
     def blobs() -> Iterator[str]:
         yield entry.object_id
@@ -236,9 +243,11 @@ class _NoCache:
         return None
 
 
-def _assemble(
+def assemble(
     source: Source, revision: Revision, collection: Collection, lineage: Lineage | None
 ) -> DesiredState:
+    """Return the desired state of a collection, with all checks across documents."""
+
     def typed(kind: Kind, into: Callable[..., Any]) -> dict[str, Any]:
         return {m.name: msgspec.convert(m.spec, into) for m in collection.of(kind) if m.name}
 

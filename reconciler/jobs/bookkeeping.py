@@ -17,13 +17,14 @@ from reconciler.actual.writer import Writer
 from reconciler.desired.documents import PROJECT_FILES
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.history import Causes, CommitInfo
+from reconciler.desired.state import Loaded
 from reconciler.diagnostics import Diagnostic
 from reconciler.jobs.flow_health import health_of
 from reconciler.jobs.transitions import note_flow
 from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.desired import DesiredState, Revision
-from reconciler.model.manifests import GoodManifest, Prune
+from reconciler.model.manifests import Prune
 from reconciler.model.records import (
     AppliedConfig,
     AppliedFlowSet,
@@ -107,25 +108,32 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
     )
 
 
-def remember_good(writer: Writer, good: Mapping[str, GoodManifest]) -> None:
+def remember_good(writer: Writer, loaded: Loaded) -> None:
     """Record where the last good version of every manifest is; forget manifests that are gone."""
-    known = writer.good_manifests()
+    good = loaded.good
+    if loaded.scope is not None:
+        known = {key: pointer for key in good if (pointer := writer.good_manifest(key)) is not None}
+        gone = set(loaded.gone)
+    else:
+        known = writer.good_manifests()
+        gone = known.keys() - good.keys()
     for key, pointer in good.items():
         if known.get(key) != pointer:
             writer.put_good(key, pointer)
-    for key in known.keys() - good.keys():
+    for key in gone:
         writer.delete_good(key)
 
 
 # the revision to compare with -----------------------------------------------------------------------------
 
 
-def note_baseline(writer: Writer, desired: DesiredState, plan: Plan, planned: int) -> None:
+def note_baseline(writer: Writer, loaded: Loaded, plan: Plan, planned: int) -> None:
     """Record what a later pass compares with, after a plan was carried out in this transaction.
 
     ``planned`` is the change counter of the store when the plan was made. Flows for which a later plan may
     have something to do, although no file has changed by then, remain unsettled.
     """
+    desired, scope = loaded.state, loaded.scope
     overtaken = writer.change_counter() != planned
     waiting = {
         action.key.partition("/")[0]
@@ -133,25 +141,41 @@ def note_baseline(writer: Writer, desired: DesiredState, plan: Plan, planned: in
         if action.build or action.type in (ActionType.KEEP, ActionType.DEFER)
     }
     # What this transaction itself did is the plan, and after a plan was applied nothing is left to do.
-    writer.settle(writer.unsettled(), planned if overtaken else planned + 1)
+    considered = writer.unsettled() if scope is None else scope.flows
+    writer.settle(considered, planned if overtaken else planned + 1)
     for name in (*waiting, *plan.unsettled):
         writer.unsettle(name)
-    for name in [name for name in writer.entries() if name not in desired.flows]:
-        writer.put_entry(name, None)
+    for name in list(writer.entries()) if scope is None else scope.flows:
+        if name not in desired.flows:
+            writer.put_entry(name, None)
     for name, flow in desired.flows.items():
-        writer.put_entry(name, FlowEntry(flow.watched))
-    tables = [place for flowset in desired.flowsets.values() for place in flowset.watched]
-    places = (*PROJECT_FILES, *desired.project.manifests, *desired.project.python_path, *tables)
+        refers = sorted({reference.partition("/")[0] for reference in flow.externals})
+        writer.put_entry(name, FlowEntry(flow.labels, flow.watched, refers, flow.previous_names))
+    before = writer.baseline()
+    outside = before.renamed if before is not None and scope is not None else []
+    renamed = {name for name in outside if scope is not None and name not in scope.flows}
+    renamed |= {name for name, flow in desired.flows.items() if flow.previous_names}
+    tables = [_directory(place) for flowset in desired.flowsets.values() for place in flowset.watched]
     writer.put_baseline(
         Baseline(
             version=__version__,
             commit=desired.revision.commit,
             path=desired.revision.path,
             tree=desired.revision.tree,
-            places=["" if place.strip("/") == "." else place.strip("/") for place in places],
+            files=list(PROJECT_FILES),
+            manifests=[_directory(name) for name in desired.project.manifests],
+            code=[_directory(name) for name in desired.project.python_path],
+            tables=tables,
+            has_flowsets=bool(desired.flowsets),
             complete=not plan.diagnostics and not desired.invalid and not desired.holds,
+            witnesses=plan.witnesses,
+            renamed=sorted(renamed),
         )
     )
+
+
+def _directory(name: str) -> str:
+    return "" if name.strip("/") == "." else name.strip("/")
 
 
 # history --------------------------------------------------------------------------------------------------

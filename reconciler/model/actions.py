@@ -126,6 +126,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     renames: dict[str, str] = {}
     unsettled: tuple[str, ...] = ()
     frozen: dict[str, str] = {}
+    witnesses: dict[str, str] = {}
 
     @property
     def effective(self) -> tuple[Action, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from reconciler.model.records import JobRecord
@@ -11,30 +13,67 @@ from reconciler.model.states import BROKEN, JobState
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """The revision that was applied last, as the next pass compares with it.
 
-    ``tree`` is the tree id of the folder ``path`` of the repository. ``places`` are the files and directories
-    from which the desired state is read, besides the files that flows name; an empty one is the whole folder.
-    ``complete``: the plan had no diagnostics, so that all of the revision is in force.
+    ``tree`` is the tree id of the folder ``path`` of the repository. ``files`` are those of the Project,
+    ``manifests`` and ``code`` the directories from which it reads; an empty one is the whole folder.
+    ``tables`` are the files and directories from which FlowSets take their items.
+    ``complete``: the plan had no diagnostics, so that all of the revision is in force. ``witnesses`` names,
+    for each rule that matches a job, a flow with such a job; ``renamed`` are the flows with previous names.
     """
 
     version: str
     commit: str
     path: str
     tree: str
-    places: list[str]
+    files: list[str]
+    manifests: list[str]
+    code: list[str]
+    tables: list[str] = []
+    has_flowsets: bool = False
     complete: bool
+    witnesses: dict[str, str] = {}
+    renamed: list[str] = []
 
     def reads(self, path: str) -> bool:
-        """Return whether a changed file or directory is among the places."""
-        return any(not place or path == place or path.startswith(f"{place}/") for place in self.places)
+        """Return whether the desired state is read from a changed file, or from a directory above it."""
+        return path in self.files or _is_below(path, (*self.manifests, *self.code, *self.tables))
+
+    def is_among_manifests(self, path: str) -> bool:
+        """Return whether a file is in a directory of manifests."""
+        return _is_below(path, self.manifests)
+
+    def is_code(self, path: str) -> bool:
+        """Return whether a file is in a directory of code."""
+        return _is_below(path, self.code)
+
+
+def _is_below(path: str, places: Iterable[str]) -> bool:
+    return any(not place or path == place or path.startswith(f"{place}/") for place in places)
 
 
 class FlowEntry(msgspec.Struct, frozen=True, array_like=True):
-    """What one flow of the baseline depends on beyond its own document.
+    """What one flow of the baseline depends on beyond its own document, and what selects it.
 
     ``watched`` are the files of the repository that it names, or that it would name if they existed.
+    ``refers`` are the flows whose jobs it refers to.
     """
 
+    labels: dict[str, str] = {}
     watched: list[str] = []
+    refers: list[str] = []
+    previous_names: list[str] = []
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """The flows that may differ from the baseline, and what a plan must know of the others.
+
+    ``commit`` is that of the baseline. ``others`` is the number of flows outside of the scope that the
+    revision wants. ``matched`` names, for each rule that matches a job of another flow, such a flow.
+    """
+
+    commit: str
+    flows: frozenset[str]
+    others: int
+    matched: dict[str, str]
 
 
 def may_change_plan(old: JobRecord | None, new: JobRecord) -> bool:

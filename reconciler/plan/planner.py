@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.actions import Action, ActionType, Plan, Subject
+from reconciler.model.baseline import Scope
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Kind, Manifest, Prune
 from reconciler.model.reasons import Reason, ReasonCode
@@ -15,11 +16,15 @@ from reconciler.plan.checks import check_desired, unique, worker_defaults
 from reconciler.plan.flow_plan import FlowPlanner, affected_jobs
 from reconciler.plan.flowsets import frozen_sets, shrinking_sets
 from reconciler.plan.renames import as_renamed, likely_renames, renames
-from reconciler.plan.unmatched import unmatched_rules
+from reconciler.plan.unmatched import matching_flows, unmatched_rules
 
 
-def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool = False) -> Plan:
+def make_plan(
+    desired: DesiredState, actual: ActualState, *, allow_prune: bool = False, scope: Scope | None = None
+) -> Plan:
     """Return the ordered difference between desired and actual state.
+
+    With a ``scope`` both have only the flows in it; a plan without diagnostics is then that of the whole.
 
     A flow that ``actual.built`` does not have appears as one action with ``build=True``; build it and plan
     again to see its jobs. An impossible run config makes its flow wait, and all others proceed.
@@ -57,12 +62,13 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
     frozen = frozen_sets(desired, actual, allow_prune=allow_prune)
     actions += _removals(desired, actual, frozen)
     problems += shrinking_sets(desired, frozen)
-    checks = (
-        lambda state: likely_renames(state, actual),
-        check_desired,
-        lambda state: unmatched_rules(state, actual),
-    )
-    for check in checks:
+    witnesses = dict(scope.matched) if scope is not None else {}
+
+    def check_rules(state: DesiredState) -> list[Diagnostic]:
+        witnesses.update(matching_flows(state, actual, witnesses))
+        return unmatched_rules(state, actual, witnesses)
+
+    for check in (lambda state: likely_renames(state, actual), check_desired, check_rules):
         try:
             problems += check(desired)
         except Exception as error:
@@ -75,11 +81,12 @@ def make_plan(desired: DesiredState, actual: ActualState, *, allow_prune: bool =
         actions=tuple(actions),
         # Errors first: of the same problem as error and as warning, the error counts.
         diagnostics=tuple(unique(sorted(found, key=lambda diagnostic: not diagnostic.is_error))),
-        refusals=() if allow_prune else tuple(refusals(desired, actual, actions)),
+        refusals=() if allow_prune else tuple(refusals(desired, actual, actions, scope)),
         restated=tuple(restated),
         renames=renamed,
         unsettled=tuple(unsettled),
         frozen=frozen,
+        witnesses=witnesses,
     )
 
 
@@ -154,7 +161,9 @@ def _removals(desired: DesiredState, actual: ActualState, frozen: Mapping[str, s
 # guards ---------------------------------------------------------------------------------------------------
 
 
-def refusals(desired: DesiredState, actual: ActualState, actions: Sequence[Action]) -> Iterator[str]:
+def refusals(
+    desired: DesiredState, actual: ActualState, actions: Sequence[Action], scope: Scope | None = None
+) -> Iterator[str]:
     """Yield why this plan must not be applied without ``--allow-prune``, and what it would do."""
     live = {name for name, flow in actual.flows.items() if not flow.removed}
     # A flow that was removed before was allowed then; only its records are left to be deleted.
@@ -162,15 +171,16 @@ def refusals(desired: DesiredState, actual: ActualState, actions: Sequence[Actio
     removed = [a.key for a in actions if a.subject is Subject.FLOW and a.type in gone and a.key in live]
     if not removed:
         return
-    what = _what_happens(actual, removed, len(live))
+    number, others = len(live) + actual.live_elsewhere, scope.others if scope is not None else 0
+    what = _what_happens(actual, removed, number)
     if actual.rewritten:
         yield (
             f"history was rewritten: {desired.revision} does not follow from {actual.base}, which was "
             f"applied last; applying it would {what}"
         )
-    if not desired.flows and not desired.invalid:
+    if not desired.flows and not desired.invalid and not others:
         yield f"{desired.revision} has no flows; applying it would {what}"
-    elif len(live) > 2 and len(removed) > desired.project.max_prune * len(live):
+    elif number > 2 and len(removed) > desired.project.max_prune * number:
         limit = f"{desired.project.max_prune:.0%}"
         yield f"{desired.revision} would {what}; that is more than max_prune ({limit}) allows"
 

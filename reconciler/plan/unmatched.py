@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from reconciler.diagnostics import Diagnostic, Severity, did_you_mean, nearest
 from reconciler.model.desired import DesiredFlow, DesiredState
@@ -20,14 +20,27 @@ _Finding = tuple[str, str, str | None]
 """JSON pointer below the document, message, hint."""
 
 
-def unmatched_rules(desired: DesiredState, actual: ActualState) -> list[Diagnostic]:
-    """Return a warning for each rule that matches no job of this revision."""
+def unmatched_rules(
+    desired: DesiredState, actual: ActualState, matching: Collection[str] | None = None
+) -> list[Diagnostic]:
+    """Return a warning for each rule that matches no job of this revision.
+
+    ``matching`` are the rules that match one, if already known.
+    """
     jobs = _Jobs(desired, actual)
+    matching = matching_flows(desired, actual) if matching is None else matching
     return [
         _warning(desired, rule, _explain(rule, jobs))
         for rule in desired.rules
-        if not jobs.any_match(rule) and not jobs.may_match(rule)
+        if rule.name not in matching and not jobs.may_match(rule)
     ]
+
+
+def matching_flows(desired: DesiredState, actual: ActualState, known: Collection[str] = ()) -> dict[str, str]:
+    """Return, for each rule that matches a job, a flow with such a job; ``known`` rules are left out."""
+    jobs = _Jobs(desired, actual)
+    found = ((rule, jobs.first_match(rule)) for rule in desired.rules if rule.name not in known)
+    return {rule.name: flow for rule, flow in found if flow is not None}
 
 
 def _warning(desired: DesiredState, rule: Rule, finding: _Finding) -> Diagnostic:
@@ -55,8 +68,9 @@ class _Jobs:
             if record.current and record.generated_by is not None:
                 yield configs.facts(record.key, record.name, record.function, generated=True)
 
-    def any_match(self, rule: Rule) -> bool:
-        return any(rule.matches(facts) for flow in self.through(rule) for facts in self.of(flow))
+    def first_match(self, rule: Rule) -> str | None:
+        flows = (flow for flow in self.through(rule) if any(map(rule.matches, self.of(flow))))
+        return next((flow.name for flow in flows), None)
 
     def through(self, rule: Rule) -> Iterator[DesiredFlow]:
         return (flow for flow in self.desired.flows.values() if rule.matches_flow(flow.name, flow.labels))

@@ -18,6 +18,7 @@ from reconciler.actual.daemon_requests import Answer, Request, Requests
 from reconciler.actual.state_dir import is_on_network
 from reconciler.actual.store import Store
 from reconciler.build.builder import SpareProcess
+from reconciler.comparison import SCOPE_BUG, Comparison
 from reconciler.desired.source.command import printable
 from reconciler.desired.source.git import Source
 from reconciler.errors import ForeignStateError, ReconcilerError, RefusedError
@@ -41,6 +42,9 @@ _REMOTE, _WATCHED, _UNWATCHED = 60.0, 10.0, 1.0
 """Seconds between two checks: of a remote, and of a local repository with or without file notices."""
 
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 5.0, 300.0
+_COMPARISON = 3600.0
+"""Seconds between two comparisons of everything, while nothing else is to be done."""
+
 _SETTLING = 10.0
 """Seconds between two checks whether the records of a removed flow can be deleted."""
 
@@ -93,6 +97,7 @@ class SourceThread(threading.Thread):
         self._planned: Revision | None = None
         self._has_notices = False
         self._deleting = False
+        self._next_comparison = clock() + _COMPARISON
         self._attempt: Attempt | None = None
         self._elsewhere = ""
         self._ending = False
@@ -220,8 +225,24 @@ class SourceThread(threading.Thread):
         try:
             self._spare.warm()
             compact(self._store, self._clock())
+            self._compare_everything()
         except (ReconcilerError, OSError) as error:
             log_event("tidying-failed", str(error), level=logging.WARNING)
+
+    def _compare_everything(self) -> None:
+        """Once in a while, compare the whole revision: a pass must not have missed anything.
+
+        If one has, it is a bug, and the next pass compares everything as well.
+        """
+        if self._source is None or self._planned is None or self._clock() < self._next_comparison:
+            return
+        self._next_comparison = self._clock() + _COMPARISON
+        comparison = Comparison(self._source, self._store, self._planned, full=True)
+        _, _, plan = comparison.compared()
+        for problem in plan.diagnostics:
+            if problem.code == SCOPE_BUG:
+                log_event("plan-bug", problem.message, level=logging.ERROR, hint=problem.hint)
+                self._planned = None
 
     # passes -------------------------------------------------------------------------------------------
 

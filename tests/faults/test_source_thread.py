@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import logging
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from reconciler.actual.daemon_requests import Answer, Requests
+from reconciler.actual.writer import Writer
 from reconciler.build import builder as build_process
 from reconciler.cli.context import Context, Options
 from reconciler.cli.views.log_reporter import LogReporter
@@ -61,6 +64,28 @@ def start(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], 
 def attempt(site: Site) -> Attempt:
     with site.store.read() as view:
         return view.attempt() or Attempt(time=0.0, result=AttemptResult.APPLIED)
+
+
+def test_what_a_pass_missed_is_found_and_reported(
+    site: Site,
+    start: Callable[[], SourceThread],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(source_thread, "_COMPARISON", 0.0)
+    start()
+    assert eventually(lambda: attempt(site).result is AttemptResult.APPLIED and bool(site.jobs()), PATIENCE)
+
+    def tamper(writer: Writer) -> None:
+        (job,) = writer.jobs()
+        writer.put_job(replace(job, name="tampered"))
+        writer.settle([job.flow], 2**60)  # as if nothing had noticed
+
+    site.store.write(tamper)
+    with caplog.at_level(logging.ERROR):
+        Requests(site.store.path).ask("ada", time.time())
+        assert eventually(lambda: site.jobs()["first/j0"].name != "tampered", PATIENCE)
+    assert any("misses something: first" in record.message for record in caplog.records)
 
 
 def test_no_process_can_be_started(

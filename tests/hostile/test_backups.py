@@ -156,6 +156,7 @@ def test_the_configuration_of_a_backup_is_not_used(state_dir: Path, config: dict
         writer.put_config(msgspec.structs.replace(old, **config))
         writer.txn.put("good", b"Worker/w", b"forged")
         writer.txn.put("parsed", b"blob", b"forged")
+        writer.txn.put("meta", b"baseline", b"forged")
 
     staged = stage(backup(state_dir, forge), state_dir, NOW)
     assert staged.contents.jobs > 0
@@ -167,7 +168,7 @@ def test_the_configuration_of_a_backup_is_not_used(state_dir: Path, config: dict
         assert not (found.workers or found.commands or found.exec_configs or found.jobstore)
         assert not found.closed_workers and not found.rules
         assert view.txn.count("good") == view.txn.count("parsed") == 0
-        assert view.txn.get("meta", b"outcome") is None
+        assert view.txn.get("meta", b"outcome") is view.txn.get("meta", b"baseline") is None
     store.close()
 
 

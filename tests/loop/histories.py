@@ -7,6 +7,7 @@ built by jobflow but by :class:`QuickBuilder`, which makes the jobs that a manif
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -89,7 +90,12 @@ class History:
         self.store = Store(root / "state")
         self.clock = 1000.0
         self.model: RepositoryModel = random_model(source)
-        self.odd: dict[str, str] = {"data/a.txt": "1", "lib/code.py": "x = 1\n", "README": "read"}
+        self.odd: dict[str, str] = {
+            "data/a.txt": "1",
+            "lib/code.py": "x = 1\n",
+            "README": "read",
+            "more/keep.txt": "",
+        }
         self.project: dict[str, Any] = {
             "manifests": ["flows", "rules", "more"],
             "defaults": {"worker": "w1"},
@@ -99,6 +105,7 @@ class History:
         self.workers: dict[str, dict[str, Any]] = {name: self._worker(name) for name in ("w1", "w2")}
         self.extra: dict[str, dict[str, Any]] = {}
         self.names = 0
+        self._written: dict[str, str] = {}
         self.commit()
 
     def _worker(self, name: str) -> dict[str, Any]:
@@ -111,16 +118,13 @@ class History:
         documents = [_manifest("Project", "minimal", self.project)]
         documents += [_manifest("Worker", name, spec) for name, spec in self.workers.items()]
         self.repository.write("reconciler.yaml", "\n---\n".join(map(json.dumps, documents)))
-        for old in [
-            file
-            for place in ("more", "data", "lib", "rules")
-            for file in self.repository.path.glob(f"{place}/*")
-        ]:
-            old.unlink()
-        for path, text in self.odd.items():
-            self.repository.write(path, text)
-        for name, document in self.extra.items():
-            self.repository.write(f"more/{name}.yaml", json.dumps(document))
+        files = self.odd | {f"more/{name}.yaml": json.dumps(one) for name, one in self.extra.items()}
+        for path in self._written.keys() - files.keys():
+            self.repository.remove(path)
+        for path, text in files.items():
+            if self._written.get(path) != text:
+                self.repository.write(path, text)
+        self._written = files
         write(self.model, self.repository)
 
     def edit(self) -> str:
@@ -131,6 +135,20 @@ class History:
             return edit
         edit(self.model, self.random)
         return edit.__name__
+
+    def step(self) -> list[str]:
+        """Commit some edits, and mostly undo those that break something; return their names."""
+        before = copy.deepcopy((self.model, self.odd, self.project, self.workers, self.extra))
+        edits = [self.edit() for _ in range(self.random.choice([1, 1, 1, 2, 3]))]
+        self.commit()
+        if self.random.random() < 0.8:
+            session = self.session()
+            plan = session.plan(session.load(), allow_prune=True)
+            if plan.diagnostics:
+                self.model, self.odd, self.project, self.workers, self.extra = before
+                edits = [f"not {edit}" for edit in edits]
+                self.commit()
+        return edits
 
     def note_beside(self) -> None:
         self.odd["README"] = str(self.random.random())
@@ -145,11 +163,11 @@ class History:
         self.odd.pop(self.random.choice(["data/a.txt", "data/b.txt"]), None)
 
     def break_document(self) -> None:
-        what = self.random.choice(["more/z.yaml", "more/y.yml", "more/0.yaml"])
+        what = self.random.choice(BROKEN)
         self.odd[what] = self.random.choice(["{", "a: 1", json.dumps(_manifest("Flow", "z", {"jobs": 3}))])
 
     def mend_documents(self) -> None:
-        self.odd = {path: text for path, text in self.odd.items() if not path.startswith("more/")}
+        self.odd = {path: text for path, text in self.odd.items() if path not in BROKEN}
         self.extra = {name: one for name, one in self.extra.items() if not name.startswith("wrong")}
 
     def add_special_flow(self) -> None:
@@ -305,6 +323,9 @@ def _manifest(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 Edit = Callable[[RepositoryModel, random.Random], None]
+
+BROKEN = ("more/z.yaml", "more/y.yml", "more/0.yaml")
+"""Files that a history breaks."""
 
 ODD_EDITS = (
     "note_beside", "note_beside", "note_beside", "change_code", "change_file", "remove_file",

@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import reconciler.loop
 from reconciler.actual.fsck.examine import repair
+from reconciler.actual.writer import Writer
+from reconciler.comparison import Comparison
 from reconciler.loop import Session, reconcile_once
+from reconciler.plan.planner import make_plan
 from tests.loop.histories import History, QuickBuilder
 from tests.loop.random_repositories import RepositoryModel
 from tests.loop.worlds import Silent
 
-EXAMPLES = int(os.environ.get("RECONCILER_TEST_HISTORIES", "12"))
+EXAMPLES = int(os.environ.get("RECONCILER_TEST_HISTORIES", "8"))
 STEPS = 8
 
 
@@ -38,6 +42,28 @@ def check_unchanged(history: History) -> bool:
     return True
 
 
+def check_scope(history: History) -> bool:
+    """If a session takes the short way, its plan is the one that reads everything."""
+    session = history.session()
+    loaded = session.load_scoped()
+    if loaded is None:
+        return False
+    actual = session.actual(loaded.state, scope=loaded.scope)
+    short = make_plan(loaded.state, actual, scope=loaded.scope)
+    if not session.is_whole(loaded, actual, short):
+        return False
+    long = session.plan(session.load())
+    for part in ("revision", "base", "actions", "restated", "diagnostics", "refusals", "renames"):
+        assert getattr(short, part) == getattr(long, part), part
+    assert set(short.unsettled) == set(long.unsettled)
+    return True
+
+
+def check(history: History) -> None:
+    check_unchanged(history)
+    check_scope(history)
+
+
 @pytest.mark.parametrize("seed", range(EXAMPLES))
 def test_random_histories(tmp_path: Path, seed: int) -> None:
     history = History(tmp_path, random.Random(seed))
@@ -45,15 +71,13 @@ def test_random_histories(tmp_path: Path, seed: int) -> None:
     try:
         for _ in range(STEPS):
             history.reconcile()
-            check_unchanged(history)
+            check(history)
             for _ in range(history.random.randint(0, 2)):
                 history.live()
                 done.append("live")
-                check_unchanged(history)
-            edits = [history.edit() for _ in range(history.random.choice([1, 1, 1, 2, 3]))]
-            done += edits
-            history.commit()
-            check_unchanged(history)
+                check(history)
+            done += history.step()
+            check(history)
     except AssertionError as error:
         error.add_note(f"seed {seed}: {done}")
         raise
@@ -109,10 +133,28 @@ class TestFilesThatCount:
         history.commit()
         assert history.session().unchanged() is None
 
+    def test_table_of_a_flowset(self, history: History) -> None:
+        """The rows of a table are items: none of them may be missed."""
+        job = {"id": "j", "function": "reconciler.examples.value", "args": [{"$item": "number"}]}
+        items = {"from": [{"csv": "data/t.csv"}]}
+        spec = {"items": items, "key": "{name}", "template": {"suspend": True, "jobs": [job]}}
+        head = {"apiVersion": "reconciler/v1", "kind": "FlowSet", "metadata": {"name": "set"}}
+        history.odd["data/t.csv"] = "name,number\na,1\n"
+        history.extra["set"] = head | {"spec": spec}
+        history.commit()
+        history.reconcile()
+        assert history.session().unchanged() is not None
+        history.odd["data/t.csv"] += "b,2\n"
+        history.commit()
+        session = history.session()
+        assert (session.unchanged(), session.load_scoped()) == (None, None)
+        assert {action.key for action in session.compared()[2].actions} == {"set-b", "set-b/j"}
+
     def test_another_repository(self, history: History, tmp_path: Path) -> None:
         """The same files without the applied commit may be those of somebody else."""
         other = History(tmp_path / "other", random.Random(1))
         other.model, other.extra = history.model, history.extra
+        other.odd["README"] = "so that no commit has the same id"
         other.commit()
         other.store.close()
         assert Session(other.source, history.store).unchanged() is None
@@ -136,3 +178,39 @@ def flow_manifest(name: str, args: list[Any]) -> dict[str, Any]:
     job = {"id": "j", "function": "reconciler.examples.value", "args": args}
     head = {"apiVersion": "reconciler/v1", "kind": "Flow", "metadata": {"name": name}}
     return head | {"spec": {"suspend": True, "jobs": [job]}}
+
+
+class TestFullPlan:
+    """``plan --full`` compares everything, and tells if the short way has missed something."""
+
+    @pytest.fixture
+    def history(self, tmp_path: Path) -> Iterator[History]:
+        history = History(tmp_path, random.Random(3))
+        history.model = RepositoryModel([], {})
+        history.extra = {name: flow_manifest(name, [1]) for name in ("one", "two")}
+        history.commit()
+        history.reconcile()
+        yield history
+        history.close()
+
+    def test_agrees(self, history: History) -> None:
+        history.extra["one"] = flow_manifest("one", [2])
+        history.commit()
+        short = Comparison(history.source, history.store).compared()
+        full = Comparison(history.source, history.store, full=True).compared()
+        assert (short[0].scope is not None, full[0].scope) == (True, None)
+        assert short[2].actions == full[2].actions != ()
+
+    def test_reports_what_was_missed_and_wins(self, history: History) -> None:
+        def tamper(writer: Writer) -> None:
+            job = next(job for job in writer.jobs() if job.flow == "two")
+            writer.put_job(replace(job, name="tampered"))
+            writer.settle(["two"], 2**60)  # as if nobody had noticed
+
+        history.store.write(tamper)
+        assert Comparison(history.source, history.store).compared()[2].actions == ()
+        plan = Comparison(history.source, history.store, full=True).compared()[2]
+        assert [action.key for action in plan.actions] == ["two/j"]
+        assert [(d.code, d.is_error) for d in plan.diagnostics] == [("plan/scope-bug", False)]
+        assert "misses something: two" in plan.diagnostics[0].message
+        assert Comparison(history.source, history.store).compared()[2].actions == plan.actions
