@@ -34,6 +34,7 @@ RARE = {
     "WorkerRunner._clear_strays": "an attempt that was given up and has a result after all",
     "note_problem": "an unexpected error about one job",
     "PlannedOperation.carry_out": "operations of the command line, which are other programs",
+    "Comparison.compared": "a plan of what may differ that is wrong, which is a bug",
     "Session._move_on": "a commit that changes nothing of the campaign",
     "JobStarter.take_back": "allocations of batch workers; see tests/execution/batch/",
     "AllocationKeeper._put": "allocations of batch workers; see tests/execution/batch/",
