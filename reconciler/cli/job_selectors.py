@@ -13,7 +13,7 @@ from reconciler.actual.view import View
 from reconciler.diagnostics import did_you_mean, nearest
 from reconciler.errors import InputError
 from reconciler.model.failures import failure_id
-from reconciler.model.flowsets import Condition, read_condition
+from reconciler.model.flowsets import ItemCondition, read_condition
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import JobState
 
@@ -40,7 +40,7 @@ class Selectors(msgspec.Struct, frozen=True):
     labels: list[tuple[str, str]]
     failures: set[str] = set()
     flowsets: set[str] = set()
-    items: list[Condition] = []
+    items: list[ItemCondition] = []
 
     def pass_job(self, job: JobRecord, flow: FlowRecord) -> bool:
         """Return whether a job of a flow passes the filters."""

@@ -40,7 +40,7 @@ _SCOPED_KINDS = frozenset({Kind.FLOW, Kind.OVERRIDE_RULE})
 """Kinds whose changes reach only some flows; a change of any other kind may reach all."""
 
 
-class Applied(Protocol):
+class LastApplied(Protocol):
     """What the store has of the last applied revision."""
 
     def good_manifest(self, key: str) -> GoodManifest | None:
@@ -84,7 +84,7 @@ def load_scoped(
     source: Source,
     revision: Revision,
     cache: ParseCache,
-    applied: Applied,
+    applied: LastApplied,
     baseline: Baseline,
     changes: Iterable[FileChange],
     lineage: Lineage | None,
@@ -116,7 +116,7 @@ class _ScopedReader:
         source: Source,
         revision: Revision,
         cache: ParseCache,
-        applied: Applied,
+        applied: LastApplied,
         baseline: Baseline,
     ) -> None:
         self.source = source

@@ -84,7 +84,7 @@ _CONDITION = re.compile(r"([^<>=!]+?)\s*(>=|<=|!=|>|<|=)\s*(.*)", re.DOTALL)
 _WORDS = {"true": True, "false": False, "null": None}
 
 
-class Condition(msgspec.Struct, frozen=True):
+class ItemCondition(msgspec.Struct, frozen=True):
     """A comparison of one column: ``natoms>60``. ``=`` and ``!=`` take globs for text."""
 
     column: str
@@ -112,12 +112,12 @@ class Condition(msgspec.Struct, frozen=True):
         return False
 
 
-def read_condition(text: str) -> Condition:
+def read_condition(text: str) -> ItemCondition:
     """Parse ``natoms>60``, ``family=halide``, ``formula=La*``. Raises ValueError with a sentence."""
     found = _CONDITION.fullmatch(text)
     if found is None:
         raise ValueError(f"'{text}' is not a condition: write a column, one of >= <= != > < =, and a value")
-    return Condition(*found.groups())
+    return ItemCondition(*found.groups())
 
 
 def matches(item: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -135,7 +135,7 @@ def value_matches(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, str):
         comparison = _OPERATOR.fullmatch(wanted)
         if comparison is not None:
-            return Condition("", *comparison.groups()).holds({"": value})
+            return ItemCondition("", *comparison.groups()).holds({"": value})
         return isinstance(value, str) and fnmatch.fnmatchcase(value, wanted)
     same_kind = isinstance(value, bool) is isinstance(wanted, bool)
     return same_kind and bool(value == wanted)

@@ -29,7 +29,7 @@ Builds = Mapping[str, BuiltFlow]
 NOTE = Reason(ReasonCode.JOBS_UNKNOWN)
 
 
-class Comparison(msgspec.Struct, frozen=True):
+class ComparedRevisions(msgspec.Struct, frozen=True):
     """The plan from one revision to another, and the actual state that it starts from."""
 
     plan: Plan
@@ -43,7 +43,7 @@ def compare(
     head_built: Builds,
     *,
     allow_prune: bool = False,
-) -> Comparison:
+) -> ComparedRevisions:
     """Return what ``head`` changes once ``base`` is fully applied.
 
     ``store`` is the store as the planner sees it for ``base``; ``head_built`` are the flows of ``head`` that
@@ -60,7 +60,7 @@ def compare(
     actual = _with_head(settled, head, builds, store.built, head_built)
     plan = make_plan(head, actual, allow_prune=allow_prune)
     touched = {name for name in actual.unseen if _sources(base, name) != _sources(head, name)}
-    return Comparison(_with_notes(plan, touched), actual)
+    return ComparedRevisions(_with_notes(plan, touched), actual)
 
 
 # the flows of base ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from reconciler.desired.flowsets.columns import Columns
-from reconciler.desired.flowsets.sources import Row, SourceProblem, Table, cell_place
+from reconciler.desired.flowsets.sources import Row, SourceProblem, SourceTable, cell_place
 from reconciler.desired.flowsets.template import Template, TemplateProblem
 from reconciler.diagnostics import Location
 from reconciler.model.flowsets import ItemsSpec, matches
@@ -52,7 +52,7 @@ class TypedTable(msgspec.Struct, frozen=True):
     problems: list[ItemProblem]
 
 
-def typed_table(table: Table, columns: Columns, texts: Mapping[str, bytes]) -> TypedTable:
+def typed_table(table: SourceTable, columns: Columns, texts: Mapping[str, bytes]) -> TypedTable:
     """Give the cells of a csv file their types; other tables have them. ``texts`` are for the places.
 
     Raises

@@ -34,7 +34,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     place: Location
 
 
-class Table(msgspec.Struct, frozen=True):
+class SourceTable(msgspec.Struct, frozen=True):
     """All rows of one source, and all columns that they have.
 
     ``delimiter`` is that of a csv file, else empty. The values of a csv file are text until
@@ -63,7 +63,7 @@ def file_of(source: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def read_source(
     source: Mapping[str, Any], own: Location, contents: Mapping[str, bytes], paths: Iterable[str]
-) -> Table:
+) -> SourceTable:
     """Return the rows of a source.
 
     ``contents`` are the files that sources name, ``paths`` all files of the repository, ``own`` is the place
@@ -96,7 +96,7 @@ def read_source(
     if "key" in source and "files" not in source:
         rows = [_with_key(row, source["key"], at) for at, row in enumerate(rows, start=1)]
     columns = frozenset(header).union(*(row.values for row in rows))
-    return Table(columns, rows, source.get("delimiter", ",") if "csv" in source else "")
+    return SourceTable(columns, rows, source.get("delimiter", ",") if "csv" in source else "")
 
 
 def _with_key(row: Row, column: str, number: int) -> Row:
