@@ -151,6 +151,12 @@ class Controlling:
         return getattr(self._stream, name)
 
 
+def redraw_line(text: str = "") -> None:
+    """Replace the line of the terminal that stderr is by a text; without one, clear it."""
+    Controlling(sys.stderr).write(f"\r\x1b[K{shown(text)}")
+    sys.stderr.flush()
+
+
 def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     """Return ``\\xe9`` for a byte that Python could not decode; otherwise do as backslashreplace."""
     if isinstance(error, UnicodeEncodeError):

@@ -13,6 +13,7 @@ from reconciler.cli.following import looks
 from reconciler.cli.formats import emit
 from reconciler.cli.live_names import complete_jobs
 from reconciler.cli.options import Duration, global_options
+from reconciler.cli.streams import redraw_line
 from reconciler.cli.views.listing import cut
 from reconciler.cli.views.words import many
 from reconciler.cli.wait_targets import RevisionGoal, Targets, read_goal
@@ -90,13 +91,13 @@ class _Progress:
             hold = sum(verdict.prospect is Prospect.HOLDS for verdict in verdicts)
             line = f"{hold} of {len(verdicts)}; {_missing(verdicts, 1)}".replace("\n", " ")
             width = shutil.get_terminal_size().columns - 1
-            click.echo(f"\r\x1b[K{cut(line, width)}", err=True, nl=False)
+            redraw_line(cut(line, width))
             self._shown = True
 
     def clear(self) -> None:
         """Remove the line."""
         if self._shown:
-            click.echo("\r\x1b[K", err=True, nl=False)
+            redraw_line()
 
 
 def _report(context: Context, verdicts: Sequence[GoalVerdict], timeout: float | None) -> ExitCode:

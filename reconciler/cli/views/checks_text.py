@@ -11,6 +11,7 @@ import click
 
 from reconciler.actual.fsck.snapshot import Problem, Report
 from reconciler.cli.context import Context
+from reconciler.cli.streams import redraw_line
 from reconciler.cli.views.words import many
 from reconciler.doctor.check import Check, Group, Status
 
@@ -55,7 +56,7 @@ class DoctorText:
     def clear(self) -> None:
         """Remove the line of :meth:`progress`."""
         if self._waiting:
-            click.echo("\r\x1b[K", err=True, nl=False)
+            redraw_line()
             self._waiting = False
 
     def show(self, group: Group) -> None:

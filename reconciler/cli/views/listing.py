@@ -12,7 +12,7 @@ import msgspec
 from reconciler.cli.context import Context
 from reconciler.cli.following import looks
 from reconciler.cli.formats import as_json, as_yaml, emit
-from reconciler.cli.streams import stdout_is_abandoned
+from reconciler.cli.streams import Controlling, stdout_is_abandoned
 from reconciler.cli.views.words import one_line
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
@@ -284,7 +284,9 @@ def _follow_on_terminal(context: Context, store: Store, listing: Listing) -> Non
     from rich.live import Live
     from rich.text import Text
 
-    console = Console(no_color=not context.colored(), highlight=False)
+    # Each cell went through one_line, so only the table itself moves the cursor.
+    stream: Any = Controlling(sys.stdout)
+    console = Console(file=stream, no_color=not context.colored(), highlight=False)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         for rows in looks(store, listing.look, refresh=_REFRESH):
             texts = list(map(listing.readable, rows))
