@@ -59,7 +59,19 @@ COMMANDS = {
 SECTIONS = {
     "Start": ("init", "validate", "doctor", "schema", "explain", "options", "completion"),
     "Plan and apply": ("plan", "diff", "expand", "apply", "set", "watch", "now", "systemd"),
-    "Look": ("get", "describe", "output", "logs", "files", "events", "history", "graph", "render", "wait"),
+    "Look": (
+        "get",
+        "describe",
+        "results",
+        "output",
+        "logs",
+        "files",
+        "events",
+        "history",
+        "graph",
+        "render",
+        "wait",
+    ),
     "Operate on jobs": ("retry", "rerun", "pause", "resume", "cancel", "forget"),
     "Keep the state": ("backup", "restore", "fsck"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -114,8 +115,9 @@ def is_run_dir(path: str, job_id: str, attempt: int, work_dir: str | None = None
     uuid, _, index = job_id.rpartition("_")
     if not index.isdigit():
         return False
+    path = re.sub("/+", "/", path)
     if work_dir is not None:
-        return path == run_dir(work_dir, uuid, int(index), attempt)
+        return path == re.sub("/+", "/", run_dir(work_dir, uuid, int(index), attempt))
     base = path.removesuffix(run_dir("", uuid, int(index), attempt))
     return base != path and base[:1] in ("", "/", "~") and ".." not in base.split("/")
 
