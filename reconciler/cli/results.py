@@ -231,7 +231,7 @@ def _write_parquet(rows: Iterable[Row], fields: list[str]) -> None:
         import pyarrow
         from pyarrow.parquet import ParquetWriter
     except ImportError as error:
-        hint = "install it with `pip install 'reconciler[results]'`, or use -o csv"
+        hint = "install it with `pip install 'jobflow-reconciler[results]'`, or use -o csv"
         raise InputError("-o parquet needs pyarrow, which is not installed", hint=hint) from error
     if sys.stdout.isatty():
         raise InputError("a terminal cannot show parquet", hint="write it to a file: > results.parquet")
