@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -70,19 +72,39 @@ def stage(file: Path, state_dir: Path, now: float) -> Staged:
     require_local(state_dir)
     place = state_dir / "lmdb.restoring"
     target = place / "data.mdb"
-    drop(place)
-    try:
+
+    def prepared() -> Staged:
+        drop(place)
         place.mkdir(mode=0o700)
         with file.open("rb") as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
         target.chmod(0o600)
         return _prepared(file, place, now)
+
+    try:
+        if not _survives(prepared):
+            raise InputError(f"{file} is not a backup, or it is damaged", hint="use another backup")
+        return prepared()
     except OSError as error:
         drop(place)
         raise WorldError(f"cannot copy {file} to {place}: {error.strerror}") from error
     except BaseException:
         drop(place)
         raise
+
+
+def _survives(check: Callable[[], object]) -> bool:
+    """Return whether a check ends without a signal, tried in a child process.
+
+    LMDB maps its file into memory: a damaged one can lead outside of it, which ends the process. What the
+    check raises does not count here; it is raised again when the check is made.
+    """
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            check()
+        os._exit(0)
+    return not os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def drop(place: Path) -> None:
