@@ -279,7 +279,7 @@ def _build(request: BuildRequest) -> tuple[list[BuiltJob], str]:
     referred = {item.job.uuid: item.uuid for item in items}
     try:
         encoded = renamed(plain(output), referred, {}, set())
-    except (TypeError, ValueError):  # it is no data, so no flow can use it
+    except (TypeError, ValueError):  # not data, so no flow can use it
         return jobs, ""
     used = set(references(encoded))
     return jobs, json.dumps(encoded) if used and used <= set(referred.values()) else ""

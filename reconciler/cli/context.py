@@ -68,13 +68,14 @@ class Context:
 
         Without --path the project is that of the directory, or of the nearest one above it.
         """
-        from reconciler.desired.documents import PROJECT_FILES
         from reconciler.desired.source.git import open_source
 
         options = self.options
         mirrors = _cache_dir() / "mirrors"
         source = open_source(options.repo, options.branch, options.path, mirrors, fetch=fetch)
         if source.path and not options.path:
+            from reconciler.desired.documents import PROJECT_FILES
+
             source.path = source.nearest_folder_with(PROJECT_FILES)
         return source
 

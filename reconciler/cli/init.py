@@ -19,6 +19,7 @@ from reconciler.cli import starter
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
 from reconciler.desired.documents import PROJECT_FILES
+from reconciler.desired.source.command import run_git, users_environment
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, RefusedError, WorldError
 from reconciler.files import write_atomically
@@ -89,8 +90,8 @@ def init(context: Context, *, directory: str, worker: str, ci: str | None) -> No
             written.append(path)
     except OSError as error:
         raise WorldError(f"cannot write {error.filename or folder}: {error.strerror}") from error
-    if not _in_repository(folder):
-        subprocess.run(["git", "init", "--quiet", str(folder)], check=False)
+    if run_git(["-C", str(folder), "rev-parse", "--git-dir"], check=False).returncode != 0:
+        subprocess.run(["git", "init", "--quiet", str(folder)], env=users_environment(), check=False)
     for path in written:
         click.echo(f"wrote  {path}")
     for path in kept:
@@ -193,11 +194,6 @@ def _editor_settings() -> str:
         for kind, folder in _FOLDERS.items()
     }
     return msgspec.json.format(msgspec.json.encode({"yaml.schemas": schemas})).decode() + "\n"
-
-
-def _in_repository(folder: Path) -> bool:
-    asked = ["git", "-C", str(folder), "rev-parse", "--is-inside-work-tree"]
-    return subprocess.run(asked, capture_output=True, check=False).stdout.strip() == b"true"
 
 
 def _next_steps(folder: Path, worker: _Worker, ci: str | None) -> Iterator[str]:

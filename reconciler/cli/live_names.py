@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 _MOST = 200
-"""More names help nobody to choose."""
+"""A longer list of names does not help to choose."""
 
 
 def _names(find: Callable[[View, str], Iterable[str]]) -> Complete:

@@ -20,7 +20,7 @@ from reconciler.model.types_ready import make_ready
 
 
 class OnRemoved(StrEnum):
-    """What happens to the flow of an item that is no longer in its set."""
+    """What to do with the flow of an item that was removed from its set."""
 
     KEEP = "keep"
     CANCEL = "cancel"

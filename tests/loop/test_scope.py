@@ -151,7 +151,7 @@ class TestFilesThatCount:
         assert {action.key for action in session.compared()[2].actions} == {"set-b", "set-b/j"}
 
     def test_another_repository(self, history: History, tmp_path: Path) -> None:
-        """The same files without the applied commit may be those of somebody else."""
+        """The same files without the applied commit may belong to another repository."""
         other = History(tmp_path / "other", random.Random(1))
         other.model, other.extra = history.model, history.extra
         other.odd["README"] = "so that no commit has the same id"

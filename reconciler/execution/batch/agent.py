@@ -312,11 +312,9 @@ class Agent:
                 self.selector.register(warm.channel, selectors.EVENT_READ, warm)
             job.warm = warm
             request = {"marker": ticket.marker, "dir": str(ticket.run_dir), "module": ticket.module}
-            if warm.ask(request):
-                return
-            self.lose(warm)
-            if job.pid or job.code is not None:
-                return
+            if not warm.ask(request):
+                self.lose(warm)  # which starts this job again, with all others that wait for it
+            return
         self.start_cold(job)
 
     def start_cold(self, job: Job) -> None:
@@ -569,7 +567,7 @@ def word(path: Path, whole: bool = False) -> str:
 
 
 def owner_of(claim: Path) -> str:
-    """Return who has claimed an attempt."""
+    """Return the owner of the claim of an attempt: a marker, a queue id, or ``withdrawn``."""
     return "withdrawn" if (claim / "withdrawn").exists() else word(claim / "queue_id")
 
 
