@@ -20,7 +20,7 @@ from reconciler.actual import packed
 from reconciler.actual.store import Store
 from reconciler.cli.context import Context, Options, opened, user_identity
 from reconciler.cli.job_output import loader, output_part, split_output_key
-from reconciler.cli.job_selectors import JobFinder, find_jobs, read_words
+from reconciler.cli.job_selectors import JobFinder, find_jobs, read_flow_words, read_words
 from reconciler.cli.views.data import flows_data, job_data, job_keys, ordered_jobs, plan_data
 from reconciler.cli.views.words import last_line
 from reconciler.diagnostics import Diagnostic
@@ -182,17 +182,12 @@ class Campaign:
 
     def flows(self, *selectors: str, label: Mapping[str, str] | None = None) -> Table[CampaignFlow]:
         """Return the flows of the last applied revision, by name; all without selectors."""
-        import fnmatch
-
-        wanted = read_words([*selectors, *_labels(label)])
-        if wanted.states or wanted.workers:
-            raise InputError("state: and worker: select jobs, not flows", hint="use Campaign.jobs")
+        wanted = read_flow_words([*selectors, *_labels(label)], hint="use Campaign.jobs")
         with self._view() as view:
             rows = flows_data(view)
         chosen = (
             row for row in rows
-            if wanted.pass_flow(row["labels"], row["flowset"], row["item"])
-            and (not wanted.names or any(fnmatch.fnmatchcase(row["name"], name) for name in wanted.names))
+            if wanted.selects_flow(row["name"], row["labels"], row["flowset"], row["item"])
         )  # fmt: skip
         return Table(msgspec.convert(row, CampaignFlow) for row in chosen)
 
@@ -255,34 +250,23 @@ class Campaign:
 
     def validate(self) -> list[Diagnostic]:
         """Return the problems of the manifests of the revision. It runs no code of the repository."""
-        import tempfile
+        from reconciler.cli.planning import checked
 
-        from reconciler.loop import Session
-        from reconciler.model.records import ActualState
-        from reconciler.plan.planner import make_plan
-
-        source = self._repository().source()
-        with tempfile.TemporaryDirectory(prefix="reconcile-") as scratch, opened(Path(scratch)) as store:
-            return list(make_plan(Session(source, store).load().state, ActualState()).diagnostics)
+        return list(checked(self._repository().source())[1].diagnostics)
 
     def plan(self, *, allow_prune: bool = False) -> dict[str, Any]:
         """Return what :meth:`apply` would do, as ``reconcile plan -o json`` prints it.
 
         It runs no code of the repository, and creates no state.
         """
-        import tempfile
-
-        from reconciler.cli.planning import plan_revision
-        from reconciler.loop import Session
+        from reconciler.cli.planning import plan_revision, state_or_scratch
+        from reconciler.comparison import Comparison
 
         context = self._repository()
         source = context.source()
         revision = source.revision()
-        state_dir = context.state_dir(source, revision)
-        with tempfile.TemporaryDirectory(prefix="reconcile-") as scratch:
-            there = state_dir if Store.exists(state_dir) else Path(scratch)
-            with opened(there) as store:
-                planned = plan_revision(Session(source, store, revision), allow_prune=allow_prune)
+        with state_or_scratch(context, source, revision) as store:
+            planned = plan_revision(Comparison(source, store, revision), allow_prune=allow_prune)
         return plan_data(planned.plan, planned.cost)
 
     # acting ------------------------------------------------------------------------------------------------

@@ -244,15 +244,16 @@ def _as_json(value: Any, ascii_only: bool) -> str:
     try:
         return json.dumps(value, indent=2, ensure_ascii=ascii_only, default=_readable, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(value), indent=2, ensure_ascii=ascii_only, default=_readable)
+        return json.dumps(finite(value), indent=2, ensure_ascii=ascii_only, default=_readable)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return JSON data with None in place of NaN and infinite numbers, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, list) else value
+        return {key: finite(inner) for key, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _readable(value: Any) -> Any:

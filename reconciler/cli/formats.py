@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import codecs
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -95,7 +94,9 @@ def as_json(value: Any, *, indent: int | None = 2, ascii_only: bool = True) -> s
     try:
         return json.dumps(value, indent=indent, default=_as_text, allow_nan=False, ensure_ascii=ascii_only)
     except ValueError:
-        return json.dumps(_finite(_plain(value)), indent=indent, ensure_ascii=ascii_only)
+        from reconciler.actual.packed import finite  # rare, and its import costs more than all of this module
+
+        return json.dumps(finite(_plain(value)), indent=indent, ensure_ascii=ascii_only)
 
 
 def as_yaml(value: Any) -> str:
@@ -127,14 +128,3 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, bytes | bytearray):
         return {"@bytes": base64.b64encode(value).decode()}
     return str(value)
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case float() if not math.isfinite(value):
-            return None
-        case dict():
-            return {key: _finite(inner) for key, inner in value.items()}
-        case list():
-            return [_finite(inner) for inner in value]
-    return value

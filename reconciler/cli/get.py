@@ -15,7 +15,7 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
-from reconciler.cli.job_selectors import check_filters, is_uuid, near_job, read_words
+from reconciler.cli.job_selectors import check_filters, is_uuid, near_job, read_flow_words, read_words
 from reconciler.cli.live_names import complete_flows, complete_selectors
 from reconciler.cli.options import LIMIT, Duration, KindGroup, global_options
 from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
@@ -125,15 +125,12 @@ def flows(
     context: Context, *, selectors: tuple[str, ...], tree: bool, watch: bool, arrangement: Arrangement
 ) -> None:
     """List flows; globs work in names."""
-    wanted = read_words(selectors)
-    if wanted.states or wanted.workers:
-        raise InputError("state: and worker: select jobs, not flows", hint="use `reconcile get jobs`")
+    wanted = read_flow_words(selectors, hint="use `reconcile get jobs`")
 
     def rows(view: View) -> list[Row]:
         return [
             row for row in flows_data(view)
-            if wanted.pass_flow(row["labels"], row["flowset"], row["item"])
-            and (not wanted.names or any(fnmatch.fnmatchcase(row["name"], name) for name in wanted.names))
+            if wanted.selects_flow(row["name"], row["labels"], row["flowset"], row["item"])
         ]  # fmt: skip
 
     def readable(row: Row) -> Row:

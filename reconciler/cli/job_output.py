@@ -148,8 +148,12 @@ def split_output_key(view: View, key: str) -> tuple[str, str]:
     return key, ""
 
 
+class MissingPartError(InputError):
+    """An output does not have the part that a path names."""
+
+
 def output_part(job: str, value: memoryview, path: str, load: packed.Load) -> memoryview:
-    """Return the part of an output that a path names. Raises InputError if there is none."""
+    """Return the part of an output that a path names. Raises MissingPartError if it does not exist."""
     done = job
     value = load(value) if packed.is_map(value) else value
     for name, index in re.findall(r"\.?([^.\[\]]+)|\[(-?\d+)\]", path):
@@ -165,7 +169,7 @@ def output_part(job: str, value: memoryview, path: str, load: packed.Load) -> me
                 hint = f"it is a list of {packed.length(value)}"
             else:
                 hint = f"it is {type(decode_value(value)).__name__}"
-            raise InputError(f"the output of {done} has no '{step}'", hint=hint) from error
+            raise MissingPartError(f"the output of {done} has no '{step}'", hint=hint) from error
         value = load(value) if packed.is_map(value) else value
         done += f"[{index}]" if index else f".{name}"
     return value

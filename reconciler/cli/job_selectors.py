@@ -59,6 +59,13 @@ class Selectors(msgspec.Struct, frozen=True):
             and all(condition.holds(item) for condition in self.items)
         )
 
+    def selects_flow(
+        self, name: str, labels: Mapping[str, str], flowset: str | None, item: Mapping[str, Any]
+    ) -> bool:
+        """Return whether a flow matches one of the names, if there are any, and passes the filters."""
+        named = not self.names or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.names)
+        return named and self.pass_flow(labels, flowset, item)
+
 
 class Selected(msgspec.Struct, frozen=True):
     """The selected jobs.
@@ -111,6 +118,20 @@ def read_words(words: Sequence[str]) -> Selectors:
                 hint = f"write `{value}` for the flow of that name, `flow:KEY=VALUE` for flows with a label"
                 raise InputError(f"'flow:{value}' does not name a label", hint=hint)
             found.labels.append((key, label))
+    return found
+
+
+def read_flow_words(words: Sequence[str], hint: str) -> Selectors:
+    """Parse selectors of flows.
+
+    Raises
+    ------
+    InputError
+        One of them is wrong, or selects jobs; then ``hint`` says what to do instead.
+    """
+    found = read_words(words)
+    if found.states or found.workers or found.failures:
+        raise InputError("state:, worker: and failure: select jobs, not flows", hint=hint)
     return found
 
 

@@ -23,8 +23,10 @@ from reconciler.errors import InputError, RefusedError
 from reconciler.model.actions import Plan
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.manifests import ProjectSpec
+from reconciler.model.records import ActualState
 from reconciler.plan.compare import compare
 from reconciler.plan.cost import Cost, plan_cost
+from reconciler.plan.planner import make_plan
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -80,7 +82,7 @@ def plan_comparison(
     """
     head = source.revision() if head_name is None else named_revision(source, head_name)
     base = named_revision(Source(source.git_dir, None, None, ""), base_name)
-    with _store(context, source, base if _has_project(source, base) else head) as store:
+    with state_or_scratch(context, source, base if _has_project(source, base) else head) as store:
         with store.read() as view:
             good, lineage = view.good_manifests(), view.lineage()
         if _has_project(source, base):
@@ -142,12 +144,26 @@ def _empty_state(revision: Revision) -> DesiredState:
 
 
 @contextmanager
-def _store(context: Context, source: Source, revision: Revision) -> Iterator[Store]:
+def state_or_scratch(context: Context, source: Source, revision: Revision) -> Iterator[Store]:
     """Open the state if there is one, else an empty temporary one: a CI service has no state."""
     state_dir = context.state_dir(source, revision)
     if Store.exists(state_dir):
         with opened(state_dir) as store:
             yield store
         return
+    with scratch_store() as store:
+        yield store
+
+
+@contextmanager
+def scratch_store() -> Iterator[Store]:
+    """Open an empty temporary state."""
     with tempfile.TemporaryDirectory(prefix="reconcile-plan-") as scratch, opened(Path(scratch)) as store:
         yield store
+
+
+def checked(source: Source) -> tuple[DesiredState, Plan]:
+    """Return a revision, and its plan without any state: the diagnostics are all that is wrong with it."""
+    with scratch_store() as store:
+        state = Comparison(source, store).load().state
+    return state, make_plan(state, ActualState())

@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
+from reconciler.actual import packed
 from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.formats import as_json, as_yaml
-from reconciler.cli.job_selectors import Selectors, check_filters, read_words
+from reconciler.cli.job_output import MissingPartError, loader, output_part
+from reconciler.cli.job_selectors import check_filters, read_flow_words
 from reconciler.cli.options import global_options
 from reconciler.cli.views.listing import table_lines
 from reconciler.diagnostics import did_you_mean
@@ -48,9 +50,7 @@ def command(context: Context, *, selectors: tuple[str, ...], columns: str, only:
     the id of a job and a path into its output, as in output.fit.v0; in a flow with one job, the path alone.
     A value that a flow does not have is empty. -o csv, json and parquet read the flows one after the other.
     """
-    wanted = read_words(selectors)
-    if wanted.states or wanted.workers:
-        raise InputError("state: and worker: select jobs, not flows", hint="use --only failed,missing")
+    wanted = read_flow_words(selectors, hint="use --only failed,missing")
     standing = set()
     for word in only.split(",") if only is not None else ():
         if word not in _ONLY:
@@ -59,7 +59,12 @@ def command(context: Context, *, selectors: tuple[str, ...], columns: str, only:
     with context.store(must_exist=True, read_only=True) as store:
         with store.read() as view:
             check_filters(wanted, view, view.flows())
-            names = [flow.name for flow in view.flows() if _selected(flow, wanted)]
+
+            def selects(flow: FlowRecord) -> bool:
+                named = wanted.selects_flow(flow.name, flow.labels, flow.flowset, flow.item)
+                return named and not flow.removed
+
+            names = [flow.name for flow in view.flows() if selects(flow)]
             for pattern in wanted.names:
                 if not fnmatch.filter(names, pattern):
                     hint = did_you_mean(pattern, [flow.name for flow in view.flows()])
@@ -74,11 +79,6 @@ def command(context: Context, *, selectors: tuple[str, ...], columns: str, only:
             "parquet": lambda: _write_parquet(rows, fields),
         }
         writers.get(context.options.output, lambda: _write_table(context, list(rows), fields))()
-
-
-def _selected(flow: FlowRecord, wanted: Selectors) -> bool:
-    named = not wanted.names or any(fnmatch.fnmatchcase(flow.name, name) for name in wanted.names)
-    return named and not flow.removed and wanted.pass_flow(flow.labels, flow.flowset, flow.item)
 
 
 def _fields(view: View, names: Iterable[str], columns: Iterable[str]) -> list[str]:
@@ -169,20 +169,16 @@ class _Rows:
         else:
             return None
         if job.uuid not in documents:
-            document = self.outputs.latest(job.uuid)
-            documents[job.uuid] = document.get("output") if document is not None else None
-        value = documents[job.uuid]
-        for name, index in re.findall(r"\.?([^.\[\]]+)|\[(-?\d+)\]", path):
-            step = index or name
-            if isinstance(value, dict) and step in value:
-                value = value[step]
-            elif isinstance(value, list) and re.fullmatch(r"-?[0-9]{1,9}", step):
-                if not -len(value) <= int(step) < len(value):
-                    return None
-                value = value[int(step)]
-            else:
-                return None
-        return value
+            documents[job.uuid] = self.outputs.packed(job.uuid)
+        document = documents[job.uuid]
+        if document is None:
+            return None
+        load = loader(self.outputs, job)
+        content = packed.members(document).get("output", memoryview(b"\xc0"))
+        try:
+            return packed.loaded(output_part(job.path, content, path, load), load)
+        except MissingPartError:
+            return None
 
 
 def _write_table(context: Context, rows: list[Row], fields: list[str]) -> None:

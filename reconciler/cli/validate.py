@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-from pathlib import Path
 
 import click
 
-from reconciler.cli.context import Context, opened
+from reconciler.cli.context import Context
 from reconciler.cli.formats import emit
 from reconciler.cli.options import global_options
 from reconciler.cli.views.terminal_reporter import show_diagnostics
@@ -22,15 +20,11 @@ def command(context: Context) -> None:
     """Check all documents, their references and their run config."""
     import msgspec
 
-    from reconciler.loop import Session
-    from reconciler.model.records import ActualState
-    from reconciler.plan.planner import make_plan
+    from reconciler.cli.planning import checked
 
     source = context.source()
     context.notice_uncommitted(source)
-    with tempfile.TemporaryDirectory(prefix="reconcile-validate-") as scratch, opened(Path(scratch)) as store:
-        state = Session(source, store).load().state
-        plan = make_plan(state, ActualState())
+    state, plan = checked(source)
 
     def text() -> None:
         show_diagnostics(context, plan.diagnostics)

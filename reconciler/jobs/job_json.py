@@ -49,16 +49,25 @@ def resolves(payload: Mapping[str, Any]) -> bool:
 
 def references(value: Any) -> Iterator[str]:
     """Yield the uuids of all OutputReferences in JSON data."""
+    return (uuid for uuid, _ in output_references(value))
+
+
+def output_references(value: Any) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """Yield (uuid, path) of each OutputReference in JSON data; an empty path if it cannot be followed."""
     if isinstance(value, dict):
         if value.get("@class") == "OutputReference" and is_uuid(value.get("uuid")):
-            yield value["uuid"]
+            try:
+                steps = tuple(step for _, step in value.get("attributes") or ())
+            except (TypeError, ValueError):
+                steps = ()
+            yield value["uuid"], steps if all(type(step) in (str, int) for step in steps) else ()
             return
         value = value.values()
     elif not isinstance(value, list):
         return
     for inner in value:
         if isinstance(inner, dict | list):
-            yield from references(inner)
+            yield from output_references(inner)
 
 
 def blob_links(value: Any) -> Iterator[tuple[str, str]]:

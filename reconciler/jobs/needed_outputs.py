@@ -14,7 +14,7 @@ import msgspec
 
 from reconciler.actual import packed
 from reconciler.actual.codec import decode_value
-from reconciler.jobs.job_json import blob_links, is_uuid
+from reconciler.jobs.job_json import blob_links, output_references
 from reconciler.jobs.outputs import Outputs
 
 SMALL = 16 << 10
@@ -46,7 +46,7 @@ def needed_outputs(payload: Mapping[str, Any], outputs: Outputs) -> list[NeededD
     data: dict[_Key, bytes] = {}
     wanted: dict[_Key, set[Path]] = {}
     open_: list[tuple[_Key, Path]] = [
-        (("", uuid), EVERYTHING if reads_all else on) for uuid, on in _paths(payload)
+        (("", uuid), EVERYTHING if reads_all else on) for uuid, on in output_references(payload)
     ]
     seen: set[tuple[_Key, Path]] = set()
     while open_:
@@ -98,29 +98,11 @@ def _link(value: Any) -> tuple[_Key, Path] | None:
 
 def _links(value: Any) -> Iterator[tuple[_Key, Path]]:
     """Yield all references and links in JSON data, with their paths."""
-    for uuid, path in _paths(value):
+    for uuid, path in output_references(value):
         yield ("", uuid), path
     for store, blob_uuid in blob_links(value):
         if isinstance(store, str) and store and isinstance(blob_uuid, str):
             yield (store, blob_uuid), EVERYTHING
-
-
-def _paths(value: Any) -> Iterator[tuple[str, Path]]:
-    """Yield (uuid, path) of each OutputReference in JSON data; an empty path if it cannot be followed."""
-    if isinstance(value, dict):
-        if value.get("@class") == "OutputReference" and is_uuid(value.get("uuid")):
-            try:
-                steps = tuple(step for _, step in value.get("attributes") or ())
-            except (TypeError, ValueError):
-                steps = ()
-            yield value["uuid"], steps if all(type(step) in (str, int) for step in steps) else EVERYTHING
-            return
-        value = value.values()
-    elif not isinstance(value, list):
-        return
-    for inner in value:
-        if isinstance(inner, dict | list):
-            yield from _paths(inner)
 
 
 def _content(key: _Key, data: bytes) -> memoryview:

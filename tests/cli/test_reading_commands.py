@@ -255,3 +255,12 @@ def test_failures_are_grouped_and_selected(world: World) -> None:
     assert world.json("get", "failures", "arithmetic") == []
     shown = world.run("get", "failures").stdout
     assert group["failure"] in shown and "FAILURE" in shown
+
+
+@pytest.mark.parametrize("command", [("get", "flows"), ("results",)])
+@pytest.mark.parametrize("selector", ["failure:abcdef", "state:FAILED", "worker:w1"])
+def test_what_selects_jobs_is_refused_where_flows_are_listed(
+    world: World, command: tuple[str, ...], selector: str
+) -> None:
+    done = world.run(*command, selector)
+    assert (done.returncode, "select jobs, not flows" in done.stderr) == (2, True)
