@@ -34,10 +34,11 @@ _FOLDERS = {
     Kind.WORKER: "workers",
     Kind.EXEC_CONFIG: "exec_configs",
     Kind.FLOW: "flows",
+    Kind.MAKER: "makers",
     Kind.OVERRIDE_RULE: "rules",
     Kind.MAKER: "makers",
 }
-"""Where ``init`` puts the manifests of each kind."""
+"""Where manifests of each kind are. A FlowSet is among the flows, and names its schema in its first line."""
 
 
 class _Worker(msgspec.Struct, frozen=True):

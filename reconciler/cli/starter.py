@@ -6,14 +6,14 @@ folder of the ``schemas``. The CI files are not filled: they are full of dollar 
 
 PROJECT = """\
 # yaml-language-server: $$schema=./$schemas/project.schema.json
-# The project: which folders have manifests, and what applies to all flows. `reconcile explain Project.spec`
+# The project: what applies to all flows. `reconcile explain Project.spec`
+# Each *.yaml file in workers/, exec_configs/, flows/, makers/ and rules/ is a manifest.
 apiVersion: reconciler/v1
 kind: Project
 metadata: {name: $name}
 spec:
-  manifests: [workers, flows, rules]   # each *.yaml file in these folders is a manifest
   defaults: {worker: $worker}
-  python_path: [lib]                   # your code: importable when flows are built and when jobs run
+  python_path: [lib]   # your code: importable when flows are built and when jobs run
 """
 
 LOCAL_WORKER = """\

@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from reconciler.desired.schemas import schema_path
-from reconciler.model.manifests import Kind
+from reconciler.model.manifests import DEFAULT_DIRECTORIES, Kind
 from tests.cli.conftest import Ended
 from tests.support import Reconcile
 
@@ -140,12 +140,14 @@ def test_ci_files_are_yaml_and_name_commands_that_exist(
 def test_the_schema_lines_of_all_manifests_resolve(campaign: Path, program: Program) -> None:
     program("init", str(campaign))
     manifests = [file for file in campaign.rglob("*.yaml") if ".git" not in file.parts]
-    assert len(manifests) == 4
+    assert len(manifests) == 4, "all of them are read by default"
     for file in manifests:
         first = file.read_text().splitlines()[0]
         schema = json.loads((file.parent / first.partition("$schema=")[2]).read_text())
         assert schema["properties"]["kind"]["const"] == YAML(typ="safe").load(file)["kind"]
     settings = json.loads((campaign / ".vscode/settings.json").read_text())["yaml.schemas"]
+    folders = {Path(place).parts[0] for place in settings.values()}
+    assert folders == {"reconciler.yaml", *DEFAULT_DIRECTORIES}
     assert all((campaign / path).is_file() for path in settings)
 
 
