@@ -43,6 +43,7 @@ from reconciler.jobs.bookkeeping import (
     has_cause,
     note_baseline,
     note_failures,
+    note_notify_rules,
     note_revision,
     remember_good,
     summarise,
@@ -146,6 +147,7 @@ class Session(Comparison):
 
         def apply(writer: Writer, plan: Plan) -> bool:
             overtaken = writer.change_counter() != actual.change_counter
+            note_notify_rules(writer, loaded.state.project.notify, since=writer.last_event())
             PlanApplication(writer, plan, loaded.state.project_name, actual.built, now).carry_out()
             writer.put_config(applied_config(writer, loaded.state, plan))
             writer.put_followed(followed.branch or "")
@@ -347,6 +349,7 @@ def reconcile_once(
             _tell_news(executor, reporter)
         settled = wait is None or wait_until_idle(session.store, executor, time.monotonic() + wait, reporter)
         executor.tidy_up()
+        _send_notifications(session.store, reporter)
         compact(session.store, time.time())
         plan = applied.plan if applied is not None else None
         return Pass(session.record_outcome(applied), plan, timed_out=not settled)
@@ -380,6 +383,19 @@ def wait_until_idle(store: Store, executor: Executor, deadline: float, reporter:
         else:
             time.sleep(pause)
             pause = min(_LONGEST_PAUSE, pause * 1.5)
+
+
+def _send_notifications(store: Store, reporter: Reporter) -> None:
+    """Send what the notify rules have to tell; a target that fails is named, and tried again next time."""
+    with store.read() as view:
+        config = view.config()
+    if config is None or not config.notify:
+        return
+    from reconciler.notify.notifier import send_due
+
+    for failure in send_due(store, time.time(), flush=True):
+        hint = f"; {failure.hint}" if failure.hint else ""
+        reporter.say(f"warning: notify rule '{failure.rule}': {failure.problem}{hint}")
 
 
 def _tell_news(executor: Executor, reporter: Reporter, told: Collection[str] = ()) -> set[str]:

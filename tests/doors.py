@@ -26,6 +26,7 @@ ONE_DOOR: Doors = {
     "qtoolkit": ("reconciler.execution.qtk",),
     "msgpack": ("reconciler.execution.launcher",),
     "maggma": ("reconciler.actual.jobstore", "reconciler.execution.launcher", "reconciler.jobs.jobstore"),
+    "apprise": ("reconciler.notify.targets",),
     "fabric": ("reconciler.execution.hosts.ssh",),
     "paramiko": ("reconciler.execution.hosts.ssh",),
     "pyarrow": ("reconciler.cli.results",),

@@ -20,6 +20,7 @@ from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
+from reconciler.model.notifications import NotifyState
 from reconciler.model.records import (
     AppliedConfig,
     AppliedRevision,
@@ -105,6 +106,7 @@ decode_revision = decoder(AppliedRevision, "an applied revision")
 decode_lineage = decoder(Lineage, "the lineage")
 decode_baseline = decoder(Baseline, "the revision to compare with")
 decode_entry = decoder(FlowEntry, "what a flow depends on")
+decode_notify = decoder(NotifyState, "how far a notify rule is")
 
 
 def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:

@@ -22,6 +22,7 @@ from reconciler.actual.layout import (
     decode_job,
     decode_lineage,
     decode_mark,
+    decode_notify,
     decode_outcome,
     decode_parsed,
     decode_revision,
@@ -37,6 +38,7 @@ from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
+from reconciler.model.notifications import NotifyState
 from reconciler.model.records import (
     AppliedConfig,
     AppliedRevision,
@@ -301,6 +303,14 @@ class View:
     def worker_status(self, worker: str) -> WorkerStatus | None:
         """Return the status of a worker at its last use."""
         return readable(decode_status, self.txn.get("meta", b"worker/" + name_bytes(worker)))
+
+    def notify_state(self, rule: str) -> NotifyState | None:
+        """Return how far a notify rule is; None if it was never applied."""
+        return readable(decode_notify, self.txn.get("meta", b"notify/" + name_bytes(rule)))
+
+    def notify_rules(self) -> list[str]:
+        """Return the names of the notify rules that have a state."""
+        return [key.removeprefix(b"notify/").decode() for key in self.txn.keys("meta", b"notify/")]
 
     def attempt(self) -> Attempt | None:
         """Return the daemon's last attempt to apply a revision."""

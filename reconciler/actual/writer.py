@@ -23,6 +23,7 @@ from reconciler.model.baseline import Baseline, FlowEntry, may_change_plan
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
+from reconciler.model.notifications import NotifyState
 from reconciler.model.records import (
     AppliedConfig,
     AppliedRevision,
@@ -181,6 +182,14 @@ class Writer(View):
     def put_worker_status(self, worker: str, status: WorkerStatus) -> None:
         """Write the status of a worker."""
         self.txn.put("meta", b"worker/" + name_bytes(worker), encode(status))
+
+    def put_notify_state(self, rule: str, state: NotifyState | None) -> None:
+        """Write how far a notify rule is; None for a rule that is not wanted any more."""
+        key = b"notify/" + name_bytes(rule)
+        if state is None:
+            self.txn.delete("meta", key)
+        else:
+            self.txn.put("meta", key, encode(state))
 
     def put_attempt(self, attempt: Attempt) -> None:
         """Write the result of an attempt to apply a revision."""

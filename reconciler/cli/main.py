@@ -44,6 +44,7 @@ COMMANDS = {
     "wait": ("wait:command", "Wait until flows, jobs or workers reach a state."),
     "systemd": ("systemd:command", "Print a systemd unit for the daemon."),
     "history": ("history:history", "List the applied revisions and what they changed."),
+    "notify": ("notify:command", "Send a test message by a notify rule."),
     "render": ("render:command", "Print the submission script of a job."),
     "doctor": ("doctor:command", "Check this machine, the repository and the workers."),
     "backup": ("backup:backup", "Copy the state to a file, even during a reconcile."),
@@ -58,7 +59,7 @@ COMMANDS = {
 
 SECTIONS = {
     "Start": ("init", "validate", "doctor", "schema", "explain", "options", "completion"),
-    "Plan and apply": ("plan", "diff", "expand", "apply", "set", "watch", "now", "systemd"),
+    "Plan and apply": ("plan", "diff", "expand", "apply", "set", "watch", "now", "systemd", "notify"),
     "Look": (
         "get",
         "describe",

@@ -105,6 +105,27 @@ def _problems(raw: RawDocument, manifest: Manifest) -> Iterator[Diagnostic]:
     yield from check_exports(manifest)
     if kind is Kind.PROJECT and isinstance(manifest.spec, Mapping):
         yield from _check_jobstore(manifest, manifest.spec.get("jobstore"), "/spec/jobstore")
+        yield from _check_notify_names(manifest, manifest.spec.get("notify"))
+
+
+def _check_notify_names(manifest: Manifest, rules: Any) -> Iterator[Diagnostic]:
+    """Yield each notify rule that has the name of an earlier one."""
+    places: dict[str, str] = {}
+    for number, rule in enumerate(rules if isinstance(rules, list) else []):
+        name = rule.get("name") if isinstance(rule, dict) else None
+        if not isinstance(name, str):
+            continue  # the schema reports it
+        pointer = f"/spec/notify/{number}/name"
+        if name in places:
+            earlier = related(manifest, places[name], "the first one is here")
+            yield manifest.diagnostic(
+                "project/duplicate-notify-rule",
+                f"there are two notify rules named '{name}'",
+                pointer,
+                hint="give each rule a name of its own",
+                related=(earlier,),
+            )
+        places.setdefault(name, pointer)
 
 
 def check_expanded_flow(manifest: Manifest) -> Iterator[Diagnostic]:

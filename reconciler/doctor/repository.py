@@ -134,12 +134,28 @@ def _lineage(known: Known) -> Finding:
     return ok(f"belongs to project '{project}' of this repository")
 
 
+def _notifications(known: Known) -> Finding:
+    """Tell which notify rules could not deliver their last message."""
+    config = known.view.config() if known.view is not None else None
+    if known.view is None or config is None:
+        return skipped("no state yet")
+    for rule in config.notify:
+        state = known.view.notify_state(rule.name)
+        if state is not None and state.failures:
+            return warning(
+                f"rule '{rule.name}' cannot deliver its message: {state.error}",
+                f"correct its target, and try `reconcile notify {rule.name}`; nothing is lost until then",
+            )
+    return ok(_many(len(config.notify), "rule") if config.notify else "no rules")
+
+
 REPOSITORY: tuple[tuple[str, Callable[[Known], Finding]], ...] = (
     ("repository", _readable),
     ("branch", _branch),
     ("work tree", _committed),
     ("manifests", _manifests),
     ("state", _lineage),
+    ("notifications", _notifications),
 )
 """Every check of the repository, in order; later ones use what earlier ones found."""
 

@@ -25,6 +25,7 @@ from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.manifests import Prune
+from reconciler.model.notifications import NotifyRule, NotifyState
 from reconciler.model.records import (
     AppliedConfig,
     AppliedFlowSet,
@@ -105,6 +106,7 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
             )
             for name in sorted(desired.flowsets.keys() | desired.frozen.keys())
         },
+        notify=desired.project.notify,
     )
 
 
@@ -122,6 +124,16 @@ def remember_good(writer: Writer, loaded: Loaded) -> None:
             writer.put_good(key, pointer)
     for key in gone:
         writer.delete_good(key)
+
+
+def note_notify_rules(writer: Writer, rules: Sequence[NotifyRule], since: int) -> None:
+    """Let new notify rules tell what happens after the event number ``since``; forget removed ones."""
+    names = {rule.name for rule in rules}
+    known = set(writer.notify_rules())
+    for name in known - names:
+        writer.put_notify_state(name, None)
+    for name in names - known:
+        writer.put_notify_state(name, NotifyState(cursor=since))
 
 
 # the revision to compare with -----------------------------------------------------------------------------

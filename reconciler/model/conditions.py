@@ -171,14 +171,14 @@ def worker_conditions(
     return _conditions(findings, done, config, attempt, applied)
 
 
-_LASTING = 9
+LASTING = 9
 """This many failures in a row take ten minutes. The worker is still tried again."""
 
 
 def _of_outage(status: WorkerStatus) -> _Finding:
     """Return an outage; one that lasts needs your attention."""
     said = " - ".join(filter(None, (status.reason, status.fix)))
-    return _Finding("Unreachable", said, moves=True, stalled=status.failures >= _LASTING)
+    return _Finding("Unreachable", said, moves=True, stalled=status.failures >= LASTING)
 
 
 # both -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from reconciler.diagnostics import Diagnostic, Location
 from reconciler.model.connections import CONNECTION_FIELDS, Connection, ConnectionOptions
+from reconciler.model.notifications import NotifyRule
 from reconciler.model.types_ready import make_ready
 
 
@@ -369,6 +370,7 @@ class ProjectSpec(msgspec.Struct, frozen=True, kw_only=True):
     prune: Prune = Prune.CANCEL
     max_prune: float = 0.3
     build_timeout: float = 120.0
+    notify: list[NotifyRule] = []
 
 
 class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):

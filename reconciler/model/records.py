@@ -10,6 +10,7 @@ import msgspec
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.flows import BuiltFlow, job_id
 from reconciler.model.manifests import ExecConfigSpec, Prune, WorkerSpec
+from reconciler.model.notifications import NotifyRule
 from reconciler.model.run_config import Rule, RunConfig
 from reconciler.model.settings import Layer, Resources, Setting
 from reconciler.model.states import EDITABLE, FINISHED, JobState
@@ -408,6 +409,7 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
     out_of_sync: dict[str, str] = {}
     unconfirmed: bool = False
     flowsets: dict[str, AppliedFlowSet] = {}
+    notify: list[NotifyRule] = []
 
     @property
     def digests(self) -> dict[str, str]:

@@ -31,6 +31,7 @@ from reconciler.model.records import AppliedConfig, Event
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.watch.file_notices import FileNotices
 from reconciler.watch.log import log_bug, log_event
+from reconciler.watch.notify_thread import NotifyThread
 from reconciler.watch.signals import Signals
 from reconciler.watch.source_pass import DaemonReporter
 from reconciler.watch.source_thread import REQUESTED, SourceSettings, SourceThread
@@ -116,6 +117,7 @@ class Daemon:
         self._source = SourceThread(
             settings, store, self._hosts, reporter, clock, self._notices, self._wake.call
         )
+        self._notifier = NotifyThread(store, clock)
         self._last_event = 0
         self._next_status = 0.0
         self._pool_is_complete = False
@@ -155,6 +157,7 @@ class Daemon:
         with self._store.read() as view:
             self._last_event = view.last_event()
         self._source.start()
+        self._notifier.start()
         log_event("begun", f"watching {self._place}; the state is in {self._store.path}")
         self._manager.send("READY=1")
 
@@ -251,11 +254,13 @@ class Daemon:
             "stopping; jobs keep running and are picked up at the next start. Ctrl-C again to stop now",
         )
         deadline = time.monotonic() + _GRACE
+        self._notifier.end()  # a message that is on its way is sent again at the next start
         self._source.end()
         hung = [f"worker {name}" for name in self._workers.end(_GRACE)]
-        self._source.join(max(0.1, deadline - time.monotonic()))
-        if self._source.is_alive():
-            hung.append("source")
+        for thread in (self._source, self._notifier):
+            thread.join(max(0.1, deadline - time.monotonic()))
+            if thread.is_alive():
+                hung.append(thread.name)
         if hung:
             log_event("hung", f"not waiting for {', '.join(hung)}", level=logging.WARNING)
             interrupted = self._signals.number == signal.SIGINT

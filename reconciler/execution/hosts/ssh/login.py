@@ -1,20 +1,16 @@
-"""Logging in: secrets, and the keys, agent and password that are offered to a host one after the other."""
+"""Logging in: the keys, agent and password that are offered to a host one after the other."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from reconciler.execution.hosts.base import AccessError
-from reconciler.model.connections import Secret
 
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
-_LONGEST_SECRET = 10_000
 
 Method = tuple[str, Callable[[Any], Any]]
 """A way to log in: its name for people, and a function that tries it on a transport."""
@@ -161,49 +157,3 @@ def load_key(file: Path, data: bytes, passphrase: str | None) -> Any:
         return PKey.from_path(file, passphrase.encode())  # type: ignore[arg-type,unused-ignore]
     except (ValueError, TypeError, SSHException, OSError, UnknownKeyType):
         return "the passphrase is wrong"
-
-
-def read_secret(secret: Secret, what: str) -> str:
-    """Return a secret without the line break at its end. ``what`` names it in errors: ``the password``.
-
-    Raises
-    ------
-    AccessError
-        It does not exist, is empty, or is in a file that other users can read. The text never quotes it.
-    """
-    value = _from_variable(secret, what) if secret.env is not None else _from_file(secret, what)
-    if not value:
-        raise AccessError(f"{what} {secret.spoken} is empty", hint="put the secret there")
-    return value
-
-
-def _from_variable(secret: Secret, what: str) -> str:
-    name = secret.env or ""
-    if name not in os.environ:
-        raise AccessError(
-            f"{what} {secret.spoken}: the environment of reconciler lacks this variable",
-            hint=f"set {name} where reconciler is started, or use {{file: PATH}}",
-        )
-    return os.environ[name]
-
-
-def _from_file(secret: Secret, what: str) -> str:
-    path = Path(secret.file or "").expanduser()
-    try:
-        with path.open("rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            raw = stream.read(_LONGEST_SECRET) if stat.S_ISREG(mode) else b""
-    except OSError as error:
-        raise AccessError(
-            f"{what} {secret.spoken} cannot be read: {error.strerror}",
-            hint=f"write the secret to {path} and run `chmod 600 {path}`",
-        ) from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise AccessError(
-            f"{what} {secret.spoken} can be read by others (mode {stat.S_IMODE(mode):o}) and is not used",
-            hint=f"run `chmod 600 {path}`",
-        )
-    try:
-        return raw.decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise AccessError(f"{what} {secret.spoken} is not text", hint="write it as UTF-8") from None

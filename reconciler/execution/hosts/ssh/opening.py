@@ -15,7 +15,8 @@ import msgspec
 from reconciler.errors import ReconcilerError, TransientError
 from reconciler.execution.hosts.base import AccessError
 from reconciler.execution.hosts.ssh.host_keys import SYSTEM_FILES, USER_FILES, KnownHosts, Policy
-from reconciler.execution.hosts.ssh.login import DEFAULT_KEYS, Login, read_secret
+from reconciler.execution.hosts.ssh.login import DEFAULT_KEYS, Login
+from reconciler.execution.secrets import read_secret
 from reconciler.model.connections import Connection
 
 

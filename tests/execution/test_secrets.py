@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.execution.hosts.base import AccessError
-from reconciler.execution.hosts.ssh.login import read_secret
+from reconciler.execution.secrets import read_secret
 from reconciler.model.connections import Secret
 
 

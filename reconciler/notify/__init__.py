@@ -1,0 +1,1 @@
+"""Telling people: what happened, by command, webhook, mail or apprise."""
