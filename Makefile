@@ -13,7 +13,7 @@ QUICK := tests/model tests/plan tests/desired tests/actual
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test quick campaign faults fuzz audit oracle check figures services bench clean bootstrap
+.PHONY: help demo test quick campaign faults fuzz audit oracle check figures services docs bench clean bootstrap
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -57,9 +57,13 @@ services: bootstrap ## install the services that the tests start: sshd, Slurm, G
 	@bash scripts/services
 	@echo "The services are installed. The tests start them when they need them."
 
+docs: bootstrap ## build the documentation as a site in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+	@echo "open site/index.html"
+
 bench: services ## run all benchmarks, one after the other
 	@bash scripts/bench
 
 clean: ## remove .venv, caches, builds and the state of the demo
-	rm -rf .venv .audit sbom.json .demo build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .audit sbom.json .demo build dist site .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -216,27 +216,27 @@ def echo_kind(path: str) -> None:
     schema = load_schema(Kind(kind))
     part = schema
     for field in fields:
-        known = _fields(schema, part)
+        known = schema_fields(schema, part)
         if field not in known:
             raise InputError(f"{path}: there is no field '{field}'", hint=did_you_mean(field, known))
         part = known[field]
     part = resolve(schema, part)
-    click.echo(f"{'.'.join([kind, *fields])}  <{_type(part)}>")
+    click.echo(f"{'.'.join([kind, *fields])}  <{schema_type(part)}>")
     click.echo(_wrapped(part.get("description") or part.get("title", ""), "  "))
     if "default" in part:
         click.echo(f"  default: {part['default']}")
     for example in part.get("examples", [])[:2]:
         click.echo(f"  example: {example}")
-    below = _fields(schema, part)
+    below = schema_fields(schema, part)
     if below:
         click.echo("fields:")
     for field, inner in below.items():
         required = " (required)" if field in part.get("required", []) else ""
-        click.echo(f"  {field} <{_type(inner)}>{required}")
+        click.echo(f"  {field} <{schema_type(inner)}>{required}")
         click.echo(_wrapped(inner.get("description", ""), "      "))
 
 
-def _fields(schema: dict[str, Any], part: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def schema_fields(schema: dict[str, Any], part: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the fields below a part of a schema; a list has the fields of its entries."""
     part = resolve(schema, part)
     if "items" in part:
@@ -253,7 +253,7 @@ def _wrapped(text: str, indent: str) -> str:
     return click.wrap_text(text, width, initial_indent=indent, subsequent_indent=indent)
 
 
-def _type(part: dict[str, Any]) -> str:
+def schema_type(part: dict[str, Any]) -> str:
     """Return the type of a part of a schema on one line: ``string|integer``, ``on|off``, ``any``."""
     if "enum" in part:
         return "|".join(str(value) for value in part["enum"])
