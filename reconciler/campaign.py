@@ -55,6 +55,7 @@ class CampaignFlow(msgspec.Struct, frozen=True):
 class CampaignJob(msgspec.Struct, frozen=True):
     """A job. Times are seconds since the epoch, ``seconds`` is how long its latest attempt ran.
 
+    ``cpu`` is the CPU time of that attempt in seconds, ``memory`` the most that one of its processes had, in bytes.
     ``key`` is ``flow/job``, ``name`` is jobflow's name. ``labels`` are those of the flow.
     """
 
@@ -73,6 +74,8 @@ class CampaignJob(msgspec.Struct, frozen=True):
     started: float | None
     ended: float | None
     seconds: float | None
+    cpu: float | None
+    memory: int | None
     run_dir: str | None
     queue_id: str | None
     function: str

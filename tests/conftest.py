@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from tests.services.login import Login
 from tests.support import Reconcile, Repository, isolate
 from tests.warm_python import warm_python as start_warm_python
+from tests.watch.support import WatchWorld
 
 # Real sshd, Slurm and Grid Engine, which all processes share.
 pytest_plugins = ["tests.services.plugin"]
@@ -122,3 +123,11 @@ def state_dir(tmp_path: Path) -> Path:
 def reconcile(repository: Repository) -> Reconcile:
     """Run the program in ``repository`` as a process; see :class:`tests.support.Reconcile`."""
     return Reconcile(repository.path)
+
+
+@pytest.fixture
+def watched(tmp_path: Path, warm_python: Path) -> Iterator[WatchWorld]:
+    """A project whose daemons are started by the test; at its end, nothing runs any more."""
+    world = WatchWorld(tmp_path, warm_python)
+    yield world
+    world.close()

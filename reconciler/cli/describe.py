@@ -36,6 +36,7 @@ from reconciler.cli.views.words import (
     one_line,
     readable_worker,
     retry_line,
+    size_text,
     time_text,
 )
 from reconciler.diagnostics import did_you_mean
@@ -170,6 +171,9 @@ def _echo_job(facts: dict[str, Any]) -> None:
         if facts[field] is not None:
             ran = f" (ran {duration_text(facts['seconds'])})" if field == "ended" and facts["seconds"] else ""
             click.echo(f"{field + ':':<13} {time_text(facts[field])}{ran}")
+    if facts["cpu"] is not None:
+        used = f"{duration_text(facts['cpu'])} of CPU time, {size_text(facts['memory'])} of memory"
+        click.echo(f"{'used:':<13} {used}")
     if facts["expected_start"] is not None:
         start = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["expected_start"]))
         click.echo(f"{'starts:':<13} about {start}, says its scheduler")

@@ -34,7 +34,14 @@ from reconciler.cli.views.data import (
 )
 from reconciler.cli.views.listing import Listing, Row, is_table, show_listing
 from reconciler.cli.views.tree import TREE_COLUMNS, tree_rows, tree_symbols
-from reconciler.cli.views.words import coming_retry, duration_text, last_line, readable_worker, time_text
+from reconciler.cli.views.words import (
+    coming_retry,
+    duration_text,
+    last_line,
+    readable_worker,
+    size_text,
+    time_text,
+)
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.failures import failure_id
@@ -46,7 +53,7 @@ JOB_COLUMNS = (
     ("key", "state", "worker", "priority", "error"),
     (
         *("cause", "name", "index", "uuid", "exec_config", "resources", "qresources", "deferred"),
-        *("submitted", "started", "ended", "seconds"),
+        *("submitted", "started", "ended", "seconds", "cpu", "memory"),
         *("run_worker", "queue_id", "run_dir"),
     ),
 )
@@ -234,8 +241,11 @@ def jobs(
 
     def readable(row: Row) -> Row:
         texts = {name: time_text(row[name]) for name in ("submitted", "started", "ended") if row[name]}
-        if row["seconds"] is not None:
-            texts["seconds"] = duration_text(row["seconds"])
+        for name in ("seconds", "cpu"):
+            if row[name] is not None:
+                texts[name] = duration_text(row[name])
+        if row["memory"] is not None:
+            texts["memory"] = size_text(row["memory"])
         return row | texts | {"error": _problem(row, time.time(), removed)}
 
     _list(context, Listing(rows, columns, "key", readable), arrangement, watch)

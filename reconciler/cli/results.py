@@ -27,7 +27,7 @@ from reconciler.model.records import FlowRecord, JobRecord
 
 Row = dict[str, Any]
 
-_PLAIN = ("flow", "flowset", "state", "seconds", "revision")
+_PLAIN = ("flow", "flowset", "state", "seconds", "cpu", "memory", "revision")
 _ONLY = {"completed": Progress.COMPLETED, "failed": Progress.FAILED, "missing": Progress.OPEN}
 _DEFAULT = "flow,item.*,state,seconds"
 _PAGE = 1000
@@ -38,7 +38,7 @@ _PAGE = 1000
 @click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
 @click.option(
     "--columns", default=_DEFAULT, show_default=True, metavar="NAME,...",
-    help="Columns: flow, flowset, state, seconds, revision, item.COLUMN or item.*, labels.KEY, "
+    help="Columns: flow, flowset, state, seconds, cpu, memory, revision, item.COLUMN or item.*, labels.KEY, "
     "output.JOB or output.JOB.PATH.",
 )  # fmt: skip
 @click.option("--only", metavar="completed,failed,missing", help="Only flows that stand like this.")
@@ -138,11 +138,15 @@ class _Rows:
     def _row(self, flow: FlowRecord, jobs: list[JobRecord], progress: Progress) -> Row:
         documents: dict[str, Any] = {}
         seconds = [job.attempt.seconds for job in jobs if job.attempt.seconds is not None]
+        cpu = [job.attempt.cpu for job in jobs if job.attempt.cpu is not None]
+        memory = [job.attempt.memory for job in jobs if job.attempt.memory is not None]
         values: Row = {
             "flow": flow.name,
             "flowset": flow.flowset,
             "state": "missing" if progress is Progress.OPEN else str(progress),
             "seconds": sum(seconds) if seconds else None,
+            "cpu": sum(cpu) if cpu else None,
+            "memory": max(memory, default=None),
             "revision": flow.revision,
         }
         row: Row = {}

@@ -20,6 +20,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import time
 import traceback
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ def main() -> int:
         request = json_with_bytes((here / INPUT).read_text(encoding="utf-8"))
         result |= run(request, here, result)
         large = take_large(result)
+        result["usage"] = usage()
         text = json.dumps(result | {"ended": time.time()})
         size = len(text) + sum(map(len, large.values()))
         if size > LARGEST_RESULT:
@@ -71,7 +73,7 @@ def main() -> int:
         large = {}
         for key in ("documents", "blobs", "packed", "refers", "response"):
             result.pop(key, None)
-        result |= {"ok": False, "error": describe(error), "ended": time.time()}
+        result |= {"ok": False, "error": describe(error), "usage": usage(), "ended": time.time()}
         text = json.dumps(result)
     if os.getpid() != process:  # the job forked, and its child returned from the function too
         os._exit(0)
@@ -133,6 +135,19 @@ def run(request: dict[str, Any], here: Path, report: dict[str, Any]) -> dict[str
         "blobs": blobs,
         "refers": sorted(set(references([documents, blobs]))),
         "response": asked,
+    }
+
+
+def usage() -> dict[str, float]:
+    """Return what this process and its ended children have used: ``cpu`` in seconds, ``memory`` in bytes.
+
+    ``memory`` is the most that one process had in memory at a time. Processes on other nodes do not count.
+    """
+    mine, theirs = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "cpu": round(sum(one.ru_utime + one.ru_stime for one in (mine, theirs)), 3),
+        "memory": max(mine.ru_maxrss, theirs.ru_maxrss) * unit,
     }
 
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -146,6 +146,13 @@ class PackedDocument(msgspec.Struct, frozen=True):
 _IDENTITY = ("uuid", "index", "blob_uuid", "job_uuid", "job_index")
 
 
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job used: CPU time in seconds, and the largest memory of one of its processes in bytes."""
+
+    cpu: Annotated[float, msgspec.Meta(ge=0)]
+    memory: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+
+
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a job ended. Times are seconds since the epoch; ``error`` is None if it succeeded.
 
@@ -158,6 +165,7 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     python: str = ""
     jobflow: str = ""
     error: JobError | None = None
+    usage: Usage | None = None
     documents: list[dict[str, Any]] = []
     blobs: dict[str, list[dict[str, Any]]] = {}
     packed: list[PackedDocument] = []

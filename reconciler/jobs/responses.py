@@ -52,7 +52,7 @@ def apply_result(
         return
     if not result.ok:
         text = result.error.traceback if result.error is not None else "unknown error"
-        ran = msgspec.structs.replace(job, attempt=job.attempt_with(seconds=_seconds(result)))
+        ran = msgspec.structs.replace(job, attempt=job.attempt_with(**_usage(result)))
         fail(writer, ran, text, now, cause=Cause.EXCEPTION)
         return
     check_own(job, result.documents, result.blobs, result.packed)
@@ -65,7 +65,7 @@ def apply_result(
     done = move(
         writer, job, JobState.COMPLETED, now, f"ran {_seconds(result):.1f} s",
         error=None, cause=None, cancellation=NOT_CANCELLED,
-        attempt=msgspec.structs.replace(job.attempt.settled, seconds=_seconds(result)),
+        attempt=msgspec.structs.replace(job.attempt.settled, **_usage(result)),
         stored_data=result.response.stored_data, refers=[],
     )  # fmt: skip
     _carry_out(writer, done, result.response, result.refers, config, job.cancellation.reason, now)
@@ -75,6 +75,12 @@ def apply_result(
 def _seconds(result: JobResult) -> float:
     """Return how long a job ran; not negative, even if the worker's clock was set back meanwhile."""
     return round(max(0.0, result.ended - result.started), 3)
+
+
+def _usage(result: JobResult) -> dict[str, Any]:
+    """Return what an attempt used, as fields of its record."""
+    used = result.usage
+    return {"seconds": _seconds(result)} | ({"cpu": used.cpu, "memory": used.memory} if used else {})
 
 
 def _carry_out(

@@ -42,7 +42,8 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     ``heartbeat`` is the latest one that was read while the queue did not list it. ``result_kept``: its result
     could not be stored and is still in the run directory, where a retry collects it again.
     ``started`` and ``ended`` are when it was first seen to run and to have ended, by this machine's clock;
-    ``seconds`` is how long it ran, by its own worker's clock.
+    ``seconds`` is how long it ran, by its own worker's clock; ``cpu`` is the CPU time (seconds) of its
+    processes, ``memory`` the most that one of them had in memory (bytes), both on the node of its launcher.
     """
 
     number: int = 0
@@ -53,6 +54,8 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     started: float | None = None
     ended: float | None = None
     seconds: float | None = None
+    cpu: float | None = None
+    memory: int | None = None
     missing_since: float | None = None
     stuck: str | None = None
     waiting: str | None = None

@@ -27,6 +27,7 @@ VERBS = {
     "batches": ["get", "batches"],
     "failures": ["get", "failures"],
     "rules": ["get", "rules"],
+    "advise": ["advise"],
     "flowsets": ["get", "flowsets"],
     "expand": ["expand", "pair"],
     "makers": ["get", "makers"],
@@ -84,7 +85,9 @@ def test_schema_is_valid_described_and_names_itself(name: str) -> None:
     schema = load(name)
     Draft202012Validator.check_schema(schema)
     assert schema["$id"] == f"urn:reconciler:v1:output:{name}"
-    words = VERBS[name][:1] if name in ("graph", "diff", "verb", "wait", "expand") else VERBS[name][:2]
+    words = (
+        VERBS[name][:1] if name in ("graph", "diff", "verb", "wait", "expand", "advise") else VERBS[name][:2]
+    )
     assert f"`reconcile {' '.join(words)}" in schema["description"]
     assert described(schema) == []
 

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from reconciler.model.records import WorkerStatus
 from tests.watch.support import WatchWorld, eventually
 
 THROWING = Path(__file__).with_name("throwing.py")
 FAULT = f"exec(open({str(THROWING)!r}).read())"
-
-
-@pytest.fixture
-def watched(tmp_path: Path, warm_python: Path) -> Iterator[WatchWorld]:
-    world = WatchWorld(tmp_path, warm_python)
-    yield world
-    world.close()
 
 
 def bad_flows(world: WatchWorld) -> None:

@@ -18,13 +18,6 @@ from reconciler.notify.notifier import send_due
 from tests.watch.support import WatchWorld, eventually
 
 
-@pytest.fixture
-def watched(tmp_path: Path, warm_python: Path) -> Iterator[WatchWorld]:
-    world = WatchWorld(tmp_path, warm_python)
-    yield world
-    world.close()
-
-
 class Sent:
     """A target that keeps messages in memory, and fails while ``broken``."""
 

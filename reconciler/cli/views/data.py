@@ -98,6 +98,8 @@ def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
         "started": job.attempt.started,
         "ended": job.attempt.ended,
         "seconds": job.attempt.seconds,
+        "cpu": job.attempt.cpu,
+        "memory": job.attempt.memory,
         "function": job.function,
         "current": job.current,
         "queue_id": job.attempt.queue_id,
