@@ -55,7 +55,8 @@ class CampaignFlow(msgspec.Struct, frozen=True):
 class CampaignJob(msgspec.Struct, frozen=True):
     """A job. Times are seconds since the epoch, ``seconds`` is how long its latest attempt ran.
 
-    ``cpu`` is the CPU time of that attempt in seconds, ``memory`` the most that one of its processes had, in bytes.
+    ``cpu`` is the CPU time of that attempt in seconds, ``memory`` the most that one of its processes had in
+    memory, in bytes.
     ``key`` is ``flow/job``, ``name`` is jobflow's name. ``labels`` are those of the flow.
     """
 
