@@ -13,7 +13,7 @@ QUICK := tests/model tests/plan tests/desired tests/actual
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test quick campaign faults fuzz audit oracle check figures services docs bench clean bootstrap
+.PHONY: help demo test quick campaign faults fuzz audit oracle science check figures services docs bench clean bootstrap
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -47,6 +47,9 @@ audit: bootstrap ## look up known vulnerabilities of the dependencies, and write
 oracle: bootstrap ## compare random dynamic flows with jobflow's run_locally (EXAMPLES=60: 3 minutes)
 	@RECONCILER_TEST_FLOWS=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 tests/jobs/test_random_flows.py
 
+science: bootstrap ## compare flows of atomate2 and quacc with jobflow's run_locally, in a separate environment (10 minutes)
+	@bash scripts/science
+
 check: bootstrap ## check format, lint, types, import contracts, dependencies, spelling, schemas
 	@bash scripts/check
 
@@ -65,5 +68,5 @@ bench: services ## run all benchmarks, one after the other
 	@bash scripts/bench
 
 clean: ## remove .venv, caches, builds and the state of the demo
-	rm -rf .venv .audit sbom.json .demo build dist site .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-science .audit sbom.json .demo build dist site .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

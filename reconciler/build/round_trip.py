@@ -7,7 +7,8 @@ compared with what was given.
 
 What jobflow itself does to values is accepted: a subclass of ``dict``, ``str``, ``float`` and so on arrives
 as an equal value of the plain type, and within objects a tuple arrives as a list. An object with an
-``as_dict`` of its own is what it writes.
+``as_dict`` of its own is what it writes, even if it writes itself as a subclass: with quacc, ASE's ``Atoms``
+arrive as ``MSONAtoms``.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def _compare(given: Any, back: Any, at: str, *, in_object: bool = False) -> None
             _compare(one, other, f"{at}[{number}]", in_object=in_object)
     elif callable(given) and not isinstance(given, MSONable | BaseModel):
         _compare_callables(given, back, at)
-    elif kind is type(back):
+    elif kind is type(back) or (isinstance(back, kind) and hasattr(given, "as_dict")):
         _compare_objects(given, back, at)
     elif not _is_plain_form(given, back):
         _differ(given, back, at, _OBJECT_HINT)
@@ -203,8 +204,22 @@ def _compare_objects(given: Any, back: Any, at: str) -> None:
     elif parts is not None:
         for name in parts:
             _compare(_part(given, name), _part(back, name), f"{at}.{name}", in_object=True)
-    elif not _alike(_written(given), plain(back, keep_bytes=True)):
-        _differ(given, back, at, _OBJECT_HINT)
+    else:
+        for name, key in _left_out(given, back):
+            raise _DiffersError(at, f"is {_named(given)}, but arrives without {name}[{key!r}]", _OBJECT_HINT)
+        if not _alike(_written(given), plain(back, keep_bytes=True)):
+            _differ(given, back, at, _OBJECT_HINT)
+
+
+def _left_out(given: Any, back: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (attribute, key) of entries that do not arrive with an object, such as new arrays of ``Atoms``.
+
+    Only public attributes count: others may be caches.
+    """
+    for name, value in getattr(given, "__dict__", {}).items():
+        other = getattr(back, name, None)
+        if isinstance(value, dict) and isinstance(other, dict) and not name.startswith("_"):
+            yield from ((name, key) for key in value if key not in other)
 
 
 def _parts(value: Any) -> list[str] | None:
