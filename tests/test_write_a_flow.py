@@ -54,6 +54,7 @@ def test_each_example_runs_and_gives_what_it_says(repository: Repository, reconc
     assert {"chain/relax", "chain/static", "twice/twice/relax 1/2", "twice/twice/relax 2/2"} <= keys
     assert {"made/relax 1/2", "scan/relax 3.9", "from-file/relax 4.9"} <= keys
 
+    assert output(reconcile, "variables/named") == "PBE"
     a = 3.6 * 0.95
     assert output(reconcile, "chain/report")["lowest"] == pytest.approx(-1 / a)
     assert output(reconcile, "twice/report") == {

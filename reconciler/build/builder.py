@@ -48,13 +48,16 @@ _START_TIMEOUT = 60.0
 class BuildProcess:
     """A process of :mod:`reconciler.build.server`. It sends an empty message when it has imported everything.
 
+    It has the variables ``env`` from its start: packages read their settings when they are imported.
+
     Raises
     ------
     TransientError
         The machine is out of resources for another process or its files.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        self.env = dict(env or {})
         self._pending = bytearray()
         try:
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
@@ -63,7 +66,7 @@ class BuildProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                env=_environment(),
+                env=_environment() | self.env,
                 start_new_session=True,
             )
         except OSError as error:
@@ -199,7 +202,10 @@ class BuildFailedError(Exception):
 
 
 class FlowBuilder:
-    """Builds the flows of one revision, in a process that starts, or comes from ``spare``, with the first."""
+    """Builds the flows of one revision, in a process that starts, or comes from ``spare``, with the first.
+
+    A flow with another ``build.env`` gets another process.
+    """
 
     def __init__(
         self, source: Source, desired: DesiredState, state_dir: Path, spare: SpareProcess | None = None
@@ -322,8 +328,11 @@ class FlowBuilder:
 
     def _ask(self, flow: DesiredFlow, request: BuildRequest) -> BuildAnswer:
         try:
+            if self._process is not None and self._process.env != flow.env:
+                self.close()
             if self._process is None:
-                self._process = self._spare.take() if self._spare is not None else BuildProcess()
+                spare = self._spare if not flow.env else None
+                self._process = spare.take() if spare is not None else BuildProcess(flow.env)
                 slow = f"the build process was not ready after {_START_TIMEOUT:g} s"
                 self._read(
                     flow, _START_TIMEOUT, slow, "check whether the machine is very busy, and try again"

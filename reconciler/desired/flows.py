@@ -71,7 +71,11 @@ class FlowReader:
         before = len(self.diagnostics)
         if found.expanded is None:
             return None
-        spec = msgspec.convert(found.expanded.spec, FlowSpec)
+        raw, env = found.expanded.spec, self._environment(manifest)
+        if found.variables:
+            self.diagnostics += _unknown_variables(manifest, found, env)
+            raw = _with_variables(raw, env)
+        spec = msgspec.convert(raw, FlowSpec)
         files = self._files(manifest, found)
         references = {parse_output_reference(value)[:2] for _, value in found.outputs}
         externals = sorted({f"{other}/{job}" for other, job in references if other not in (None, name)})
@@ -87,7 +91,7 @@ class FlowReader:
         on_code_change = spec.on_code_change or project.on_code_change
         recompute = on_code_change is OnCodeChange.RECOMPUTE
         counts = on_code_change if recompute else OnCodeChange.KEEP  # to retry failed jobs needs no rebuild
-        content = build_form(spec)
+        content = build_form(spec) | ({"env": env} if env else {})
         previous = manifest.metadata.get("previous_names", [])
         project_name = self.state.name_in_uuids or self.state.project_name
         identity = flow_identity(project_name, previous[0] if previous else name)
@@ -111,6 +115,7 @@ class FlowReader:
             entries=jobs,
             makers=found.expanded.makers,
             makers_of=found.expanded.by_entry,
+            env=env,
             on_change=spec.on_change or project.on_change,
             prune=spec.prune or project.prune,
             protected=_PROTECTION.get(annotations.get("reconciler/prune")),
@@ -119,6 +124,11 @@ class FlowReader:
             previous_names=previous,
             watched=sorted({path for _, path in (*found.files, *found.doubtful)}),
         )
+
+    def _environment(self, manifest: Manifest) -> dict[str, str]:
+        """Return the variables of ``spec.build.env`` of the Project and of a flow, which wins."""
+        own = manifest.spec.get("build", {}).get("env", {})
+        return {**self.state.project.build.env, **own}
 
     def _expanded(self, manifest: Manifest, content: SpecContent) -> SpecContent:
         """Return the content of a flow with its references to Makers replaced."""
@@ -344,8 +354,9 @@ class SpecContent(NamedTuple):
     """What the spec of a flow refers to, found in one walk over its values.
 
     ``files`` are (pointer, path) of the files of the repository that it names, ``doubtful`` those that it
-    would name if ``path`` were written ``$path``. ``outputs`` are (pointer, value) of its references, and
-    ``words`` what each text with a dot begins with: a module, if it is the path of a function or class.
+    would name if ``path`` were written ``$path``. ``outputs`` are (pointer, value) of its references,
+    ``variables`` (pointer, name) of its ``$env``, and ``words`` what each text with a dot begins with: a
+    module, if it is the path of a function or class.
     ``refs`` are values of ``ref``, probably of references to Makers, and ``expanded`` is the spec without
     those; None if one cannot be used.
     """
@@ -353,6 +364,7 @@ class SpecContent(NamedTuple):
     files: list[tuple[str, str]]
     doubtful: list[tuple[str, str]]
     outputs: list[tuple[str, Any]]
+    variables: list[tuple[str, str]]
     words: set[str]
     refs: set[str]
     expanded: Expanded | None
@@ -360,7 +372,7 @@ class SpecContent(NamedTuple):
 
 def spec_content(spec: Mapping[str, Any]) -> SpecContent:
     """Return what the spec of a valid flow refers to."""
-    content = SpecContent([], [], [], set(), set(), Expanded(dict(spec), {}, {}))
+    content = SpecContent([], [], [], [], set(), set(), Expanded(dict(spec), {}, {}))
     _walk(spec, (), content)
     file = spec.get("file")
     if file is not None:
@@ -379,6 +391,8 @@ def _walk(value: Any, steps: tuple[Any, ...], content: SpecContent) -> None:
                     content.words.add(inner.partition(".")[0])
                 if key == "ref":
                     content.refs.add(inner)
+                elif key == "$env":
+                    content.variables.append((f"{_pointer(steps)}/$env", inner))
                 elif key in ("$path", "$load"):
                     content.files.append((f"{_pointer(steps)}/{key}", inner))
                 elif (
@@ -393,6 +407,28 @@ def _walk(value: Any, steps: tuple[Any, ...], content: SpecContent) -> None:
                 _walk(inner, (*steps, index), content)
             elif isinstance(inner, str) and "." in inner:
                 content.words.add(inner.partition(".")[0])
+
+
+def _unknown_variables(
+    manifest: Manifest, found: SpecContent, env: Mapping[str, str]
+) -> Iterator[Diagnostic]:
+    for pointer, name in found.variables:
+        if name not in env:
+            yield manifest.diagnostic(
+                "reference/unknown-variable",
+                f"spec.build.env of the flow and the Project have no variable '{name}'",
+                pointer,
+                hint=did_you_mean(name, env) or "add it there: `build: {env: {NAME: value}}`",
+            )
+
+
+def _with_variables(value: Any, env: Mapping[str, str]) -> Any:
+    """Return a spec with the value of each ``$env`` in its place."""
+    if isinstance(value, dict):
+        if isinstance(value.get("$env"), str):
+            return env.get(value["$env"], "")
+        return {key: _with_variables(inner, env) for key, inner in value.items()}
+    return [_with_variables(inner, env) for inner in value] if isinstance(value, list) else value
 
 
 def _pointer(steps: tuple[Any, ...]) -> str:

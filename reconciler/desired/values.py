@@ -1,9 +1,9 @@
 """Values inside ``args`` and ``kwargs``: any YAML, and directives.
 
 ``{$output: job.attribute}``, ``{$call: dotted.path, args, kwargs}``, ``{$maker: {class, kwargs}}``, the
-files ``{$path: file}`` and ``{$load: file}``, and what YAML does not have: ``{$tuple: [...]}``,
-``{$set: [...]}``, ``{$map: [[key, value], ...]}`` for keys that are not text, and ``{$bytes: base64}``. A
-mapping with a key that begins with ``$`` is exactly one of them.
+files ``{$path: file}`` and ``{$load: file}``, ``{$env: NAME}`` of ``spec.build.env``, and what YAML does not
+have: ``{$tuple: [...]}``, ``{$set: [...]}``, ``{$map: [[key, value], ...]}`` for keys that are not text, and
+``{$bytes: base64}``. A mapping with a key that begins with ``$`` is exactly one of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reconciler.desired.yaml.source_text import escape, related
 from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.model.manifests import Manifest
 
-DIRECTIVES = ("$output", "$call", "$path", "$maker", "$load", "$tuple", "$set", "$map", "$bytes")
+DIRECTIVES = ("$output", "$call", "$path", "$maker", "$load", "$env", "$tuple", "$set", "$map", "$bytes")
 
 Attribute = tuple[Literal["a", "i"], str | int]
 """One step into an output: ``("a", name)`` for ``.name``, ``("i", index)`` for ``[0]`` and ``["key"]``."""
@@ -206,6 +206,9 @@ def _check_directive(
                 message = f"'{value}' is not a path inside the repository"
                 hint = "write it relative to the root of the repository, without '..'"
                 yield manifest.diagnostic("value/path", message, at, hint=hint)
+        case "$env":
+            if not isinstance(value, str):
+                yield _type_problem(manifest, name, "the name of a variable in spec.build.env", at)
         case "$tuple" | "$set":
             if not isinstance(value, list):
                 yield _type_problem(manifest, name, "a list", at)

@@ -63,7 +63,8 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     from the first name of the flow, so that a rename keeps them. ``watched`` are the paths of the files
     that it names, or would name if they existed. ``protected`` is None where the manifest does not say:
     then the value of an earlier one holds. ``makers`` has the digests of the Makers that it uses,
-    ``makers_of`` their names by the id of an entry, or under "" those of another form.
+    ``makers_of`` their names by the id of an entry, or under "" those of another form. ``env`` are the
+    environment variables of its build.
     """
 
     name: str
@@ -89,6 +90,7 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     entries: list[PreviewJob] = []
     makers: dict[str, str] = {}
     makers_of: dict[str, list[str]] = {}
+    env: dict[str, str] = {}
 
     def is_protected(self, before: bool) -> bool:
         """Return whether the flow outlives its manifest; ``before`` is the value in its record."""

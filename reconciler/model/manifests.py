@@ -355,6 +355,12 @@ class Prune(StrEnum):
     DELETE = "delete"
 
 
+class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How flows are built. ``env`` are environment variables of the build process."""
+
+    env: dict[str, str] = {}
+
+
 DEFAULT_DIRECTORIES = ("workers", "exec_configs", "makers", "flows", "rules")
 
 
@@ -370,6 +376,7 @@ class ProjectSpec(msgspec.Struct, frozen=True, kw_only=True):
     prune: Prune = Prune.CANCEL
     max_prune: float = 0.3
     build_timeout: float = 120.0
+    build: BuildSpec = BuildSpec()
     notify: list[NotifyRule] = []
 
 
@@ -407,6 +414,7 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     file: str | None = None
     metadata: dict[str, Any] = {}
     name_suffix: str | None = None
+    build: BuildSpec = BuildSpec()
     on_change: OnChange | None = None
     on_code_change: OnCodeChange | None = None
     prune: Prune | None = None

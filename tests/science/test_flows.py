@@ -103,10 +103,9 @@ def test_a_flow_ends_as_with_jobflow_and_a_rebuild_runs_nothing(
 
 
 def use_quacc(monkeypatch: pytest.MonkeyPatch, results: Path) -> None:
-    """Let quacc, which reads its settings when it is imported, make jobs of jobflow here and in builds."""
+    """Let quacc, which reads its settings when it is imported, make jobs of jobflow here, too."""
     monkeypatch.setenv("QUACC_WORKFLOW_ENGINE", "jobflow")
     monkeypatch.setenv("QUACC_RESULTS_DIR", str(results))
-    monkeypatch.setenv("RECONCILER_BUILD_ENV", "QUACC_WORKFLOW_ENGINE")
 
 
 def facts(store: JobStore, uuids: Iterable[str]) -> Counter[str]:
