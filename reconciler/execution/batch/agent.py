@@ -33,8 +33,9 @@ from typing import Any
 WORK, BATCH, OUTBOX = Path("../../.."), Path(".."), Path("../../../.outbox")
 """Seen from the directory of the allocation, ``work_dir/.batch/<worker>/<name>``."""
 CLAIM, RUNNING, STATUS = "claim", "running", "status"
-TICK, CANCEL_CHECK, LISTING, BEAT = 0.5, 0.25, 0.25, 15.0
-"""Seconds: the longest wait; between two looks for cancellations and tickets; between signs of life."""
+TICK, BRISK, CANCEL_CHECK, LISTING, BEAT = 0.5, 0.01, 0.25, 0.25, 15.0
+"""Seconds: the longest wait and the shortest; between two looks for cancellations, and for more urgent
+tickets; between signs of life."""
 GRACE, LAST_GRACE = 5.0, 1.0
 """Seconds from SIGTERM to SIGKILL for a job, and for all jobs when the allocation ends."""
 STARTING = 180.0
@@ -181,6 +182,7 @@ class Agent:
             try:
                 self.reap()
                 self.look_after_jobs()
+                self.free_slots()
                 if not self.stopping:
                     self.start_jobs()
                 self.record_ends()
@@ -203,7 +205,14 @@ class Agent:
 
     def pause(self) -> float:
         """Return how long to wait for an event."""
-        return 0.05 if len(self.jobs) < self.slots and not self.closed else TICK / 2
+        return self.glance() if len(self.jobs) < self.slots and not self.closed else TICK / 2
+
+    def glance(self) -> float:
+        """Return the pause between two looks for tickets while a slot is free.
+
+        It is short after the end of a job: the next job of its chain comes soon.
+        """
+        return BRISK if time.monotonic() - self.idle_since < 1.0 else TICK / 10
 
     def is_idle(self) -> bool:
         """Return whether the allocation is not needed any more."""
@@ -223,7 +232,7 @@ class Agent:
         if self.closed or len(self.jobs) >= self.slots:
             return
         if now - self.listed >= LISTING or not self.tickets:
-            if now - self.listed < TICK / 10:
+            if now - self.listed < self.glance():
                 return
             self.listed = now
             with contextlib.suppress(OSError):
@@ -422,8 +431,8 @@ class Agent:
                 with contextlib.suppress(OSError):
                     (job.ticket.run_dir / CLAIM / "heartbeat").write_text(f"{now:.0f}\n")
 
-    def record_ends(self) -> None:
-        """Record the ends of jobs, again and again on a full disk."""
+    def free_slots(self) -> None:
+        """Take ended jobs out of their slots; to record their ends takes as long as to start others."""
         for marker, job in list(self.jobs.items()):
             if job.code is not None:  # processes that it has left behind would stay in its slot
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -432,6 +441,9 @@ class Agent:
                 self.over.append(job)
                 del self.jobs[marker]
                 self.idle_since = time.monotonic()
+
+    def record_ends(self) -> None:
+        """Record the ends of jobs, again and again on a full disk."""
         for job in list(self.over):
             with contextlib.suppress(OSError):
                 # The end of the whole allocation is for the scheduler to explain: no marker then.

@@ -86,6 +86,7 @@ def script(
             limit=LARGEST_RESULT,
             sentinel=sentinel,
         ),
+        f"measure {' '.join(shell_path(one.job.attempt.run_dir or '') for one in wanted)}",
     ]
     for number, one in enumerate(wanted):
         job, directory = one.job, shell_path(one.job.attempt.run_dir or "")
@@ -103,9 +104,24 @@ def script(
     return "\n".join([*lines, "exit 0"])
 
 
-# Values from files of the job are reduced to one word each, so that no content can shift the columns.
+# Values from files of the job are reduced to one word each, so that no content can shift the columns. One
+# `wc` measures all results, and `hostname` runs once: a process for each job would cost more than all else.
 _LOOK = """\
-total=0 results=()
+total=0 results=() sizes=() here=$(hostname)
+measure() {{
+  local directory number=0 next=0 bytes name names=() numbers=()
+  for directory; do
+    if [ -f "$directory/{result}" ] && [ ! -L "$directory/{claim}" ] && [ ! -L "$directory/{result}" ]; then
+      names+=("$directory/{result}") numbers+=($number)
+    fi
+    number=$((number + 1))
+  done
+  [ ${{#names[@]}} -gt 0 ] || return 0
+  while read -r bytes name; do  # in their order; those that cannot be read are left out
+    while [ $next -lt ${{#names[@]}} ] && [ "${{names[next]}}" != "$name" ]; do next=$((next + 1)); done
+    [ $next -lt ${{#names[@]}} ] && sizes[numbers[next]]=$bytes
+  done < <(wc -c -- "${{names[@]}}" 2>/dev/null)
+}}
 word() {{
   local line=
   [ -f "$1" ] && read -r -n 200 line < "$1" 2>/dev/null
@@ -124,10 +140,11 @@ look() {{
     word "$2/{code}"; code=$word
     word "$2/{claim}/queue_id"; claimant=$word
     word "$2/{claim}/heartbeat"; heartbeat=$word
-    read -r machine _ < "$2/{claim}/process" 2>/dev/null && [ "$machine" = "$(hostname)" ] && host=same
+    read -r machine _ < "$2/{claim}/process" 2>/dev/null && [ "$machine" = "$here" ] && host=same
     if [ -L "$2/{claim}" ] || [ -L "$2/{result}" ]; then bad=symlink
     elif [ -f "$2/{result}" ]; then
-      size=$(wc -c < "$2/{result}" 2>/dev/null) && size=$((size)) || {{ size=-; bad=unreadable; }}
+      size=${{sizes[$1]:-$(wc -c < "$2/{result}" 2>/dev/null)}}  # it may be newer than the measurement
+      [ -n "$size" ] && size=$((size)) || {{ size=-; bad=unreadable; }}
       for file in "$2/{documents}/"*; do
         [ "$size" != - ] && [ -f "$file" ] || continue
         [ ! -L "$file" ] && more=$(wc -c < "$file" 2>/dev/null) && size=$((size + more)) ||

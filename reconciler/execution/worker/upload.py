@@ -239,6 +239,14 @@ def script(
         f'[ -e "$1" ] || mv -- "{stage}/shared/$1" "$1" 2>/dev/null || [ -e "$1" ] || echo "missing $1"',
         "}",
         WITHDRAW.rstrip(),
+        # One process makes all directories: one for each job would cost more than all else.
+        "reconciler_make() {",
+        "local number directories=()",
+        "while [ $# -gt 0 ]; do number=$1",
+        f'[ -e "{stage}/jobs/$number" ] && [ ! -e "$2/{CLAIM}" ] && directories+=("$2")',
+        "shift 2; done",
+        '[ ${#directories[@]} -eq 0 ] || mkdir -p -- "${directories[@]}" || exit 11',
+        "}",
         "reconciler_place() {",
         f'if [ -e "$2/{CLAIM}" ]; then',
         '( cd -- "$2" && reconciler_withdraw "" ) 2>/dev/null',
@@ -246,7 +254,8 @@ def script(
         "return; fi",
         f'[ -e "{stage}/jobs/$1" ] || return',
         'reconciler_link_documents "$1" || return',
-        'mkdir -p -- "$2" && rm -rf -- "$2/files" "$2/documents" || exit 11',
+        'if [ -e "$2/files" ] || [ -e "$2/documents" ]; then',
+        'rm -rf -- "$2/files" "$2/documents" || exit 11; fi',
         f'mv -f -- "{stage}/jobs/$1/"* "$2/" || exit 11',
         'echo "placed $1"',
         "}",
@@ -268,10 +277,9 @@ def script(
             lines.append(f"reconciler_leave {shell_path(before)}")
     lines += [f"reconciler_share {name}" for name in shared]
     lines.append("reconciler_share_documents")
-    lines += [
-        f"reconciler_place {number} {shell_path(job.attempt.run_dir or '')}"
-        for number, job in enumerate(jobs)
-    ]
+    places = [f"{number} {shell_path(job.attempt.run_dir or '')}" for number, job in enumerate(jobs)]
+    lines.append(f"reconciler_make {' '.join(places)}")
+    lines += [f"reconciler_place {place}" for place in places]
     return "\n".join([*lines, "exit 0"])
 
 
