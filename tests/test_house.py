@@ -216,7 +216,9 @@ class TestTree:
             assert [name for name in real if not any(file.endswith(f"/{name}") for file in files)] == []
 
 
-_NOT_OURS = re.compile(r"\.git|\.venv|\.demo|\..*_cache|\.hypothesis|__pycache__|dist|site|.*\.egg-info")
+_NOT_OURS = re.compile(
+    r"\.git|\.venv(-science)?|\.demo|\..*_cache|\.hypothesis|__pycache__|dist|site|.*\.egg-info"
+)
 
 
 def _texts() -> Iterator[tuple[Path, str]]:

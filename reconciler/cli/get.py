@@ -235,7 +235,10 @@ def jobs(
 
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         if flow is not None and view.flow(flow) is None:
-            raise InputError(f"there is no flow '{flow}'", hint=did_you_mean(flow, _names(view)))
+            why = _why_not_submitted(view, flow)
+            if why is None:
+                raise InputError(f"there is no flow '{flow}'", hint=did_you_mean(flow, _names(view)))
+            context.say(why)
         check_filters(wanted, view, view.flows())
         _warn_of_unmatched(context, view, wanted.names, flow, history=history)
 
@@ -285,6 +288,10 @@ def _warn_of_unmatched(
                 missing = {name: None for name in missing if not _is_named(name, job)}
     for name in missing:
         near, slash, key = name.partition("/")
+        why = _why_not_submitted(view, near)
+        if why is not None:
+            context.say(why)
+            continue
         if not history and any(
             _is_named(name, job) for record in view.flows() for job in view.jobs_of(record.name)
         ):
@@ -293,6 +300,15 @@ def _warn_of_unmatched(
             hint = near_job(view, near, key) if slash else did_you_mean(near, _names(view))
             hint = hint or near_job(view, "", name)
         context.say(f"no job matches '{name}'" + (f"; {hint}" if hint else ""))
+
+
+def _why_not_submitted(view: View, flow: str) -> str | None:
+    """Return why a flow of the applied revision has no jobs; None for any other name."""
+    config = view.config()
+    if config is None or flow not in config.out_of_sync or view.flow(flow) is not None:
+        return None
+    reason = config.out_of_sync[flow].removeprefix("last good version kept: ")
+    return f"flow {flow} is not submitted: {reason}"
 
 
 def _names(view: View) -> list[str]:

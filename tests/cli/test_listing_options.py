@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from reconciler.cli.views.words import duration_text
 from tests.cli.world import World
+from tests.support import Reconcile, Repository, minimal_project
 
 Lines = Callable[..., list[str]]
 
@@ -106,3 +109,43 @@ def test_since_leaves_out_what_has_not_moved(world: World, lines: Lines) -> None
 )
 def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+BLOCKED = """
+    apiVersion: reconciler/v1
+    kind: Flow
+    metadata: {name: unbuilt}
+    spec: {factory: {function: reconciler.examples.nowhere}}
+    ---
+    apiVersion: reconciler/v1
+    kind: Flow
+    metadata: {name: dependent}
+    spec:
+      jobs: [{id: a, function: reconciler.examples.value, args: [{$output: unbuilt/x}]}]
+    ---
+    apiVersion: reconciler/v1
+    kind: Flow
+    metadata: {name: invalid}
+    spec: {jobs: 5}
+    """
+
+
+@pytest.mark.parametrize(
+    ("flow", "why"),
+    [
+        ("unbuilt", "cannot be built: 'reconciler.examples' does not have 'nowhere'"),
+        ("dependent", "waits: a flow that it refers to cannot be built"),
+        ("invalid", "its document is invalid: flows/blocked.yaml:"),
+    ],
+)
+def test_jobs_of_a_flow_that_is_not_submitted(
+    repository: Repository, reconcile: Reconcile, state_dir: Path, tmp_path: Path, flow: str, why: str
+) -> None:
+    minimal_project(repository, tmp_path / "work")
+    repository.write_yaml("flows/blocked.yaml", BLOCKED)
+    repository.commit()
+    reconcile("--state-dir", str(state_dir), "--once")
+    for arguments in (["--flow", flow], [flow], [f"{flow}/a"]):
+        done = reconcile("--state-dir", str(state_dir), "get", "jobs", *arguments, "-o", "json")
+        assert (done.returncode, json.loads(done.stdout)) == (0, [])
+        assert f"flow {flow} is not submitted: {why}" in done.stderr

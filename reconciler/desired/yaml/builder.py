@@ -12,8 +12,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from reconciler.desired.yaml.source_text import NO_CHARACTER, UNSEEN, Guard, SourceText, escape, name_of
-from reconciler.desired.yaml.syntax_errors import at_key_diagnostic, shown
+from reconciler.desired.yaml.syntax_errors import at_key_diagnostic, at_key_hint, shown
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.manifests import Mark
 
@@ -92,7 +94,7 @@ class _Open:
     as a key.
     """
 
-    __slots__ = ("container", "entry", "is_key", "key_places", "pointer")
+    __slots__ = ("at_key", "container", "entry", "is_key", "key_places", "pointer")
 
     def __init__(self, container: Any, pointer: str | None, is_key: bool) -> None:
         self.container = container
@@ -100,6 +102,8 @@ class _Open:
         self.is_key = is_key
         self.entry: tuple[str | None, int, int] | None = None
         self.key_places: dict[str, tuple[int, int]] = {}
+        self.at_key: int | None = None
+        """The number of the problem that it has keys which begin with ``@``."""
 
     @property
     def wants_key(self) -> bool:
@@ -129,7 +133,12 @@ class DocumentBuilder:
                 self._start_collection(event, [])
             case "MappingEndEvent" | "SequenceEndEvent":
                 self._guard.leave()
-                if self._open.pop().is_key:
+                closed = self._open.pop()
+                if closed.at_key is not None:
+                    problem = self._current.problems[closed.at_key]
+                    hint = at_key_hint(closed.container)
+                    self._current.problems[closed.at_key] = msgspec.structs.replace(problem, hint=hint)
+                if closed.is_key:
                     self._open[-1].entry = (None, *_place(event))
             case "AliasEvent":
                 self._alias(event)
@@ -252,7 +261,12 @@ class DocumentBuilder:
         if plain:
             self._check_unseen(text, "key", line, column)
         # A serialised JobStore is made of such keys; validation checks what they name.
-        if text.startswith("@") and not (top.pointer or "").startswith("/spec/jobstore"):
+        if (
+            text.startswith("@")
+            and top.at_key is None
+            and not (top.pointer or "").startswith("/spec/jobstore")
+        ):
+            top.at_key = len(self._current.problems)
             self._current.problems.append(at_key_diagnostic(self._source, text, line, column))
         top.key_places[text] = (line, column)
         top.entry = (text, line, column)

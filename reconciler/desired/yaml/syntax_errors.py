@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from reconciler.desired.yaml.source_text import SourceText, visible
@@ -130,9 +131,21 @@ def at_key_diagnostic(source: SourceText, key: str, line: int, column: int) -> D
         f"the key {shown(key)} begins with '@': monty would import and call whatever it names",
         line,
         column,
-        hint="use $call or $maker to create an object when the flow is built, and maker for a whole flow; "
-        "keep a serialised object in a JSON file and write {$load: FILE}",
+        hint=at_key_hint({}),
     )
+
+
+def at_key_hint(content: Mapping[str, Any]) -> str:
+    """Return what to write instead of a mapping with ``@module`` and ``@class``."""
+    keep = "keep a serialised object in a JSON file and write {$load: FILE}"
+    module, name = content.get("@module"), content.get("@class")
+    if not isinstance(module, str) or not isinstance(name, str):
+        call = "use $call or $maker to create an object when the flow is built, and maker for a whole flow"
+        return f"{call}; {keep}"
+    arguments = ", ".join(f"{visible(key)}: ..." for key in content if not key.startswith("@"))
+    kwargs = f", kwargs: {{{arguments}}}" if arguments else ""
+    form = f"{{$call: {visible(module)}.{visible(name)}{kwargs}}}"
+    return f"write {form if len(form) <= 200 else '{$call: ..., kwargs: ...}'}; or {keep}"
 
 
 def shown(text: str, *, quote: str = "'") -> str:

@@ -173,6 +173,34 @@ def test_an_alias_bomb_is_refused_without_being_built() -> None:
     assert len(msgspec.json.encode(parsed)) < 100_000
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (
+            '{"@module": a.b, "@class": C, x: 1, y: {z: 2}}',
+            "write {$call: a.b.C, kwargs: {x: ..., y: ...}}; or",
+        ),
+        ('{"@class": C, "@module": a}', "write {$call: a.C}; or"),
+        ('{"@module": a, "@callable": f, "@bound": null}', "use $call or $maker"),
+        ('{"@module": 1, "@class": [C]}', "use $call or $maker"),
+        (
+            f'{{"@module": a, "@class": C, {", ".join(f"key{n}: 1" for n in range(50))}}}',
+            "write {$call: ..., kwargs",
+        ),
+    ],
+)
+def test_a_mapping_with_several_at_keys_is_one_problem_with_the_form_to_write(text: str, hint: str) -> None:
+    (problem,) = problems(read_documents(f"args:\n  - {text}\n  - 2\n".encode()))
+    assert (problem.code, problem.location.line, problem.location.column) == ("yaml/at-key", 2, 6)
+    assert (problem.hint or "").startswith(hint)
+    assert "{$load: FILE}" in (problem.hint or "")
+
+
+def test_each_mapping_with_at_keys_is_a_problem_of_its_own() -> None:
+    text = b'a: {"@module": x, "@class": Y, inner: {"@module": z}}\nb: {"@class": Q}\n'
+    assert [problem.code for problem in problems(read_documents(text))] == ["yaml/at-key"] * 3
+
+
 def test_all_problems_of_a_document_are_told() -> None:
     text = b"a: 1\na: 2\n<<: 3\n1: 2\n'@m': 2\nb: *x\nc: !t 1\n"
     assert [problem.code for problem in problems(read_documents(text))] == [
