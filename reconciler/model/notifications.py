@@ -90,8 +90,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> str:
-        """What is told once: reason and object, and for the source the revision."""
-        return f"{self.reason} {self.object}" + (f" {self.revision}" if self.object == "source" else "")
+        """What is told once: object and reason, and for the source the revision."""
+        return f"{self.object} {self.reason}" + (f" {self.revision}" if self.object == "source" else "")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,7 +40,9 @@ def new_notices(view: View, rule: NotifyRule, state: NotifyState) -> tuple[list[
     fresh = [notice for notice in found if rule.selects(notice) and notice.identity not in known]
     still = {notice.identity for notice in lasting}
     kept = {
-        one for one in known if one in still or (not is_new and one.split()[1].startswith(("flow/", "job/")))
+        identity
+        for identity in known
+        if identity in still or (identity.startswith(("flow/", "job/")) and not is_new)
     }
     return fresh, msgspec.structs.replace(
         state,
