@@ -22,14 +22,14 @@ from tests.faults.conftest import MakeSite
 from tests.faults.site import Site, assert_store_is_sound
 
 PASSES, DAY = 10_000, 86_400.0
-LOOKS, COMMITS = 2_000, 20
+LOOKS, COMMITS = 800, 20
 """How many of the passes look at the source, which costs some processes of git, and find a commit."""
 
 AFTERWARDS = 10
 """Commits a month later, when there should be room for them where the old ones were."""
 
-GROWTH, OBJECTS = 4 << 20, 2_000
-"""By how many bytes and objects memory may grow after the first fifth: far less than one of each a pass."""
+GROWTH, OBJECTS = 4 << 20, 500
+"""By how many bytes and objects memory may grow after the first fifth: less than one object for each look."""
 
 
 class Day:
