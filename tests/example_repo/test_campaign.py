@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import ROOT, Reconcile, Repository, isolate
+from tests.warm_python import warm_python
 
 sys.path.insert(0, str(ROOT / "example-repo" / "lib"))
 reference = importlib.import_module("eos.reference")
@@ -21,6 +22,9 @@ reference = importlib.import_module("eos.reference")
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]
 
 Jobs = dict[str, dict[str, Any]]
+
+USED = ("ase.build", "ase.calculators.emt", "scipy.optimize", "matplotlib.pyplot")
+"""What the jobs of the campaign import."""
 
 
 class Campaign:
@@ -59,11 +63,14 @@ class Campaign:
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
+    """Its first run is by a warm Python, see :mod:`tests.warm_python`; all later ones are by the usual one."""
     root = tmp_path_factory.mktemp("campaign")
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, root / "home")
         made = Campaign(root)
-        done = made("--once", "--wait", "--timeout", "400")
+        with warm_python(*USED) as command, pytest.MonkeyPatch.context() as warm:
+            warm.setattr(sys, "executable", str(command))
+            done = made("--once", "--wait", "--timeout", "400")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         yield made
