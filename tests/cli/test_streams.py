@@ -14,7 +14,7 @@ import yaml
 
 from reconciler.cli.formats import as_json
 from tests.cli.world import World
-from tests.support import Repository, minimal_project
+from tests.support import Reconcile, Repository, isolate, minimal_project
 
 ODD = """
     apiVersion: reconciler/v1
@@ -33,14 +33,26 @@ def invalid(repository: Repository, tmp_path: Path) -> Repository:
     return repository
 
 
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A repository whose only job has finished; its output is not ASCII. The state is beside it."""
+    root = tmp_path_factory.mktemp("odd")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, root / "home")
+        made = Repository(root / "repository")
+        minimal_project(made, root / "work")
+        made.write_yaml("flows/odd.yaml", ODD)
+        made.commit()
+        done = Reconcile(made.path)("--state-dir", str(root / "state"), "--once", "--wait")
+        assert done.returncode == 0, done.stderr
+    return made
+
+
 @pytest.fixture
-def odd(repository: Repository, reconcile: Any, tmp_path: Path, warm_python: Path) -> Repository:
-    """A repository with a finished job whose output is not ASCII."""
-    minimal_project(repository, tmp_path / "work")
-    repository.write_yaml("flows/odd.yaml", ODD)
-    repository.commit()
-    assert reconcile("--once", "--wait").returncode == 0
-    return repository
+def odd(ran: Repository, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """That repository and its state, which no test of it changes."""
+    monkeypatch.setenv("RECONCILER_STATE_DIR", str(ran.path.parent / "state"))
+    return ran
 
 
 def shell(script: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
