@@ -15,7 +15,7 @@ A_PASS, BESIDES = 4, 10
 NewSlurm = Callable[..., Slurm]
 
 
-@pytest.mark.parametrize("count", [20, 200])
+@pytest.mark.parametrize("count", [20, 100])
 def test_commands_of_a_whole_run(
     make_cluster: MakeCluster, new_slurm: NewSlurm, new_sshd: NewSshd, count: int
 ) -> None:
