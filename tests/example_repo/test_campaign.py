@@ -63,7 +63,7 @@ class Campaign:
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
-    """Its first run is by a warm Python, see :mod:`tests.warm_python`; all later ones are by the usual one."""
+    """Its first run is by a warm Python, see :mod:`tests.warm_python`; later ones are by the usual one."""
     root = tmp_path_factory.mktemp("campaign")
     with pytest.MonkeyPatch.context() as monkeypatch:
         isolate(monkeypatch, root / "home")

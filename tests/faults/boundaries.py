@@ -40,6 +40,7 @@ RARE = {
     "AllocationKeeper._put": "allocations of batch workers; see tests/execution/batch/",
     "_followed": "only at the start of `watch --follow`",
     "repair": "fsck, which is another program",
+    "_send": "notifications, and the site has no rule for them",
     "begin_due": "jobs that fail, so that each would have several lines; see tests/jobs/test_retries.py",
 }
 """Other functions that write, and why no daemon is killed there."""
