@@ -106,7 +106,7 @@ def message_of(project: str, rule: str, notices: Sequence[Notice]) -> Message:
     """Return the message that tells some notices, at least one."""
     lines = []
     for notice in notices[:_LISTED]:
-        lines.append(f"{notice.object}: {notice.reason}: {cut(notice.message)}")
+        lines.append(f"{cut(notice.object)}: {notice.reason}: {cut(notice.message)}")
         if notice.fix:
             lines.append(f"    {cut(notice.fix)}")
     if len(notices) > _LISTED:
@@ -114,7 +114,7 @@ def message_of(project: str, rule: str, notices: Sequence[Notice]) -> Message:
             f"... and {len(notices) - _LISTED} more: `reconcile get flows`, `reconcile get failures`"
         )
     if len(notices) == 1:
-        what = f"{notices[0].object}: {notices[0].reason}"
+        what = f"{cut(notices[0].object)}: {notices[0].reason}"
     else:
         counts = Counter(notice.reason for notice in notices)
         what = ", ".join(f"{number} {reason}" for reason, number in counts.items())

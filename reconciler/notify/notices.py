@@ -71,13 +71,14 @@ def _of_flows(view: View, names: Iterable[str], config: AppliedConfig) -> Iterat
         flow = view.flow(name)
         if flow is None or flow.orphaned:
             if name in config.out_of_sync:
-                reason = config.out_of_sync[name]
+                entry = view.entry(name)
                 yield Notice(
                     object=f"flow/{name}",
                     reason="NotSubmitted",
-                    message=reason,
+                    message=config.out_of_sync[name],
                     revision=config.revision,
                     flow=name,
+                    labels=entry.labels if entry is not None else {},
                 )
             continue
         if flow.removed:

@@ -61,15 +61,19 @@ def _send(
     with store.read() as view:
         config = view.config()
         notices, after = new_notices(view, rule, state)
+    after = msgspec.structs.replace(after, failures=0, error="")
     if notices:
-        project = config.project_name if config is not None else ""
-        after = msgspec.structs.replace(after, sent=now, failures=0, error="")
+        after = msgspec.structs.replace(after, sent=now)
+        problem = hint = ""
         try:
-            send(rule, message_of(project, rule.name, notices))
+            send(rule, message_of(config.project_name if config is not None else "", rule.name, notices))
         except ReconcilerError as error:
-            after = msgspec.structs.replace(
-                state, tried=now, failures=state.failures + 1, error=cut(error.message)
-            )
-            yield Failure(rule.name, error.message, error.hint or "")
+            problem, hint = error.message, error.hint or ""
+        except Exception as error:  # whatever a target's library raises stops this rule only
+            problem = f"unexpected {type(error).__name__}: {error}"
+        if problem:
+            failures = state.failures + 1
+            after = msgspec.structs.replace(state, tried=now, failures=failures, error=cut(problem))
+            yield Failure(rule.name, problem, hint)
     if after != state:
         store.write(lambda writer: writer.put_notify_state(rule.name, after))

@@ -65,3 +65,10 @@ def test_text_of_jobs_is_one_line_without_control_characters(text: str) -> None:
     assert shown.isprintable()
     assert shown.startswith("a ")
     assert len(cut("x" * 10_000)) == 500
+
+
+def test_names_of_jobs_break_no_line() -> None:
+    """A job's name is any text: it must not end the header of a mail."""
+    made = message_of("p", "r", [notice(object="job/f/a\nBcc: b@example.org")])
+    assert made.subject == "[p] job/f/a Bcc: b@example.org: JobsFailed"
+    assert made.text.count("\n") == 1

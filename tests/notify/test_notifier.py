@@ -83,7 +83,7 @@ def test_once_tells_failed_and_completed_flows_once(watched: WatchWorld) -> None
 def test_a_build_that_fails_is_told(watched: WatchWorld) -> None:
     said = said_by(watched)
     project(watched, {"name": "all", "command": [str(watched.root / "tell")]})
-    watched.put("Flow", "broken", {"factory": {"callable": "simple_jobs.nowhere"}}, "flows")
+    watched.put("Flow", "broken", {"factory": {"function": "simple_jobs.nowhere"}}, "flows")
     watched.commit()
     watched.run("--once", "--wait")
     assert ("NotSubmitted", "flow/broken") in reasons(said)
@@ -178,6 +178,45 @@ def test_a_target_that_fails_is_tried_again_with_a_back_off(failed: Store) -> No
     assert sent.told() == [("JobsFailed", "flow/bad")]
     assert send_due(failed, 9000.0, send=sent) == []
     assert sent.told() == []
+
+
+def test_any_exception_of_a_target_stops_its_rule_only(failed: Store) -> None:
+    with failed.read() as view:
+        config = view.config()
+    assert config is not None
+    other = msgspec.structs.replace(config.notify[0], name="other")
+    failed.write(
+        lambda writer: writer.put_config(msgspec.structs.replace(config, notify=[*config.notify, other]))
+    )
+    begin_again(failed)
+    failed.write(lambda writer: writer.put_notify_state("other", NotifyState(cursor=0)))
+    told: list[str] = []
+
+    def send(rule: NotifyRule, message: Message) -> None:
+        told.append(rule.name)
+        if rule.name == "all":
+            raise KeyError("of a library")
+
+    (failure,) = send_due(failed, 0.0, flush=True, send=send)
+    assert (failure.rule, failure.problem) == ("all", "unexpected KeyError: 'of a library'")
+    assert told == ["all", "other"]
+    with failed.read() as view:
+        state = view.notify_state("all")
+    assert state is not None
+    assert (state.failures, state.cursor) == (1, 0)
+
+
+def test_a_failure_is_over_when_there_is_nothing_left_to_tell(failed: Store) -> None:
+    with failed.read() as view:
+        last = view.last_event()
+    failed.write(
+        lambda writer: writer.put_notify_state("all", NotifyState(cursor=last, failures=3, error="x"))
+    )
+    send_due(failed, 1e9, send=Sent())
+    with failed.read() as view:
+        state = view.notify_state("all")
+    assert state is not None
+    assert (state.failures, state.error) == (0, "")
 
 
 def test_an_outage_is_told_when_it_lasts_once_and_its_end_too(failed: Store) -> None:
