@@ -394,8 +394,7 @@ class Campaign:
         from reconciler.loop import open_outputs
 
         with store.read() as view:
-            config = view.config()
-        assert config is not None, "there are jobs, so something was applied"
+            config = view.applied_config()
         return open_outputs(store, config)
 
     def _output(self, outputs: Outputs, job: JobRecord, part: str = "") -> Any:

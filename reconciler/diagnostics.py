@@ -6,8 +6,9 @@ command line shows them. All diagnostics of a revision are collected; none is ra
 
 from __future__ import annotations
 
+import bisect
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -122,8 +123,26 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     by_lower = {candidate.lower(): candidate for candidate in known}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, _comparable(name, known), n=1, cutoff=0.6)
     return close[0] if close else None
+
+
+_LONGEST_NAME = 100
+_MOST_COMPARED = 200
+
+
+def _comparable(name: str, known: Sequence[str]) -> Sequence[str]:
+    """Return the sorted candidates worth a comparison: a document may have thousands of wrong names.
+
+    Of many candidates, these are the ones around the place of the name in alphabetical order. A comparison
+    takes time quadratic in the length, so long names have none.
+    """
+    if len(name) > _LONGEST_NAME:
+        return ()
+    if len(known) > _MOST_COMPARED:
+        start = max(0, bisect.bisect(known, name) - _MOST_COMPARED // 2)
+        known = known[start : start + _MOST_COMPARED]
+    return [candidate for candidate in known if len(candidate) <= _LONGEST_NAME]
 
 
 def nearest_path(path: str, candidates: Iterable[str]) -> str | None:
@@ -134,16 +153,18 @@ def nearest_path(path: str, candidates: Iterable[str]) -> str | None:
     """
     folder, _, name = path.rpartition("/")
     stem = name.rpartition(".")[0] or name
-    beside: list[tuple[float, float, str]] = []
-    same_name = []
+    beside, same_name = {}, []
     for candidate in candidates:
         other_folder, _, other = candidate.rpartition("/")
-        other_stem = other.rpartition(".")[0] or other
         if other_folder == folder and candidate != path:
-            beside.append((_likeness(stem.lower(), other_stem.lower()), _likeness(name, other), candidate))
+            beside[other] = candidate
         elif other == name:
             same_name.append(candidate)
-    nearest_beside = max(beside, default=None)
+    ranked = []
+    for other in _comparable(name, sorted(beside)):
+        other_stem = other.rpartition(".")[0] or other
+        ranked.append((_likeness(stem.lower(), other_stem.lower()), _likeness(name, other), beside[other]))
+    nearest_beside = max(ranked, default=None)
     if nearest_beside is not None and nearest_beside[0] >= 0.6:
         return nearest_beside[2]
     return same_name[0] if len(same_name) == 1 else None
@@ -158,7 +179,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str | None:
     guess = nearest(name, known)
     if guess is not None:
         best = _likeness(name, guess)
-        equal = [other for other in known if _likeness(name, other) == best]
+        equal = [other for other in _comparable(name, known) if _likeness(name, other) == best]
         if guess.lower() == name.lower() or len(equal) == 1:
             return f"did you mean '{guess}'?"
         if len(equal) <= _MOST_GUESSES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from textwrap import dedent
 
 import pytest
@@ -14,6 +16,7 @@ from reconciler.diagnostics import (
     Severity,
     did_you_mean,
     nearest,
+    nearest_path,
     render,
 )
 
@@ -75,6 +78,48 @@ def test_problems_are_ordered_by_place_then_code() -> None:
 )
 def test_the_nearest_name(name: str, guess: str | None) -> None:
     assert nearest(name, ["worker", "exec_config", "priority"]) == guess
+
+
+NUMBERED = [f"structure-{number:05}" for number in range(5000)]
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "most"),
+    [
+        ("structure-02500x", NUMBERED, 200),
+        ("astructure-0", NUMBERED, 200),
+        ("zstructure-0", NUMBERED, 200),
+        ("structure-1" * 100, NUMBERED, 0),
+        ("structure-1", ["structure-1" * 1000] * 3, 0),
+    ],
+    ids=["in the middle", "before all", "after all", "a long name", "long candidates"],
+)
+def test_a_guess_costs_a_bounded_number_of_comparisons(
+    monkeypatch: pytest.MonkeyPatch, name: str, known: list[str], most: int
+) -> None:
+    """A document may have as many wrong names as there are right ones."""
+    compared = 0
+
+    class Counting(difflib.SequenceMatcher[str]):
+        def set_seq1(self, a: Sequence[str]) -> None:
+            nonlocal compared
+            compared += bool(a)
+            super().set_seq1(a)
+
+    monkeypatch.setattr(difflib, "SequenceMatcher", Counting)
+    guess = nearest(name, known)
+    assert compared <= most
+    assert (guess is not None) == (most > 0)
+    compared = 0
+    did_you_mean(name, known)
+    nearest_path(f"data/{name}.cif", [f"data/{other}.cif" for other in known])
+    assert compared <= 5 * most
+
+
+@pytest.mark.parametrize("wrong", ["structure-02500x", "structure-0250", "Structure-02500", "structur-02500"])
+def test_a_guess_among_many_names(wrong: str) -> None:
+    assert nearest(wrong, NUMBERED) is not None
+    assert nearest_path(f"data/{wrong}.cif", [f"data/{name}.cif" for name in NUMBERED]) is not None
 
 
 def test_without_a_near_name_a_short_list_is_shown_and_a_long_one_is_not() -> None:

@@ -34,6 +34,7 @@ from reconciler.actual.layout import (
     pair,
     readable,
 )
+from reconciler.errors import InputError
 from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.lineage import Lineage
@@ -299,6 +300,15 @@ class View:
         """Return the parts of the last applied revision that the executor needs."""
         raw = self.txn.get("meta", b"config")
         return decode_config(raw) if raw is not None else None
+
+    def applied_config(self) -> AppliedConfig:
+        """Return the same for a command that needs it; raises InputError before a revision is applied."""
+        config = self.config()
+        if config is None:
+            raise InputError(
+                "no revision is applied to this state yet", hint="apply one with `reconcile --once`"
+            )
+        return config
 
     def worker_status(self, worker: str) -> WorkerStatus | None:
         """Return the status of a worker at its last use."""

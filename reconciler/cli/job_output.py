@@ -62,8 +62,7 @@ def output(context: Context, *, key: str, stores: tuple[str, ...]) -> None:
         with store.read() as view:
             name, path = split_output_key(view, key)
             job = find_jobs(view, name)[-1]
-            config = view.config()
-        assert config is not None, "there is a job, so something was applied"
+            config = view.applied_config()
         outputs = open_outputs(store, config)
         document = outputs.packed(job.uuid)
         if document is None:

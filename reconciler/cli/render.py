@@ -49,11 +49,10 @@ def job(context: Context, *, key: str, worker: str | None) -> None:
         try:
             with store.read() as view:
                 record = find_jobs(view, key)[-1]
-                config = view.config()
+                config = view.applied_config()
         except InputError as error:
             _refuse_unsubmitted(context, store, key)
             raise error
-    assert config is not None, "there is a job, so something was applied"
     rendered = render_job(record, config, worker)
     for note in rendered.notes:
         context.say(note)

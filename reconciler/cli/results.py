@@ -121,8 +121,7 @@ class _Rows:
         self.fields = fields
         self.standing = standing
         with store.read() as view:
-            config = view.config()
-        assert config is not None, "a state without an applied revision has no flows"
+            config = view.applied_config()
         self.outputs = open_outputs(store, config)
 
     def __iter__(self) -> Iterator[Row]:

@@ -29,8 +29,7 @@ class Provenance:
         from reconciler.loop import Session
 
         with store.read() as view:
-            config = view.config()
-        assert config is not None, "there is a job, so something was applied"
+            config = view.applied_config()
         self.revision = config.revision
         self.session = Session(context.source(fetch=False), store, _revision(context, config.commit))
         self.desired: DesiredState = self.session.load().state

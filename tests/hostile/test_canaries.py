@@ -1,0 +1,138 @@
+"""Commands that only look leave alone all code that a branch, its clone and the current directory have."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import Repository, minimal_project
+
+SECRET = "canary-4f1d8a"
+
+COMMANDS = [
+    "validate",
+    "plan",
+    "plan -o markdown",
+    "plan --base HEAD~1",
+    "diff HEAD~1 HEAD",
+    "--once --dry-run",
+    "get flows",
+    "get jobs --all",
+    "get rules",
+    "get workers",
+    "describe flow f",
+    "describe job f/a",
+    "describe worker w1",
+    "explain job f/a",
+    "explain rule r",
+    "graph f",
+    "results",
+    "history",
+    "events",
+]
+
+DRIVER = """
+import io, json, os, sys
+from contextlib import redirect_stderr, redirect_stdout
+from reconciler.cli.main import main
+
+trace, state, commands = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+ended = {}
+for command in commands:
+    sys.argv = ["reconcile", "--state-dir", state, *command.split()]
+    text, code = io.StringIO(), 0
+    with redirect_stdout(text), redirect_stderr(text):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    ended[command] = [code, os.path.exists(trace), text.getvalue()]
+json.dump(ended, sys.stdout)
+"""
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Repository:
+    """A clone of two commits in which every name leads to a trap that writes its name to ``ran``."""
+    trace = tmp_path / "ran"
+    made = Repository(tmp_path / "clone")
+    minimal_project(made, tmp_path / "work")
+    project = made.path / "reconciler.yaml"
+    project.write_text(project.read_text().replace("spec:\n", "spec:\n  python_path: [lib]\n", 1))
+    leave = f"open({str(trace)!r}, 'a').write(__name__ + ' ')\n"
+    for name in ("json", "base64", "typing", "jobflow", "monty", "numpy", "lmdb", "sitecustomize", "canary"):
+        made.write(f"{name}.py", leave)
+        made.write(f"lib/{name}.py", leave)
+    made.write_yaml(
+        "rules/r.yaml",
+        f"""
+        apiVersion: reconciler/v1
+        kind: OverrideRule
+        metadata: {{name: r}}
+        spec:
+          order: 100
+          name_glob: "*"
+          set: {{exec_config: {{pre_run: "touch {trace}", export: {{A: "1"}}}}}}
+        """,
+    )
+    flow = """
+        apiVersion: reconciler/v1
+        kind: Flow
+        metadata: {{name: f}}
+        spec:
+          jobs:
+          - {{id: a, function: canary.ran, args: [{0}]}}
+          - {{id: b, maker: {{class: canary.Maker, kwargs: {{x: {{$maker: {{class: canary.Other}}}}}}}}}}
+        """
+    made.write_yaml("flows/f.yaml", flow.format(1))
+    made.commit("one")
+    made.write_yaml("flows/f.yaml", flow.format(2))
+    made.commit("two")
+    trap = tmp_path / "trap.sh"
+    trap.write_text(f"#!/bin/sh\necho {SECRET} > {trace}\n")
+    trap.chmod(0o755)
+    made.run("config", "core.fsmonitor", str(trap))
+    return made
+
+
+def test_the_traps_work(campaign: Repository, tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+    campaign.run("status")
+    assert trace.read_text().strip() == SECRET
+    for place, module in (("lib", "canary"), (".", "jobflow")):
+        trace.unlink()
+        subprocess.run([sys.executable, "-c", f"import {module}"], cwd=campaign.path / place, check=True)
+        assert module in trace.read_text()
+
+
+def test_commands_that_look(campaign: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one process with the search path of the installed command: the first trace would stay."""
+    trace, state = tmp_path / "ran", tmp_path / "state"
+    monkeypatch.setenv("MY_TOKEN", SECRET)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", DRIVER, str(trace), str(state), json.dumps(COMMANDS)],
+        cwd=campaign.path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ended = json.loads(done.stdout)
+    assert [command for command, (_, ran, _) in ended.items() if ran] == []
+    assert {command: code for command, (code, _, _) in ended.items() if code not in (0, 2)} == {}
+    assert [command for command, (_, _, text) in ended.items() if "Traceback" in text] == []
+    for command in (
+        "validate",
+        "plan",
+        "plan -o markdown",
+        "plan --base HEAD~1",
+        "diff HEAD~1 HEAD",
+        "--once --dry-run",
+    ):
+        assert ended[command][0] == 0 and "1 flow" in ended[command][2], "it read the flow with the traps"
+    for command in ("results", "explain rule r"):
+        assert "no revision is applied" in ended[command][2]
+    assert SECRET not in done.stdout
+    for file in [one for one in state.rglob("*") if one.is_file()]:
+        assert SECRET.encode() not in file.read_bytes(), file
