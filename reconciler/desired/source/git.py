@@ -279,10 +279,14 @@ class Source(ObjectDatabase):
     def follows(self, commit: str, earlier: str) -> bool:
         """Return whether ``earlier`` is part of the history of ``commit``; a commit that is gone is not.
 
-        A shallow clone cannot tell, so the answer is True.
+        A shallow clone may lack the commits between them. There the answer is False only if the opposite is
+        certain: ``commit`` is part of the history of ``earlier``.
         """
-        result = self.run("merge-base", "--is-ancestor", earlier, commit, check=False)
-        return result.returncode == 0 or self._is_shallow()
+
+        def contains(descendant: str, ancestor: str) -> bool:
+            return self.run("merge-base", "--is-ancestor", ancestor, descendant, check=False).returncode == 0
+
+        return contains(commit, earlier) or (self._is_shallow() and not contains(earlier, commit))
 
     def missing_commits(self, commit: str, branch: str) -> int:
         """Return how many commits of ``branch`` are not part of the history of ``commit``."""

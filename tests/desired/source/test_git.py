@@ -246,6 +246,25 @@ def test_root_commit_is_that_of_the_branch(repository: Repository, source: Sourc
     assert source.root_commits() == [first]
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3, None])
+def test_a_rollback_is_seen_in_a_shallow_clone_too(
+    repository: Repository, tmp_path: Path, depth: int | None
+) -> None:
+    commits = []
+    for number in range(4):
+        repository.write("a", f"{number}")
+        commits.append(repository.commit(f"{number}"))
+    options = [f"--depth={depth}"] if depth else []
+    repository.run("clone", "-q", *options, repository.path.as_uri(), str(tmp_path / "copy"))
+    source = open_source(str(tmp_path / "copy"), None, "", tmp_path)
+    here = [commit for commit in commits if source.knows(commit)]
+    assert len(here) == (depth or 4)
+    for place, earlier in enumerate(here):
+        for other, commit in enumerate(here):
+            assert source.follows(commit, earlier) == (other >= place)
+    assert source.follows(commits[3], "0" * 39 + "1") == bool(depth), "a shallow clone cannot know"
+
+
 def test_shallow_clone_has_no_root(repository: Repository, source: Source, tmp_path: Path) -> None:
     repository.commit("second")
     repository.run("clone", "--quiet", "--depth=1", repository.path.as_uri(), str(tmp_path / "shallow"))
