@@ -92,9 +92,11 @@ def loader(outputs: Outputs, job: JobRecord, stores: Collection[str] = ()) -> pa
     """
 
     def load(value: memoryview) -> memoryview:
-        link = decode_value(value)
-        if not isinstance(link, dict) or not {"blob_uuid", "store"} <= link.keys():
+        if (
+            not {"blob_uuid", "store"} <= packed.members(value).keys()
+        ):  # decoded, a large one needs much memory
             return value
+        link = decode_value(value)
         if stores and link["store"] not in stores:
             return value
         found = outputs.packed_blob(link["store"], link["blob_uuid"])

@@ -1,0 +1,51 @@
+"""``reconcile output`` of a large value: in little more memory than the value takes itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.watch.support import WatchWorld
+
+NUMBERS = 2_500_000
+MAKE = f"""
+from jobflow import job
+
+@job
+def numbers(kind):
+    values = [n / 7 for n in range({NUMBERS})]
+    return {{"values": values, "count": {NUMBERS}}} if kind == "mapping" else values
+"""
+
+
+@pytest.mark.parametrize("kind", ["mapping", "list"])
+def test_it_is_printed_piece_by_piece(watched: WatchWorld, kind: str, tmp_path: Path) -> None:
+    watched.repository.write("lib/large.py", MAKE)
+    job = {"id": "a", "function": "large.numbers", "args": [kind]}
+    watched.put("Flow", "f", {"jobs": [job]})
+    watched.commit()
+    assert watched.run("--once", "--wait").returncode == 0
+    printed = tmp_path / "printed.json"
+    # Not ru_maxrss: that of a new process begins with what its parent has.
+    run = "import sys; from reconciler.cli.main import main\ntry: main()\n"
+    run += "finally: print(open('/proc/self/status').read(), file=sys.stderr)"
+    with printed.open("wb") as stream:
+        done = subprocess.run(
+            [sys.executable, "-c", run, "--state-dir", str(watched.state), "output", "f/a"],
+            cwd=watched.repository.path,
+            stdout=stream,
+            stderr=subprocess.PIPE,
+            check=True,
+        )
+    size = 9 * NUMBERS >> 20  # MiB; once from the store, once mapped
+    highest = re.search(rb"VmHWM:\s+(\d+)", done.stderr)
+    assert highest is not None
+    assert int(highest[1]) >> 10 < 60 + 3 * size
+    value = json.loads(printed.read_bytes())
+    values = value["values"] if kind == "mapping" else value
+    assert (len(values), values[7]) == (NUMBERS, 1.0)
