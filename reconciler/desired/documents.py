@@ -48,6 +48,17 @@ class Collection(msgspec.Struct):
         return found[0] if found else None
 
 
+def _first_problem(manifest: Manifest, parsed: ParsedFile) -> Location:
+    """Return the place of the first error of a document, as `reconcile validate` tells it."""
+    document = manifest.document
+    lines = range(document.first_line, document.first_line + len(document.lines))
+    places = (problem.location for problem in parsed.diagnostics if problem.is_error)
+    found = min(
+        ((one.line, one.column) for one in places if one is not None and one.line in lines), default=None
+    )
+    return manifest.location() if found is None else Location(manifest.file, *found)
+
+
 class _Found(msgspec.Struct, frozen=True):
     manifest: Manifest
     pointer: GoodManifest
@@ -77,7 +88,7 @@ def collect(
             collection.diagnostics += [_duplicate(found, several) for found in several]
             broken[key] = f"{len(several)} documents have this kind and name"
         elif not first.document.valid:
-            broken[key] = f"its document is invalid: {first.location()}"
+            broken[key] = f"its document is invalid: {_first_problem(first, files[first.file][1])}"
         else:
             collection.manifests[key] = first
             collection.good[key] = several[0].pointer

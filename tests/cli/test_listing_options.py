@@ -135,7 +135,7 @@ BLOCKED = """
     [
         ("unbuilt", "cannot be built: 'reconciler.examples' does not have 'nowhere'"),
         ("dependent", "waits: a flow that it refers to cannot be built"),
-        ("invalid", "its document is invalid: flows/blocked.yaml:"),
+        ("invalid", "its document is invalid: flows/blocked.yaml:15:14"),
     ],
 )
 def test_jobs_of_a_flow_that_is_not_submitted(

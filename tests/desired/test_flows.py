@@ -362,7 +362,7 @@ WORKER = "apiVersion: reconciler/v1\nkind: Worker\nmetadata: {name: hpc}\nspec:\
     [
         (
             f"{WORKER}  type: local\n",
-            "Worker 'hpc' cannot be used: its document is invalid: workers/w.yaml:1:1",
+            "Worker 'hpc' cannot be used: its document is invalid: workers/w.yaml:4:1",
             "correct that document first",
         ),
         (
