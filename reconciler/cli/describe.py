@@ -42,6 +42,7 @@ from reconciler.cli.views.words import (
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.jobs.flow_health import blocks
+from reconciler.jobs.waiting import why_waiting
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.run_config import FIELDS
 from reconciler.model.states import JobState
@@ -66,21 +67,21 @@ def command(context: Context) -> None:
 def flow(context: Context, name: str) -> None:
     """Show one flow."""
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
-        record = view.flow(name)
+        record, why = view.flow(name), why_waiting(view)
         if record is not None:
-            facts = flow_data(view, record, view.config(), counted_attempt(view))
+            facts = flow_data(view, record, view.config(), counted_attempt(view), why)
         else:  # perhaps it was never submitted because something prevents it
             flows = {flow["name"]: flow for flow in flows_data(view)}
             if name not in flows:
                 raise InputError(f"there is no flow '{name}'", hint=did_you_mean(name, flows))
             facts = flows[name]
         jobs = ordered_jobs(view, name)
+        keys = job_keys(jobs)
+        members = [job_data(job, keys, why) for job in jobs if job.current]
         events = view.events(f"flow/{name}", limit=_EVENTS)
         say_attempt(context, counted_attempt(view))
 
     def data() -> dict[str, Any]:
-        keys = job_keys(jobs)
-        members = [job_data(job, keys) for job in jobs if job.current]
         return facts | {"members": members, "events": [event_data(event) for event in events]}
 
     def text() -> None:
@@ -94,21 +95,22 @@ def flow(context: Context, name: str) -> None:
         if jobs:
             hidden = f"{many(history, 'superseded job')} not shown: `reconcile get jobs {name} --all`"
             click.echo(f"jobs: ({hidden})" if history else "jobs:")
-        for job in jobs:
-            if job.current:
-                line = f"  {job.key:<24} {job.state:<13} {job.config.worker_name}{_remark(job)}"
-                click.echo(cut(line, terminal_width() or len(line)))
+        current = (job for job in jobs if job.current)
+        for job, member in zip(current, members, strict=True):
+            remark = _remark(job, member["waiting"])
+            line = f"  {job.key:<24} {job.state:<13} {job.config.worker_name}{remark}"
+            click.echo(cut(line, terminal_width() or len(line)))
         _echo_events(events)
 
     emit(context, data, text)
 
 
-def _remark(job: JobRecord) -> str:
-    """Return what is special about a job: a deferred patch, a coming retry, an error."""
+def _remark(job: JobRecord, waiting: str | None) -> str:
+    """Return what is special about a job: a deferred patch, why it waits, a coming retry, an error."""
     waits = {change.field: change.new for change in job.deferred_changes}
     deferred = f"  ! deferred: {cell_text(waits)}" if waits else ""
     stuck = f"  stuck: {job.attempt.stuck}" if job.attempt.stuck else ""
-    stuck += f"  waits: {job.attempt.waiting}" if job.attempt.waiting and not stuck else ""
+    stuck += f"  waits: {waiting}" if waiting and not stuck else ""
     retry = f"  to be retried after {job.cause}:" if job.retry.at is not None else ""
     return deferred + stuck + retry + (f"  {last_line(job.error)}" if job.error else "")
 
@@ -139,7 +141,7 @@ def _job_facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, 
     for parent in record.parents:  # a parent may belong to another flow
         if parent not in keys and (found := view.generations(parent)):
             keys[parent] = found[-1].path
-    facts = job_data(record, keys)
+    facts = job_data(record, keys, why_waiting(view))
     decisions = origins.decisions(record, members)
     facts["provenance"] = {
         decision.field: origins.of_setting(decision.in_effect)

@@ -44,6 +44,7 @@ from reconciler.cli.views.words import (
 )
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
+from reconciler.jobs.waiting import why_waiting
 from reconciler.model.failures import failure_id
 from reconciler.model.manifests import Kind
 from reconciler.model.records import FlowRecord, JobRecord
@@ -210,6 +211,7 @@ def jobs(
 
     def rows(view: View) -> list[Row]:
         found: list[Row] = []
+        why = why_waiting(view)
         for record in _flows_listed(view, wanted.names, flow, history=history):
             if record.removed:
                 removed.add(record.name)
@@ -218,7 +220,7 @@ def jobs(
             jobs = ordered_jobs(view, record.name)
             keys = job_keys(jobs)
             listed = (
-                job_data(job, keys) for job in jobs
+                job_data(job, keys, why) for job in jobs
                 if (history or job.current)
                 and (since is None or job.updated >= time.time() - since)
                 and wanted.pass_job(job, record)

@@ -12,6 +12,7 @@ import msgspec
 from reconciler.actual.view import View
 from reconciler.cli.views.conditions import conditions_data, counted_attempt
 from reconciler.jobs.flow_health import health_of
+from reconciler.jobs.waiting import WhyWaiting, why_flow_waits, why_waiting
 from reconciler.model.actions import Action, Plan, started
 from reconciler.model.conditions import flow_conditions, never_submitted_conditions, worker_conditions
 from reconciler.model.desired import DesiredState
@@ -62,8 +63,8 @@ def ordered_jobs(view: View, flow: str) -> list[JobRecord]:
     return sorted(jobs, key=lambda job: (places[job.id], job.generator is not None, job.sequence))
 
 
-def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
-    """Return a job; ``keys`` is :func:`job_keys` of its flow."""
+def job_data(job: JobRecord, keys: Mapping[str, str], why: WhyWaiting) -> Data:
+    """Return a job; ``keys`` is :func:`job_keys` of its flow, ``why`` tells why it waits."""
     resources = job.asked
     by = job.generated_by
     generator = keys.get(job_id(by.uuid, by.index), by.uuid) if by is not None else None
@@ -88,7 +89,7 @@ def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
         "error": job.error,
         "cause": job.cause,
         "stuck": job.attempt.stuck,
-        "waiting": job.attempt.waiting,
+        "waiting": why(job),
         "expected_start": job.attempt.expected_start,
         "retries": job.config.value("retries"),
         "retried": job.retry.causes,
@@ -107,10 +108,15 @@ def job_data(job: JobRecord, keys: Mapping[str, str]) -> Data:
     }
 
 
-def flow_data(view: View, flow: FlowRecord, config: AppliedConfig | None, attempt: Attempt | None) -> Data:
-    """Return a flow; ``attempt`` is :func:`counted_attempt` of the store."""
+def flow_data(
+    view: View, flow: FlowRecord, config: AppliedConfig | None, attempt: Attempt | None, why_of: WhyWaiting
+) -> Data:
+    """Return a flow; ``attempt`` is :func:`counted_attempt`, ``why_of`` tells why a job waits."""
     jobs = view.jobs_of(flow.name)
     status = health_of(view, flow, jobs)
+    waits = why_flow_waits(jobs, why_of) if status.health is Health.PROGRESSING else None
+    if waits is not None:
+        status = msgspec.structs.replace(status, reason=f"{status.reason}; {waits}")
     sync, why = flow_sync(flow, jobs, config)
     return {
         "name": flow.name,
@@ -131,9 +137,9 @@ def flow_data(view: View, flow: FlowRecord, config: AppliedConfig | None, attemp
 
 def flows_data(view: View) -> list[Data]:
     """Return all flows by name: those of the store that are not gone, and those that cannot be submitted."""
-    config, attempt = view.config(), counted_attempt(view)
+    config, attempt, why = view.config(), counted_attempt(view), why_waiting(view)
     flows = [flow for flow in view.flows() if not flow.orphaned]
-    rows = [flow_data(view, flow, config, attempt) for flow in flows if not is_gone(view, flow)]
+    rows = [flow_data(view, flow, config, attempt, why) for flow in flows if not is_gone(view, flow)]
     submitted = {flow.name for flow in flows}
     if config is not None:
         for name, reason in config.out_of_sync.items():
