@@ -6,6 +6,7 @@ compared (:meth:`Comparison.load_scoped`). The result is the same as if everythi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -160,14 +161,14 @@ class Comparison:
         """
         with self.store.read() as view:
             built = known_builds(view, desired) if built is None else built
-            elsewhere = 0
+            elsewhere: Counter[str | None] = Counter()
             if scope is None:
                 flows = {flow.name: flow for flow in view.flows()}
             else:
                 flows = {name: flow for name in sorted(scope.flows) if (flow := view.flow(name)) is not None}
                 if any(not flow.removed and name not in desired.flows for name, flow in flows.items()):
                     live = (flow for flow in view.flows() if not flow.removed)
-                    elsewhere = sum(1 for flow in live if flow.name not in flows)
+                    elsewhere.update(flow.flowset for flow in live if flow.name not in flows)
             baseline = view.baseline()
             jobs = {name: view.jobs_of(name) for name in flows}
             former = former_builds(view, flows, built)

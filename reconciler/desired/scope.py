@@ -5,15 +5,18 @@ what the commit changed, and the flows that this can reach: those that name a ch
 changed rule, refer to a changed flow at any distance, or still have something to do. All else is as the
 baseline says.
 
+Of a FlowSet that the commit changes, or whose table it changes, the items of both versions are read, and the
+flows of the items that differ are looked at.
+
 The short way is taken only where it gives the same plan as reading everything. Whatever is out of the
-ordinary (a FlowSet, a problem in a document, a change of the Project, of a worker, of an ExecConfig or of
+ordinary (a problem in a document or in an item, a change of the Project, of a worker, of an ExecConfig or of
 code) takes the long way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -36,7 +39,10 @@ from reconciler.model.manifests import (
     RuleSpec,
 )
 
-_SCOPED_KINDS = frozenset({Kind.FLOW, Kind.OVERRIDE_RULE})
+if TYPE_CHECKING:
+    from reconciler.desired.flowsets.scoped import ScopedSets
+
+_SCOPED_KINDS = frozenset({Kind.FLOW, Kind.FLOW_SET, Kind.OVERRIDE_RULE})
 """Kinds whose changes reach only some flows; a change of any other kind may reach all."""
 
 
@@ -76,7 +82,7 @@ class LastApplied(Protocol):
         ...
 
 
-class _TooMuchError(Exception):
+class TooMuchError(Exception):
     """The revision differs in a way that may reach every flow."""
 
 
@@ -95,7 +101,7 @@ def load_scoped(
     """
     try:
         return _ScopedReader(source, revision, cache, applied, baseline).read(list(changes), lineage)
-    except _TooMuchError:
+    except TooMuchError:
         return None
 
 
@@ -126,16 +132,15 @@ class _ScopedReader:
         self.baseline = baseline
         self.old: dict[str, _Place] = {}
         self.new: dict[str, _Place] = {}
+        self.sets: ScopedSets | None = None
         self._files: dict[str, ParsedFile] = {}
 
     def read(self, changes: list[FileChange], lineage: Lineage | None) -> Loaded:
-        """Return the part that may differ. Raises _TooMuchError."""
+        """Return the part that may differ. Raises TooMuchError."""
         base, names = self.baseline, set(self.applied.unsettled())
-        if base.has_flowsets:
-            raise _TooMuchError
         for change in changes:
             if change.path in base.files or base.is_code(change.path):
-                raise _TooMuchError
+                raise TooMuchError
             names.update(self.applied.flows_naming(change.path))
         self._read_changed([change for change in changes if base.is_among_manifests(change.path)])
         collection = Collection()
@@ -148,18 +153,18 @@ class _ScopedReader:
             if not key.startswith(f"{Kind.FLOW}/"):
                 self._use(collection, key, place)
         if collection.project is None:
-            raise _TooMuchError
+            raise TooMuchError
         names |= self._selected_by_changed_rules()
         names |= {_name(key) for key in (*self.old, *self.new) if key.startswith(f"{Kind.FLOW}/")}
+        names |= self._compare_flowsets(collection.of(Kind.FLOW_SET), changes)
         names = self._closed(names | set(base.renamed))
         for name in sorted(names):
-            flow = self._flow(name)
-            if flow is not None:
-                self._use(collection, f"{Kind.FLOW}/{name}", flow)
-        state = assemble(self.source, self.revision, collection, lineage)
+            self._use_flow(collection, name)
+        expanded = self.sets.expanded() if self.sets is not None else {}
+        state = assemble(self.source, self.revision, collection, lineage, expanded)
         referred = {ref.partition("/")[0] for flow in state.flows.values() for ref in flow.externals}
         if state.diagnostics or state.invalid or referred - state.flows.keys():
-            raise _TooMuchError
+            raise TooMuchError
         rules = {_name(key) for key in self._changed(Kind.OVERRIDE_RULE)}
         witnesses = base.witnesses.items()
         known = sum(1 for name in names if self.applied.entry(name) is not None)
@@ -175,7 +180,7 @@ class _ScopedReader:
     def _read_changed(self, changes: list[FileChange]) -> None:
         """Read the old and the new documents of the files that changed; all must be in order."""
         if any(not entry.is_file for c in changes for entry in (c.old, c.new) if entry is not None):
-            raise _TooMuchError
+            raise TooMuchError
         changes = [change for change in changes if change.path.endswith((".yaml", ".yml"))]
         self.old = self._documents([c.old for c in changes if c.old is not None])
         self.new = self._documents([c.new for c in changes if c.new is not None])
@@ -185,24 +190,24 @@ class _ScopedReader:
         for key, place in self.new.items():
             elsewhere = self.applied.good_manifest(key)
             if elsewhere is not None and elsewhere.file not in files:
-                raise _TooMuchError  # two documents with one name
+                raise TooMuchError  # two documents with one name
             old = self.old.get(key)
             if _kind(key) not in _SCOPED_KINDS and (
                 old is None or old.document.content != place.document.content
             ):
-                raise _TooMuchError
+                raise TooMuchError
         if any(_kind(key) not in _SCOPED_KINDS and key not in self.new for key in self.old):
-            raise _TooMuchError
+            raise TooMuchError
 
     def _documents(self, entries: list[TreeEntry]) -> dict[str, _Place]:
         found: dict[str, _Place] = {}
         for file, (blob, parsed) in self.reader.parse(entries).items():
             if parsed.diagnostics or not parsed.readable:
-                raise _TooMuchError
+                raise TooMuchError
             for position, document in enumerate(parsed.documents):
                 key = f"{document.kind}/{document.name}"
                 if not document.valid or document.name is None or key in found:
-                    raise _TooMuchError
+                    raise TooMuchError
                 found[key] = _Place(document, GoodManifest(file, blob, position))
         return found
 
@@ -210,7 +215,7 @@ class _ScopedReader:
         if pointer.parsed not in self._files:
             parsed = self.reader.parsed_blob(pointer.parsed)
             if parsed is None:
-                raise _TooMuchError
+                raise TooMuchError
             self._files[pointer.parsed] = parsed
         return self._files[pointer.parsed].documents[pointer.position]
 
@@ -224,7 +229,7 @@ class _ScopedReader:
             if directory in ("", *DEFAULT_DIRECTORIES):
                 continue
             if self.source.tree_id(self.revision.commit, directory) is None:
-                raise _TooMuchError
+                raise TooMuchError
 
     # flows --------------------------------------------------------------------------------------------
 
@@ -248,22 +253,27 @@ class _ScopedReader:
             if any(rule.matches_flow(name, labels) for rule in rules)
         }
 
-    def _flow(self, name: str) -> _Place | None:
-        """Return the document of a flow in this revision; None if it has none."""
+    def _use_flow(self, collection: Collection, name: str) -> None:
+        """Add the flow of a name, if this revision has it."""
         key = f"{Kind.FLOW}/{name}"
+        entry = self.applied.entry(name) or FlowEntry()
         if key in self.new:
-            return self.new[key]
-        pointer = self.applied.good_manifest(key) if key not in self.old else None
-        return _Place(self._document(pointer), pointer) if pointer is not None else None
+            self._use(collection, key, self.new[key])
+        elif self.sets is not None and (flow := self.sets.flow(name, entry.flowset)) is not None:
+            collection.manifests[key] = flow
+        elif entry.flowset is None and key not in self.old:
+            pointer = self.applied.good_manifest(key)
+            if pointer is not None:
+                self._use(collection, key, _Place(self._document(pointer), pointer))
 
     def _closed(self, names: set[str]) -> set[str]:
         """Return the flows with those that refer to them, and with all that these refer to themselves."""
         found, todo = set(names), list(names)
         while todo:
             name = todo.pop()
-            place = self.new.get(f"{Kind.FLOW}/{name}")
+            flow = self._changed_flow(name)
             entry = self.applied.entry(name) or FlowEntry()
-            earlier = place.manifest.metadata.get("previous_names", []) if place else entry.previous_names
+            earlier = flow.metadata.get("previous_names", []) if flow is not None else entry.previous_names
             more = {*self.applied.referring_to(name), *earlier} - found
             found |= more
             todo += more
@@ -277,11 +287,37 @@ class _ScopedReader:
 
     def _refers_to(self, name: str) -> set[str]:
         """Return the flows to whose jobs a flow refers in this revision."""
-        place = self.new.get(f"{Kind.FLOW}/{name}")
-        if place is None:
+        flow = self._changed_flow(name)
+        if flow is None:
             return set((self.applied.entry(name) or FlowEntry()).refers)
-        references = (parse_output_reference(text) for _, text in spec_content(place.manifest.spec).outputs)
-        return {flow for flow, *_ in references if flow is not None}
+        references = (parse_output_reference(text) for _, text in spec_content(flow.spec).outputs)
+        return {other for other, *_ in references if other is not None}
+
+    def _changed_flow(self, name: str) -> Manifest | None:
+        """Return the document of a flow that this revision adds or may change."""
+        place = self.new.get(f"{Kind.FLOW}/{name}")
+        if place is not None or self.sets is None:
+            return place.manifest if place is not None else None
+        return self.sets.changed.get(name)
+
+    def _compare_flowsets(self, manifests: list[Manifest], changes: list[FileChange]) -> set[str]:
+        """Return the flows of FlowSets that may differ."""
+        before = {
+            _name(key): place.manifest for key, place in self.old.items() if _kind(key) == Kind.FLOW_SET
+        }
+        if not manifests and not before:
+            return set()
+        from reconciler.desired.flowsets.scoped import ScopedSets
+
+        self.sets = ScopedSets(self.source, self.revision.commit, changes, manifests, self.baseline.flowsets)
+        found = self.sets.compare(before, self._changed(Kind.FLOW_SET))
+        documents = {_name(key) for key in self.new if _kind(key) == Kind.FLOW}
+        for name in self.sets.changed.keys() | documents:
+            entry, flow = self.applied.entry(name), self.sets.changed.get(name)
+            flowset = flow.item.flowset if flow is not None and flow.item is not None else None
+            if (entry is not None and entry.flowset != flowset) or (flow is not None and name in documents):
+                raise TooMuchError  # a name that another document has or had
+        return found
 
 
 def _kind(key: str) -> str:

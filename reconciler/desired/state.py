@@ -19,7 +19,7 @@ from reconciler.desired.values import is_name
 from reconciler.diagnostics import Diagnostic, Location, Severity, did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.baseline import Scope
-from reconciler.model.desired import DesiredFlow, DesiredState, Hold, Revision
+from reconciler.model.desired import DesiredFlow, DesiredFlowSet, DesiredState, Hold, Revision
 from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import (
     DEFAULT_DIRECTORIES,
@@ -244,9 +244,16 @@ class _NoCache:
 
 
 def assemble(
-    source: Source, revision: Revision, collection: Collection, lineage: Lineage | None
+    source: Source,
+    revision: Revision,
+    collection: Collection,
+    lineage: Lineage | None,
+    expanded: Mapping[str, DesiredFlowSet] | None = None,
 ) -> DesiredState:
-    """Return the desired state of a collection, with all checks across documents."""
+    """Return the desired state of a collection, with all checks across documents.
+
+    If the FlowSets are already ``expanded``, the collection has their flows beside those of documents.
+    """
 
     def typed(kind: Kind, into: Callable[..., Any]) -> dict[str, Any]:
         return {m.name: msgspec.convert(m.spec, into) for m in collection.of(kind) if m.name}
@@ -287,7 +294,9 @@ def assemble(
         for key, why in collection.unusable.items()
         if key.startswith(f"{Kind.FLOW_SET}/")
     }
-    if flowsets:
+    if expanded is not None:
+        state.flowsets |= expanded
+    elif flowsets:
         from reconciler.desired.flowsets.reader import expand_all
 
         flows += expand_all(source, state, flowsets, reader.all_files())

@@ -162,7 +162,9 @@ def note_baseline(writer: Writer, loaded: Loaded, plan: Plan, planned: int) -> N
             writer.put_entry(name, None)
     for name, flow in desired.flows.items():
         refers = sorted({reference.partition("/")[0] for reference in flow.externals})
-        writer.put_entry(name, FlowEntry(flow.labels, flow.watched, refers, flow.previous_names))
+        writer.put_entry(
+            name, FlowEntry(flow.labels, flow.watched, refers, flow.previous_names, flow.flowset)
+        )
     before = writer.baseline()
     outside = before.renamed if before is not None and scope is not None else []
     renamed = {name for name in outside if scope is not None and name not in scope.flows}
@@ -178,7 +180,7 @@ def note_baseline(writer: Writer, loaded: Loaded, plan: Plan, planned: int) -> N
             manifests=[_directory(name) for name in desired.project.manifests],
             code=[_directory(name) for name in desired.project.python_path],
             tables=tables,
-            has_flowsets=bool(desired.flowsets),
+            flowsets={name: flowset.items for name, flowset in desired.flowsets.items()},
             complete=not plan.diagnostics and not desired.invalid and not desired.holds,
             witnesses=plan.witnesses,
             renamed=sorted(renamed),

@@ -15,7 +15,8 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
     ``tree`` is the tree id of the folder ``path`` of the repository. ``files`` are those of the Project,
     ``manifests`` and ``code`` the directories from which it reads; an empty one is the whole folder.
-    ``tables`` are the files and directories from which FlowSets take their items.
+    ``tables`` are the files and directories from which FlowSets take their items, ``flowsets`` the number of
+    items of each FlowSet.
     ``complete``: the plan had no diagnostics, so that all of the revision is in force. ``witnesses`` names,
     for each rule that matches a job, a flow with such a job; ``renamed`` are the flows with previous names.
     """
@@ -28,25 +29,26 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     manifests: list[str]
     code: list[str]
     tables: list[str] = []
-    has_flowsets: bool = False
+    flowsets: dict[str, int] = {}
     complete: bool
     witnesses: dict[str, str] = {}
     renamed: list[str] = []
 
     def reads(self, path: str) -> bool:
         """Return whether the desired state is read from a changed file, or from a directory above it."""
-        return path in self.files or _is_below(path, (*self.manifests, *self.code, *self.tables))
+        return path in self.files or is_below(path, (*self.manifests, *self.code, *self.tables))
 
     def is_among_manifests(self, path: str) -> bool:
         """Return whether a file is in a directory of manifests."""
-        return _is_below(path, self.manifests)
+        return is_below(path, self.manifests)
 
     def is_code(self, path: str) -> bool:
         """Return whether a file is in a directory of code."""
-        return _is_below(path, self.code)
+        return is_below(path, self.code)
 
 
-def _is_below(path: str, places: Iterable[str]) -> bool:
+def is_below(path: str, places: Iterable[str]) -> bool:
+    """Return whether a path is one of some files or below one of some directories; "" is the whole folder."""
     return any(not place or path == place or path.startswith(f"{place}/") for place in places)
 
 
@@ -54,13 +56,14 @@ class FlowEntry(msgspec.Struct, frozen=True, array_like=True):
     """What one flow of the baseline depends on beyond its own document, and what selects it.
 
     ``watched`` are the files of the repository that it names, or that it would name if they existed.
-    ``refers`` are the flows whose jobs it refers to.
+    ``refers`` are the flows whose jobs it refers to, ``flowset`` is the FlowSet that makes it.
     """
 
     labels: dict[str, str] = {}
     watched: list[str] = []
     refers: list[str] = []
     previous_names: list[str] = []
+    flowset: str | None = None
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -483,8 +484,8 @@ class ActualState(msgspec.Struct, kw_only=True):
     desired flow that has been built with exactly these inputs; a flow that is missing must be built first.
     For such a flow ``previous`` has the digests of its jobs as their manifest was when it was applied last.
     ``former`` are the builds with which flows were applied last, if they have another one now, or none.
-    ``live_elsewhere`` is the number of flows outside of the scope whose records are not removed, ``baseline``
-    the commit of the baseline.
+    ``live_elsewhere`` counts the flows outside of the scope whose records are not removed, by FlowSet (None:
+    flows of documents), ``baseline`` is the commit of the baseline.
     ``unseen`` are flows that ``built`` has only for show, while their jobs are unknown. ``rewritten``: the
     revision does not descend from ``base``, because history was rewritten. ``change_counter`` is that of the
     store when this was read.
@@ -498,6 +499,6 @@ class ActualState(msgspec.Struct, kw_only=True):
     former: dict[str, BuiltFlow] = {}
     unseen: set[str] = set()
     rewritten: bool = False
-    live_elsewhere: int = 0
+    live_elsewhere: Mapping[str | None, int] = {}
     baseline: str = ""
     change_counter: int = 0

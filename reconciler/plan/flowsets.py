@@ -19,7 +19,7 @@ def frozen_sets(desired: DesiredState, actual: ActualState, *, allow_prune: bool
     found = dict(desired.frozen)
     if allow_prune:
         return found
-    live: Counter[str] = Counter()
+    live = Counter({name: count for name, count in actual.live_elsewhere.items() if name is not None})
     gone: Counter[str] = Counter()
     for name, record in actual.flows.items():
         if record.flowset is not None and not record.removed:

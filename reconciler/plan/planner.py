@@ -171,7 +171,8 @@ def refusals(
     removed = [a.key for a in actions if a.subject is Subject.FLOW and a.type in gone and a.key in live]
     if not removed:
         return
-    number, others = len(live) + actual.live_elsewhere, scope.others if scope is not None else 0
+    number = len(live) + sum(actual.live_elsewhere.values())
+    others = scope.others if scope is not None else 0
     what = _what_happens(actual, removed, number)
     if actual.rewritten:
         yield (

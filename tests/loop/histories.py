@@ -257,6 +257,91 @@ class History:
             ]
         )  # fmt: skip
 
+    # FlowSets -----------------------------------------------------------------------------------------
+
+    def add_flowset(self) -> None:
+        """Add a set of one of some kinds, with its table."""
+        self.names += 1
+        name = self.random.choice(["a", "a-b", f"set{self.names}"])
+        sources: list[dict[str, Any]] = [{"csv": "data/t.csv"}]
+        if self.random.random() < 0.3:
+            sources = [{"list": [{"name": n, "x": self.random.randint(0, 2)} for n in ("b-c", "d")]}]
+        if self.random.random() < 0.2:
+            sources = [{"files": "data/*.txt", "as": "x", "key": "stem"}]
+        column = "key" if "files" in sources[0] else "name"
+        job = {"id": "j", "function": "reconciler.examples.value", "args": [{"$item": "x"}]}
+        items: dict[str, Any] = {"from": sources}
+        spec = {"items": items, "key": f"{{{column}}}", "template": {"jobs": [job]}}
+        self.extra[f"set-{name}"] = _manifest("FlowSet", name, spec)
+        self.change_table()
+
+    def change_table(self) -> None:
+        """Add, remove, change and shuffle rows; sometimes the table is cut off or has a key twice."""
+        text = self.odd.get("data/t.csv", "name,x,y\n")
+        rows = text.splitlines()[1:]
+        for _ in range(self.random.randint(1, 3)):
+            name = self.random.choice(["b-c", "c", "d", "e", "f", "g"])
+            if any(row.startswith(f"{name},") for row in rows) and self.random.random() < 0.3:
+                rows = [row for row in rows if not row.startswith(f"{name},")]
+            else:
+                row = f"{name},{self.random.choice(['1', '2', '1.0', 'true'])},{self.random.randint(0, 1)}"
+                rows = [old for old in rows if not old.startswith(f"{name},")] + [row]
+        self.random.shuffle(rows)
+        if self.random.random() < 0.1:
+            rows.append(self.random.choice(["h,1", "i,1,1\ni,2,2", '"open', "/,1,1"]))
+        self.odd["data/t.csv"] = "\n".join(["name,x,y", *rows]) + "\n"
+
+    def change_flowset(self) -> None:
+        """Change one of the fields of a set."""
+        if not self._sets():
+            self.add_flowset()
+        sets = [self.extra[name] for name in self._sets()]
+        document = self.random.choice(sets)
+        spec = document["spec"]
+        match self.random.randint(0, 8):
+            case 0:
+                spec["template"] |= {"priority": self.random.randint(0, 2)}
+            case 1:
+                argument = self.random.choice(
+                    [{"$item": "x"}, "{x}", 1, {"$path": "data/a.txt"}, self._reference()]
+                )
+                spec["template"]["jobs"][0]["args"] = [argument]
+            case 2:
+                match = self.random.choice([{"keys": ["b*"]}, {"keys": ["nothing"]}, {"match": {"x": ">0"}}])
+                spec["overrides"] = [match | {"set": {"worker": self.random.choice(["w1", "w2"])}}]
+            case 3:
+                spec["limits"] = self.random.choice([{"max_items": 2}, {"max_removed": 1}, {}])
+            case 4:
+                spec["items"]["matrix"] = {"m": self.random.choice([[1], [1, 2], [1.0, 2]])}
+                spec["key"] = spec["key"].removesuffix("-{m}") + "-{m}"
+            case 5:
+                spec["on_removed"] = self.random.choice(["keep", "cancel", "delete"])
+            case 6:
+                spec["suspend"] = self.random.choice([True, False])
+            case 7:
+                document["metadata"]["labels"] = {"group": self.random.choice(["a", "b"])}
+            case _:
+                self.names += 1
+                metadata = document["metadata"]
+                if self.random.random() < 0.7:
+                    metadata["previous_names"] = [metadata["name"]]
+                metadata["name"] = f"set{self.names}"
+
+    def remove_flowset(self) -> None:
+        if self._sets():
+            del self.extra[self.random.choice(self._sets())]
+
+    def _sets(self) -> list[str]:
+        return [name for name, document in self.extra.items() if document["kind"] == "FlowSet"]
+
+    def take_name_of_item(self) -> None:
+        """Give a document, or let a flow refer to, the name of an item."""
+        name = self.random.choice(["a-b-c", "a-c", "a-d"])
+        argument = self.random.choice([1, {"$output": f"{name}/j"}])
+        own = name if argument == 1 else "special0"
+        job = {"id": "j", "function": "reconciler.examples.value", "args": [argument]}
+        self.extra[own] = _manifest("Flow", own, {"jobs": [job]})
+
     # passes and jobs ----------------------------------------------------------------------------------
 
     def session(self) -> Session:
@@ -331,6 +416,7 @@ ODD_EDITS = (
     "note_beside", "note_beside", "note_beside", "change_code", "change_file", "remove_file",
     "break_document", "mend_documents", "mend_documents", "mend_documents", "add_special_flow",
     "add_special_flow", "add_special_flow", "rename_special_flow", "claim_name", "remove_special_flow",
-    "duplicate_flow", "label_rule", "change_worker", "change_project",
+    "duplicate_flow", "label_rule", "change_worker", "change_project", "add_flowset", "change_flowset",
+    "change_flowset", "change_table", "change_table", "remove_flowset", "take_name_of_item",
 )  # fmt: skip
 """Names of the methods of :class:`History` that edit the repository."""

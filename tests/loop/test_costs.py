@@ -134,3 +134,71 @@ def test_a_change_costs_the_same_in_a_large_campaign(
         assert bool(small.actions) == (change is not note_beside)
         if change is note_beside:
             assert few.keys() == {"decode_parsed"}  # the Project and its workers
+
+
+# one FlowSet ----------------------------------------------------------------------------------------------
+
+
+class SetOfItems:
+    """A campaign of one FlowSet over a csv file, all submitted."""
+
+    def __init__(self, root: Path, size: int) -> None:
+        self.rows = {f"k{number:05}": str(number) for number in range(size)}
+        self.history = History(root, random.Random(1))
+        self.history.model = RepositoryModel([], {})
+        job = {"id": "j", "function": "reconciler.examples.value", "args": [{"$item": "x"}]}
+        head = {"apiVersion": "reconciler/v1", "kind": "FlowSet", "metadata": {"name": "set"}}
+        items = {"from": [{"csv": "data/t.csv"}]}
+        template = {"suspend": True, "jobs": [job]}
+        self.spec: dict[str, Any] = {"items": items, "key": "{name}", "template": template}
+        self.history.extra = {"set": head | {"spec": self.spec}}
+        self.commit()
+        self.history.session().reconcile(Silent())
+
+    def commit(self) -> None:
+        lines = ["name,x", *(f"{name},{x}" for name, x in self.rows.items())]
+        self.history.odd["data/t.csv"] = "\n".join(lines) + "\n"
+        self.history.commit()
+
+    def change_a_row(self) -> None:
+        self.rows["k00042"] = "1.5"
+
+    def add_a_row_on_top(self) -> None:
+        self.rows = {"new": "7"} | self.rows
+
+    def sort_rows_backwards(self) -> None:
+        self.rows = dict(reversed(self.rows.items()))
+
+    def override_an_item(self) -> None:
+        self.spec["overrides"] = [{"keys": ["k00007"], "set": {"priority": 3}}]
+
+    def allow_fewer_items(self) -> None:
+        self.spec["limits"] = {"max_removed": 1}
+
+
+SET_CHANGES = (
+    (SetOfItems.change_a_row, {"set-k00042"}),
+    (SetOfItems.add_a_row_on_top, {"set-new"}),
+    (SetOfItems.sort_rows_backwards, set[str]()),
+    (SetOfItems.override_an_item, {"set-k00007"}),
+    (SetOfItems.allow_fewer_items, set[str]()),
+)
+
+
+def test_a_change_of_a_flowset_costs_the_same_with_many_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler.loop, "FlowBuilder", QuickBuilder)
+    sets = {size: SetOfItems(tmp_path / str(size), size) for size in (SMALL, LARGE)}
+    for change, changed in SET_CHANGES:
+        found = {}
+        for size, one in sets.items():
+            change(one)
+            one.commit()
+            found[size] = counted(one.history, monkeypatch)
+        (few, small), (many, large) = found[SMALL], found[LARGE]
+        assert few == many, change.__name__
+        assert [(a.type, a.key) for a in small.actions] == [(a.type, a.key) for a in large.actions]
+        assert {action.key.partition("/")[0] for action in large.actions} == changed, change.__name__
+    for one in sets.values():
+        one.history.close()

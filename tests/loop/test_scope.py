@@ -68,6 +68,9 @@ def check(history: History) -> None:
 def test_random_histories(tmp_path: Path, seed: int) -> None:
     history = History(tmp_path, random.Random(seed))
     done: list[str] = []
+    if seed % 2:
+        history.add_flowset()
+        history.commit()
     try:
         for _ in range(STEPS):
             history.reconcile()
@@ -147,8 +150,11 @@ class TestFilesThatCount:
         history.odd["data/t.csv"] += "b,2\n"
         history.commit()
         session = history.session()
-        assert (session.unchanged(), session.load_scoped()) == (None, None)
-        assert {action.key for action in session.compared()[2].actions} == {"set-b", "set-b/j"}
+        assert session.unchanged() is None
+        loaded, _, plan = session.compared()
+        assert loaded.scope is not None
+        assert loaded.scope.flows == loaded.state.flows.keys() == {"set-b"}
+        assert {action.key for action in plan.actions} == {"set-b", "set-b/j"}
 
     def test_another_repository(self, history: History, tmp_path: Path) -> None:
         """The same files without the applied commit may belong to another repository."""
@@ -178,6 +184,94 @@ def flow_manifest(name: str, args: list[Any]) -> dict[str, Any]:
     job = {"id": "j", "function": "reconciler.examples.value", "args": args}
     head = {"apiVersion": "reconciler/v1", "kind": "Flow", "metadata": {"name": name}}
     return head | {"spec": {"suspend": True, "jobs": [job]}}
+
+
+class TestFlowSets:
+    """What happens to one set may depend on documents and items that the commit leaves as they are."""
+
+    @pytest.fixture
+    def history(self, tmp_path: Path) -> Iterator[History]:
+        history = History(tmp_path, random.Random(2))
+        history.model = RepositoryModel([], {})
+        history.odd["data/t.csv"] = "name,x\n" + "".join(f"r{number},{number}\n" for number in range(6))
+        history.extra = {"set": set_manifest("set", "data/t.csv"), "set-z": flow_manifest("set-z", [1])}
+        history.commit()
+        history.reconcile()
+        yield history
+        history.close()
+
+    def test_item_takes_the_name_of_a_document(self, history: History) -> None:
+        history.odd["data/t.csv"] += "z,1\n"
+        history.commit()
+        check_scope(history)
+        plan = history.session().compared()[2]
+        assert {d.code for d in plan.diagnostics} == {"flowset/name-in-use"}
+
+    def test_document_takes_the_name_of_an_item(self, history: History) -> None:
+        history.extra["set-r1"] = flow_manifest("set-r1", [1])
+        history.commit()
+        check_scope(history)
+        plan = history.session().compared()[2]
+        assert {d.code for d in plan.diagnostics} == {"flowset/name-in-use"}
+
+    def test_item_takes_the_name_of_another_set(self, history: History) -> None:
+        history.odd["data/u.csv"] = "name,x\nb-r,1\n"
+        history.extra["a"] = set_manifest("a", "data/u.csv")
+        history.commit()
+        history.reconcile()
+        history.odd["data/v.csv"] = "name,x\nr,1\n"
+        history.extra["a-b"] = set_manifest("a-b", "data/v.csv")
+        history.commit()
+        check_scope(history)
+        plan = history.session().compared()[2]
+        assert {d.code for d in plan.diagnostics} == {"flowset/name-in-use"}
+
+    @pytest.mark.parametrize(("limit", "frozen"), [("34%", False), ("33%", True), (1, True), (2, False)])
+    def test_share_that_is_gone_is_that_of_all_flows(
+        self, history: History, limit: int | str, frozen: bool
+    ) -> None:
+        history.extra["set"]["spec"]["limits"] = {"max_removed": limit}
+        history.commit()
+        history.reconcile()
+        history.odd["data/t.csv"] = "name,x\n" + "".join(f"r{number},{number}\n" for number in range(4))
+        history.commit()
+        assert check_scope(history) is not frozen
+        assert bool(history.session().compared()[2].frozen) is frozen
+
+    def test_override_loses_its_only_item(self, history: History) -> None:
+        history.extra["set"]["spec"]["overrides"] = [{"keys": ["r5"], "set": {"priority": 1}}]
+        history.commit()
+        history.reconcile()
+        history.odd["data/t.csv"] = history.odd["data/t.csv"].replace("r5,5", "r6,77")
+        history.commit()
+        check_scope(history)
+        plan = history.session().compared()[2]
+        assert {d.code for d in plan.diagnostics} == {"flowset/unused-override"}
+
+    def test_type_of_a_value_changes(self, history: History) -> None:
+        """``1 == 1.0`` in Python, but not for a job."""
+        history.odd["data/t.csv"] = history.odd["data/t.csv"].replace("r1,1", "r1,1.0")
+        history.commit()
+        assert check_scope(history)
+        assert {action.key for action in history.session().compared()[2].actions} >= {"set-r1/j"}
+
+    def test_unsettled_flow_of_a_set_that_is_unchanged(self, history: History) -> None:
+        history.store.write(lambda writer: writer.unsettle("set-r3"))
+        history.odd["README"] = "other"
+        history.commit()
+        assert check_scope(history)
+        loaded = history.session().load_scoped()
+        assert loaded is not None
+        assert loaded.state.flows.keys() == {"set-r3"}
+        assert loaded.state.flowsets["set"].items == 6
+
+
+def set_manifest(name: str, table: str) -> dict[str, Any]:
+    """Return a FlowSet of flows of one job."""
+    job = {"id": "j", "function": "reconciler.examples.value", "args": [{"$item": "x"}]}
+    head = {"apiVersion": "reconciler/v1", "kind": "FlowSet", "metadata": {"name": name}}
+    items = {"from": [{"csv": table}]}
+    return head | {"spec": {"items": items, "key": "{name}", "template": {"suspend": True, "jobs": [job]}}}
 
 
 class TestFullPlan:

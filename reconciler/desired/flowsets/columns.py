@@ -7,6 +7,7 @@ text. That depends on no other row, so that a new row never changes the type of 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -94,6 +95,10 @@ class Columns(msgspec.Struct, frozen=True):
         values, problems = {}, []
         for name, cell in cells.items():
             column = self.known.get(name)
+            if column is None:
+                value = values[name] = inferred(cell)
+                if type(value) is not float or math.isfinite(value):
+                    continue
             try:
                 value = inferred(cell) if column is None else column.typed(cell)
             except ValueError as error:
@@ -122,11 +127,13 @@ def inferred(cell: str) -> Any:
     """
     if cell == "":
         return None
+    if cell[0] not in "+-.0123456789":
+        return _BOOLEANS.get(cell, cell)
     if _INTEGER.fullmatch(cell):
         return int(cell)
     if "." in cell and _DECIMAL.fullmatch(cell):
         return float(cell)
-    return _BOOLEANS.get(cell, cell)
+    return cell
 
 
 def read_columns(schema: Mapping[str, Any]) -> Columns:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -70,8 +69,8 @@ def expand(manifest: Manifest, files: SourceFiles) -> Expansion:
     """Return the flows of a valid FlowSet. Raises nothing: what is wrong with the data is in the result."""
     spec = msgspec.convert(manifest.spec, FlowSetSpec)
     try:
-        items, problems = _items(manifest, spec, files)
-        return _Expander(manifest, spec, files).expand(items, problems)
+        items, problems = read_items(manifest, spec, files)
+        return Expander(manifest, spec, files).expand(items, problems)
     except SourceProblem as error:
         place = error.place or manifest.location("/spec/items")
         problem = Diagnostic(
@@ -84,10 +83,16 @@ def expand(manifest: Manifest, files: SourceFiles) -> Expansion:
         return Expansion(diagnostics=[problem], frozen=error.message)
 
 
-def _items(
+def read_items(
     manifest: Manifest, spec: FlowSetSpec, files: SourceFiles
 ) -> tuple[dict[str, Item], list[ItemProblem]]:
-    """Return the items of a set by key, and the problems of those that cannot be used."""
+    """Return the items of a set by key, and the problems of those that cannot be used.
+
+    Raises
+    ------
+    SourceProblem
+        A source cannot be read in full, or the items as a whole are wrong.
+    """
     columns = _columns(manifest, spec, files)
     tables, names = [], []
     problems: list[ItemProblem] = []
@@ -145,7 +150,7 @@ def _columns(manifest: Manifest, spec: FlowSetSpec, files: SourceFiles) -> Colum
         raise SourceProblem(f"the schema of the items cannot be used: {error}", place) from error
 
 
-class _Expander:
+class Expander:
     """Makes the documents of the flows. What the items share is made once: marks, templates, labels."""
 
     def __init__(self, manifest: Manifest, spec: FlowSetSpec, files: SourceFiles) -> None:
@@ -157,11 +162,12 @@ class _Expander:
         self.labels = Template(spec.template.get("labels", {}), "/spec/template/labels")
         direct = self.template.direct | self.labels.direct
         self.direct = {_of_flow(pointer) or "": column for pointer, column in direct.items()}
-        self.used: Counter[int] = Counter()
+        self.used: set[int] = set()
         self.diagnostics: dict[tuple[str, Location | None], list[Diagnostic]] = {}
         self._shared: dict[tuple[int, ...], tuple[dict[str, Mark], dict[str, str]]] = {}
 
     def expand(self, items: Mapping[str, Item], problems: Iterable[ItemProblem]) -> Expansion:
+        """Return the checked flows of all items; ``problems`` are those of items that cannot be used."""
         flows: dict[str, Manifest] = {}
         invalid: dict[str, str] = {}
         for problem in problems:
@@ -180,7 +186,7 @@ class _Expander:
         unreadable = any(True for _ in self.diagnostics)
         for key, item in items.items():
             try:
-                flow = self._flow(key, item)
+                flow = self.flow(key, item)
             except TemplateProblem as error:
                 place = self.manifest.location(error.pointer)
                 found = [self.manifest.diagnostic("flowset/template", error.message, error.pointer)]
@@ -194,17 +200,16 @@ class _Expander:
             if errors:
                 invalid[key] = errors[0].message
                 flows.pop(key, None)
-        for number in range(len(self.spec.overrides)):
-            if not self.used[number] and items:
-                self._note(
-                    self.manifest.diagnostic(
-                        "flowset/unused-override",
-                        f"override {number + 1} of FlowSet '{self.manifest.name}' matches none of its items",
-                        f"/spec/overrides/{number}",
-                        severity=Severity.WARNING,
-                        hint="see the items with `reconcile expand`",
-                    )
+        for number in self.unused_overrides(items):
+            self._note(
+                self.manifest.diagnostic(
+                    "flowset/unused-override",
+                    f"override {number + 1} of FlowSet '{self.manifest.name}' matches none of its items",
+                    f"/spec/overrides/{number}",
+                    severity=Severity.WARNING,
+                    hint="see the items with `reconcile expand`",
                 )
+            )
         diagnostics = list(self._folded())
         frozen = None
         if unreadable or invalid:
@@ -214,15 +219,22 @@ class _Expander:
             )
         return Expansion(flows, invalid, diagnostics, frozen)
 
-    def _flow(self, key: str, item: Item) -> Manifest:
+    def unused_overrides(self, items: Mapping[str, Item]) -> list[int]:
+        """Return the overrides that match none of the items; a set without items has none to match."""
+        return [
+            number
+            for number, override in enumerate(self.spec.overrides)
+            if number not in self.used
+            and items
+            and not any(_applies(override, key, item) for key, item in items.items())
+        ]
+
+    def flow(self, key: str, item: Item) -> Manifest:
+        """Return the document of the flow of an item, unchecked. Raises TemplateProblem."""
         spec = self.template.fill(item.values)
-        matched = []
-        for number, override in enumerate(self.spec.overrides):
-            keys = override.get("keys")
-            by_key = keys is None or any(fnmatch.fnmatchcase(key, pattern) for pattern in keys)
-            if by_key and matches(item.values, override.get("match", {})):
-                matched.append(number)
-                self.used[number] += 1
+        overrides = enumerate(self.spec.overrides)
+        matched = [number for number, override in overrides if _applies(override, key, item)]
+        self.used.update(matched)
         if matched or self.spec.suspend or self.spec.on_removed is not None:
             spec = dict(spec)
             for number in matched:
@@ -305,6 +317,12 @@ class _Expander:
                 f"FlowSet '{self.manifest.name}' has problems at {hidden:,} more places, which are not shown",
                 "/spec/items",
             )
+
+
+def _applies(override: Mapping[str, Any], key: str, item: Item) -> bool:
+    keys = override.get("keys")
+    by_key = keys is None or any(fnmatch.fnmatchcase(key, pattern) for pattern in keys)
+    return by_key and matches(item.values, override.get("match", {}))
 
 
 def _of_flow(pointer: str) -> str | None:

@@ -205,10 +205,14 @@ def keyed(
                 )
             )
             continue
-        wrong = [
-            ItemProblem(f"{_row(item)}, column '{column}': {why}", _origin(item, column), key=name)
-            for column, why in columns.problems(item.values)
-        ]
+        wrong = (
+            [
+                ItemProblem(f"{_row(item)}, column '{column}': {why}", _origin(item, column), key=name)
+                for column, why in columns.problems(item.values)
+            ]
+            if columns.known
+            else []
+        )
         if wrong:
             problems += wrong
         elif name in found:

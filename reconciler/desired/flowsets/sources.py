@@ -95,8 +95,10 @@ def read_source(
             rows = {"json": _json, "jsonl": _jsonl, "yaml": _yaml}[kind](text, path)
     if "key" in source and "files" not in source:
         rows = [_with_key(row, source["key"], at) for at, row in enumerate(rows, start=1)]
-    columns = frozenset(header).union(*(row.values for row in rows))
-    return SourceTable(columns, rows, source.get("delimiter", ",") if "csv" in source else "")
+    if "csv" in source:  # each of its rows has all columns
+        key = ["key"] if "key" in source else []
+        return SourceTable(frozenset([*header, *key]), rows, source.get("delimiter", ","))
+    return SourceTable(frozenset().union(*(row.values for row in rows)), rows)
 
 
 def _with_key(row: Row, column: str, number: int) -> Row:

@@ -109,7 +109,16 @@ class Template:
             self.columns.setdefault(inside[1], pointer)
 
         def fill(item: Mapping[str, Any]) -> str:
-            return "".join(part if isinstance(part, str) else as_text(item, *part, pointer) for part in parts)
+            texts = []
+            for part in parts:
+                if isinstance(part, str):
+                    texts.append(part)
+                    continue
+                column, form = part
+                value = item.get(column)
+                plain = isinstance(value, str) and not form
+                texts.append(str(value) if plain else as_text(item, column, form, pointer))
+            return "".join(texts)
 
         return fill
 
