@@ -326,6 +326,13 @@ class View:
         """Return the daemon's last attempt to apply a revision."""
         return readable(decode_attempt, self.txn.get("meta", b"attempt"))
 
+    def counted_attempt(self) -> Attempt | None:
+        """Return the daemon's last attempt to apply a revision, unless `--once` has applied one since."""
+        attempt, last = self.attempt(), self.last_revision()
+        if attempt is None or (last is not None and last.time > attempt.time):
+            return None
+        return attempt
+
     def outcome(self) -> Outcome | None:
         """Return the outcome of the last reconcile."""
         return readable(decode_outcome, self.txn.get("meta", b"outcome"))

@@ -8,10 +8,10 @@ from reconciler.cli.context import Context
 from reconciler.cli.formats import as_yaml, emit
 from reconciler.cli.options import global_options
 from reconciler.cli.views.listing import Row, table_lines
-from reconciler.cli.views.words import duration_text, many, size_text
-from reconciler.model.manifests import API_VERSION, Kind
+from reconciler.cli.views.words import duration_text, many
+from reconciler.doctor.check import space_text
 from reconciler.plan.advice import Use, uses
-from reconciler.plan.set_rule import Selector
+from reconciler.plan.set_rule import DEFAULT_ORDER, Selector, new_rule
 
 _COLUMNS = ("function", "worker", "jobs", "time", "cores", "memory", "core_hours", "advice")
 
@@ -52,16 +52,10 @@ def _data(use: Use) -> Row:
 
 
 def _rule(use: Use) -> Row | None:
-    """Return the manifest of the rule that sets the proposed resources."""
+    """Return the rule that sets the proposed resources, as `--write` adds it where no rule is in its way."""
     if use.proposal is None:
         return None
-    name = "advise-" + use.function.replace(".", "-").replace("_", "-").lower()
-    return {
-        "apiVersion": API_VERSION,
-        "kind": str(Kind.OVERRIDE_RULE),
-        "metadata": {"name": name[-100:].strip("-")},
-        "spec": {"function_filter": use.function, "set": {use.proposal.key: use.proposal.value}},
-    }
+    return new_rule(Selector(function_filter=use.function), use.proposal, DEFAULT_ORDER, ())
 
 
 def _show(context: Context, found: list[Use]) -> None:
@@ -87,7 +81,7 @@ def _readable(use: Use) -> Row:
         "jobs": use.jobs,
         "time": f"{longest} of {limit}",
         "cores": f"{busy}{use.request.cores or '?'}",
-        "memory": size_text(use.memory) if use.memory is not None else None,
+        "memory": space_text(use.memory) if use.memory is not None else None,
         "core_hours": f"{use.core_hours:.2f}" if use.core_hours is not None else None,
         "advice": use.reason or None,
     }

@@ -15,7 +15,7 @@ from reconciler.cli.formats import emit
 from reconciler.cli.job_selectors import find_jobs, require_worker
 from reconciler.cli.live_names import complete_flows, complete_jobs, complete_workers
 from reconciler.cli.options import KindGroup, global_options
-from reconciler.cli.views.conditions import condition_lines, counted_attempt, say_attempt
+from reconciler.cli.views.conditions import condition_lines, say_attempt
 from reconciler.cli.views.data import (
     event_data,
     flow_data,
@@ -36,10 +36,10 @@ from reconciler.cli.views.words import (
     one_line,
     readable_worker,
     retry_line,
-    size_text,
     time_text,
 )
 from reconciler.diagnostics import did_you_mean
+from reconciler.doctor.check import space_text
 from reconciler.errors import InputError
 from reconciler.jobs.flow_health import blocks
 from reconciler.jobs.waiting import why_waiting
@@ -69,7 +69,7 @@ def flow(context: Context, name: str) -> None:
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         record, why = view.flow(name), why_waiting(view)
         if record is not None:
-            facts = flow_data(view, record, view.config(), counted_attempt(view), why)
+            facts = flow_data(view, record, view.config(), view.counted_attempt(), why)
         else:  # perhaps it was never submitted because something prevents it
             flows = {flow["name"]: flow for flow in flows_data(view)}
             if name not in flows:
@@ -79,7 +79,7 @@ def flow(context: Context, name: str) -> None:
         keys = job_keys(jobs)
         members = [job_data(job, keys, why) for job in jobs if job.current]
         events = view.events(f"flow/{name}", limit=_EVENTS)
-        say_attempt(context, counted_attempt(view))
+        say_attempt(context, view.counted_attempt())
 
     def data() -> dict[str, Any]:
         return facts | {"members": members, "events": [event_data(event) for event in events]}
@@ -174,7 +174,7 @@ def _echo_job(facts: dict[str, Any]) -> None:
             ran = f" (ran {duration_text(facts['seconds'])})" if field == "ended" and facts["seconds"] else ""
             click.echo(f"{field + ':':<13} {time_text(facts[field])}{ran}")
     if facts["cpu"] is not None:
-        used = f"{duration_text(facts['cpu'])} of CPU time, {size_text(facts['memory'])} of memory"
+        used = f"{duration_text(facts['cpu'])} of CPU time, {space_text(facts['memory'])} of memory"
         click.echo(f"{'used:':<13} {used}")
     if facts["expected_start"] is not None:
         start = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["expected_start"]))

@@ -18,7 +18,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.job_selectors import check_filters, is_uuid, near_job, read_flow_words, read_words
 from reconciler.cli.live_names import complete_flows, complete_selectors
 from reconciler.cli.options import LIMIT, Duration, KindGroup, global_options
-from reconciler.cli.views.conditions import READABLE, counted_attempt, readable_conditions, say_attempt
+from reconciler.cli.views.conditions import READABLE, readable_conditions, say_attempt
 from reconciler.cli.views.data import (
     batches_data,
     failures_data,
@@ -39,10 +39,10 @@ from reconciler.cli.views.words import (
     duration_text,
     last_line,
     readable_worker,
-    size_text,
     time_text,
 )
 from reconciler.diagnostics import did_you_mean
+from reconciler.doctor.check import space_text
 from reconciler.errors import InputError
 from reconciler.jobs.waiting import why_waiting
 from reconciler.model.failures import failure_id
@@ -164,7 +164,7 @@ def flows(
             if not fnmatch.filter(names, pattern):
                 hint = did_you_mean(pattern, names)
                 context.say(f"no flow matches '{pattern}'" + (f"; {hint}" if hint is not None else ""))
-        say_attempt(context, counted_attempt(view) if not watch else None)
+        say_attempt(context, view.counted_attempt() if not watch else None)
     _list(context, listing, arrangement, watch)
 
 
@@ -250,7 +250,7 @@ def jobs(
             if row[name] is not None:
                 texts[name] = duration_text(row[name])
         if row["memory"] is not None:
-            texts["memory"] = size_text(row["memory"])
+            texts["memory"] = space_text(row["memory"])
         return row | texts | {"error": _problem(row, time.time(), removed)}
 
     _list(context, Listing(rows, columns, "key", readable), arrangement, watch)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from reconciler.actual.view import View
 from reconciler.cli.job_selectors import JobFinder, is_uuid, read_words, require_worker
-from reconciler.cli.views.conditions import counted_attempt
 from reconciler.cli.views.data import is_gone
 from reconciler.desired.source.git import Source
 from reconciler.diagnostics import did_you_mean
@@ -184,7 +183,7 @@ class Targets:
         return flow_verdict(goal, flow.name, health_of(view, flow, jobs), sync, current, _doom_of(view))
 
     def _of_revision(self, view: View, revision: RevisionGoal) -> GoalVerdict:
-        config, attempt = view.config(), counted_attempt(view)
+        config, attempt = view.config(), view.counted_attempt()
         applied = config.revision if config is not None else "nothing"
         if config is not None and revision.is_part_of(config.commit):
             return GoalVerdict("source", Prospect.HOLDS, f"{applied} is applied")

@@ -31,6 +31,12 @@ _FIXES = {
 }
 
 
+def error_line(error: str | None) -> str:
+    """Return the last line of an error, which names its type and message."""
+    lines = (error or "").strip().splitlines() or ["unknown error"]
+    return lines[-1].strip()
+
+
 def failure_pattern(job: JobRecord) -> str | None:
     """Return the last line of a job's error without what differs from job to job; None if it has not failed.
 
@@ -38,8 +44,7 @@ def failure_pattern(job: JobRecord) -> str | None:
     """
     if job.state not in BROKEN:
         return None
-    lines = (job.error or "").strip().splitlines() or ["unknown error"]
-    text = lines[-1].strip()[: 4 * _LONGEST]
+    text = error_line(job.error)[: 4 * _LONGEST]
     for pattern, word in _VARIABLE:
         text = pattern.sub(word, text)
     return text[:_LONGEST]

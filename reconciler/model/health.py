@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
+from reconciler.model.failures import error_line
 from reconciler.model.records import AppliedConfig, FlowRecord, JobGlance, JobRecord
 from reconciler.model.states import ACTIVE, BROKEN, ON_WORKER, Health, JobState, Sync
 
@@ -94,7 +95,7 @@ def _judge(
         return Health.DEGRADED, _explain_broken(broken, counts[JobState.WAITING]), _retry(flow.name)
     stuck = [job for job in jobs if job.attempt.stuck and job.state in ON_WORKER]
     if stuck:
-        return Health.DEGRADED, f"{stuck[0].key} is stuck: {stuck[0].attempt.stuck}{_more(stuck)}", _RESOURCES
+        return Health.DEGRADED, f"{stuck[0].key} is stuck: {stuck[0].attempt.stuck}{_more(stuck)}", STUCK_FIX
     if all(job.ended for job in jobs):
         cancelled = counts[JobState.USER_STOPPED]
         if cancelled:
@@ -123,14 +124,14 @@ def _explain_broken(broken: Sequence[JobRecord | JobGlance], waiting: int) -> st
     first = broken[0]
     text = f"{first.key} {first.state}"
     if first.error:
-        text += f": {first.error.strip().splitlines()[-1]}"
+        text += f": {error_line(first.error)}"
     text += _more(broken)
     if waiting:
         text += f"; {many_jobs(waiting)} waiting"
     return text
 
 
-_RESOURCES = "commit a run config with which it can start: then it is submitted anew"
+STUCK_FIX = "commit a run config with which it can start: then it is submitted anew"
 
 
 def _retry(flow: str) -> str:

@@ -13,8 +13,8 @@ import msgspec
 from reconciler.actual.view import View
 from reconciler.jobs.flow_health import health_of
 from reconciler.model.conditions import LASTING, Truth, flow_conditions
-from reconciler.model.failures import fix_of
-from reconciler.model.health import flow_sync
+from reconciler.model.failures import error_line, fix_of
+from reconciler.model.health import STUCK_FIX, flow_sync
 from reconciler.model.notifications import Notice, NotifyRule, NotifyState
 from reconciler.model.records import AppliedConfig, AttemptResult, FlowRecord, JobRecord
 from reconciler.model.states import BROKEN, ON_WORKER, JobState
@@ -125,9 +125,9 @@ def _of_jobs(view: View, ids: Iterable[str], config: AppliedConfig) -> Iterator[
 def _state_of(job: JobRecord) -> tuple[str | None, str, str]:
     """Return reason, message and fix of a job; no reason if its state is none of those that are told."""
     if job.state in BROKEN and job.ended:
-        return "JobFailed", (job.error or str(job.state)).strip().splitlines()[-1], fix_of(job.cause)
+        return "JobFailed", error_line(job.error), fix_of(job.cause)
     if job.attempt.stuck and job.state in ON_WORKER:
-        return "JobStuck", job.attempt.stuck, "commit a run config with which it can start"
+        return "JobStuck", job.attempt.stuck, STUCK_FIX
     if job.state is JobState.COMPLETED:
         seconds = f" after {job.attempt.seconds:.0f} s" if job.attempt.seconds is not None else ""
         return "JobCompleted", f"completed{seconds}", ""
@@ -155,8 +155,8 @@ def _of_workers(view: View, config: AppliedConfig, known: set[str]) -> Iterator[
 
 def _of_source(view: View) -> Iterator[Notice]:
     """Yield what became of the newest revision; a failure only if it lasts."""
-    attempt, last = view.attempt(), view.last_revision()
-    if attempt is not None and (last is None or last.time <= attempt.time):
+    attempt, last = view.counted_attempt(), view.last_revision()
+    if attempt is not None:
         lasts = attempt.result is not AttemptResult.FAILED or attempt.failures >= LASTING
         if attempt.result is not AttemptResult.APPLIED and lasts:
             yield Notice(

@@ -58,22 +58,22 @@ def _send(
     now: float,
     send: Callable[[NotifyRule, Message], None],
 ) -> Iterator[Failure]:
-    with store.read() as view:
-        config = view.config()
-        notices, after = new_notices(view, rule, state)
-    after = msgspec.structs.replace(after, failures=0, error="")
-    if notices:
-        after = msgspec.structs.replace(after, sent=now)
-        problem = hint = ""
-        try:
+    problem = hint = ""
+    try:
+        with store.read() as view:
+            config = view.config()
+            notices, after = new_notices(view, rule, state)
+        after = msgspec.structs.replace(after, failures=0, error="")
+        if notices:
             send(rule, message_of(config.project_name if config is not None else "", rule.name, notices))
-        except ReconcilerError as error:
-            problem, hint = error.message, error.hint or ""
-        except Exception as error:  # whatever a target's library raises stops this rule only
-            problem = f"unexpected {type(error).__name__}: {error}"
-        if problem:
-            failures = state.failures + 1
-            after = msgspec.structs.replace(state, tried=now, failures=failures, error=cut(problem))
-            yield Failure(rule.name, problem, hint)
+            after = msgspec.structs.replace(after, sent=now)
+    except ReconcilerError as error:
+        problem, hint = error.message, error.hint or ""
+    except Exception as error:  # an odd record, or whatever the library of a target raises
+        problem = f"unexpected {type(error).__name__}: {error}"
+    if problem:
+        failures = state.failures + 1
+        after = msgspec.structs.replace(state, tried=now, failures=failures, error=cut(problem))
+        yield Failure(rule.name, problem, hint)
     if after != state:
         store.write(lambda writer: writer.put_notify_state(rule.name, after))

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from reconciler.model.manifests import WorkerSpec
-from reconciler.model.records import JobRecord
+from reconciler.model.records import JobAttempt, JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.schedulers import scheduler_of
-from reconciler.model.schedulers.requests import ResourceRequest
+from reconciler.model.schedulers.requests import ResourceRequest, clock_text
 from reconciler.model.settings import Resources
 from reconciler.model.states import JobState
 from reconciler.plan.set_rule import WantedValue
@@ -29,6 +29,9 @@ _TOO_LONG = 4.0
 
 _SHORT = 150.0
 """Seconds. Shorter runs say nothing about time limits: a limit of ten minutes is short enough."""
+
+_NEAR = 0.8
+"""A share of the time limit from which on a job that was ended by its limit can have had this one."""
 
 _IDLE = 0.5
 """A share of the cores below which their number is worth a look."""
@@ -73,12 +76,13 @@ def uses(jobs: Iterable[JobRecord], workers: Mapping[str, WorkerSpec]) -> list[U
             continue
         asked = job.asked
         key = json.dumps([asked.values, asked.generic] if asked is not None else None, sort_keys=True)
-        tallies.setdefault((job.function, worker, key), _Tally(asked)).add(job)
+        if (job.function, worker, key) not in tallies:
+            request = scheduler_of(workers[worker].scheduler_type).request_of(asked)
+            tallies[job.function, worker, key] = _Tally(asked, request)
+        tallies[job.function, worker, key].add(job)
     variants = Counter(function for function, _, _ in tallies)
     found = [
-        _with_advice(
-            tally.use(function, worker, workers[worker]), workers[worker], is_only=variants[function] == 1
-        )
+        _with_advice(tally.use(function, worker), workers[worker], is_only=variants[function] == 1)
         for (function, worker, _), tally in tallies.items()
     ]
     return sorted(found, key=lambda use: (-(use.core_hours or 0.0), use.function, use.worker))
@@ -87,8 +91,8 @@ def uses(jobs: Iterable[JobRecord], workers: Mapping[str, WorkerSpec]) -> list[U
 class _Tally:
     """Adds up what jobs used that asked for the same."""
 
-    def __init__(self, asked: Resources | None) -> None:
-        self.asked = asked
+    def __init__(self, asked: Resources | None, request: ResourceRequest) -> None:
+        self.asked, self.request = asked, request
         self.jobs = self.completed = self.walltime = self.oom = self.memory = 0
         self.longest = self.seconds = self.measured = self.cpu = 0.0
 
@@ -98,7 +102,7 @@ class _Tally:
         seconds = attempt.seconds or 0.0
         self.jobs += 1
         self.completed += job.state is JobState.COMPLETED
-        self.walltime += job.cause == Cause.WALLTIME
+        self.walltime += job.cause == Cause.WALLTIME and self._is_limit_of(attempt)
         self.oom += job.cause == Cause.OOM
         self.longest = max(self.longest, seconds)
         self.seconds += seconds
@@ -107,15 +111,19 @@ class _Tally:
             self.measured += seconds
             self.cpu += attempt.cpu
 
-    def use(self, function: str, worker: str, spec: WorkerSpec) -> Use:
+    def _is_limit_of(self, attempt: JobAttempt) -> bool:
+        """Whether an attempt came near the limit that its job asks for now: it may have had a shorter one."""
+        limit, start, end = self.request.seconds, attempt.started, attempt.ended
+        return limit is None or start is None or end is None or end - start >= _NEAR * limit
+
+    def use(self, function: str, worker: str) -> Use:
         """Return the sums, without advice."""
-        request = scheduler_of(spec.scheduler_type).request_of(self.asked)
-        cores = request.cores
+        cores = self.request.cores
         return Use(
             function=function,
             worker=worker,
             resources=self.asked,
-            request=request,
+            request=self.request,
             jobs=self.jobs,
             completed=self.completed,
             longest=self.longest or None,
@@ -138,7 +146,7 @@ def _with_advice(use: Use, spec: WorkerSpec, *, is_only: bool) -> Use:
         proposal = WantedValue("qresources", {**asked.values, "time_limit": limit})
     else:
         keyword = scheduler_of(spec.scheduler_type).time_keyword
-        proposal = WantedValue("resources", {**asked.values, keyword: _clock(limit)})
+        proposal = WantedValue("resources", {**asked.values, keyword: clock_text(limit)})
     return msgspec.structs.replace(use, reason=reason, proposal=proposal)
 
 
@@ -148,7 +156,7 @@ def _reasons(use: Use) -> Iterator[str]:
         yield f"{use.walltime} of {use.jobs} jobs reached their time limit"
     elif _limit_is_too_long(use):
         longest, limit = math.ceil(use.longest or 0), use.request.seconds or 0
-        yield f"the longest job took {_clock(longest)} of {_clock(limit)}"
+        yield f"the longest job took {clock_text(longest)} of {clock_text(limit)}"
     if use.oom:
         yield f"{use.oom} of {use.jobs} jobs ran out of memory"
     if use.busy is not None and (use.request.cores or 0) > 1 and use.completed >= ENOUGH and use.busy < _IDLE:
@@ -174,8 +182,3 @@ def _rounded(seconds: float) -> int:
     """Round a time limit up: to five minutes, above an hour to a quarter, above six hours to a whole hour."""
     step = 300 if seconds <= 3600 else 900 if seconds <= 6 * 3600 else 3600
     return math.ceil(seconds / step) * step
-
-
-def _clock(seconds: int) -> str:
-    minutes, second = divmod(seconds, 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"

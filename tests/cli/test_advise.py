@@ -47,6 +47,7 @@ def test_a_row_for_each_function_and_a_rule_that_can_be_committed(used: WatchWor
     assert "# simple_jobs.log_line on w1: the longest job took 0:16:40 of 8:00:00 (3 jobs)" in done.stdout
     (row,) = json.loads(used.run("advise", "-o", "json").stdout)
     assert row["rule"]["spec"] == {
+        "order": 100,
         "function_filter": "simple_jobs.log_line",
         "set": {"resources": {"ntasks": 1, "time": "0:35:00"}},
     }

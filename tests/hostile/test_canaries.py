@@ -13,13 +13,17 @@ from tests.support import Repository, minimal_project
 
 SECRET = "canary-4f1d8a"
 
-COMMANDS = [
+READS_FLOWS = [
     "validate",
     "plan",
     "plan -o markdown",
     "plan --base HEAD~1",
     "diff HEAD~1 HEAD",
     "--once --dry-run",
+]
+
+COMMANDS = [
+    *READS_FLOWS,
     "get flows",
     "get jobs --all",
     "get rules",
@@ -122,14 +126,7 @@ def test_commands_that_look(campaign: Repository, tmp_path: Path, monkeypatch: p
     assert [command for command, (_, ran, _) in ended.items() if ran] == []
     assert {command: code for command, (code, _, _) in ended.items() if code not in (0, 2)} == {}
     assert [command for command, (_, _, text) in ended.items() if "Traceback" in text] == []
-    for command in (
-        "validate",
-        "plan",
-        "plan -o markdown",
-        "plan --base HEAD~1",
-        "diff HEAD~1 HEAD",
-        "--once --dry-run",
-    ):
+    for command in READS_FLOWS:
         assert ended[command][0] == 0 and "1 flow" in ended[command][2], "it read the flow with the traps"
     for command in ("results", "explain rule r"):
         assert "no revision is applied" in ended[command][2]

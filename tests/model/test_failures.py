@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.model.failures import failure_id, failure_pattern, fix_of
+from reconciler.model.failures import error_line, failure_id, failure_pattern, fix_of
 from reconciler.model.records import JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.run_config import RunConfig
@@ -49,6 +49,19 @@ def test_alike(one: str | None, other: str | None) -> None:
 )
 def test_not_alike(one: JobRecord, other: JobRecord) -> None:
     assert failure_id(one) != failure_id(other)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("Traceback:\n  x\nKeyError: 'a'\n", "KeyError: 'a'"),
+        (" \n \t ", "unknown error"),
+        ("", "unknown error"),
+        (None, "unknown error"),
+    ],
+)
+def test_the_line_of_an_error(error: str | None, line: str) -> None:
+    assert error_line(error) == line
 
 
 def test_a_job_that_has_not_failed_has_none() -> None:

@@ -11,9 +11,12 @@ import msgspec
 import pytest
 
 from reconciler.actual.store import Store
+from reconciler.actual.view import View
 from reconciler.errors import TransientError
-from reconciler.model.notifications import Message, NotifyRule, NotifyState
+from reconciler.model.notifications import Message, Notice, NotifyRule, NotifyState
 from reconciler.model.records import Attempt, AttemptResult, WorkerStatus
+from reconciler.notify import notifier
+from reconciler.notify.notices import new_notices
 from reconciler.notify.notifier import send_due
 from tests.watch.support import WatchWorld, eventually
 
@@ -180,16 +183,21 @@ def test_a_target_that_fails_is_tried_again_with_a_back_off(failed: Store) -> No
     assert sent.told() == []
 
 
-def test_any_exception_of_a_target_stops_its_rule_only(failed: Store) -> None:
-    with failed.read() as view:
+def add_rule(store: Store, name: str) -> None:
+    """Add a second rule like that of the fixture, which has everything left to tell."""
+    with store.read() as view:
         config = view.config()
     assert config is not None
-    other = msgspec.structs.replace(config.notify[0], name="other")
-    failed.write(
+    other = msgspec.structs.replace(config.notify[0], name=name)
+    store.write(
         lambda writer: writer.put_config(msgspec.structs.replace(config, notify=[*config.notify, other]))
     )
-    begin_again(failed)
-    failed.write(lambda writer: writer.put_notify_state("other", NotifyState(cursor=0)))
+    begin_again(store)
+    store.write(lambda writer: writer.put_notify_state(name, NotifyState(cursor=0)))
+
+
+def test_any_exception_of_a_target_stops_its_rule_only(failed: Store) -> None:
+    add_rule(failed, "other")
     told: list[str] = []
 
     def send(rule: NotifyRule, message: Message) -> None:
@@ -204,6 +212,24 @@ def test_any_exception_of_a_target_stops_its_rule_only(failed: Store) -> None:
         state = view.notify_state("all")
     assert state is not None
     assert (state.failures, state.cursor) == (1, 0)
+
+
+def test_a_record_that_cannot_be_told_stops_its_rule_only(
+    failed: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a fault of ours raises here, so it is injected."""
+    add_rule(failed, "other")
+
+    def odd(view: View, rule: NotifyRule, state: NotifyState) -> tuple[list[Notice], NotifyState]:
+        if rule.name == "all":
+            raise IndexError("an odd record")
+        return new_notices(view, rule, state)
+
+    monkeypatch.setattr(notifier, "new_notices", odd)
+    sent = Sent()
+    (failure,) = send_due(failed, 0.0, flush=True, send=sent)
+    assert (failure.rule, failure.problem) == ("all", "unexpected IndexError: an odd record")
+    assert sent.told()
 
 
 def test_a_failure_is_over_when_there_is_nothing_left_to_tell(failed: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from reconciler.model.records import JobAttempt, JobRecord
@@ -79,6 +80,17 @@ def test_a_limit_that_ends_jobs_is_doubled() -> None:
     use = only([job(asked, 600.0)] * 5 + [ended])
     assert use.reason == "1 of 6 jobs reached their time limit"
     assert use.proposal == WantedValue("resources", {"ntasks": 1, "time": "2:00:00"})
+
+
+def test_a_limit_that_was_mended_is_not_doubled_again() -> None:
+    asked = {"ntasks": 1, "time": "2:00:00"}
+    ended = job(asked, None, state=JobState.FAILED, cause=Cause.WALLTIME)
+    short = msgspec.structs.replace(ended.attempt, started=0.0, ended=3601.0)
+    use = only([job(asked, 6000.0)] * 5 + [msgspec.structs.replace(ended, attempt=short)])
+    assert (use.walltime, use.reason, use.proposal) == (0, "", None)
+    full = msgspec.structs.replace(ended.attempt, started=0.0, ended=7200.0)
+    use = only([job(asked, 6000.0)] * 5 + [msgspec.structs.replace(ended, attempt=full)])
+    assert use.reason == "1 of 6 jobs reached their time limit"
 
 
 def test_a_function_with_two_requests_gets_no_rule_for_both() -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.views.words import coming_text
 from reconciler.model.conditions import Conditions
@@ -64,15 +63,6 @@ def condition_lines(facts: Data) -> Iterator[str]:
     yield f"  last applied {facts['lastAppliedRevision'] or '-'}"
     if facts["lastAttemptedRevision"] != facts["lastAppliedRevision"]:
         yield f"  last attempted {facts['lastAttemptedRevision'] or '-'}"
-
-
-def counted_attempt(view: View) -> Attempt | None:
-    """Return the daemon's last attempt to apply a revision, unless `--once` has applied one since."""
-    attempt = view.attempt()
-    last = view.last_revision()
-    if attempt is None or (last is not None and last.time > attempt.time):
-        return None
-    return attempt
 
 
 def say_attempt(context: Context, attempt: Attempt | None) -> None:

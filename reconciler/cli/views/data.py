@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from reconciler.actual.view import View
-from reconciler.cli.views.conditions import conditions_data, counted_attempt
+from reconciler.cli.views.conditions import conditions_data
 from reconciler.jobs.flow_health import health_of
 from reconciler.jobs.waiting import WhyWaiting, why_flow_waits, why_waiting
 from reconciler.model.actions import Action, Plan, started
@@ -111,7 +111,7 @@ def job_data(job: JobRecord, keys: Mapping[str, str], why: WhyWaiting) -> Data:
 def flow_data(
     view: View, flow: FlowRecord, config: AppliedConfig | None, attempt: Attempt | None, why_of: WhyWaiting
 ) -> Data:
-    """Return a flow; ``attempt`` is :func:`counted_attempt`, ``why_of`` tells why a job waits."""
+    """Return a flow; ``attempt`` is :meth:`View.counted_attempt`, ``why_of`` tells why a job waits."""
     jobs = view.jobs_of(flow.name)
     status = health_of(view, flow, jobs)
     waits = why_flow_waits(jobs, why_of) if status.health is Health.PROGRESSING else None
@@ -137,7 +137,7 @@ def flow_data(
 
 def flows_data(view: View) -> list[Data]:
     """Return all flows by name: those of the store that are not gone, and those that cannot be submitted."""
-    config, attempt, why = view.config(), counted_attempt(view), why_waiting(view)
+    config, attempt, why = view.config(), view.counted_attempt(), why_waiting(view)
     flows = [flow for flow in view.flows() if not flow.orphaned]
     rows = [flow_data(view, flow, config, attempt, why) for flow in flows if not is_gone(view, flow)]
     submitted = {flow.name for flow in flows}
@@ -199,7 +199,7 @@ def worker_data(view: View, name: str, spec: WorkerSpec) -> Data:
     status = view.worker_status(name)
     known = status or WorkerStatus(reachable=True)
     active = sum(view.count_in_state(state, name) for state in ACTIVE)
-    conditions = worker_conditions(status, active, view.config(), counted_attempt(view))
+    conditions = worker_conditions(status, active, view.config(), view.counted_attempt())
     return {
         "name": name,
         "type": spec.type,

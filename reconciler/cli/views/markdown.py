@@ -26,6 +26,7 @@ from reconciler.cli.views.words import many
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.records import Change
+from reconciler.model.schedulers.requests import clock_text
 from reconciler.plan.cost import Cost, CostGroup
 
 # Markdown of GitHub and GitLab, with any text of users in it ------------------------------------------------
@@ -225,15 +226,11 @@ def _cost(cost: Cost, limit: int) -> Lines:
     def known(value: T | None, form: Callable[[T], str] = str) -> str:
         return "unknown" if value is None else form(value)
 
-    def clock(seconds: int) -> str:
-        minutes, second = divmod(seconds, 60)
-        return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
-
     def row(group: CostGroup) -> tuple[str, ...]:
         request = group.request
         return (
             cell(group.worker), cell(plan_value(group.resources)), f"{group.jobs}", known(request.cores),
-            known(request.gpus), known(request.seconds, clock), known(group.core_hours, hours),
+            known(request.gpus), known(request.seconds, clock_text), known(group.core_hours, hours),
         )  # fmt: skip
 
     lines = ["#### Cost, at most", ""]

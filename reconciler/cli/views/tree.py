@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from reconciler.cli.views.listing import cell_text
+from reconciler.model.failures import error_line
 from reconciler.model.graph import Branch, job_tree
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, BROKEN
@@ -122,6 +123,6 @@ def _message(job: JobRecord) -> str | None:
         return f"waits: {job.attempt.waiting}"
     if job.error:
         retry = f"to be retried after {job.cause}: " if job.retry.at is not None else ""
-        return retry + job.error.strip().splitlines()[-1]
+        return retry + error_line(job.error)
     waits = {change.field: change.new for change in job.deferred_changes}
     return f"deferred: {cell_text(waits)}" if waits else None

@@ -88,16 +88,6 @@ def duration_text(seconds: float) -> str:
     return f"{int(seconds) // size} {name}" + (f" {rest} {lower}" if rest else "")
 
 
-def size_text(number: int) -> str:
-    """Return a number of bytes in its largest unit: ``512 B``, ``1.3 GiB``."""
-    size = float(number)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
 def coming_text(when: float | None, now: float) -> str | None:
     """Return ``in 40 s``, or ``due`` when the time has passed, as happens while no reconcile runs."""
     if when is None:

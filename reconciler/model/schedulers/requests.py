@@ -77,6 +77,12 @@ def clock_seconds(value: object) -> int | None:
     return sum(int(part or 0) * unit for part, unit in zip(reversed(parts), units, strict=False)) or None
 
 
+def clock_text(seconds: int) -> str:
+    """Return a time as ``H:MM:SS``, which Slurm, PBS and Grid Engine all read."""
+    minutes, second = divmod(seconds, 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+
+
 def is_clock(value: object) -> bool:
     """Return whether this is a time for PBS and Grid Engine; 0 and a value without digits are not."""
     return clock_seconds(value) is not None

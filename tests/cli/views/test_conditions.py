@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.actual.store import Store
-from reconciler.cli.views.conditions import counted_attempt, source_line
+from reconciler.cli.views.conditions import source_line
 from reconciler.model.records import AppliedRevision, Attempt, AttemptResult
 from tests.cli.world import World
 
@@ -72,11 +72,11 @@ def test_an_attempt_counts_until_another_program_applies_a_revision(state_dir: P
         attempt = Attempt(time=10.0, result=AttemptResult.REFUSED, revision="main@1234567", message="no")
         store.write(lambda writer: writer.put_attempt(attempt))
         with store.read() as view:
-            assert counted_attempt(view) == attempt
+            assert view.counted_attempt() == attempt
         later = AppliedRevision(time=11.0, branch="main", commit="1" * 40, path="", summary={})
         store.write(lambda writer: writer.add_revision(later))
         with store.read() as view:
-            assert counted_attempt(view) is None
+            assert view.counted_attempt() is None
     finally:
         store.close()
 

@@ -87,7 +87,7 @@ def test_documents_count_as_a_part_of_the_result(tmp_path: Path) -> None:
 
 
 def test_a_result_newer_than_the_measurement_counts(tmp_path: Path) -> None:
-    """Between the two looks at it the job may write its result: that is no unreadable one."""
+    """The job may write its result between the two looks at it: it is read, not refused."""
     one = attempt(tmp_path / "one", None)
     paths = WorkerPaths(str(tmp_path), "python3")
     Path(paths.outbox).mkdir(parents=True)
