@@ -70,11 +70,11 @@ def needed_outputs(payload: Mapping[str, Any], outputs: Outputs) -> list[NeededD
 def _follow(key: _Key, data: bytes, path: Path) -> tuple[list[tuple[_Key, Path]], Path]:
     """Return what the part at a path refers to, and the path to keep: empty for the whole document."""
     content = _content(key, data)
-    raw = content.tobytes()
-    if b"OutputReference" in raw:
+    # Searched in place: a copy of a large output costs as much memory again.
+    if re.search(b"OutputReference", content) is not None:
         # jobflow resolves every reference of an output, also those that nothing asks for.
         part, kept = content, EVERYTHING
-    elif b"blob_uuid" in raw:
+    elif re.search(b"blob_uuid", content) is not None:
         part, kept = _stop(content, path)[0], path
     else:
         return [], EVERYTHING if len(data) <= SMALL else path
@@ -129,11 +129,24 @@ def _stop(content: memoryview, path: Path) -> tuple[memoryview, Path]:
 def _needed(key: _Key, data: bytes, paths: set[Path]) -> NeededDocument:
     if EVERYTHING in paths:
         return NeededDocument(key[0], data)
+    content = _content(key, data)
+    # As others need it, and as its worker may have it; but no job gets links to parts that it does not need.
+    may_be_whole = re.search(b"blob_uuid", content) is None
+    if may_be_whole and 2 * max(_size(content, path) for path in paths) > len(data):
+        return NeededDocument(key[0], data)  # without a copy of a large part first
     fields: dict[str, Any] = {
         field: packed.cut(value, sorted(paths, key=str)) if field == _field(key) else msgspec.Raw(value)
         for field, value in packed.members(data).items()
     }
     part = msgspec.msgpack.encode(fields)
-    if 2 * len(part) > len(data) and re.search(b"blob_uuid", _content(key, data)) is None:
-        return NeededDocument(key[0], data)  # as others need it, and as its worker may have it
+    if may_be_whole and 2 * len(part) > len(data):
+        return NeededDocument(key[0], data)
     return NeededDocument(key[0], part, is_part=True)
+
+
+def _size(content: memoryview, path: Path) -> int:
+    """Return the bytes of the part at a path; 0 if only a class can know where it leads."""
+    try:
+        return len(packed.part(content, path))
+    except LookupError:
+        return 0

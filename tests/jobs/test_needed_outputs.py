@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -132,3 +133,25 @@ def test_all_references_in_an_output_are_followed() -> None:
 def test_references_in_a_circle_end(steps: tuple[str, ...]) -> None:
     outputs = Outputs(a=reference("b", *steps), b=reference("a", *steps))
     assert set(needed(outputs, reference("a", "z"))) == {"a", "b"}
+
+
+@pytest.mark.parametrize("steps", [(), ("values",), ("other", "values")])
+def test_a_large_part_is_not_copied_on_its_way(steps: tuple[str, ...]) -> None:
+    values = [n / 7 for n in range(400_000)]
+    data = encode(
+        {"uuid": "a", "output": {"other": {"values": values}} if len(steps) > 1 else {"values": values}}
+    )
+
+    class Kept(Outputs):
+        def packed(self, uuid: str) -> bytes | None:
+            return data
+
+    payload = {"function_args": [reference("a", *steps)]}
+    tracemalloc.start()
+    try:
+        (found,) = needed_outputs(payload, Kept())  # type: ignore[arg-type]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.data is data
+    assert most < len(data) / 10

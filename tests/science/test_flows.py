@@ -96,10 +96,20 @@ def test_a_flow_ends_as_with_jobflow_and_a_rebuild_runs_nothing(
     assert sum(found.values()) == len({job.uuid for job in world.jobs().values()}) > 0
 
     attempts = {job.id: job.attempt.number for job in world.jobs().values()}
-    world.repository.write("lib/unrelated.py", "x = 1\n")
+    built = build_key(world, name)
+    manifest["spec"].setdefault("build", {}).setdefault("env", {})["REBUILT"] = "1"
+    world.repository.write(f"flows/{file.name}", json.dumps(manifest))
     world.reconcile()
+    assert build_key(world, name) != built
     assert world.is_idle()
     assert {job.id: job.attempt.number for job in world.jobs().values()} == attempts
+
+
+def build_key(world: World, flow: str) -> str:
+    """Return the key of the build as which a flow was last applied."""
+    record = world.view(lambda view: view.flow(flow))
+    assert record is not None
+    return str(record.build_key)
 
 
 def use_quacc(monkeypatch: pytest.MonkeyPatch, results: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 import subprocess
+import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler.execution.run_files import WorkerPaths
-from reconciler.execution.worker.fetch import CollectRequest, read_facts, script
+from reconciler.execution.worker.fetch import CollectRequest, read_facts, read_results, script
 from reconciler.model.records import JobAttempt
 from tests.plan.plan_support import built_job, record
 
@@ -97,3 +99,22 @@ def test_a_result_newer_than_the_measurement_counts(tmp_path: Path) -> None:
     late = f"{head}\nprintf 123456 > {one}/claim/result.json\nlook 0 {rest}"
     done = subprocess.run(["bash", "-s"], input=late.encode(), capture_output=True, check=True)
     assert read_facts(io.BytesIO(done.stdout), 1, SENTINEL)[0].size == 6
+
+
+@pytest.mark.parametrize("name", ["claim/result.json", "claim/documents/0123"])
+def test_a_large_file_is_read_in_little_more_memory_than_it_takes(tmp_path: Path, name: str) -> None:
+    size = 8 << 20
+    with tarfile.open(tmp_path / "results.tar", "w") as archive:
+        for path, length in {"run/claim/result.json": 2, f"run/{name}": size}.items():
+            member = tarfile.TarInfo(path)
+            member.size = length
+            archive.addfile(member, io.BytesIO(b"{}" * (length // 2)))
+    with (tmp_path / "results.tar").open("rb") as stream:
+        tracemalloc.start()
+        try:
+            ((_, found),) = read_results(stream, {"run": 0})
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert max(map(len, [found.content or b"", *found.documents.values()])) == size
+    assert size < most < 1.5 * size
