@@ -260,20 +260,25 @@ class Campaign:
 
         return list(checked(self._repository().source())[1].diagnostics)
 
-    def plan(self, *, allow_prune: bool = False) -> dict[str, Any]:
+    def plan(self, *, allow_prune: bool = False, build: bool = False) -> dict[str, Any]:
         """Return what :meth:`apply` would do, as ``reconcile plan -o json`` prints it.
 
-        It runs no code of the repository, and creates no state.
+        It creates no state, and runs no code of the repository, unless ``build`` is set: then the flows that
+        are not built yet are built, in another process, to show their jobs.
         """
-        from reconciler.cli.planning import plan_revision, state_or_scratch
+        from reconciler.cli.planning import plan_revision, plan_with_builds, state_or_scratch
         from reconciler.comparison import Comparison
 
         context = self._repository()
         source = context.source()
         revision = source.revision()
         with state_or_scratch(context, source, revision) as store:
-            planned = plan_revision(Comparison(source, store, revision), allow_prune=allow_prune)
-        return plan_data(planned.plan, planned.cost)
+            comparison = Comparison(source, store, revision)
+            if build:
+                planned = plan_with_builds(comparison, allow_prune=allow_prune, say=context.detail)
+            else:
+                planned = plan_revision(comparison, allow_prune=allow_prune)
+        return plan_data(planned.plan, planned.cost, planned.built)
 
     # acting ------------------------------------------------------------------------------------------------
 

@@ -160,7 +160,7 @@ class Comparison:
         With a ``scope`` it has only the flows in it.
         """
         with self.store.read() as view:
-            built = known_builds(view, desired) if built is None else built
+            built = known_builds(view.build, desired) if built is None else built
             elsewhere: Counter[str | None] = Counter()
             if scope is None:
                 flows = {flow.name: flow for flow in view.flows()}

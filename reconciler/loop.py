@@ -17,20 +17,14 @@ from reconciler.actual.compaction import compact
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store, is_settled, not_idle_if_due, reconcile_key, unchanged_outcome
 from reconciler.actual.writer import Writer
-from reconciler.build.builder import (
-    BuildFailedError,
-    FlowBuilder,
-    SpareProcess,
-    external_jobs,
-    known_builds,
-    missing_jobs,
-)
+from reconciler.build.builder import FlowBuilder, SpareProcess, known_builds
+from reconciler.build.missing import build_missing
 from reconciler.comparison import Comparison, StoreCache
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.history import Authors, Causes, History
-from reconciler.desired.state import Loaded, flows_in_build_order, parsed_blob
+from reconciler.desired.state import Loaded, parsed_blob
 from reconciler.diagnostics import Diagnostic
-from reconciler.errors import InputError, ReconcilerError, RefusedError
+from reconciler.errors import InputError, RefusedError
 from reconciler.execution.executor import Executor, WorkerRunner
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.access import Accesses
@@ -48,9 +42,9 @@ from reconciler.jobs.bookkeeping import (
     remember_good,
     summarise,
 )
-from reconciler.jobs.outputs import EmbeddedOutputs, Outputs, missing_stores
+from reconciler.jobs.outputs import EmbeddedOutputs, Outputs
 from reconciler.model.actions import Plan
-from reconciler.model.desired import DesiredFlow, DesiredState, Revision
+from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.records import AppliedConfig, Outcome
 from reconciler.model.states import ACTIVE, FINISHED, JobState
@@ -213,54 +207,18 @@ class Session(Comparison):
         """
         failures, desired = dict(failed), loaded.state
         with self.store.read() as view:
-            built = known_builds(view, desired)
+            built = known_builds(view.build, desired)
             flows = view.flows() if loaded.scope is None else filter(None, map(view.flow, loaded.scope.flows))
             applied = {flow.build_key for flow in flows}
         self._builder = builder = FlowBuilder(self.source, desired, self.store.path, self._spare)
         try:
-            for flow in flows_in_build_order(desired.flows):
-                known = built.get(flow.name)
-                if known is not None and known.build_key not in applied:
-                    self._check_stores(flow, desired, known, built, failures)
-                externals = external_jobs(flow, built)
-                if externals is None and (missing := missing_jobs(flow, built)) is not None:
-                    failures[flow.name] = missing
-                if flow.name in built or flow.name in failures or externals is None:
-                    continue
-                reporter.say(f"building {flow.name}")
-                try:
-                    fresh = builder.build(flow, externals)
-                    self.store.write(lambda writer, fresh=fresh: writer.put_build(fresh))  # type: ignore[misc]
-                    built[flow.name] = fresh
-                    self._check_stores(flow, desired, fresh, built, failures)
-                except BuildFailedError as error:
-                    failures[flow.name] = error.diagnostic
-                except ReconcilerError:
-                    raise
-                except Exception as error:  # stops this flow only
-                    failures[flow.name] = builder.unexpected(flow, error).diagnostic
+            build_missing(builder, built, failures, say=reporter.say, keep=self._keep_build, applied=applied)
         finally:
             builder.close()
         return built, failures
 
-    def _check_stores(
-        self,
-        flow: DesiredFlow,
-        desired: DesiredState,
-        built: BuiltFlow,
-        all_built: dict[str, BuiltFlow],
-        failures: dict[str, Diagnostic],
-    ) -> None:
-        """Hold back a flow whose jobs write to additional stores that the Project does not have."""
-        for job in built.jobs:
-            problem = missing_stores(desired.project.jobstore, job.stores)
-            if problem is not None:
-                message = f"flow '{flow.name}' cannot be built: the job '{job.key}' is not valid: {problem}"
-                failures[flow.name] = flow.manifest.diagnostic(
-                    "build/failed", message, f"/spec/{flow.spec.form}"
-                )
-                del all_built[flow.name]
-                return
+    def _keep_build(self, build: BuiltFlow) -> None:
+        self.store.write(lambda writer: writer.put_build(build))
 
     def interrupt(self) -> None:
         """Kill the build process, if any. For another thread, when the program is about to end."""

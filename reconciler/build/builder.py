@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -391,12 +391,12 @@ def write_file(path: Path, data: bytes, *, executable: bool = False) -> None:
 # Earlier builds, and the jobs that a build refers to.
 
 
-def known_builds(view: View, desired: DesiredState) -> dict[str, BuiltFlow]:
-    """Return the flows that have been built before with exactly these inputs."""
+def known_builds(find: Callable[[str], BuiltFlow | None], desired: DesiredState) -> dict[str, BuiltFlow]:
+    """Return the flows that have been built before with exactly these inputs; ``find`` gets a build key."""
     built: dict[str, BuiltFlow] = {}
     for flow in flows_in_build_order(desired.flows):
         externals = external_jobs(flow, built)
-        known = view.build(build_key(flow.inputs, externals)) if externals is not None else None
+        known = find(build_key(flow.inputs, externals)) if externals is not None else None
         if known is not None:
             built[flow.name] = known
     return built

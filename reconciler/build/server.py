@@ -30,6 +30,7 @@ from typing import IO
 import msgspec
 from jobflow import Flow, Job
 
+from reconciler.build.calls import check_call
 from reconciler.build.construct import BuildError, Construction, headline, jobs_in, where_raised
 from reconciler.build.function_paths import function_paths
 from reconciler.build.identity import IdentifiedJob, identify, renamed
@@ -265,6 +266,7 @@ def _build(request: BuildRequest) -> tuple[list[BuiltJob], str]:
             check_payload(job)
         except PayloadError as error:
             raise BuildError(error.message, construction.place(job, error.place), error.hint) from error
+        check_call(job, construction.place(job, "function"))
     items = identify(
         made,
         identity=request.identity,

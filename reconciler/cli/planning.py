@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import fnmatch
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from reconciler.actual.store import Store
-from reconciler.build.builder import known_builds
+from reconciler.build.builder import FlowBuilder, known_builds
+from reconciler.build.missing import build_missing
 from reconciler.cli.context import Context, opened
 from reconciler.cli.views.words import many
 from reconciler.comparison import Comparison, StoreCache
 from reconciler.desired.documents import PROJECT_FILES
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import load_desired
-from reconciler.diagnostics import did_you_mean
+from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.errors import InputError, RefusedError
-from reconciler.model.actions import Plan
+from reconciler.jobs.apply import without_unbuilt
+from reconciler.model.actions import DryBuild, Plan
 from reconciler.model.desired import DesiredState, Revision
+from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import ProjectSpec
 from reconciler.model.records import ActualState
 from reconciler.plan.compare import compare
@@ -30,12 +33,16 @@ from reconciler.plan.planner import make_plan
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """A plan of a project and its cost. ``notes`` are remarks for its readers."""
+    """A plan of a project and its cost. ``notes`` are remarks for its readers.
+
+    ``built`` is what was built for it; None if no code was run.
+    """
 
     project: str
     plan: Plan
     cost: Cost
     notes: tuple[str, ...] = ()
+    built: DryBuild | None = None
 
 
 def plan_revision(comparison: Comparison, *, allow_prune: bool) -> Planned:
@@ -49,6 +56,42 @@ def plan_revision(comparison: Comparison, *, allow_prune: bool) -> Planned:
     workers = config.workers if config is not None else {}
     cost = plan_cost(plan, loaded.state, actual.jobs, workers)
     return Planned(loaded.state.project_name, plan, cost, _notes_on_branch(comparison))
+
+
+def plan_with_builds(comparison: Comparison, *, allow_prune: bool, say: Callable[[str], None]) -> Planned:
+    """Return the plan of a reconcile of a revision, with the jobs of all flows that can be built.
+
+    Runs code of the repository. The builds are not kept: only a reconcile runs code for the store.
+    """
+    loaded = comparison.load()
+    comparison.check_lineage(loaded.state)
+    with comparison.store.read() as view:
+        config, builds = view.config(), known_builds(view.build, loaded.state)
+    built, failures = dry_build(comparison.source, loaded.state, builds, say)
+    actual = comparison.actual(loaded.state, builds)
+    plan = without_unbuilt(make_plan(loaded.state, actual, allow_prune=allow_prune), failures)
+    cost = plan_cost(plan, loaded.state, actual.jobs, config.workers if config is not None else {})
+    return Planned(loaded.state.project_name, plan, cost, _notes_on_branch(comparison), built)
+
+
+def dry_build(
+    source: Source, desired: DesiredState, builds: dict[str, BuiltFlow], say: Callable[[str], None]
+) -> tuple[DryBuild, dict[str, Diagnostic]]:
+    """Build what ``builds`` lacks, and add it; return what was done, and by flow why it cannot be built."""
+    wanted = desired.flows.keys() - builds.keys()
+    failures: dict[str, Diagnostic] = {}
+    with tempfile.TemporaryDirectory(prefix="reconcile-build-") as scratch:
+        builder = FlowBuilder(source, desired, Path(scratch))
+        try:
+            build_missing(builder, builds, failures, say=say)
+        finally:
+            builder.close()
+    done = DryBuild(
+        flows=len(wanted | failures.keys()),
+        failed=sorted(failures),
+        blocked=sorted(wanted - builds.keys() - failures.keys()),
+    )
+    return done, failures
 
 
 def _notes_on_branch(comparison: Comparison) -> tuple[str, ...]:
@@ -70,10 +113,12 @@ def plan_comparison(
     *,
     allow_prune: bool,
     flows: Sequence[str] = (),
+    build: bool = False,
 ) -> Planned:
     """Return what the head revision would change if the base revision were fully applied.
 
-    ``head_name`` None means the revision of ``source``. ``flows`` are globs that restrict the plan.
+    ``head_name`` None means the revision of ``source``. ``flows`` are globs that restrict the plan. With
+    ``build`` the code of both revisions is run, so that the jobs of their flows are known.
 
     Raises
     ------
@@ -92,11 +137,17 @@ def plan_comparison(
         else:
             before, good = _empty_state(base), {}
         after = load_desired(source, head, StoreCache(store), good, lineage).state
-        actual = Comparison(source, store, head).actual(before)
         with store.read() as view:
-            built = known_builds(view, after)
-    found = compare(before, after, actual, built, allow_prune=allow_prune)
-    plan = found.plan
+            base_builds, head_builds = known_builds(view.build, before), known_builds(view.build, after)
+        built, failures = None, dict[str, Diagnostic]()
+        if build:
+            built, failures = dry_build(source, after, head_builds, context.say)
+            same = {known.build_key: known for known in head_builds.values()}
+            base_builds |= known_builds(same.get, before)
+            dry_build(source, before, base_builds, context.detail)  # a failure is not one of the head
+        actual = Comparison(source, store, head).actual(before, base_builds)
+    found = compare(before, after, actual, head_builds, allow_prune=allow_prune)
+    plan = without_unbuilt(found.plan, failures, head_builds) if build else found.plan
     if flows:
         known = {*before.flows, *before.invalid, *after.flows, *after.invalid}
         for pattern in flows:
@@ -114,7 +165,7 @@ def plan_comparison(
             f"{head.branch} lacks {many(missing, 'commit')} of {base.branch}, whose changes appear here as "
             f"undone: merge {base.branch} into it, or compare with their common ancestor"
         )
-    return Planned(after.project_name, plan, cost, tuple(notes))
+    return Planned(after.project_name, plan, cost, tuple(notes), built)
 
 
 def named_revision(source: Source, name: str) -> Revision:

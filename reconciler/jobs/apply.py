@@ -7,7 +7,7 @@ whose job has become active meanwhile is deferred.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -140,25 +140,23 @@ def _why_held_back(code: ReasonCode, problem: Diagnostic) -> Reason:
     return Reason(code, {"why": f"{text} ({problem.location})" if problem.location is not None else text})
 
 
-def without_unbuilt(plan: Plan, failures: Mapping[str, Diagnostic]) -> Plan:
-    """Make flows that could not be built wait, so that the others proceed."""
+def without_unbuilt(plan: Plan, failures: Mapping[str, Diagnostic], built: Collection[str] = ()) -> Plan:
+    """Make flows that could not be built wait, so that the others proceed.
+
+    What their manifests show of their jobs is left out. Flows in ``built`` are built although the plan may
+    show only their manifests.
+    """
     other = Reason(ReasonCode.WAITS, {"why": "a flow that it refers to cannot be built"})
-    actions = tuple(
-        Action(
-            type=ActionType.KEEP,
-            subject=Subject.FLOW,
-            key=action.key,
-            reason=_why_held_back(ReasonCode.BUILD_FAILED, failures[action.key])
-            if action.key in failures
-            else other,
-        )
-        if action.build
-        else action
-        for action in plan.actions
-        if action.subject is Subject.FLOW or action.wanted is not None or action.record is not None
-    )
+    actions = []
+    for action in plan.actions:
+        if not action.build or _flow_of(action) in built:
+            actions.append(action)
+        elif action.subject is Subject.FLOW:
+            failed = failures.get(action.key)
+            reason = _why_held_back(ReasonCode.BUILD_FAILED, failed) if failed is not None else other
+            actions.append(Action(type=ActionType.KEEP, subject=Subject.FLOW, key=action.key, reason=reason))
     diagnostics = (*plan.diagnostics, *failures.values())
-    return replace(plan, actions=actions, diagnostics=diagnostics)
+    return replace(plan, actions=tuple(actions), diagnostics=diagnostics)
 
 
 class PlanApplication:

@@ -165,3 +165,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         for action in self.effective:
             counts[str(action.type)] += 1
         return counts
+
+
+class DryBuild(msgspec.Struct, frozen=True):
+    """What was built for a plan only, by running code of the repository.
+
+    ``flows`` had to be built. Of these, ``failed`` cannot be built, and ``blocked`` were not tried, because
+    they refer to such flows.
+    """
+
+    flows: int
+    failed: list[str]
+    blocked: list[str]
+
+    @property
+    def built(self) -> int:
+        """The number of flows that were built."""
+        return self.flows - len(self.failed) - len(self.blocked)

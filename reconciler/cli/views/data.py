@@ -13,7 +13,7 @@ from reconciler.actual.view import View
 from reconciler.cli.views.conditions import conditions_data
 from reconciler.jobs.flow_health import health_of
 from reconciler.jobs.waiting import WhyWaiting, why_flow_waits, why_waiting
-from reconciler.model.actions import Action, Plan, started
+from reconciler.model.actions import Action, DryBuild, Plan, started
 from reconciler.model.conditions import flow_conditions, never_submitted_conditions, worker_conditions
 from reconciler.model.desired import DesiredState
 from reconciler.model.failures import failure_pattern, fix_of
@@ -309,8 +309,11 @@ def event_data(event: Event) -> Data:
     }
 
 
-def plan_data(plan: Plan, cost: Cost) -> Data:
-    """Return a plan; the contract of ``plan -o json``. Hours are core-hours and GPU-hours, at most."""
+def plan_data(plan: Plan, cost: Cost, build: DryBuild | None = None) -> Data:
+    """Return a plan; the contract of ``plan -o json``. Hours are core-hours and GPU-hours, at most.
+
+    ``build`` is what was built for it.
+    """
     return {
         "schema_version": PLAN_SCHEMA_VERSION,
         "revision": plan.revision,
@@ -331,6 +334,9 @@ def plan_data(plan: Plan, cost: Cost) -> Data:
         "summary": plan.summary(),
         "ends_running": plan.ends_running,
         "cost": _cost_data(cost),
+        "build": None
+        if build is None
+        else {"flows": build.flows, "built": build.built, "failed": build.failed, "blocked": build.blocked},
         "refusals": list(plan.refusals),
         "diagnostics": [msgspec.to_builtins(diagnostic) for diagnostic in plan.diagnostics],
     }

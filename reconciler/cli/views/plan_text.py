@@ -11,7 +11,7 @@ from typing import Any
 from reconciler.cli.context import Context
 from reconciler.cli.views.plan_folds import Fold, folded
 from reconciler.cli.views.words import many, span_text
-from reconciler.model.actions import RUNNING, SYMBOLS, Action, ActionType, Plan, Subject, started
+from reconciler.model.actions import RUNNING, SYMBOLS, Action, ActionType, DryBuild, Plan, Subject, started
 from reconciler.model.reasons import ReasonCode
 from reconciler.model.records import Change
 from reconciler.model.run_config import FIELDS
@@ -204,6 +204,18 @@ def summary_text(plan: Plan) -> str:
     if back and not computes:
         line += "; nothing is computed"
     return line + waiting
+
+
+def built_text(build: DryBuild) -> str:
+    """Return what a dry build did: ``7 of 8 flows built; cannot be built: x``."""
+    if not build.flows:
+        return "no flow had to be built"
+    text = f"{build.built} of {many(build.flows, 'flow')} built"
+    if build.failed:
+        text += f"; cannot be built: {', '.join(build.failed)}"
+    if build.blocked:
+        text += f"; not tried, because what they refer to cannot be built: {', '.join(build.blocked)}"
+    return text
 
 
 # cost -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,67 @@
+"""The builds that a desired state lacks, made in the order of their references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from reconciler.build.builder import BuildFailedError, FlowBuilder, external_jobs, missing_jobs
+from reconciler.desired.state import flows_in_build_order
+from reconciler.diagnostics import Diagnostic
+from reconciler.errors import ReconcilerError
+from reconciler.jobs.outputs import missing_stores
+from reconciler.model.desired import DesiredFlow
+from reconciler.model.flows import BuiltFlow
+
+
+def build_missing(
+    builder: FlowBuilder,
+    built: dict[str, BuiltFlow],
+    failures: dict[str, Diagnostic],
+    *,
+    say: Callable[[str], None],
+    keep: Callable[[BuiltFlow], None] = lambda build: None,
+    applied: Collection[str] = (),
+) -> None:
+    """Build the flows of the builder's desired state that ``built`` lacks, and add them to it.
+
+    A flow that cannot be built goes to ``failures`` instead, by name; it blocks those that refer to it, which
+    are in neither. Flows that are in ``failures`` already are not tried again. ``keep`` gets each new build.
+    The code of the flows runs in the builder's process, which the caller closes.
+
+    A known build is checked against the job store of the Project, unless ``applied`` has its key: then its
+    jobs exist.
+    """
+    desired = builder.desired
+
+    def check_stores(flow: DesiredFlow, build: BuiltFlow) -> None:
+        """Hold back a flow whose jobs write to additional stores that the Project does not have."""
+        for job in build.jobs:
+            problem = missing_stores(desired.project.jobstore, job.stores)
+            if problem is not None:
+                message = f"flow '{flow.name}' cannot be built: the job '{job.key}' is not valid: {problem}"
+                place = f"/spec/{flow.spec.form}"
+                failures[flow.name] = flow.manifest.diagnostic("build/failed", message, place)
+                del built[flow.name]
+                return
+
+    for flow in flows_in_build_order(desired.flows):
+        known = built.get(flow.name)
+        if known is not None and known.build_key not in applied:
+            check_stores(flow, known)
+        externals = external_jobs(flow, built)
+        if externals is None and (missing := missing_jobs(flow, built)) is not None:
+            failures[flow.name] = missing
+        if flow.name in built or flow.name in failures or externals is None:
+            continue
+        say(f"building {flow.name}")
+        try:
+            fresh = builder.build(flow, externals)
+            keep(fresh)
+            built[flow.name] = fresh
+            check_stores(flow, fresh)
+        except BuildFailedError as error:
+            failures[flow.name] = error.diagnostic
+        except ReconcilerError:
+            raise
+        except Exception as error:  # stops this flow only
+            failures[flow.name] = builder.unexpected(flow, error).diagnostic
