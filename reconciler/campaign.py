@@ -26,7 +26,7 @@ from reconciler.cli.views.words import last_line
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
 from reconciler.jobs.outputs import Outputs
-from reconciler.jobs.waiting import why_waiting
+from reconciler.jobs.waiting import WhyWaiting
 from reconciler.model.operations import JobOperation
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.types_ready import make_ready
@@ -205,7 +205,7 @@ class Campaign:
         """
         with self._view() as view:
             selected = JobFinder(view).find(read_words([*selectors, *_labels(label)]))
-            why = why_waiting(view)
+            why = WhyWaiting(view)
             wanted = {job.id for job in selected.jobs}
             keys = {job.path for job in selected.jobs}
             found = Table[CampaignJob]()

@@ -39,6 +39,7 @@ TABLES = (
     "parsed",  # blob id -> ParsedFile
     "good",  # kind/name -> last good manifest
     "flows",  # flow name -> FlowRecord
+    "summaries",  # flow name -> FlowSummary
     "jobs",  # job id -> JobRecord (small, hot)
     "payloads",  # job id -> the jobflow Job as JSON (big, cold)
     "by_flow",  # flow name, job id -> nothing

@@ -27,12 +27,12 @@ from reconciler.model.records import (
     Attempt,
     Event,
     FlowRecord,
-    JobGlance,
     JobMark,
     JobRecord,
     Outcome,
     WorkerStatus,
 )
+from reconciler.model.summaries import FlowSummary
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ def readable(decode: Callable[[bytes], T], data: bytes | None) -> T | None:
 
 
 decode_job = decoder(JobRecord, "the record of a job")
-decode_glance = decoder(JobGlance, "the record of a job")
+decode_summary = decoder(FlowSummary, "the summary of a flow")
 decode_mark = decoder(JobMark, "the record of a job")
 decode_flow = decoder(FlowRecord, "the record of a flow")
 decode_event = decoder(Event, "an event")

@@ -15,10 +15,19 @@ import msgspec
 from reconciler import __version__
 from reconciler.actual.backup import save_copy
 from reconciler.actual.db import Database, Transaction, close_database, open_database
-from reconciler.actual.layout import about_key, big_endian, encode, number_of
+from reconciler.actual.layout import (
+    about_key,
+    big_endian,
+    decode_job,
+    encode,
+    name_bytes,
+    number_of,
+    readable,
+)
 from reconciler.actual.state_dir import Lease, lmdb_dir, time_stamp
 from reconciler.errors import InputError
 from reconciler.model.lineage import Lineage
+from reconciler.model.summaries import Tally
 
 Migration = Callable[[Transaction], None]
 
@@ -71,6 +80,22 @@ def _group_fields(txn: Transaction) -> None:
         moved = {old for fields in GROUPS.values() for old in fields}
         rest = {field: value for field, value in job.items() if field not in moved}
         txn.put("jobs", key, encode(rest | {group: fields for group, fields in groups.items() if fields}))
+    _summarise_flows(txn)
+
+
+def _summarise_flows(txn: Transaction) -> None:
+    """2 -> 3: keep the summary of each flow; one with an unreadable job is counted when it is needed."""
+    tallies: dict[str, Tally] = {}
+    odd: set[str] = set()
+    for key, raw in _raw_jobs(txn):
+        job = readable(decode_job, txn.get("jobs", key))
+        if job is None:
+            odd.add(str(raw["flow"]))
+        else:
+            tallies.setdefault(job.flow, Tally()).change(None, job)
+    for flow, tally in tallies.items():
+        if flow not in odd:
+            txn.put("summaries", name_bytes(flow), encode(tally.summary()))
 
 
 def _raw_jobs(txn: Transaction) -> Iterator[tuple[bytes, dict[str, Any]]]:

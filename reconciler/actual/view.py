@@ -17,7 +17,6 @@ from reconciler.actual.layout import (
     decode_entry,
     decode_event,
     decode_flow,
-    decode_glance,
     decode_good,
     decode_job,
     decode_lineage,
@@ -27,6 +26,7 @@ from reconciler.actual.layout import (
     decode_parsed,
     decode_revision,
     decode_status,
+    decode_summary,
     id_in_state_key,
     milliseconds,
     name_bytes,
@@ -46,13 +46,13 @@ from reconciler.model.records import (
     Attempt,
     Event,
     FlowRecord,
-    JobGlance,
     JobMark,
     JobRecord,
     Outcome,
     WorkerStatus,
 )
 from reconciler.model.states import ACTIVE, JobState
+from reconciler.model.summaries import FlowSummary, summary_of
 
 
 class View:
@@ -91,9 +91,10 @@ class View:
         """Return the jobs of a flow, including superseded ones, oldest first."""
         return sorted(map(decode_job, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
 
-    def glances_of(self, flow: str) -> list[JobGlance]:
-        """Return the parts of a flow's job records that its status depends on, oldest first."""
-        return sorted(map(decode_glance, self._raw_jobs_of(flow)), key=lambda job: job.sequence)
+    def summary(self, flow: str) -> FlowSummary:
+        """Return the summary of a flow; it is counted if an earlier version wrote the flow."""
+        known = readable(decode_summary, self.txn.get("summaries", name_bytes(flow)))
+        return known if known is not None else summary_of(self.jobs_of(flow))
 
     def _raw_jobs_of(self, flow: str) -> Iterator[bytes]:
         prefix = name_bytes(flow) + b"\0"

@@ -34,6 +34,7 @@ from reconciler.model.records import (
     Outcome,
     WorkerStatus,
 )
+from reconciler.model.summaries import FlowSummary, Tally, summary_of
 
 
 class Writer(View):
@@ -44,9 +45,15 @@ class Writer(View):
         self._touched = False
         self._numbers: dict[str, int] = {}
         self._unsettled: set[str] = set()
+        self._tallies: dict[str, Tally | None] = {}  # None: the jobs must be counted anew
 
     def finish(self) -> None:
-        """Write the counters, once for the whole transaction."""
+        """Write the summaries and counters, once for the whole transaction."""
+        for flow, tally in self._tallies.items():
+            if tally is not None and any(True for _ in self.txn.keys("by_flow", pair(flow, ""))):
+                self.txn.put("summaries", name_bytes(flow), encode(tally.summary()))
+            else:
+                self.txn.delete("summaries", name_bytes(flow))
         for counter, number in self._numbers.items():
             self.txn.put("meta", f"next/{counter}".encode(), big_endian(number))
         if self._touched:
@@ -76,11 +83,11 @@ class Writer(View):
         """
         try:
             data = encode(record)
-            decode_job(data)  # so that no odd value makes every later read fail
+            stored = decode_job(data)  # so that no odd value makes every later read fail
             new = index_entries(record)
         except (DamagedError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"the record of {record.path} cannot be stored: {error}") from error
-        known = readable(decode_job, self.txn.get("jobs", name_bytes(record.id)))
+        known = self._count(record.id, stored)
         old = index_entries(known) if known is not None else set()
         for table, key in old - new:
             self.txn.delete(table, key)
@@ -93,11 +100,40 @@ class Writer(View):
 
     def delete_job(self, record: JobRecord) -> None:
         """Delete a job with its payload and index entries; its output stays."""
+        self._count(record.id, None, record.flow)
         self.txn.delete("jobs", name_bytes(record.id))
         self.txn.delete("payloads", name_bytes(record.id))
         for table, key in index_entries(record):
             self.txn.delete(table, key)
         self.unsettle(record.flow)
+
+    def summary(self, flow: str) -> FlowSummary:
+        """Return the summary of a flow, with the changes of this transaction."""
+        if flow not in self._tallies:
+            return super().summary(flow)
+        tally = self._tallies[flow]
+        return tally.summary() if tally is not None else summary_of(self.jobs_of(flow))
+
+    def _count(self, job_id: str, new: JobRecord | None, flow: str = "") -> JobRecord | None:
+        """Count the change of a job, before it is written, in the summary of its flow; it may have moved.
+
+        Return its record so far. If that cannot be read, all jobs of the flow are counted anew.
+        """
+        raw = self.txn.get("jobs", name_bytes(job_id))
+        old = readable(decode_job, raw)
+        for name in {job.flow for job in (old, new) if job is not None} or {flow}:
+            before, after = (job if job is not None and job.flow == name else None for job in (old, new))
+            try:
+                if name not in self._tallies:
+                    self._tallies[name] = Tally(super().summary(name))
+            except DamagedError:
+                self._tallies[name] = None
+            tally = self._tallies[name]
+            if tally is not None and (old is not None or raw is None):
+                tally.change(before, after)
+            else:
+                self._tallies[name] = None
+        return old
 
     def put_payload(self, job_id: str, payload: bytes) -> None:
         """Write the jobflow Job of a record."""

@@ -42,7 +42,7 @@ from reconciler.diagnostics import did_you_mean
 from reconciler.doctor.check import space_text
 from reconciler.errors import InputError
 from reconciler.jobs.flow_health import blocks
-from reconciler.jobs.waiting import why_waiting
+from reconciler.jobs.waiting import WhyWaiting
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.run_config import FIELDS
 from reconciler.model.states import JobState
@@ -67,7 +67,7 @@ def command(context: Context) -> None:
 def flow(context: Context, name: str) -> None:
     """Show one flow."""
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
-        record, why = view.flow(name), why_waiting(view)
+        record, why = view.flow(name), WhyWaiting(view)
         if record is not None:
             facts = flow_data(view, record, view.config(), view.counted_attempt(), why)
         else:  # perhaps it was never submitted because something prevents it
@@ -141,7 +141,7 @@ def _job_facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, 
     for parent in record.parents:  # a parent may belong to another flow
         if parent not in keys and (found := view.generations(parent)):
             keys[parent] = found[-1].path
-    facts = job_data(record, keys, why_waiting(view))
+    facts = job_data(record, keys, WhyWaiting(view))
     decisions = origins.decisions(record, members)
     facts["provenance"] = {
         decision.field: origins.of_setting(decision.in_effect)

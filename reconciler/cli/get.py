@@ -44,7 +44,7 @@ from reconciler.cli.views.words import (
 from reconciler.diagnostics import did_you_mean
 from reconciler.doctor.check import space_text
 from reconciler.errors import InputError
-from reconciler.jobs.waiting import why_waiting
+from reconciler.jobs.waiting import WhyWaiting
 from reconciler.model.failures import failure_id
 from reconciler.model.manifests import Kind
 from reconciler.model.records import FlowRecord, JobRecord
@@ -211,7 +211,7 @@ def jobs(
 
     def rows(view: View) -> list[Row]:
         found: list[Row] = []
-        why = why_waiting(view)
+        why = WhyWaiting(view)
         for record in _flows_listed(view, wanted.names, flow, history=history):
             if record.removed:
                 removed.add(record.name)

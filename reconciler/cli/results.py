@@ -24,6 +24,7 @@ from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.model.health import Progress, flow_progress
 from reconciler.model.records import FlowRecord, JobRecord
+from reconciler.model.summaries import summary_of
 
 Row = dict[str, Any]
 
@@ -130,7 +131,7 @@ class _Rows:
                 page = [(view.flow(name), view.jobs_of(name)) for name in self.names[start : start + _PAGE]]
             for flow, jobs in page:
                 current = [job for job in jobs if job.current]
-                progress = flow_progress(current)
+                progress = flow_progress(summary_of(current))
                 if flow is not None and (not self.standing or progress in self.standing):
                     yield self._row(flow, current, progress)
 

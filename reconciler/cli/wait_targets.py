@@ -177,10 +177,13 @@ class Targets:
         if goal.kind is GoalKind.DELETED:
             text = "its last jobs are being cancelled" if flow.removed else "it is in git"
             return GoalVerdict(target, Prospect.PENDING, text)
-        jobs = view.jobs_of(flow.name)
-        current = [job for job in jobs if job.current]
-        sync = flow_sync(flow, jobs, config)
-        return flow_verdict(goal, flow.name, health_of(view, flow, jobs), sync, current, _doom_of(view))
+        summary = view.summary(flow.name)
+        status, sync = health_of(view, flow, summary), flow_sync(flow, summary, config)
+
+        def current_jobs() -> list[JobRecord]:
+            return [job for job in view.jobs_of(flow.name) if job.current]
+
+        return flow_verdict(goal, flow.name, status, sync, summary, current_jobs, _doom_of(view))
 
     def _of_revision(self, view: View, revision: RevisionGoal) -> GoalVerdict:
         config, attempt = view.config(), view.counted_attempt()

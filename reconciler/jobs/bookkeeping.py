@@ -261,7 +261,7 @@ def summarise(view: View, key: str, revision: str, warnings: Sequence[Diagnostic
             # The first plan that finds all of its jobs ended deletes it, so there must be another plan.
             clean = clean and (flow.orphaned or flow.prune is not Prune.DELETE)
             continue
-        status = health_of(view, flow, view.glances_of(flow.name))
+        status = health_of(view, flow, view.summary(flow.name))
         flows += 1
         jobs += sum(status.counts.values())
         if status.health is Health.DEGRADED:

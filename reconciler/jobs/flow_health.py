@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
 from reconciler.actual.view import View
 from reconciler.jobs.dependencies import latest
-from reconciler.model.goals import moves, waits_in_vain
+from reconciler.model.goals import waits_in_vain
 from reconciler.model.health import FlowStatus, blocked_status, flow_status, way_on
-from reconciler.model.records import FlowRecord, JobGlance, JobRecord
+from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import Health, JobState
+from reconciler.model.summaries import FlowSummary, summary_of
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -29,13 +30,14 @@ class Block(msgspec.Struct, frozen=True):
         return f"{self.job.path} needs {self.parent.path}, which is {self.parent.state}{superseded}"
 
 
-def health_of(view: View, flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> FlowStatus:
-    """Return the health of a flow; ``jobs`` are all its records, history included.
+def health_of(view: View, flow: FlowRecord, summary: FlowSummary) -> FlowStatus:
+    """Return the health of a flow; ``summary`` is its summary in the view.
 
-    Other flows are read only if nothing moves in this one.
+    Its jobs are read only if the summary does not know the first one with a failure, other flows only if
+    nothing moves in this one.
     """
-    status = flow_status(flow, jobs)
-    if status.health is not Health.PROGRESSING or any(moves(job) for job in jobs if job.current):
+    status = flow_status(flow, summary if summary.names_troubles else summary_of(view.jobs_of(flow.name)))
+    if status.health is not Health.PROGRESSING or summary.moves:
         return status
     block_of = blocks(view)
     waiting = (job for job in view.jobs_of(flow.name) if job.current and job.state is JobState.WAITING)

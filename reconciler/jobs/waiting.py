@@ -7,17 +7,31 @@ from collections.abc import Callable, Sequence
 from reconciler.actual.view import View
 from reconciler.model.records import JobRecord
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
-
-WhyWaiting = Callable[[JobRecord], str | None]
-"""Why a job waits, in the queue of its worker or for its worker; None if it does not, or nobody knows."""
+from reconciler.model.summaries import FlowSummary
 
 
-def why_waiting(view: View) -> WhyWaiting:
-    """Return the function that tells why a job waits. It looks at each worker once."""
-    config = view.config()
-    of_worker: dict[str, str | None] = {}
+class WhyWaiting:
+    """Tells why a job waits, in the queue of its worker or for its worker. It looks at each worker once."""
 
-    def look_at(name: str) -> str | None:
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._config = view.config()
+        self._of_worker: dict[str, str | None] = {}
+
+    def job(self, job: JobRecord) -> str | None:
+        """Return why a job waits; None if it does not, or if that is unknown."""
+        if job.attempt.waiting or job.state is not JobState.READY or not job.current:
+            return job.attempt.waiting
+        return self.worker(job.config.worker_name)
+
+    def worker(self, name: str) -> str | None:
+        """Return why READY jobs of a worker do not start; None if they can."""
+        if name not in self._of_worker:
+            self._of_worker[name] = self._look_at(name)
+        return self._of_worker[name]
+
+    def _look_at(self, name: str) -> str | None:
+        view, config = self._view, self._config
         if config is None:
             return None
         if name in config.closed_workers:
@@ -33,24 +47,24 @@ def why_waiting(view: View) -> WhyWaiting:
                 return f"worker {name} is full: {active} of {spec.max_jobs}"
         return None
 
-    def why(job: JobRecord) -> str | None:
-        if job.attempt.waiting or job.state is not JobState.READY or not job.current:
-            return job.attempt.waiting
-        name = job.config.worker_name
-        if name not in of_worker:
-            of_worker[name] = look_at(name)
-        return of_worker[name]
 
-    return why
+def why_flow_waits(
+    summary: FlowSummary, read_jobs: Callable[[], Sequence[JobRecord]], why: WhyWaiting
+) -> str | None:
+    """Return why no job of a flow runs although some could: ``relax waits: worker hpc is full: 4 of 4``.
 
-
-def why_flow_waits(jobs: Sequence[JobRecord], why: WhyWaiting) -> str | None:
-    """Return why no job of a flow runs although some could: ``relax waits: worker hpc is full: 4 of 4``."""
-    current = [job for job in jobs if job.current]
-    if any(job.state in ACTIVE - ON_WORKER or job.state is JobState.RUNNING for job in current):
+    ``read_jobs`` returns all jobs of the flow; it is called only if the summary is not enough.
+    """
+    if not summary.states.keys().isdisjoint((ACTIVE - ON_WORKER) | {JobState.RUNNING}):
         return None
-    for job in current:
-        reason = why(job) if job.state in (JobState.READY, JobState.SUBMITTED) else None
+    reasons = {name: reason for name in summary.ready if (reason := why.worker(name)) is not None}
+    firsts = [summary.ready[name].first for name in reasons]
+    if not summary.explained and None not in firsts:
+        found = [(first, name) for first, name in zip(firsts, reasons, strict=True) if first is not None]
+        oldest = min(found, key=lambda one: one[0].sequence, default=None)
+        return f"{oldest[0].key} waits: {reasons[oldest[1]]}" if oldest is not None else None
+    for job in read_jobs():
+        reason = why.job(job) if job.current and job.state in (JobState.READY, JobState.SUBMITTED) else None
         if reason is not None:
             return f"{job.key} waits: {reason}"
     return None

@@ -8,8 +8,9 @@ from enum import StrEnum
 import msgspec
 
 from reconciler.model.health import FlowStatus, many_jobs
-from reconciler.model.records import JobGlance, JobRecord, WorkerStatus
+from reconciler.model.records import JobRecord, WorkerStatus
 from reconciler.model.states import ACTIVE, FINISHED, Health, JobState, Sync
+from reconciler.model.summaries import FlowSummary
 
 
 class GoalKind(StrEnum):
@@ -31,6 +32,11 @@ class Goal(msgspec.Struct, frozen=True):
     kind: GoalKind
     states: frozenset[JobState] = frozenset()
     revision: str = ""
+
+    @property
+    def wanted_states(self) -> frozenset[JobState]:
+        """The states in which a job has reached ``STATE`` or ``COMPLETED``."""
+        return self.states if self.kind is GoalKind.STATE else frozenset({JobState.COMPLETED})
 
     def __str__(self) -> str:
         match self.kind:
@@ -64,16 +70,32 @@ _ENDED_BADLY = FINISHED - {JobState.COMPLETED}
 
 
 def flow_verdict(
-    goal: Goal, name: str, status: FlowStatus, sync: tuple[Sync, str], jobs: Sequence[JobRecord], doom: Doom
+    goal: Goal,
+    name: str,
+    status: FlowStatus,
+    sync: tuple[Sync, str],
+    summary: FlowSummary,
+    read_jobs: Callable[[], Sequence[JobRecord]],
+    doom: Doom,
 ) -> GoalVerdict:
-    """Return how far a flow is from a goal; ``jobs`` are its current jobs."""
+    """Return how far a flow is from a goal.
+
+    ``read_jobs`` returns its current jobs; it is called only if the summary is not enough.
+    """
     target = f"flow/{name}"
     match goal.kind:
         case GoalKind.HEALTHY:
             return _healthy(target, status)
         case GoalKind.SYNCED:
-            return _synced(target, *sync, deferred=any(job.wanted is not None for job in jobs))
-    return _together(target, goal, [job_verdict(goal, job, doom) for job in jobs])
+            missing = sync[0] is not Sync.SYNCED
+            deferred = missing and any(job.wanted is not None for job in read_jobs())
+            return _synced(target, *sync, deferred=deferred)
+        case GoalKind.IDLE if not summary.moves:
+            return _together(target, goal, summary.jobs, ())
+    if goal.kind in (GoalKind.COMPLETED, GoalKind.STATE) and summary.states.keys() <= goal.wanted_states:
+        return _together(target, goal, summary.jobs, ())
+    found = [job_verdict(goal, job, doom) for job in read_jobs()]
+    return _together(target, goal, len(found), [one for one in found if one.prospect is not Prospect.HOLDS])
 
 
 def _healthy(target: str, status: FlowStatus) -> GoalVerdict:
@@ -100,8 +122,7 @@ def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> GoalVerdict:
         return GoalVerdict(target, Prospect.PENDING if job.current else Prospect.HOLDS, message)
     if goal.kind is GoalKind.IDLE:
         return GoalVerdict(target, Prospect.PENDING if moves(job) else Prospect.HOLDS, message)
-    wanted = goal.states if goal.kind is GoalKind.STATE else {JobState.COMPLETED}
-    if job.state in wanted:
+    if job.state in goal.wanted_states:
         return GoalVerdict(target, Prospect.HOLDS, message)
     if job.ended or job.state is JobState.PAUSED or job.attempt.stuck:
         return GoalVerdict(target, Prospect.NEVER, message)
@@ -111,7 +132,7 @@ def job_verdict(goal: Goal, job: JobRecord, doom: Doom) -> GoalVerdict:
     return GoalVerdict(target, Prospect.PENDING, message)
 
 
-def moves(job: JobRecord | JobGlance) -> bool:
+def moves(job: JobRecord) -> bool:
     """Return whether a job is active, or becomes active without help."""
     return job.state in ACTIVE or job.state is JobState.READY or job.retry.at is not None
 
@@ -123,12 +144,11 @@ def _said(job: JobRecord) -> str:
     return f"{job.state}: {why}" if why else str(job.state)
 
 
-def _together(target: str, goal: Goal, found: Sequence[GoalVerdict]) -> GoalVerdict:
-    """Return how far all jobs of a flow are from a goal."""
-    hold = sum(verdict.prospect is Prospect.HOLDS for verdict in found)
-    text = f"{hold} of {many_jobs(len(found))} {goal}"
+def _together(target: str, goal: Goal, jobs: int, missing: Sequence[GoalVerdict]) -> GoalVerdict:
+    """Return how far all jobs of a flow are from a goal; ``missing`` are those that have not reached it."""
+    text = f"{jobs - len(missing)} of {many_jobs(jobs)} {goal}"
     for prospect in (Prospect.NEVER, Prospect.PENDING):
-        first = next((verdict for verdict in found if verdict.prospect is prospect), None)
+        first = next((verdict for verdict in missing if verdict.prospect is prospect), None)
         if first is not None:
             return GoalVerdict(
                 target, prospect, f"{text}; {first.target.removeprefix('job/')} {first.message}"

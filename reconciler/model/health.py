@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
 
-from reconciler.model.failures import error_line
-from reconciler.model.records import AppliedConfig, FlowRecord, JobGlance, JobRecord
-from reconciler.model.states import ACTIVE, BROKEN, ON_WORKER, Health, JobState, Sync
+from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.states import BROKEN, Health, JobState, Sync
+from reconciler.model.summaries import FlowSummary, JobGroup
 
 
 class FlowStatus(msgspec.Struct, frozen=True):
@@ -27,12 +25,10 @@ class FlowStatus(msgspec.Struct, frozen=True):
     blocked: bool = False
 
 
-def flow_status(flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance]) -> FlowStatus:
-    """Return the health of a flow; ``jobs`` are all its records, including superseded ones."""
-    current = [job for job in jobs if job.current]
-    counts = Counter(str(job.state) for job in current)
-    health, reason, fix = _judge(flow, current, counts)
-    return FlowStatus(health, reason, dict(sorted(counts.items())), fix)
+def flow_status(flow: FlowRecord, summary: FlowSummary) -> FlowStatus:
+    """Return the health of a flow. The first jobs with troubles must be known to the summary."""
+    health, reason, fix = _judge(flow, summary)
+    return FlowStatus(health, reason, summary.states, fix)
 
 
 class Progress(StrEnum):
@@ -43,11 +39,11 @@ class Progress(StrEnum):
     OPEN = "open"
 
 
-def flow_progress(jobs: Sequence[JobRecord | JobGlance]) -> Progress:
-    """Return how far a flow is; ``jobs`` are its current jobs. A job that is going to be retried is open."""
-    if any(job.state in BROKEN and job.ended for job in jobs):
+def flow_progress(summary: FlowSummary) -> Progress:
+    """Return how far a flow is. A job that is going to be retried is open."""
+    if summary.broken is not None:
         return Progress.FAILED
-    completed = bool(jobs) and all(job.state is JobState.COMPLETED for job in jobs)
+    completed = summary.states.keys() == {JobState.COMPLETED}
     return Progress.COMPLETED if completed else Progress.OPEN
 
 
@@ -76,59 +72,51 @@ def way_on(job: JobRecord, flow: FlowRecord | None) -> str:
     return ""
 
 
-def flow_sync(flow: FlowRecord, jobs: Sequence[JobRecord], config: AppliedConfig | None) -> tuple[Sync, str]:
+def flow_sync(flow: FlowRecord, summary: FlowSummary, config: AppliedConfig | None) -> tuple[Sync, str]:
     """Return whether a flow is as the last applied revision wants it, and why not."""
     if config is not None and flow.name in config.out_of_sync:
         return Sync.OUT_OF_SYNC, config.out_of_sync[flow.name]
     # A job that was stopped is as the revision left it: its change waits for a rerun that may never come.
-    deferred = sum(1 for job in jobs if job.wanted is not None and job.state in ACTIVE)
+    deferred = summary.deferred
     if deferred:
         return Sync.OUT_OF_SYNC, f"{deferred} deferred change" + ("s" if deferred > 1 else "")
     return Sync.SYNCED, ""
 
 
-def _judge(
-    flow: FlowRecord, jobs: Sequence[JobRecord | JobGlance], counts: Counter[str]
-) -> tuple[Health, str, str]:
-    broken = [job for job in jobs if job.state in BROKEN and job.ended]
-    if broken:
-        return Health.DEGRADED, _explain_broken(broken, counts[JobState.WAITING]), _retry(flow.name)
-    stuck = [job for job in jobs if job.attempt.stuck and job.state in ON_WORKER]
-    if stuck:
-        return Health.DEGRADED, f"{stuck[0].key} is stuck: {stuck[0].attempt.stuck}{_more(stuck)}", STUCK_FIX
-    if all(job.ended for job in jobs):
+def _judge(flow: FlowRecord, jobs: FlowSummary) -> tuple[Health, str, str]:
+    counts = {state: jobs.states.get(state, 0) for state in _TOLD}
+    waiting = f"; {many_jobs(counts[JobState.WAITING])} waiting" if counts[JobState.WAITING] else ""
+    if jobs.broken is not None:
+        return Health.DEGRADED, _first(jobs.broken, "") + waiting, _retry(flow.name)
+    if jobs.stuck is not None:
+        return Health.DEGRADED, _first(jobs.stuck, "is stuck: "), STUCK_FIX
+    if jobs.ended == jobs.jobs:
         cancelled = counts[JobState.USER_STOPPED]
         if cancelled:
             return Health.SUSPENDED, f"{many_jobs(cancelled)} cancelled", _rerun(flow.name)
-        return Health.HEALTHY, f"{counts[JobState.COMPLETED]} of {many_jobs(len(jobs))} completed", ""
+        return Health.HEALTHY, f"{counts[JobState.COMPLETED]} of {many_jobs(jobs.jobs)} completed", ""
     if flow.suspended:
         why = f"suspended: {flow.suspend_reason}" if flow.suspend_reason else "spec.suspend is true"
         return Health.SUSPENDED, why, _unsuspend(flow.name)
     halted = {"cancelled": counts[JobState.USER_STOPPED], "paused": counts[JobState.PAUSED]}
-    if any(halted.values()) and all(job.ended or job.state in _STILL for job in jobs):
-        waiting = f"; {many_jobs(counts[JobState.WAITING])} waiting" if counts[JobState.WAITING] else ""
+    if any(halted.values()) and jobs.ended + counts[JobState.PAUSED] + counts[JobState.WAITING] == jobs.jobs:
         parts = [f"{many_jobs(number)} {what}" for what, number in halted.items() if number]
         ways = {"cancelled": _rerun(flow.name), "paused": f"`reconcile resume {flow.name}`"}
         fix = ", ".join(ways[what] for what, number in halted.items() if number)
         return Health.SUSPENDED, ", ".join(parts) + waiting, fix
-    again = sum(job.retry.at is not None for job in jobs)
+    again = sum(jobs.retries.values())
     more = f"; {many_jobs(again)} to be retried" if again else ""
-    return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {many_jobs(len(jobs))} completed{more}", ""
+    return Health.PROGRESSING, f"{counts[JobState.COMPLETED]} of {many_jobs(jobs.jobs)} completed{more}", ""
 
 
-_STILL = frozenset({JobState.PAUSED, JobState.WAITING})
-"""States, besides ended ones, in which a job goes on only if a person or another flow acts."""
+_TOLD = (JobState.COMPLETED, JobState.WAITING, JobState.PAUSED, JobState.USER_STOPPED)
 
 
-def _explain_broken(broken: Sequence[JobRecord | JobGlance], waiting: int) -> str:
-    first = broken[0]
-    text = f"{first.key} {first.state}"
-    if first.error:
-        text += f": {error_line(first.error)}"
-    text += _more(broken)
-    if waiting:
-        text += f"; {many_jobs(waiting)} waiting"
-    return text
+def _first(group: JobGroup, what: str) -> str:
+    """Return what is wrong with the first job of a group, and how many more there are."""
+    assert group.first is not None
+    more = f" (and {group.number - 1} more)" if group.number > 1 else ""
+    return f"{group.first.key} {what}{group.first.text}{more}"
 
 
 STUCK_FIX = "commit a run config with which it can start: then it is submitted anew"
@@ -145,10 +133,6 @@ def _unsuspend(flow: str) -> str:
 
 def _rerun(flow: str) -> str:
     return f"`reconcile rerun {flow} state:{JobState.USER_STOPPED}`"
-
-
-def _more(jobs: Sequence[JobRecord | JobGlance]) -> str:
-    return f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
 
 
 def many_jobs(number: int) -> str:

@@ -226,35 +226,6 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         return msgspec.structs.replace(self.attempt, **fields)
 
 
-class AttemptGlance(msgspec.Struct, frozen=True):
-    """The part of a :class:`JobAttempt` that a :class:`JobGlance` needs."""
-
-    stuck: str | None = None
-
-
-class RetryGlance(msgspec.Struct, frozen=True):
-    """The part of a :class:`RetryStatus` that a :class:`JobGlance` needs."""
-
-    at: float | None = None
-
-
-class JobGlance(msgspec.Struct, kw_only=True, gc=False):
-    """The part of a :class:`JobRecord` that the status of its flow depends on; quick to read."""
-
-    key: str
-    state: JobState
-    sequence: int = 0
-    current: bool = True
-    attempt: AttemptGlance = AttemptGlance()
-    retry: RetryGlance = RetryGlance()
-    error: str | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the job has finished and no retry is due."""
-        return has_ended(self.state, self.retry.at)
-
-
 class JobMark(msgspec.Struct, gc=False):
     """The part of a :class:`JobRecord` that tells where its output belongs; quick to read."""
 

@@ -83,9 +83,9 @@ def _of_flows(view: View, names: Iterable[str], config: AppliedConfig) -> Iterat
             continue
         if flow.removed:
             continue
-        jobs = view.jobs_of(name)
-        status = health_of(view, flow, jobs)
-        found = flow_conditions(flow, status, *flow_sync(flow, jobs, config), config, None).conditions
+        summary = view.summary(name)
+        status = health_of(view, flow, summary)
+        found = flow_conditions(flow, status, *flow_sync(flow, summary, config), config, None).conditions
         ready, _, stalled = found
         told = stalled if stalled.status is Truth.TRUE else ready
         yield Notice(

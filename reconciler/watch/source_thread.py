@@ -30,7 +30,6 @@ from reconciler.model.desired import Revision
 from reconciler.model.manifests import Prune
 from reconciler.model.records import Attempt, AttemptResult, FlowRecord
 from reconciler.model.retries import back_off
-from reconciler.model.states import ACTIVE
 from reconciler.watch.file_notices import FileNotices, branch_directories
 from reconciler.watch.log import bugs_logged, log_context, log_event
 from reconciler.watch.signals import WakeUp
@@ -257,7 +256,7 @@ class SourceThread(threading.Thread):
         """Return whether all jobs of a flow have ended whose records the next plan deletes."""
         with self._store.read() as view:
             names = [flow.name for flow in view.flows() if _is_to_delete(flow)]
-            return any(all(job.state not in ACTIVE for job in view.glances_of(name)) for name in names)
+            return any(not view.summary(name).active for name in names)
 
     def _pass(self, source: Source, revision: Revision, requests: Sequence[Request], *, follow: bool) -> None:
         """Make a pass over a revision, and record, log and answer what came of it."""

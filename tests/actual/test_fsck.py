@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.actual.fsck.examine import CHECKS, examine, repair
-from reconciler.actual.layout import state_key
+from reconciler.actual.layout import encode, state_key
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.errors import WorldError
 from reconciler.model.records import FlowRecord, GeneratedBy, JobAttempt, JobRecord
 from reconciler.model.states import JobState
+from reconciler.model.summaries import FirstJob, FlowSummary, JobGroup
 from tests.actual.db_support import run, start
 from tests.actual.fsck_support import open_furnished, problems, put_base, random_change, report
 from tests.actual.test_store import job
@@ -51,6 +52,14 @@ def edit(job_id: str, **fields: object) -> Break:
         known = writer.job(job_id)
         assert known is not None
         writer.put_job(msgspec.structs.replace(known, **fields))
+
+    return change
+
+
+def change_summary(flow: str, **fields: object) -> Break:
+    def change(writer: Writer) -> None:
+        summary = msgspec.structs.replace(writer.summary(flow), **fields)
+        writer.txn.put("summaries", flow.encode(), encode(summary))
 
     return change
 
@@ -98,6 +107,18 @@ REPAIRED: dict[str, tuple[Break, list[str]]] = {
     "retries has a stranger": (
         put("retries", struct.pack(">Q", 1) + b"nobody_1"),
         ["index retries: retries/", "the entry leads nowhere"],
+    ),
+    "a summary has a job too many": (
+        change_summary("f", states={"COMPLETED": 1, "RUNNING": 2, "WAITING": 1}),
+        ["summaries: flow/f: its summary is not that of its jobs"],
+    ),
+    "a summary has another first job": (
+        change_summary("f", broken=JobGroup(1, FirstJob(1, "uuid1", "FAILED"))),
+        ["summaries: flow/f: its summary is not that of its jobs"],
+    ),
+    "a summary of no jobs": (
+        put("summaries", b"ff", encode(FlowSummary(states={"READY": 1}))),
+        ["summaries: flow/ff: its summary is not that of its jobs"],
     ),
     "events_about lacks an event": (
         first("events_about", lambda w, key: w.txn.delete("events_about", key)),
@@ -163,6 +184,10 @@ RECREATED: dict[str, tuple[Break, list[str]]] = {
     "a job cannot be read": (
         put("jobs", b"uuid1_1", JUNK),
         ["records: jobs/uuid1_1: cannot be read"],
+    ),
+    "a summary cannot be read": (
+        put("summaries", b"f", JUNK),
+        ["records: summaries/f: cannot be read"],
     ),
     "a flow cannot be read": (
         put("flows", b"f", JUNK),
@@ -269,6 +294,7 @@ def test_it_is_found_and_repaired(store: Store, name: str) -> None:
         "payloads",
         "cleanups",
         "unused",
+        "summaries",
     }
     after = content(store)
     assert {table for table in made_again if after[table] != before[table]} <= (
@@ -315,7 +341,18 @@ def test_every_check_is_broken_here_at_least_once(tmp_path: Path) -> None:
 
 
 def content(store: Store) -> dict[str, list[tuple[bytes, bytes]]]:
-    tables = ("by_state", "by_flow", "by_path", "children", "jobs", "flows", "payloads", "cleanups", "unused")
+    tables = (
+        "by_state",
+        "by_flow",
+        "by_path",
+        "children",
+        "jobs",
+        "flows",
+        "payloads",
+        "cleanups",
+        "unused",
+        "summaries",
+    )
     with store.read() as view:
         return {table: list(view.txn.scan(table)) for table in tables}
 

@@ -35,7 +35,7 @@ def read_everything(store: Store) -> list[JobRecord]:
     with store.read() as view:
         jobs = list(view.jobs())
         for one in jobs:
-            view.jobs_of(one.flow), view.glances_of(one.flow), view.generations(one.uuid)
+            view.jobs_of(one.flow), view.summary(one.flow), view.generations(one.uuid)
             view.has_path(one.path), view.dependants(one.uuid), view.job(one.id)
         for state in JobState:
             list(view.in_state(state))

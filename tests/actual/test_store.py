@@ -27,6 +27,8 @@ from reconciler.actual.store import Store
 from reconciler.errors import ExitCode, InputError, RefusedError
 from reconciler.model.lineage import Lineage
 from reconciler.model.records import (
+    NO_ATTEMPT,
+    NO_RETRY,
     AppliedRevision,
     Cancellation,
     DeferredPatch,
@@ -40,6 +42,7 @@ from reconciler.model.records import (
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import JobState
+from reconciler.model.summaries import summary_of
 
 HERE = Origin(Level.JOB, "Flow", "f", "/spec")
 
@@ -178,6 +181,10 @@ records = st.builds(
     parents=st.lists(st.sampled_from(UUIDS), unique=True),
     sequence=st.integers(0, 3),
     current=st.booleans(),
+    error=st.sampled_from([None, "no", "two\nlines"]),
+    retry=st.sampled_from([NO_RETRY, NO_RETRY, RetryStatus(at=5.0)]),
+    attempt=st.sampled_from([NO_ATTEMPT, JobAttempt(stuck="never"), JobAttempt(waiting="Priority")]),
+    deferred=st.sampled_from([None, DeferredPatch(config=config("w2", 1))]),
 )
 
 
@@ -222,6 +229,14 @@ class StoreMachine(RuleBasedStateMachine):
             assert {record.id: record for record in view.jobs()} == self.model
             assert all(view.payload(job_id) == job_id.encode() for job_id in self.model)
             assert view.payload("zz_1") is None
+
+    @invariant()
+    def summaries_are_right(self) -> None:
+        with self.store.read() as view:
+            for flow in FLOWS:
+                jobs = view.jobs_of(flow)
+                assert view.summary(flow).agrees_with(summary_of(jobs))
+                assert (view.txn.get("summaries", flow.encode()) is not None) == bool(jobs)
 
     @invariant()
     def by_state_is_right(self) -> None:

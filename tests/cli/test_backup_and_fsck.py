@@ -370,7 +370,7 @@ class TestRepairedRecords:
     ) -> None:
         before = json.loads(program("get", "jobs", "-o", "json").stdout)
         change(state_dir, lambda w: w.txn.put(table, key or next(iter(w.txn.keys(table))), b"\xc1"))
-        done = program("get", "flows")
+        done = program("get", "jobs")
         assert done.code == (3 if readers_fail else 0), done.stderr
         assert ("run `reconcile fsck`" in done.stderr) is readers_fail
         program("fsck", "--repair")

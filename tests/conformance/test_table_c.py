@@ -271,7 +271,7 @@ def test_c15_stop_jobflow_also_stops_what_is_generated_later(table: Table) -> No
 
 def test_c16_the_child_of_a_failed_job_waits_and_the_flow_says_why_and_what_helps(table: Table) -> None:
     assert table.told("c16") == {"fails": "FAILED", "show_kinds": "WAITING"}
-    status = table.view(lambda view: flow_status(view.flow("c16"), view.glances_of("c16")))
+    status = table.view(lambda view: flow_status(view.flow("c16"), view.summary("c16")))
     assert (status.health, status.reason) == (
         Health.DEGRADED, "fails FAILED: ValueError: on purpose; 1 job waiting"
     )  # fmt: skip

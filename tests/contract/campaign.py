@@ -285,7 +285,7 @@ class Campaign:
         with self.world.store.read() as view:
             flow = view.flow(name)
             assert flow is not None
-            status = flow_status(flow, view.jobs_of(name))
+            status = flow_status(flow, view.summary(name))
         return f"{status.health}: {status.reason}"
 
     def _cut(self) -> None:

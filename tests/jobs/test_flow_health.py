@@ -12,6 +12,7 @@ from reconciler.jobs.flow_health import health_of
 from reconciler.jobs.transitions import leave
 from reconciler.model.health import FlowStatus
 from reconciler.model.states import Health
+from reconciler.model.summaries import summary_of
 from tests.jobs.bench import Bench
 
 
@@ -30,8 +31,8 @@ def health(bench: Bench, name: str = "near") -> FlowStatus:
     with bench.store.read() as view:
         flow = view.flow(name)
         assert flow is not None
-        status = health_of(view, flow, view.glances_of(name))
-        assert status == health_of(view, flow, view.jobs_of(name))
+        status = health_of(view, flow, view.summary(name))
+        assert status == health_of(view, flow, summary_of(view.jobs_of(name)))
     return status
 
 

@@ -38,7 +38,7 @@ def health(bench: Bench, name: str) -> FlowStatus:
     with bench.store.read() as view:
         flow = view.flow(name)
         assert flow is not None
-        return health_of(view, flow, view.jobs_of(name))
+        return health_of(view, flow, view.summary(name))
 
 
 def test_an_unknown_worker_is_an_error_with_a_way_out(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from reconciler.model.operations import Effect
 from reconciler.model.records import Cancellation, DeferredPatch, JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.states import Health, JobState
+from reconciler.model.summaries import summary_of
 from reconciler.plan.interpreter import configured
 from tests.jobs.bench import Bench, config, new_job
 
@@ -46,8 +47,8 @@ def health(bench: Bench) -> tuple[Health, str]:
     with bench.store.read() as view:
         flow = view.flow("f")
         assert flow is not None
-        status = flow_status(flow, view.glances_of("f"))
-        assert status == flow_status(flow, view.jobs_of("f"))
+        status = flow_status(flow, view.summary("f"))
+        assert status == flow_status(flow, summary_of(view.jobs_of("f")))
     return status.health, status.reason
 
 

@@ -73,7 +73,7 @@ def test_a_rule_gives_retries_and_a_commit_takes_them(world: World) -> None:
     world.put("OverrideRule", "again", {"flows": ["f"], "set": {"retries": AT_ONCE | {"backoff": "1h"}}})
     world.reconcile()
     world.until(lambda: world.job("f/j").retry.at is not None)
-    status = world.view(lambda view: flow_status(view.flow("f"), view.jobs_of("f")))
+    status = world.view(lambda view: flow_status(view.flow("f"), view.summary("f")))
     assert status.health is Health.PROGRESSING
     world.put("OverrideRule", "again", {"flows": ["f"], "set": {"retries": {"limit": 0}}})
     world.reconcile()

@@ -33,7 +33,7 @@ def test_jobs_of_another_flow_are_not_stopped(flows: Bench) -> None:
     with flows.store.read() as view:
         flow = view.flow("g")
         assert flow is not None
-        status = health_of(view, flow, view.jobs_of("g"))
+        status = health_of(view, flow, view.summary("g"))
     assert (status.health, status.fix) == (Health.DEGRADED, "`reconcile rerun f/b`")
     flows.operate("rerun", "f/b")
     flows.run("f/b", "g/y", "g/z")

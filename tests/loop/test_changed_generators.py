@@ -399,5 +399,5 @@ def test_random_walks_while_jobs_run_end_where_they_must(world: World) -> None:
     assert {path.removeprefix("f/") for path in current(world)} == {
         "generate", "child", "end", "first", "second", "loop", "loop@2", "loop@3", *BORN
     }  # fmt: skip
-    status = world.view(lambda view: flow_status(view.flow("f"), view.glances_of("f")))
+    status = world.view(lambda view: flow_status(view.flow("f"), view.summary("f")))
     assert str(status.health) == "Healthy"

@@ -12,9 +12,15 @@ import pytest
 
 import reconciler.loop
 from reconciler.actual import view as view_module
+from reconciler.actual.view import View
+from reconciler.cli.views.data import flows_data
+from reconciler.cli.wait_targets import Targets
 from reconciler.desired.yaml import reader as reader_module
+from reconciler.jobs.bookkeeping import summarise
 from reconciler.loop import Session
 from reconciler.model.actions import Plan
+from reconciler.model.goals import Goal, GoalKind
+from reconciler.model.states import JobState
 from tests.loop.histories import History, QuickBuilder
 from tests.loop.random_repositories import RepositoryModel
 from tests.loop.worlds import Silent
@@ -117,6 +123,30 @@ CHANGES: tuple[Callable[[History], None], ...] = (
     change_a_flow, add_a_flow, add_a_rule, remove_a_rule, refer_to_a_flow, change_a_flow, note_beside,
 )  # fmt: skip
 """One after the other, in both campaigns."""
+
+
+LOOKS: tuple[Callable[[View], object], ...] = (
+    flows_data,
+    lambda view: Targets(["*"], None, None).verdicts(view),
+    lambda view: Targets(["*"], Goal(GoalKind.SYNCED), None).verdicts(view),
+    lambda view: Targets(["*"], Goal(GoalKind.IDLE), None).verdicts(view),
+    lambda view: Targets(["*"], Goal(GoalKind.STATE, states=frozenset({JobState.PAUSED})), None).verdicts(
+        view
+    ),
+    lambda view: summarise(view, "key", "main", (), clean=True),
+)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_to_look_at_all_flows_reads_no_job(
+    campaigns: dict[int, History], monkeypatch: pytest.MonkeyPatch, look: Callable[[View], object]
+) -> None:
+    def decode(data: bytes) -> None:
+        raise AssertionError("a job is read")
+
+    with campaigns[LARGE].store.read() as view, monkeypatch.context() as patch:
+        patch.setattr(view_module, "decode_job", decode)
+        assert look(view)
 
 
 def test_a_change_costs_the_same_in_a_large_campaign(

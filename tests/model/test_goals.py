@@ -27,6 +27,7 @@ from reconciler.model.records import (
 )
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import JobState, Sync
+from reconciler.model.summaries import summary_of
 
 HOLDS, PENDING, NEVER = Prospect.HOLDS, Prospect.PENDING, Prospect.NEVER
 S = JobState
@@ -91,8 +92,9 @@ def _of(goal: Goal, one: JobRecord) -> GoalVerdict:
 def flow(
     goal: Goal, *jobs: JobRecord, sync: tuple[Sync, str] = (Sync.SYNCED, ""), doom: Doom = hopeful
 ) -> GoalVerdict:
-    status = flow_status(FlowRecord(name="f", identity="", build_key=""), jobs)
-    return flow_verdict(goal, "f", status, sync, jobs, doom)
+    summary = summary_of(jobs)
+    status = flow_status(FlowRecord(name="f", identity="", build_key=""), summary)
+    return flow_verdict(goal, "f", status, sync, summary, lambda: jobs, doom)
 
 
 def test_a_flow_is_healthy_or_will_be_or_never() -> None:

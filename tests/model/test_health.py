@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.model.health import flow_status
+from reconciler.model.health import FlowStatus
+from reconciler.model.health import flow_status as status_of_summary
 from reconciler.model.records import FlowRecord, JobAttempt, JobRecord, RetryStatus
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, PENDING, Health, JobState
+from reconciler.model.summaries import summary_of
 
 FLOW = FlowRecord(name="f", identity="", build_key="")
 S = JobState
+
+
+def flow_status(flow: FlowRecord, jobs: list[JobRecord]) -> FlowStatus:
+    return status_of_summary(flow, summary_of(jobs))
 
 
 def job(

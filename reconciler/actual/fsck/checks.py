@@ -6,10 +6,19 @@ from collections.abc import Iterator
 
 from reconciler.actual import layout as records
 from reconciler.actual.fsck.snapshot import RESTORE, Edit, Job, Problem, Snapshot, shown
-from reconciler.actual.layout import about_key, big_endian, decode_build, number_of
+from reconciler.actual.layout import (
+    about_key,
+    big_endian,
+    decode_build,
+    encode,
+    name_bytes,
+    number_of,
+    readable,
+)
 from reconciler.actual.outputs import COLLECTION, has_document
 from reconciler.model.flows import is_run_dir
 from reconciler.model.states import ACTIVE, ON_WORKER, JobState
+from reconciler.model.summaries import FlowSummary
 
 
 def job_index(facts: Snapshot, table: str) -> Iterator[Problem]:
@@ -28,6 +37,21 @@ def _missing(table: str, key: bytes, subject: str) -> Problem:
 
 def _dangling(table: str, key: bytes) -> Problem:
     return Problem(f"{table}/{shown(key)}", "the entry leads nowhere", edits=(Edit(table, key),))
+
+
+def summaries(facts: Snapshot) -> Iterator[Problem]:
+    """Compare the summary of each flow with its jobs; one that is missing is counted when it is needed."""
+    if not facts.jobs_complete:
+        return
+    counted = {name_bytes(flow): tally.summary() for flow, tally in facts.tallies.items()}
+    for key, raw in facts.txn.scan("summaries"):
+        known = readable(records.decode_summary, raw)
+        if known is None:  # reported already
+            continue
+        right = counted.get(key, FlowSummary())
+        if not known.agrees_with(right):
+            edits = (Edit("summaries", key, encode(right) if key in counted else None),)
+            yield Problem(f"flow/{shown(key)}", "its summary is not that of its jobs", edits=edits)
 
 
 def events_about(facts: Snapshot) -> Iterator[Problem]:

@@ -71,6 +71,7 @@ def _jobs(facts: Snapshot) -> int:
 
 CHECKS: tuple[tuple[str, Callable[[Snapshot], int], Look], ...] = (
     *((f"index {table}", _entries(table), partial(checks.job_index, table=table)) for table in JOB_INDEXES),
+    ("summaries", _entries("summaries"), checks.summaries),
     ("index events_about", _entries("events"), checks.events_about),
     ("counters", lambda facts: 3, checks.counters),
     ("configuration", lambda facts: 1, checks.configuration),

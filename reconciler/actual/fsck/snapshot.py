@@ -15,6 +15,7 @@ from reconciler.actual.transaction import Transaction
 from reconciler.actual.view import View
 from reconciler.model.records import AppliedConfig, FlowRecord
 from reconciler.model.states import JobState
+from reconciler.model.summaries import Tally
 
 
 class Edit(msgspec.Struct, frozen=True):
@@ -114,6 +115,7 @@ class Snapshot:
         self.entries: dict[str, dict[bytes, str]] = {table: {} for table in JOB_INDEXES}
         self.flows: dict[str, FlowRecord] = {}
         self.jobs: dict[str, Job] = {}
+        self.tallies: dict[str, Tally] = {}
         self.config: AppliedConfig | None = None
         self._read_meta()
         self._read_flows()
@@ -165,6 +167,7 @@ class Snapshot:
             self._require_key("jobs", key, job.id)
             for table, entry in index_entries(job):
                 self.entries[table][entry] = job.path
+            self.tallies.setdefault(job.flow, Tally()).change(None, job)
             self.jobs[key.decode(errors="replace")] = Job(
                 job.id, job.path, job.flow, job.uuid, job.index, job.state, job.current, job.generator,
                 job.sequence, job.attempt.number, job.attempt.worker, job.attempt.run_dir,
@@ -207,11 +210,15 @@ _OTHERS: dict[str, Decode] = {
     "unused": number_of,
     "desired": records.decode_entry,
     "unsettled": number_of,
+    "summaries": records.decode_summary,
 }
 """Tables whose records are only decoded; events and cleanups have their own checks."""
 
 _REMADE = frozenset(
-    ["jobs", "flows", "parsed", "good", "builds", "revisions", "unused", "events", "desired", "unsettled"]
+    [
+        *("jobs", "flows", "summaries", "parsed", "good", "builds", "revisions", "unused", "events"),
+        *("desired", "unsettled"),
+    ]
 )
 """Tables whose unreadable records can be deleted: they are recreated, or are only history.
 

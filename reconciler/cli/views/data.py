@@ -12,7 +12,7 @@ import msgspec
 from reconciler.actual.view import View
 from reconciler.cli.views.conditions import conditions_data
 from reconciler.jobs.flow_health import health_of
-from reconciler.jobs.waiting import WhyWaiting, why_flow_waits, why_waiting
+from reconciler.jobs.waiting import WhyWaiting, why_flow_waits
 from reconciler.model.actions import Action, DryBuild, Plan, started
 from reconciler.model.conditions import flow_conditions, never_submitted_conditions, worker_conditions
 from reconciler.model.desired import DesiredState
@@ -89,7 +89,7 @@ def job_data(job: JobRecord, keys: Mapping[str, str], why: WhyWaiting) -> Data:
         "error": job.error,
         "cause": job.cause,
         "stuck": job.attempt.stuck,
-        "waiting": why(job),
+        "waiting": why.job(job),
         "expected_start": job.attempt.expected_start,
         "retries": job.config.value("retries"),
         "retried": job.retry.causes,
@@ -112,12 +112,14 @@ def flow_data(
     view: View, flow: FlowRecord, config: AppliedConfig | None, attempt: Attempt | None, why_of: WhyWaiting
 ) -> Data:
     """Return a flow; ``attempt`` is :meth:`View.counted_attempt`, ``why_of`` tells why a job waits."""
-    jobs = view.jobs_of(flow.name)
-    status = health_of(view, flow, jobs)
-    waits = why_flow_waits(jobs, why_of) if status.health is Health.PROGRESSING else None
+    summary = view.summary(flow.name)
+    status = health_of(view, flow, summary)
+    waits = None
+    if status.health is Health.PROGRESSING:
+        waits = why_flow_waits(summary, lambda: view.jobs_of(flow.name), why_of)
     if waits is not None:
         status = msgspec.structs.replace(status, reason=f"{status.reason}; {waits}")
-    sync, why = flow_sync(flow, jobs, config)
+    sync, why = flow_sync(flow, summary, config)
     return {
         "name": flow.name,
         "sync": str(sync),
@@ -137,7 +139,7 @@ def flow_data(
 
 def flows_data(view: View) -> list[Data]:
     """Return all flows by name: those of the store that are not gone, and those that cannot be submitted."""
-    config, attempt, why = view.config(), view.counted_attempt(), why_waiting(view)
+    config, attempt, why = view.config(), view.counted_attempt(), WhyWaiting(view)
     flows = [flow for flow in view.flows() if not flow.orphaned]
     rows = [flow_data(view, flow, config, attempt, why) for flow in flows if not is_gone(view, flow)]
     submitted = {flow.name for flow in flows}
@@ -161,9 +163,9 @@ def flowsets_data(view: View) -> list[Data]:
         if flow.flowset is None or flow.removed:
             continue
         found.setdefault(flow.flowset, {"items": 0, "frozen": None})
-        glances = [job for job in view.glances_of(flow.name) if job.current]
-        counts.setdefault(flow.flowset, Counter()).update(("flows", flow_progress(glances)))
-        jobs.setdefault(flow.flowset, Counter()).update(str(job.state) for job in glances)
+        summary = view.summary(flow.name)
+        counts.setdefault(flow.flowset, Counter()).update(("flows", flow_progress(summary)))
+        jobs.setdefault(flow.flowset, Counter()).update(summary.states)
     return [
         {
             "name": name,
@@ -180,7 +182,7 @@ def flowsets_data(view: View) -> list[Data]:
 
 def is_gone(view: View, flow: FlowRecord) -> bool:
     """Return whether a flow was removed and its last job has ended. Listings leave it out."""
-    return flow.removed and not any(job.state in ACTIVE for job in view.jobs_of(flow.name))
+    return flow.removed and not view.summary(flow.name).active
 
 
 def _never_submitted(name: str, reason: str, config: AppliedConfig, attempt: Attempt | None) -> Data:
