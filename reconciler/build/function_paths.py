@@ -25,25 +25,50 @@ def function_paths(
     folders = tuple(f"{folder}/" for folder in code)
     for path in filters:
         _import_own(path, folders)
-    packages = {path.partition(".")[0] for path in functions}
+    packages = frozenset(path.partition(".")[0] for path in functions)
+    modules = [
+        (name, module)
+        for name, module in list(sys.modules.items())
+        if isinstance(module, ModuleType)
+        and (
+            name.partition(".")[0] in packages
+            or (folders and str(getattr(module, "__file__", "")).startswith(folders))
+        )
+    ]
+    if code:
+        found = _paths_in(modules)
+    else:  # installed packages only: flow after flow the same, unless a module has been imported or filled
+        now = [(name, id(module), len(vars(module))) for name, module in modules]
+        before, found = _of_installed.get(packages, ([], []))
+        if now != before:
+            found = _paths_in(modules)
+            _of_installed[packages] = now, found
+    return {one: others for one, others, is_job in found if is_job or one in functions}
+
+
+_Found = list[tuple[str, list[str], bool]]
+
+_of_installed: dict[frozenset[str], tuple[list[tuple[str, int, int]], _Found]] = {}
+"""What was found last in packages: their modules with the numbers of their names, and the functions."""
+
+
+def _paths_in(modules: Sequence[tuple[str, ModuleType]]) -> _Found:
+    """Return (path of the definition, other paths, whether ``@job`` decorates it) of functions."""
     paths: dict[int, set[str]] = {}
     found: dict[int, tuple[FunctionType, bool]] = {}
-    for name, module in list(sys.modules.items()):
-        if isinstance(module, ModuleType) and (
-            name.partition(".")[0] in packages or str(getattr(module, "__file__", "")).startswith(folders)
-        ):
-            for path, value in _functions_of(module):
-                function = _unwrapped(value)
-                known = found.get(id(function), (function, False))[1]
-                found[id(function)] = function, known or hasattr(value, "original")
-                paths.setdefault(id(function), set()).add(f"{name}.{path}")
-    aliases: dict[str, list[str]] = {}
+    for name, module in modules:
+        for path, value in _functions_of(module):
+            function = _unwrapped(value)
+            known = found.get(id(function), (function, False))[1]
+            found[id(function)] = function, known or hasattr(value, "original")
+            paths.setdefault(id(function), set()).add(f"{name}.{path}")
+    rows = []
     for key, (function, is_job) in found.items():
         definition = f"{function.__module__}.{function.__qualname__}"
         others = paths[key] - {definition}
-        if others and (is_job or definition in functions):
-            aliases[definition] = sorted(others)
-    return aliases
+        if others:
+            rows.append((definition, sorted(others), is_job))
+    return rows
 
 
 def _import_own(path: str, folders: tuple[str, ...]) -> None:

@@ -105,8 +105,9 @@ def _restored() -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(environment)
+        if os.environ != environment:
+            os.environ.clear()
+            os.environ.update(environment)
         sys.path[:] = path
         os.fchdir(directory)
         os.close(directory)
@@ -314,6 +315,8 @@ def _described(item: IdentifiedJob, key: str) -> BuiltJob:
 
 def _installed(names: set[str]) -> list[str]:
     """Return those modules that are part of installed packages."""
+    if not names:
+        return []
     paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sysconfig.get_path("stdlib")}
     folders = tuple(
         f"{path}{os.sep}" for path in (*paths, *site.getsitepackages(), site.getusersitepackages())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import pytest
 
+from reconciler.build import function_paths
 from reconciler.build.builder import FlowBuilder
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import load_desired
@@ -154,3 +158,37 @@ def matched(repository: Repository, state: Path, function: str) -> list[str]:
 )
 def test_each_path(repository: Repository, tmp_path: Path, function: str, expected: list[str]) -> None:
     assert matched(repository, tmp_path / "state", function) == expected
+
+
+def test_installed_packages_are_searched_once_and_again_when_they_have_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched: list[str] = []
+    search = function_paths._functions_of
+
+    def counted(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
+        searched.append(module.__name__)
+        return search(module)
+
+    monkeypatch.setattr(function_paths, "_functions_of", counted)
+    module = ModuleType("odd_package")
+    monkeypatch.setitem(sys.modules, "odd_package", module)
+
+    def paths_of(function: str, *others: str) -> list[str] | None:
+        return function_paths.function_paths({function, *others}, [], []).get(function)
+
+    here = f"{__name__}.test_a_function_without_other_paths"
+    assert paths_of(here, "odd_package.x") is None
+    before = len(searched)
+    assert before > 0
+    assert paths_of(here, "odd_package.y") is None
+    assert len(searched) == before
+    module.elsewhere = test_a_function_without_other_paths
+    assert paths_of(here, "odd_package.x") == ["odd_package.elsewhere"]
+    assert len(searched) > before
+    assert paths_of("odd_package.x") is None
+
+
+def test_a_function_without_other_paths() -> None:
+    path = f"{__name__}.test_a_function_without_other_paths"
+    assert path not in function_paths.function_paths({path}, [], [])
