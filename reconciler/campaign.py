@@ -428,15 +428,7 @@ class _Silent:
 
 
 def _labels(label: Mapping[str, str] | None) -> list[str]:
-    """Return labels as selectors.
-
-    Raises
-    ------
-    InputError
-        There are several: selectors of labels are alternatives, and a mapping reads as if all must match.
-    """
-    if label is not None and len(label) > 1:
-        raise InputError("give one label", hint="filter the result for others: each job has `labels`")
+    """Return labels, all of which a flow must have, as selectors."""
     return [f"flow:{key}={value}" for key, value in (label or {}).items()]
 
 

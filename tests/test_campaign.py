@@ -16,7 +16,7 @@ from tests.support import Repository, isolate, minimal_project
 FLOWS = """
     apiVersion: reconciler/v1
     kind: Flow
-    metadata: {name: good, labels: {metal: Al}}
+    metadata: {name: good, labels: {metal: Al, kind: eos}}
     spec:
       jobs:
         - {id: value, function: reconciler.examples.value, args: [5]}
@@ -64,6 +64,8 @@ def test_flows_and_jobs_are_typed(campaign: Campaign) -> None:
         ("good", "Healthy"),
     ]
     assert [job.key for job in campaign.jobs(label={"metal": "Al"})] == ["good/value", "good/add"]
+    assert len(campaign.jobs(label={"metal": "Al", "kind": "eos"})) == 2
+    assert campaign.flows("label:metal=Al", "b*") == []
     (failed,) = campaign.jobs("state:FAILED")
     assert (failed.key, failed.cause, failed.seconds is not None) == ("bad/fail", "exception", True)
     with pytest.raises(InputError, match="no flow matches"):

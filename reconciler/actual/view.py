@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from reconciler.actual.db import Transaction
 from reconciler.actual.layout import (
@@ -258,9 +258,17 @@ class View:
 
     # history and configuration ------------------------------------------------------------------------
 
-    def events(self, about: str | None = None, limit: int = 0) -> list[Event]:
-        """Return the newest events, oldest first; ``about`` is ``job/<flow>/<job>`` or ``flow/<name>``."""
-        keys = self._event_keys(about)
+    def events(self, about: str | Collection[str] | None = None, limit: int = 0) -> list[Event]:
+        """Return the newest events, oldest first.
+
+        ``about`` is ``job/<flow>/<job>``, ``flow/<name>``, ``worker/<name>``, or several of these.
+        """
+        keys: Iterable[bytes]
+        if about is None or isinstance(about, str):
+            keys = self._event_keys(about)
+        else:
+            each = (itertools.islice(self._event_keys(one), limit or None) for one in about)
+            keys = sorted(set(itertools.chain.from_iterable(each)), reverse=True)
         newest = itertools.islice(keys, limit) if limit else keys
         found = [readable(decode_event, self.txn.get("events", key)) for key in newest]
         return [event for event in reversed(found) if event is not None]

@@ -1,4 +1,4 @@
-"""``reconcile describe``: everything about one flow, job or worker."""
+"""``reconcile describe``: everything about one flow, job, worker or Maker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.formats import emit
 from reconciler.cli.job_selectors import find_jobs, require_worker
-from reconciler.cli.live_names import complete_flows, complete_jobs, complete_workers
+from reconciler.cli.live_names import complete_flows, complete_jobs, complete_makers, complete_workers
 from reconciler.cli.options import KindGroup, global_options
 from reconciler.cli.views.conditions import condition_lines, say_attempt
 from reconciler.cli.views.data import (
@@ -22,6 +22,7 @@ from reconciler.cli.views.data import (
     flows_data,
     job_data,
     job_keys,
+    maker_facts,
     ordered_jobs,
     worker_facts,
 )
@@ -43,6 +44,7 @@ from reconciler.doctor.check import space_text
 from reconciler.errors import InputError
 from reconciler.jobs.flow_health import blocks
 from reconciler.jobs.waiting import WhyWaiting
+from reconciler.model.manifests import Kind
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.run_config import FIELDS
 from reconciler.model.states import JobState
@@ -54,7 +56,7 @@ _EVENTS = 12
     cls=KindGroup,
     name="describe",
     no_args_is_help=False,
-    help="Show everything about one flow, job or worker.",
+    help="Show everything about one flow, job, worker or Maker.",
 )
 @global_options
 def command(context: Context) -> None:
@@ -247,6 +249,50 @@ def worker(context: Context, name: str) -> None:
         _echo_events([msgspec.convert(event, Event) for event in facts["events"]])
 
     emit(context, lambda: facts, text)
+
+
+@command.command(
+    name="maker", help="Show one Maker: class, arguments, what uses it, rules that select by it."
+)
+@click.argument("name", shell_complete=complete_makers)
+@global_options
+def maker(context: Context, name: str) -> None:
+    """Show one Maker of the revision."""
+    source = context.source()
+    with context.store() as store:
+        from reconciler.comparison import Comparison
+
+        state = Comparison(source, store).load().state
+    manifest = state.manifests.get(f"{Kind.MAKER}/{name}")
+    if manifest is None:
+        names = [key.partition("/")[2] for key in state.manifests if key.startswith(f"{Kind.MAKER}/")]
+        if f"{Kind.MAKER}/{name}" in state.unusable:
+            raise InputError(
+                f"the document of the Maker '{name}' is invalid", hint="see `reconcile validate`"
+            )
+        raise InputError(f"there is no Maker '{name}'", hint=did_you_mean(name, names))
+    facts = maker_facts(state, manifest)
+
+    def text() -> None:
+        click.echo(f"{'name:':<10} {name}")
+        click.echo(f"{'place:':<10} {facts['file']}:{facts['line']}")
+        if not facts["valid"]:
+            click.echo(f"{'valid:':<10} no: its last good version is shown; see `reconcile validate`")
+        click.echo(f"{'class:':<10} {facts['class']}")
+        click.echo("kwargs:" if facts["kwargs"] else f"{'kwargs:':<10} (none)")
+        for key, value in facts["kwargs"].items():
+            click.echo(f"  {key + ':':<14} {cell_text(value)}")
+        for field in ("uses", "used_by"):
+            if facts[field]:
+                click.echo(f"{field.replace('_', ' ') + ':':<10} {', '.join(facts[field])}")
+        click.echo("flows:" if facts["flows"] else f"{'flows:':<10} (none)")
+        for flow in facts["flows"]:
+            entries = facts["entries"][flow]
+            click.echo(f"  {flow}{': ' + ', '.join(entries) if entries else ''}")
+        for rule in facts["rules"]:
+            click.echo(f"{'rule:':<10} {rule['name']} sets {cell_text(rule['sets'])}")
+
+    emit(context, lambda: facts, text, names=lambda: [name])
 
 
 def _echo_allocations(allocations: list[dict[str, Any]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain, islice
@@ -15,8 +14,16 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
-from reconciler.cli.job_selectors import check_filters, is_uuid, near_job, read_flow_words, read_words
-from reconciler.cli.live_names import complete_flows, complete_selectors
+from reconciler.cli.job_selectors import (
+    GLOB,
+    check_filters,
+    glob_hint,
+    is_uuid,
+    near_job,
+    read_flow_words,
+    read_words,
+)
+from reconciler.cli.live_names import complete_flow_selectors, complete_selectors
 from reconciler.cli.options import LIMIT, Duration, KindGroup, global_options
 from reconciler.cli.views.conditions import READABLE, readable_conditions, say_attempt
 from reconciler.cli.views.data import (
@@ -122,8 +129,8 @@ def _arranged(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument(
     "selectors",
     nargs=-1,
-    metavar="[FLOW|flow:LABEL=VALUE|flowset:SET|item.COLUMN>VALUE]...",
-    shell_complete=complete_flows,
+    metavar="[FLOW|label:KEY=VALUE|flowset:SET|item.COLUMN>VALUE]...",
+    shell_complete=complete_flow_selectors,
 )
 @click.option("--tree", is_flag=True, help="Show the jobs of each flow, and what they generated, as a tree.")
 @_WATCH
@@ -200,8 +207,8 @@ def jobs(
     """List jobs in the order of their flows and their definitions.
 
     SELECTORs are names and filters, as for `reconcile retry`. Names: FLOW for all its jobs, FLOW/JOB (globs
-    work in both), a uuid or its beginning. Filters: state:FAILED,REMOTE_ERROR, worker:NAME, flow:LABEL=VALUE,
-    flowset:SET, 'item.COLUMN>VALUE'.
+    work in both), a uuid or its beginning. Filters: state:FAILED,REMOTE_ERROR, worker:NAME,
+    label:KEY=VALUE, flowset:SET, failure:ID, 'item.COLUMN>VALUE'.
     """
     wanted = read_words([*selectors, *(f"state:{names}" for names in states)])
     if worker is not None:
@@ -261,7 +268,7 @@ def _flows_listed(
 ) -> Iterator[FlowRecord]:
     """Yield the flows that may have jobs to list, by name."""
     exact = {name.partition("/")[0] for name in names}
-    only = exact if names and not any(is_uuid(name) or _GLOB.search(name) for name in names) else None
+    only = exact if names and not any(is_uuid(name) or GLOB.search(name) for name in names) else None
     for record in view.flows():
         if flow is not None and record.name != flow:
             continue
@@ -271,9 +278,10 @@ def _flows_listed(
 
 
 def _is_named(name: str, job: JobRecord) -> bool:
-    """Return whether a name selects a job: a flow, a glob of one or of ``flow/job``, or a uuid."""
-    if fnmatch.fnmatchcase(job.flow, name) or fnmatch.fnmatchcase(job.path, name):
-        return True
+    """Return whether a name selects a job: a flow or ``flow/job``, with globs in both, or a uuid."""
+    flow, slash, key = name.partition("/")
+    if fnmatch.fnmatchcase(job.flow, flow):
+        return not slash or job.key == key or fnmatch.fnmatchcase(job.key, key)
     return is_uuid(name) and (job.id == name.lower() or ("_" not in name and job.id.startswith(name.lower())))
 
 
@@ -300,7 +308,7 @@ def _warn_of_unmatched(
             hint: str | None = "superseded jobs match: add --all"
         else:
             hint = near_job(view, near, key) if slash else did_you_mean(near, _names(view))
-            hint = hint or near_job(view, "", name)
+            hint = glob_hint(name) or hint or near_job(view, "", name)
         context.say(f"no job matches '{name}'" + (f"; {hint}" if hint else ""))
 
 
@@ -315,9 +323,6 @@ def _why_not_submitted(view: View, flow: str) -> str | None:
 
 def _names(view: View) -> list[str]:
     return [flow.name for flow in view.flows()]
-
-
-_GLOB = re.compile(r"[*?[]")
 
 
 def _problem(row: dict[str, Any], now: float, removed: Collection[str]) -> str | None:

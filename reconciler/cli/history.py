@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
 from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.formats import emit
-from reconciler.cli.job_selectors import find_jobs, require_worker
+from reconciler.cli.job_selectors import (
+    JobFinder,
+    check_filters,
+    find_jobs,
+    is_uuid,
+    read_words,
+    require_worker,
+)
+from reconciler.cli.live_names import complete_selectors
 from reconciler.cli.options import LIMIT, global_options
 from reconciler.cli.views.data import event_data
 from reconciler.cli.views.history_text import heading, of_flow, revision_data, text_row
@@ -27,17 +36,24 @@ _FEW = 10
 """As many groups of events of one revision are shown without --verbose."""
 
 
-@click.command(help="Print what happened, oldest first.")
+@click.command()
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...", shell_complete=complete_selectors)
 @click.option("--for", "about", metavar="job/FLOW/JOB|flow/FLOW|worker/NAME", help="Only events about this.")
 @click.option("--limit", type=LIMIT, default=100, show_default=True, help="The newest N.")
 @global_options
-def events(context: Context, *, about: str | None, limit: int) -> None:
-    """Print events."""
+def events(context: Context, *, selectors: tuple[str, ...], about: str | None, limit: int) -> None:
+    """Print what happened, oldest first.
+
+    SELECTORs are those of `reconcile get jobs`. FLOW, label:, flowset: and 'item.COLUMN>VALUE' give the
+    events of flows and of all their jobs; worker:NAME gives those of the worker itself.
+    """
+    if selectors and about is not None:
+        raise InputError("SELECTOR cannot be combined with --for", hint="give only selectors")
     if about is not None and not about.startswith(("job/", "flow/", "worker/")):
         hint = f"write job/{about}, flow/{about} or worker/{about}"
         raise InputError(f"'{about}' does not name a job, flow or worker", hint=hint)
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
-        found = view.events(about, limit=limit)
+        found = view.events(_subjects(view, selectors) if selectors else about, limit=limit)
         if about is not None and not found:
             kind, _, name = about.partition("/")
             if kind == "job":
@@ -59,6 +75,38 @@ def events(context: Context, *, about: str | None, limit: int) -> None:
                 click.echo(f"    {_change_text(change)}")
 
     emit(context, lambda: [event_data(event) for event in found], text)
+
+
+def _subjects(view: View, words: Sequence[str]) -> set[str]:
+    """Return the subjects that selectors choose: ``flow/NAME``, ``job/FLOW/JOB``, ``worker/NAME``.
+
+    Raises
+    ------
+    InputError
+        A selector is wrong, or chooses nothing.
+    """
+    workers = [word.partition(":")[2] for word in words if word.startswith("worker:")]
+    others = [word for word in words if not word.startswith("worker:")]
+    found = set()
+    for name in ",".join(workers).split(",") if workers else ():
+        require_worker(view, name)
+        found.add(f"worker/{name}")
+    if not others:
+        return found
+    wanted = read_words(others)
+    if wanted.states or wanted.failures or any("/" in name or is_uuid(name) for name in wanted.names):
+        return found | {f"job/{job.path}" for job in JobFinder(view).find(wanted).jobs}
+    flows = {flow.name: flow for flow in view.flows()}
+    check_filters(wanted, view, flows.values())
+    for pattern in wanted.names:
+        if not fnmatch.filter(flows, pattern):
+            hint = did_you_mean(pattern, flows) or "list them with `reconcile get flows`"
+            raise InputError(f"no flow matches '{pattern}'", hint=hint)
+    for flow in flows.values():
+        if wanted.selects_flow(flow.name, flow.labels, flow.flowset, flow.item):
+            found.add(f"flow/{flow.name}")
+            found |= {f"job/{job.path}" for job in view.jobs_of(flow.name)}
+    return found
 
 
 def _change_text(change: Change) -> str:

@@ -20,7 +20,8 @@ from reconciler.model.states import JobState
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f-]{0,27})?(_\d+)?", re.IGNORECASE)
 _FILTER = re.compile(r"([A-Za-z_]+):(.*)", re.DOTALL)
 _ITEM = re.compile(r"item\.(.+)", re.DOTALL)
-FILTERS = ("state", "worker", "flow", "failure", "flowset")
+GLOB = re.compile(r"[*?[]")
+FILTERS = ("state", "worker", "label", "flow", "failure", "flowset")
 
 
 def is_uuid(word: str) -> bool:
@@ -32,12 +33,15 @@ def is_uuid(word: str) -> bool:
 
 
 class Selectors(msgspec.Struct, frozen=True):
-    """The selectors of a command line. A job must match one of each kind that is given."""
+    """The selectors of a command line. A job must match one of each kind that is given.
+
+    ``labels`` has for each key the values of which the flow must have one.
+    """
 
     names: list[str]
     states: set[JobState]
     workers: set[str]
-    labels: list[tuple[str, str]]
+    labels: dict[str, set[str]]
     failures: set[str] = set()
     flowsets: set[str] = set()
     items: list[ItemCondition] = []
@@ -54,10 +58,15 @@ class Selectors(msgspec.Struct, frozen=True):
     def pass_flow(self, labels: Mapping[str, str], flowset: str | None, item: Mapping[str, Any]) -> bool:
         """Return whether a flow passes the filters on flows. Conditions on its item must all hold."""
         return (
-            (not self.labels or any(labels.get(key) == value for key, value in self.labels))
+            all(labels.get(key) in values for key, values in self.labels.items())
             and (not self.flowsets or flowset in self.flowsets)
             and all(condition.holds(item) for condition in self.items)
         )
+
+    @property
+    def filters_flows(self) -> bool:
+        """Whether there is a filter on flows: a label, a FlowSet, or a condition on the item."""
+        return bool(self.labels or self.flowsets or self.items)
 
     def selects_flow(
         self, name: str, labels: Mapping[str, str], flowset: str | None, item: Mapping[str, Any]
@@ -82,12 +91,14 @@ class Selected(msgspec.Struct, frozen=True):
 def read_words(words: Sequence[str]) -> Selectors:
     """Parse selectors: ``KIND:VALUE`` and ``item.COLUMN>VALUE`` are filters, anything else a name.
 
+    ``label:KEY=VALUE,VALUE`` and ``flow:KEY=VALUE`` select by labels; the second takes a value with a comma.
+
     Raises
     ------
     InputError
         The kind of a filter does not exist, or its value is wrong.
     """
-    found = Selectors([], set(), set(), [], set())
+    found = Selectors([], set(), set(), {}, set())
     for word in words:
         condition = _ITEM.fullmatch(word)
         if condition is not None and any(sign in word for sign in "<>="):
@@ -115,9 +126,9 @@ def read_words(words: Sequence[str]) -> Selectors:
         else:
             key, equals, label = value.partition("=")
             if not equals or not key:
-                hint = f"write `{value}` for the flow of that name, `flow:KEY=VALUE` for flows with a label"
-                raise InputError(f"'flow:{value}' does not name a label", hint=hint)
-            found.labels.append((key, label))
+                hint = f"write `{value}` for the flow of that name, `label:KEY=VALUE` for flows with a label"
+                raise InputError(f"'{kind}:{value}' does not name a label", hint=hint)
+            found.labels.setdefault(key, set()).update(label.split(",") if kind == "label" else [label])
     return found
 
 
@@ -224,7 +235,9 @@ class JobFinder:
         what = "superseded job, or job of a removed flow," if self.past else "job"
         flows = self._flows_named(flow)
         if not flows:
-            hint = near_job(self.view, flow, job) if job else did_you_mean(flow, self.flows)
+            hint = (
+                near_job(self.view, flow, job) if job else glob_hint(name) or did_you_mean(flow, self.flows)
+            )
             return InputError(
                 f"no flow matches '{flow}'", hint=hint or "list them with `reconcile get flows`"
             )
@@ -232,6 +245,11 @@ class JobFinder:
         guess = nearest(job, keys) if job else None
         hint = f"did you mean '{flow}/{guess}'?" if guess else "list them with `reconcile get jobs`"
         return InputError(f"no {what} matches '{name}'", hint=hint)
+
+
+def glob_hint(name: str) -> str | None:
+    """Return what to write for a glob that matches no flow, but may be meant for jobs."""
+    return f"for jobs of all flows, write '*/{name}'" if GLOB.search(name) and "/" not in name else None
 
 
 def check_filters(selectors: Selectors, view: View, flows: Iterable[FlowRecord]) -> None:
@@ -257,10 +275,9 @@ def check_filters(selectors: Selectors, view: View, flows: Iterable[FlowRecord])
             hint = did_you_mean(condition.column, columns)
             raise InputError(f"no item has a column '{condition.column}'", hint=hint)
     known = {f"{key}={value}" for flow in flows for key, value in flow.labels.items()}
-    for key, value in selectors.labels:
-        if f"{key}={value}" not in known:
-            hint = did_you_mean(f"{key}={value}", known)
-            raise InputError(f"no flow has the label {key}={value}", hint=hint)
+    for label in sorted(f"{key}={value}" for key, values in selectors.labels.items() for value in values):
+        if label not in known:
+            raise InputError(f"no flow has the label {label}", hint=did_you_mean(label, known))
 
 
 def find_jobs(view: View, key: str) -> list[JobRecord]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli.context import Context, Options
+from reconciler.model.manifests import Kind
 from reconciler.model.states import JobState
 
 if TYPE_CHECKING:
@@ -62,19 +63,50 @@ def _workers(view: View, incomplete: str) -> Iterable[str]:
     return config.workers if config is not None else ()
 
 
+def _makers(view: View, incomplete: str) -> Iterable[str]:
+    """Yield the Makers of the last applied revision."""
+    prefix = f"{Kind.MAKER}/"
+    keys = view.good_manifests()
+    return [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+
+
+def _labels(view: View) -> Iterable[str]:
+    return (f"{key}={value}" for flow in view.flows() for key, value in flow.labels.items())
+
+
+def _flow_selectors(view: View, incomplete: str) -> Iterable[str]:
+    """Yield flows, and the filters on flows with their values."""
+    if ":" in incomplete:
+        return _selectors(view, incomplete)
+    return [*_flows(view, incomplete), "label:", "flowset:"]
+
+
+def _rule_selectors(view: View, incomplete: str) -> Iterable[str]:
+    """Yield what a rule can select by."""
+    if ":" in incomplete:
+        return _selectors(view, incomplete)
+    return [*_jobs(view, incomplete), "label:"]
+
+
 def _selectors(view: View, incomplete: str) -> Iterable[str]:
     """Yield jobs, and filters with their values."""
+    from reconciler.cli.job_selectors import FILTERS
+
     kind, colon, typed = incomplete.partition(":")
     if not colon:
-        return [*_jobs(view, incomplete), "state:", "worker:", "flow:", "failure:"]
+        return [*_jobs(view, incomplete), *(f"{kind}:" for kind in FILTERS)]
     before = f"{kind}:{typed.rpartition(',')[0]}," if "," in typed else f"{kind}:"
     values: dict[str, Callable[[], Iterable[str]]] = {
         "state": lambda: map(str, JobState),
         "worker": lambda: _workers(view, ""),
-        "flow": lambda: (f"{key}={value}" for one in view.flows() for key, value in one.labels.items()),
+        "flow": lambda: _labels(view),
+        "label": lambda: _labels(view),
+        "flowset": lambda: (one.flowset for one in view.flows() if one.flowset is not None),
     }
     return [before + value for value in values.get(kind, tuple)()]
 
 
 complete_flows, complete_jobs = _names(_flows), _names(_jobs)
 complete_workers, complete_selectors = _names(_workers), _names(_selectors)
+complete_makers = _names(_makers)
+complete_flow_selectors, complete_rule_selectors = _names(_flow_selectors), _names(_rule_selectors)

@@ -32,7 +32,7 @@ COMMANDS = {
     "cancel": ("job_operations:cancel", "End jobs, or keep them from starting."),
     "forget": ("job_operations:forget", "Delete records and outputs of superseded jobs."),
     "get": ("get:command", "List flows, jobs, failures, workers, batches, rules, FlowSets or Makers."),
-    "describe": ("describe:command", "Show everything about one flow, job or worker."),
+    "describe": ("describe:command", "Show everything about one flow, job, worker or Maker."),
     "graph": ("graph:command", "Draw the jobs of a flow and their dependencies."),
     "advise": ("advise:command", "Compare requests with what jobs used, and propose rules."),
     "output": ("job_output:output", "Print the output of a finished job."),

@@ -15,6 +15,7 @@ import msgspec
 
 from reconciler.cli.context import Context, opened
 from reconciler.cli.formats import emit
+from reconciler.cli.live_names import complete_flow_selectors
 from reconciler.cli.options import global_options
 from reconciler.cli.views.plan_text import built_text, cost_line, plan_lines, summary_line
 from reconciler.cli.views.terminal_reporter import show_diagnostics
@@ -66,10 +67,10 @@ def plan(
     sys.exit(code)
 
 
-@click.command(help="Show the plan from REV1 to REV2; FLOWS are globs.")
+@click.command(help="Show the plan from REV1 to REV2; FLOWS are selectors.")
 @click.argument("base", metavar="REV1")
 @click.argument("head", metavar="REV2")
-@click.argument("flows", nargs=-1)
+@click.argument("flows", nargs=-1, shell_complete=complete_flow_selectors)
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if there are differences.")
 @global_options
 def diff(context: Context, *, base: str, head: str, flows: tuple[str, ...], exit_code: bool) -> None:
@@ -146,7 +147,8 @@ def _show_comparison(
 ) -> int:
     """Print what ``head`` would change after ``base``, and return the exit code.
 
-    ``flows`` are globs that restrict the plan; ``advice`` adds notes for a branch that is about to be merged.
+    ``flows`` are selectors that restrict the plan; ``advice`` adds notes for a branch that is about to be
+    merged.
     """
     from reconciler.cli.planning import plan_comparison
 

@@ -14,6 +14,7 @@ from reconciler.actual.store import Store
 from reconciler.build.builder import FlowBuilder, known_builds
 from reconciler.build.missing import build_missing
 from reconciler.cli.context import Context, opened
+from reconciler.cli.job_selectors import read_flow_words
 from reconciler.cli.views.words import many
 from reconciler.comparison import Comparison, StoreCache
 from reconciler.desired.documents import PROJECT_FILES
@@ -117,13 +118,13 @@ def plan_comparison(
 ) -> Planned:
     """Return what the head revision would change if the base revision were fully applied.
 
-    ``head_name`` None means the revision of ``source``. ``flows`` are globs that restrict the plan. With
+    ``head_name`` None means the revision of ``source``. ``flows`` are selectors that restrict the plan. With
     ``build`` the code of both revisions is run, so that the jobs of their flows are known.
 
     Raises
     ------
     InputError
-        A revision does not exist, the head has no Project, or no flow of either matches a glob.
+        A revision does not exist, the head has no Project, or a selector chooses no flow of either.
     """
     head = source.revision() if head_name is None else named_revision(source, head_name)
     base = named_revision(Source(source.git_dir, None, None, ""), base_name)
@@ -149,12 +150,7 @@ def plan_comparison(
     found = compare(before, after, actual, head_builds, allow_prune=allow_prune)
     plan = without_unbuilt(found.plan, failures, head_builds) if build else found.plan
     if flows:
-        known = {*before.flows, *before.invalid, *after.flows, *after.invalid}
-        for pattern in flows:
-            if not fnmatch.filter(known, pattern):
-                hint = did_you_mean(pattern, known)
-                raise InputError(f"neither revision has a flow '{pattern}'", hint=hint)
-        chosen = {name for pattern in flows for name in known if fnmatch.fnmatchcase(name, pattern)}
+        chosen = _chosen_flows(flows, before, after)
         actions = tuple(action for action in plan.actions if action.key.partition("/")[0] in chosen)
         plan = msgspec.structs.replace(plan, actions=actions)
     cost = plan_cost(plan, after, found.actual.jobs, before.workers)
@@ -166,6 +162,34 @@ def plan_comparison(
             f"undone: merge {base.branch} into it, or compare with their common ancestor"
         )
     return Planned(after.project_name, plan, cost, tuple(notes), built)
+
+
+def _chosen_flows(words: Sequence[str], *states: DesiredState) -> set[str]:
+    """Return the names of flows that selectors choose in any of these states.
+
+    Raises
+    ------
+    InputError
+        A name matches no flow, or a selector is wrong.
+    """
+    wanted = read_flow_words(words, hint="name flows, or select them by label, FlowSet or item")
+    known = {name for state in states for name in (*state.flows, *state.invalid)}
+    for pattern in wanted.names:
+        if not fnmatch.filter(known, pattern):
+            hint = did_you_mean(pattern, known)
+            raise InputError(f"neither revision has a flow '{pattern}'", hint=hint)
+    flows = [flow for state in states for flow in state.flows.values()]
+    chosen = {
+        flow.name for flow in flows if wanted.selects_flow(flow.name, flow.labels, flow.flowset, flow.item)
+    }
+    if not wanted.filters_flows:  # of an invalid flow only the name is known
+        chosen |= {name for name in known if any(fnmatch.fnmatchcase(name, glob) for glob in wanted.names)}
+    if not chosen:
+        raise InputError(
+            f"neither revision has a flow that {' '.join(words)} selects",
+            hint="list them with `reconcile get flows`",
+        )
+    return chosen
 
 
 def named_revision(source: Source, name: str) -> Revision:

@@ -18,6 +18,7 @@ from reconciler.cli.context import Context
 from reconciler.cli.formats import as_json, as_yaml
 from reconciler.cli.job_output import MissingPartError, loader, output_part
 from reconciler.cli.job_selectors import check_filters, read_flow_words
+from reconciler.cli.live_names import complete_flow_selectors
 from reconciler.cli.options import global_options
 from reconciler.cli.views.listing import table_lines
 from reconciler.diagnostics import did_you_mean
@@ -36,7 +37,7 @@ _PAGE = 1000
 
 
 @click.command(name="results")
-@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...")
+@click.argument("selectors", nargs=-1, metavar="[SELECTOR]...", shell_complete=complete_flow_selectors)
 @click.option(
     "--columns", default=_DEFAULT, show_default=True, metavar="NAME,...",
     help="Columns: flow, flowset, state, seconds, cpu, memory, revision, item.COLUMN or item.*, labels.KEY, "
@@ -47,7 +48,7 @@ _PAGE = 1000
 def command(context: Context, *, selectors: tuple[str, ...], columns: str, only: str | None) -> None:
     """Print a table with one row for each flow: values of its item, and parts of its outputs.
 
-    SELECTORs are FLOW (globs work), flow:LABEL=VALUE, flowset:SET and 'item.COLUMN>VALUE'. `output.` takes
+    SELECTORs are FLOW (globs work), label:KEY=VALUE, flowset:SET and 'item.COLUMN>VALUE'. `output.` takes
     the id of a job and a path into its output, as in output.fit.v0; in a flow with one job, the path alone.
     A value that a flow does not have is empty. -o csv, json and parquet read the flows one after the other.
     """

@@ -11,7 +11,7 @@ from reconciler.actual.state_dir import Lease
 from reconciler.cli.context import Context
 from reconciler.cli.following import looks
 from reconciler.cli.formats import emit
-from reconciler.cli.live_names import complete_jobs
+from reconciler.cli.live_names import complete_selectors
 from reconciler.cli.options import Duration, global_options
 from reconciler.cli.streams import redraw_line
 from reconciler.cli.views.listing import cut
@@ -22,7 +22,8 @@ from reconciler.model.goals import GoalKind, GoalVerdict, Prospect
 
 _HELP = """Wait until every condition holds.
 
-SELECTORs: FLOW and FLOW/JOB, both may be globs; a uuid; worker:NAME. Conditions, with --for:
+SELECTORs: FLOW and FLOW/JOB, both may be globs; a uuid; worker:NAME for the worker itself; label:KEY=VALUE,
+flowset:SET and 'item.COLUMN>VALUE' for flows. Conditions, with --for:
 
 \b
   healthy         flows: all jobs have completed (default for flows)
@@ -42,7 +43,7 @@ _EXAMPLES = 3
 
 
 @click.command(name="wait", help=_HELP, short_help="Wait until flows, jobs or workers reach a state.")
-@click.argument("selectors", metavar="[SELECTOR]...", nargs=-1, shell_complete=complete_jobs)
+@click.argument("selectors", metavar="[SELECTOR]...", nargs=-1, shell_complete=complete_selectors)
 @click.option("--for", "wanted", metavar="CONDITION", help="What to wait for, see above.")
 @click.option("--timeout", type=Duration(), metavar="DURATION", help="How long.  [default: no limit]")
 @global_options

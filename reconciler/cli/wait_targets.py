@@ -7,8 +7,10 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from msgspec.structs import replace
+
 from reconciler.actual.view import View
-from reconciler.cli.job_selectors import JobFinder, is_uuid, read_words, require_worker
+from reconciler.cli.job_selectors import JobFinder, check_filters, is_uuid, read_words, require_worker
 from reconciler.cli.views.data import is_gone
 from reconciler.desired.source.git import Source
 from reconciler.diagnostics import did_you_mean
@@ -90,7 +92,23 @@ class Targets:
     """What one call waits for. The first look checks that each selector names something."""
 
     def __init__(self, selectors: Sequence[str], goal: Goal | None, revision: RevisionGoal | None) -> None:
-        self._selectors = selectors
+        """Read the selectors; filters on flows restrict those that the names select, all without names.
+
+        Raises
+        ------
+        InputError
+            A selector is wrong, or selects jobs by what they change into while they are waited for.
+        """
+        workers = [word for word in selectors if word.startswith("worker:")]
+        filters = read_words([word for word in selectors if word not in workers])
+        if filters.states or filters.failures:
+            raise InputError(
+                "state: and failure: do not say what to wait for, because jobs change them meanwhile",
+                hint="select jobs by name, label or FlowSet, and write --for state=STATE",
+            )
+        self._filters = filters
+        self._selectors = [word for word in selectors if word in workers or word in filters.names]
+        self._selectors += ["*"] * (filters.filters_flows and not filters.names)
         self._goal = goal
         self._revision = revision
         self._known = False
@@ -136,7 +154,7 @@ class Targets:
     def _of_jobs(self, view: View, word: str) -> Iterator[GoalVerdict]:
         also = (GoalKind.STATE, GoalKind.IDLE, GoalKind.DELETED)
         goal = self._goal_of("a job", word, GoalKind.COMPLETED, also)
-        for job in JobFinder(view).find(read_words([word])).jobs:
+        for job in JobFinder(view).find(replace(self._filters, names=[word])).jobs:
             yield job_verdict(goal, job, _doom_of(view))
 
     def _of_flows(self, view: View, word: str) -> Iterator[GoalVerdict]:
@@ -146,6 +164,9 @@ class Targets:
         held = config.out_of_sync if config is not None else {}
         flows = {flow.name: flow for flow in view.flows()}
         names = {name for name in (*flows, *held) if name == word or fnmatch.fnmatchcase(name, word)}
+        if self._filters.filters_flows:
+            check_filters(self._filters, view, flows.values())
+            names = {name for name in names if name in flows and self._passes(flows[name])}
         if goal.kind is not GoalKind.DELETED and word not in names:
             names = {name for name in names if name not in flows or not _is_over(view, flows[name])}
         if not names:
@@ -153,7 +174,8 @@ class Targets:
                 yield GoalVerdict(f"flow/{word}", Prospect.HOLDS, "it is gone")
                 return
             hint = did_you_mean(word, {*flows, *held}) or "list them with `reconcile get flows`"
-            raise InputError(f"no flow matches '{word}'", hint=hint)
+            among = " among those that the filters select" if self._filters.filters_flows else ""
+            raise InputError(f"no flow matches '{word}'{among}", hint=hint)
         for name in sorted(names):
             flow, why = flows.get(name), held.get(name)
             yield (
@@ -161,6 +183,9 @@ class Targets:
                 if flow
                 else GoalVerdict(f"flow/{name}", Prospect.NEVER, f"it cannot be submitted: {why}")
             )
+
+    def _passes(self, flow: FlowRecord) -> bool:
+        return self._filters.pass_flow(flow.labels, flow.flowset, flow.item)
 
     def _of_flow(self, view: View, goal: Goal, flow: FlowRecord) -> GoalVerdict:
         config = view.config()

@@ -71,6 +71,30 @@ def test_only_some_flows(history: Repository) -> None:
     assert (data["base"][:3], data["revision"][:3]) == ("v1@", "v2@")
 
 
+@pytest.mark.parametrize(
+    ("words", "flows"),
+    [
+        (["label:n=one"], {"one"}),
+        (["label:n=one,two"], {"one", "two"}),
+        (["t*", "label:kind=test"], {"two"}),
+    ],
+)
+def test_flows_by_label(repository: Repository, tmp_path: Path, words: list[str], flows: set[str]) -> None:
+    minimal_project(repository, tmp_path / "work")
+    repository.commit("no flows")
+    for name in ("one", "two"):
+        labels = f"{{name: {name}, labels: {{n: {name}, kind: test}}}}"
+        text = FLOW.format(name=name, argument=1).replace(f"{{name: {name}}}", labels)
+        repository.write_yaml(f"flows/{name}.yaml", text)
+    repository.commit("two flows")
+    found = run(repository, "diff", "HEAD~1", "HEAD", *words, "-o", "name").stdout.split()
+    assert {key.partition("/")[0] for key in found} == flows
+    wrong = run(repository, "diff", "HEAD~1", "HEAD", "one", "label:n=two")
+    assert isinstance(wrong.exception, InputError)
+    wrong = run(repository, "diff", "HEAD~1", "HEAD", "state:FAILED")
+    assert isinstance(wrong.exception, InputError)
+
+
 def test_backwards_without_advice_for_a_merge(history: Repository) -> None:
     done = run(history, "diff", "v2", "v1", "one")
     assert (done.exit_code, done.stderr) == (0, "")

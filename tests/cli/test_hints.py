@@ -50,7 +50,10 @@ def test_unknown_command(program: Program, command: str, hint: str) -> None:
             ["get"],
             f"error: `reconcile get` needs a kind\n  help: one of: {KINDS}\n",
         ),
-        (["describe"], "error: `reconcile describe` needs a kind\n  help: one of: flow, job, worker\n"),
+        (
+            ["describe"],
+            "error: `reconcile describe` needs a kind\n  help: one of: flow, job, maker, worker\n",
+        ),
         (
             ["get", "eos-al"],
             f"error: there is no `reconcile get eos-al`\n  help: known: {KINDS}",

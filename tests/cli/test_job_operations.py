@@ -61,7 +61,7 @@ def fill(writer: Writer) -> None:
     writer.put_config(AppliedConfig(revision="main@1", workers={"w1": spec, "w2": spec}))
     number = 0
     for flow, jobs in JOBS.items():
-        labels = {"metal": flow[-2:]}
+        labels = {"metal": flow[-2:], "kind": "other" if flow == "old" else "eos"}
         writer.put_flow(
             FlowRecord(name=flow, identity=flow, build_key="", labels=labels, removed=flow == "old")
         )
@@ -121,6 +121,10 @@ class TestSelectors:
             (["state:WAITING", "state:READY", "eos-cu"], ["eos-cu/fit", "eos-cu/relax big"]),
             (["flow:metal=cu", "state:FAILED"], ["eos-cu/relax"]),
             (["flow:metal=cu", "flow:metal=al", "worker:w2"], ["eos-al/fit", "eos-cu/fit"]),
+            (["label:metal=cu,al", "worker:w2"], ["eos-al/fit", "eos-cu/fit"]),
+            (["label:metal=cu", "label:kind=eos"], ["eos-cu/fit", "eos-cu/relax", "eos-cu/relax big"]),
+            (["label:metal=al", "label:kind=other"], []),
+            (["label:kind=eos", "state:FAILED"], ["eos-al/fit", "eos-cu/relax"]),
             (["00000000-0000-4000-8000-000000000002"], ["eos-al/fit"]),
             (["00000000-0000-4000-8000-000000000004_1", "eos-al/fit"], ["eos-al/fit", "eos-cu/relax"]),
             (["eos-al", "state:PAUSED"], []),
@@ -145,6 +149,9 @@ class TestSelectors:
             ("worker:w3", "there is no worker 'w3'\n  help: known: w1, w2"),
             ("flow:eos-al", "'flow:eos-al' does not name a label\n  help: write `eos-al` for the flow"),
             ("flow:metal=Cu", "no flow has the label metal=Cu\n  help: did you mean 'metal=cu'?"),
+            ("label:metal=al,Cu", "no flow has the label metal=Cu\n  help: did you mean 'metal=cu'?"),
+            ("label:metal", "'label:metal' does not name a label"),
+            ("lable:metal=cu", "there is no selector 'lable:'\n  help: did you mean 'label'?"),
             ("00000000-0000-4000-8000-000000000099", "there is no job '0000"),
         ],
     )

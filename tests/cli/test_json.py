@@ -31,6 +31,7 @@ VERBS = {
     "flowsets": ["get", "flowsets"],
     "expand": ["expand", "pair"],
     "makers": ["get", "makers"],
+    "maker": ["describe", "maker", "adder"],
     "job": ["describe", "job", "arithmetic/add"],
     "flow": ["describe", "flow", "failing"],
     "worker": ["describe", "worker", "w2"],

@@ -28,6 +28,11 @@ class TestGetJobs:
             "arithmetic/twin-1", "arithmetic/twin-2", "failing/bad", "failing/never",
         ]  # fmt: skip
 
+    def test_globs_do_not_reach_across_the_slash(self, world: World) -> None:
+        done = world.run("get", "jobs", "*twin*", "-o", "name")
+        assert (done.stdout, "for jobs of all flows, write '*/*twin*'" in done.stderr) == ("", True)
+        assert names(world, "*/*twin*") == ARITHMETIC[2:]
+
     def test_states_in_any_case(self, world: World) -> None:
         assert names(world, "--state", "failed", "--state", "WAITING") == ["failing/bad", "failing/never"]
 
@@ -38,7 +43,7 @@ class TestGetJobs:
         assert names(world, "--limit", "2") == ARITHMETIC[:2]
 
     def test_filters_together(self, world: World) -> None:
-        assert names(world, "--flow", "arithmetic", "--state", "COMPLETED", "*add*") == ["arithmetic/add"]
+        assert names(world, "--flow", "arithmetic", "--state", "COMPLETED", "*/*add*") == ["arithmetic/add"]
 
     def test_unknown_state_is_a_mistake(self, world: World) -> None:
         done = world.run("get", "jobs", "--state", "FAILD")
@@ -188,6 +193,29 @@ class TestEvents:
         assert [event["time"] for event in events] == sorted(event["time"] for event in events)
         assert events[0]["type"] == "Submitted"
         assert "COMPLETED" in events[-1]["message"]
+
+    @pytest.mark.parametrize(
+        ("selectors", "about"),
+        [
+            (["arithmetic/add"], {"job/arithmetic/add"}),
+            (["arith*/val*", "worker:w1"], {"job/arithmetic/value", "worker/w1"}),
+            (["arithmetic/*", "state:FAILED"], set()),
+            (["failing"], {"flow/failing", "job/failing/bad", "job/failing/never"}),
+            (["label:campaign=tests"], {"flow/arithmetic", *(f"job/{job}" for job in ARITHMETIC)}),
+        ],
+    )
+    def test_selected(self, world: World, selectors: list[str], about: set[str]) -> None:
+        every = world.json("events", "--limit", "1000")
+        found = world.json("events", *selectors)
+        assert {event["about"] for event in found} == about & {event["about"] for event in every}
+        assert found == [event for event in every if event["about"] in about]
+        assert world.json("events", *selectors, "--limit", "2") == found[-2:]
+
+    @pytest.mark.parametrize("selector", ["arithmetik", "arithmetic/ad", "worker:w3", "label:campaign=test"])
+    def test_selected_by_nothing_that_exists(self, world: World, selector: str) -> None:
+        done = world.run("events", selector)
+        assert done.returncode == 2
+        assert "did you mean" in done.stderr or "known: " in done.stderr
 
     def test_newest(self, world: World) -> None:
         every = world.json("events", "--limit", "1000")

@@ -65,6 +65,7 @@ def test_selections(world: World) -> None:
     assert names("flowset:pair") == ["pair-1"]
     assert names("item.n=1") == ["pair-1"]
     assert names("flow:campaign=tests") == ["arithmetic"]
+    assert names("label:campaign=tests") == ["arithmetic"]
 
 
 @pytest.mark.parametrize(

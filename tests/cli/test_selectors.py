@@ -62,7 +62,7 @@ def keys(run: Program, *arguments: str) -> list[str]:
         (["eos-*/relax"], ["eos-al/relax", "eos-pt/relax"]),
         (["dynamic/add", "eos-al/relax"], ["dynamic/add", "eos-al/relax"]),
         (["*/value"], ["dynamic/value", "eos-al/value", "eos-pt/value"]),
-        (["*add"], ["dynamic/add", "eos-al/add", "eos-pt/add"]),
+        (["*/*add"], ["dynamic/add", "eos-al/add", "eos-pt/add"]),
         (["state:failed,READY", "dynamic"], ["dynamic/add", "dynamic/relax"]),
         (["--state", "failed,READY", "dynamic"], ["dynamic/add", "dynamic/relax"]),
         (["--state", "FAILED", "--state", "READY", "dynamic"], ["dynamic/add", "dynamic/relax"]),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from reconciler.cli.context import Context
+from reconciler.cli.live_names import complete_rule_selectors
 from reconciler.cli.options import global_options
 from reconciler.desired.yaml.builder import OutOfRangeError, resolve_plain
 from reconciler.errors import InputError
@@ -100,33 +101,66 @@ _FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
 """The subcommands that set one key of ``spec.set`` of a rule: help, and how their VALUE is read."""
 
 
+def _name_and_labels(words: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Return the one name of selectors, ``*`` if there is none, and the labels.
+
+    Raises
+    ------
+    InputError
+        A selector is wrong, or none that a rule has.
+    """
+    from reconciler.cli.job_selectors import read_words
+
+    found = read_words(words)
+    if found.states or found.workers or found.failures or found.flowsets or found.items:
+        raise InputError(
+            "a rule selects jobs by names and labels only, since it also counts for future jobs",
+            hint="write FLOWGLOB/JOBGLOB, label:KEY=VALUE or --function PATH",
+        )
+    if len(found.names) > 1:
+        raise InputError(
+            f"give one name, not {len(found.names)}", hint="a glob selects several, as in 'eos-*/relax*'"
+        )
+    several = [key for key, values in found.labels.items() if len(values) > 1]
+    if several:
+        raise InputError(f"give one value of the label '{several[0]}'", hint="run the command for each value")
+    return (found.names or ["*"])[0], {key: next(iter(values)) for key, values in found.labels.items()}
+
+
 def _add(name: str, help_text: str, read: Callable[[str], Any]) -> None:
     """Add the subcommand that sets one key."""
 
-    @click.argument("selector")
+    @click.argument(
+        "selectors", nargs=-1, required=True, metavar="SELECTOR...", shell_complete=complete_rule_selectors
+    )
     @click.argument("value")
     @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only flows with this label.")
     @click.option("--function", metavar="PATH", help="Only jobs of this function, e.g. eos.jobs.relax.")
     @_publishing_options
     @global_options
     def set_field(
-        context: Context, selector: str, value: str, labels: tuple[str, ...], function: str, **given: Any
+        context: Context,
+        selectors: tuple[str, ...],
+        value: str,
+        labels: tuple[str, ...],
+        function: str,
+        **given: Any,
     ) -> None:
         from reconciler.cli.edit.rule import set_value
         from reconciler.plan.set_rule import WantedValue, parse_selector
 
-        pairs = {}
         for text in labels:
-            key, found, label = text.partition("=")
+            key, found, _ = text.partition("=")
             if not key or not found:
                 raise InputError(f"'{text}' is not a label", hint="write --label KEY=VALUE")
-            pairs[key] = label
-        parsed = parse_selector(selector, pairs, function)
+        name_glob, pairs = _name_and_labels([*selectors, *(f"flow:{text}" for text in labels)])
+        parsed = parse_selector(name_glob, pairs, function)
         wanted = WantedValue(name.replace("-", "_"), read(value))
         set_value(context, parsed, wanted, _publishing(f"set {name} {value} for {parsed}", **given))
 
     about = (
-        f"{help_text}\n\nSELECTOR is FLOWGLOB or FLOWGLOB/JOBGLOB, with globs on names as in 'eos-*/relax*'."
+        f"{help_text}\n\nSELECTORs are FLOWGLOB or FLOWGLOB/JOBGLOB, with globs on names as in "
+        "'eos-*/relax*', and label:KEY=VALUE for the flows that have all of these labels."
     )
     command.command(name=name, cls=NumberCommand, help=about, short_help=help_text)(set_field)
 

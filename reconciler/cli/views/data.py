@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.cli.views.conditions import conditions_data
+from reconciler.desired.makers import maker_references
 from reconciler.jobs.flow_health import health_of
 from reconciler.jobs.waiting import WhyWaiting, why_flow_waits
 from reconciler.model.actions import Action, DryBuild, Plan, started
@@ -301,6 +303,26 @@ def maker_data(state: DesiredState, manifest: Manifest) -> Data:
         "valid": f"{Kind.MAKER}/{name}" not in state.stale,
         "file": place.file,
         "line": place.line,
+    }
+
+
+def maker_facts(state: DesiredState, manifest: Manifest) -> Data:
+    """Return a Maker with what it uses and what uses it, and the rules that select jobs by it."""
+    name = manifest.name or ""
+    prefix = f"{Kind.MAKER}/"
+    others = {key.removeprefix(prefix): one for key, one in state.manifests.items() if key.startswith(prefix)}
+    named = {other: {ref for _, ref in maker_references(one.spec)} for other, one in others.items()}
+    data = maker_data(state, manifest)
+    entries = {
+        flow: sorted(entry for entry, used in state.flows[flow].makers_of.items() if entry and name in used)
+        for flow in data["flows"]
+    }
+    rules = [rule for rule in state.rules if any(fnmatch.fnmatchcase(name, glob) for glob in rule.makers)]
+    return data | {
+        "uses": sorted(named[name]),
+        "used_by": sorted(other for other, refs in named.items() if name in refs),
+        "entries": entries,
+        "rules": [{"name": rule.name, "sets": rule_data(state, rule)["sets"]} for rule in rules],
     }
 
 
