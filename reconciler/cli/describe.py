@@ -153,6 +153,7 @@ def _job_facts(view: View, record: JobRecord, origins: Provenance) -> dict[str, 
         if decision.in_effect is not None
     }
     facts["stored_data"] = record.stored_data
+    facts["continues"] = record.retry.run_dirs if record.continues is not None else []
     waits = record.current and record.state is JobState.WAITING
     block = blocks(view)(record) if waits else None
     facts["blocked"] = str(block) if block is not None else None
@@ -184,6 +185,8 @@ def _echo_job(facts: dict[str, Any]) -> None:
     retries = retry_line(facts, time.time())
     if retries is not None:
         click.echo(f"{'retry:':<13} {retries}")
+    for run_dir in facts["continues"]:
+        click.echo(f"{'continues:':<13} {run_dir}")
     if facts["parents"]:
         click.echo(f"{'needs:':<13} {', '.join(facts['parents'])}")
     if facts["blocked"] is not None:

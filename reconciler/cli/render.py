@@ -17,10 +17,11 @@ from reconciler.errors import InputError, ReconcilerError
 from reconciler.execution.hosts.local import expand
 from reconciler.execution.run_files import SCRIPT, next_attempt, script_of, worker_paths
 from reconciler.model.manifests import Kind
-from reconciler.model.records import AppliedConfig, JobRecord, RetryStatus
+from reconciler.model.records import AppliedConfig, JobRecord
 from reconciler.model.run_config import FIELDS, RunConfig, resolve
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import ACTIVE, JobState
+from reconciler.plan.interpreter import begun_again
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -101,7 +102,7 @@ def render_job(job: JobRecord, config: AppliedConfig, worker: str | None = None)
         job = msgspec.structs.replace(job, config=_with_worker(job.config, name, config))
     if moved or job.state not in ACTIVE or job.attempt.run_dir is None:
         # A job that has ended starts again by hand, so without what its retries escalated.
-        fresh = msgspec.structs.replace(job, retry=RetryStatus(at=job.retry.at)) if job.ended else job
+        fresh = begun_again(job, as_retry=True) if job.ended else job
         attempt = next_attempt(fresh, paths.work_dir, name)
         notes.append(_next_text(attempt, name, moved=moved))
     else:

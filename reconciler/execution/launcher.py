@@ -17,10 +17,14 @@ import base64
 import contextlib
 import copy
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import resource
+import select
+import shutil
+import signal
 import time
 import traceback
 from collections.abc import Iterator
@@ -31,6 +35,11 @@ from types import TracebackType
 from typing import Any
 
 INPUT, RESULT, DOCUMENTS = "job.json", "claim/result.json", "claim/documents"
+SIGNALLED = "claim/signalled"
+"""Exists once the job got the signal that announces its time limit."""
+ATTEMPT, PREVIOUS, ELAPSED = "RECONCILER_ATTEMPT", "RECONCILER_PREVIOUS_RUN_DIR", "RECONCILER_ELAPSED"
+"""Variables: the number of the attempt, the run directory that it continues, and how many seconds the script
+of the job has run before this program started."""
 FILE_MARKER = "reconciler-file:"
 """Prefix of an argument that stands for a file of the repository: ``reconciler-file:<blob id>/<name>``."""
 
@@ -59,6 +68,11 @@ def main() -> int:
     result: dict[str, Any] = {"started": started, "python": sys.version.split()[0]}
     try:
         request = json_with_bytes((here / INPUT).read_text(encoding="utf-8"))
+        os.environ[ATTEMPT] = str(request.get("attempt", 1))
+        if "signal" in request:
+            announce_end(request["signal"]["name"], request["signal"]["after"], here / SIGNALLED)
+        if "continue" in request:
+            continue_attempt(here, **request["continue"])
         result |= run(request, here, result)
         large = take_large(result)
         result["usage"] = usage()
@@ -74,6 +88,7 @@ def main() -> int:
         for key in ("documents", "blobs", "packed", "refers", "response"):
             result.pop(key, None)
         result |= {"ok": False, "error": describe(error), "usage": usage(), "ended": time.time()}
+        result["signalled"] = (here / SIGNALLED).exists()
         text = json.dumps(result)
     if os.getpid() != process:  # the job forked, and its child returned from the function too
         os._exit(0)
@@ -207,6 +222,131 @@ def write_atomically(path: Path, text: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(path)
+
+
+# Continuing an earlier attempt ----------------------------------------------------------------------------
+
+OWN = {"claim", "files", ".documents", INPUT, "submit.sh", "warm.sh", "queue.out", "queue.err"}
+"""What each run directory has of its own."""
+FICLONE = 0x40049409
+"""The ioctl that makes a file share the blocks of another one until either is written."""
+
+
+def continue_attempt(here: Path, previous: str, keep: list[str], rename: dict[str, str], link: bool) -> None:
+    """Bring files of the run directory of an earlier attempt into this one.
+
+    A file to rename that is missing or empty, as programs leave it when they are ended too early, is replaced
+    by the one that the earlier attempt itself began with. What is here already stays: a scheduler can start
+    an attempt a second time.
+    """
+    source = Path(previous).expanduser()
+    if not source.is_dir():
+        print(f"reconciler: {previous} is gone, so this attempt begins anew", file=sys.stderr)
+        os.environ.pop(PREVIOUS, None)
+        return
+    os.environ[PREVIOUS] = str(source)
+    wanted = {}
+    for pattern in keep:
+        for path in source.glob(pattern):
+            name = path.relative_to(source)
+            if name.parts and name.parts[0] not in OWN:
+                wanted[str(name)] = path
+    for old, new in rename.items():
+        wanted.pop(old, None)
+        for path in (source / old, source / new):
+            if path.is_dir() or (path.is_file() and path.stat().st_size):
+                wanted[new] = path
+                break
+    for target, path in sorted(wanted.items()):
+        bring(path, here / target, link)
+
+
+def bring(source: Path, target: Path, link: bool) -> None:
+    """Copy or link a file or directory, completely or not at all, unless the target exists."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    if source.is_dir():
+        shutil.rmtree(partial, ignore_errors=True)
+
+        def bring_file(path: str, copy: str) -> None:
+            bring(Path(path), Path(copy), link)
+
+        shutil.copytree(source, partial, symlinks=True, copy_function=bring_file)
+    else:
+        partial.unlink(missing_ok=True)
+        try:
+            if not link:
+                raise OSError
+            os.link(source, partial)
+        except OSError:  # not wanted, or not on one file system
+            clone(source, partial)
+    partial.replace(target)
+
+
+def clone(source: Path, target: Path) -> None:
+    """Copy a file; on file systems that can, without copying its blocks."""
+    with source.open("rb") as old, target.open("wb") as new:
+        try:
+            fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
+        except OSError:
+            shutil.copyfileobj(old, new, 1 << 20)
+    shutil.copystat(source, target)
+
+
+def announce_end(name: str, after: float, note: Path) -> None:
+    """Start a process that sends a signal to this job after a number of seconds, and notes it before.
+
+    It ends with this process. Its signal goes to this process and all that have started from it. Here it
+    changes nothing unless the function of the job handles it; but another one, from the scheduler or the
+    user, ends the job as always.
+    """
+    after -= float(os.environ.get(ELAPSED) or 0)
+    note.unlink(missing_ok=True)  # of a former start of this attempt
+    if after <= 0:
+        return
+    number = getattr(signal, f"SIG{name}")
+
+    def once(*_: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if not note.exists():
+            os.kill(os.getpid(), number)
+
+    job = os.getpid()
+    alive, held = os.pipe()  # by this the other process notices the end of this one
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        os.close(alive)
+        signal.signal(number, once)
+        return
+    try:
+        if os.fork():  # so that a job which waits for any of its children never meets this one
+            return
+        os.close(held)
+        if not select.select([alive], [], [], after)[0]:
+            note.touch()
+            for process in [job, *descendants(job)]:
+                if process != os.getpid():
+                    with contextlib.suppress(OSError):
+                        os.kill(process, number)
+    finally:
+        os._exit(0)
+
+
+def descendants(ancestor: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have started."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parents[int(stat.parent.name)] = int(
+                stat.read_text(errors="replace").rpartition(")")[2].split()[1]
+            )
+    found = [ancestor]
+    for process in found:
+        found += [child for child, parent in parents.items() if parent == process]
+    return found[1:]
 
 
 # Errors ---------------------------------------------------------------------------------------------------

@@ -23,12 +23,13 @@ from reconciler.actual.codec import decode
 from reconciler.errors import InputError
 from reconciler.execution.claims import CLAIM, CLAIMED_BY_AGENT, EXIT_CODE, RESULT, claim_lines
 from reconciler.execution.headers import queue_name, submission_header
-from reconciler.execution.launcher import bytes_as_json
+from reconciler.execution.launcher import ATTEMPT, ELAPSED, PREVIOUS, bytes_as_json
 from reconciler.jobs.job_json import additional_stores
 from reconciler.jobs.needed_outputs import SMALL, NeededDocument
 from reconciler.model.flows import run_dir
 from reconciler.model.manifests import ExecConfigSpec, OnSetupError, WorkerSpec
 from reconciler.model.records import AppliedConfig, JobAttempt, JobRecord
+from reconciler.model.schedulers import scheduler_of
 
 SCRIPT, INPUT = "submit.sh", "job.json"
 FAILED_COMMAND = f"{CLAIM}/failed_command"
@@ -169,11 +170,13 @@ def submission_script(
     title = "".join(character if character.isprintable() else " " for character in job.path)
     own = [  # in a subshell, so that their `trap`, `set -e`, `exec` or PATH do not hide how the job ended
         *_SIGNALS,
+        *_attempt_lines(job),
         *_commands(worker.pre_run),
         *environment_lines(exec_config),
         *_commands(exec_config.pre_run),
         *code_lines(job, paths),
         f"{enter} || exit 1",
+        *([f"export {ELAPSED}=$SECONDS"] if job.continuation is not None else []),
         f"{shell_path(paths.python)} {shell_path(paths.launcher)} && job_code=0 || job_code=$?",
         _check_python(job.config.worker_name, paths.python),
         *_commands(worker.post_run),
@@ -199,6 +202,12 @@ def submission_script(
         ")",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _attempt_lines(job: JobRecord) -> list[str]:
+    """Return the lines that tell commands and jobs which attempt this is, and which one it continues."""
+    lines = [f"export {ATTEMPT}={job.attempt.number}"]
+    return lines + ([f"export {PREVIOUS}={shell_path(job.continues)}"] if job.continues else [])
 
 
 def environment_lines(exec_config: ExecConfigSpec) -> list[str]:
@@ -349,13 +358,15 @@ Other expansions of bash can run commands: ``${NAME@P}``, ``$[...]``, ``${a[...]
 
 def job_input(
     job: JobRecord,
+    worker: WorkerSpec,
     payload: bytes,
     needed: Sequence[NeededDocument],
 ) -> tuple[bytes, dict[str, bytes]]:
     """Return ``job.json``, with the job and what it needs of earlier outputs; and the large ones among these.
 
     The large ones are files that jobs share, by the sha256 of their bytes; ``packed`` in ``job.json`` names
-    them. It also has the parts that were cut out of large ones.
+    them. It also has the parts that were cut out of large ones, what to continue, and the signal that
+    announces the time limit, with the seconds after which it is sent.
     """
     content = json.loads(payload)
     documents: list[Any] = []
@@ -379,5 +390,18 @@ def job_input(
         "documents": documents,
         "blobs": blobs,
         "packed": packed,
+        "attempt": job.attempt.number,
     }
+    continuation = job.continuation
+    if continuation is not None and job.continues is not None:
+        request["continue"] = {
+            "previous": job.continues,
+            "keep": continuation.keep,
+            "rename": continuation.rename,
+            "link": continuation.link,
+        }
+    limit = scheduler_of(worker.scheduler_type).request_of(job.asked).seconds
+    if continuation is not None and continuation.warning is not None and limit is not None:
+        name, early = continuation.warning
+        request["signal"] = {"name": name, "after": limit - early}
     return json.dumps(request, default=bytes_as_json).encode(), large

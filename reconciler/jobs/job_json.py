@@ -156,7 +156,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """How a job ended. Times are seconds since the epoch; ``error`` is None if it succeeded.
 
-    ``refers`` are the uuids of the jobs that its output refers to.
+    ``refers`` are the uuids of the jobs that its output refers to. ``signalled``: the job got the signal
+    that announces its time limit, so if it failed, it failed for want of time.
     """
 
     ok: bool
@@ -166,6 +167,7 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     jobflow: str = ""
     error: JobError | None = None
     usage: Usage | None = None
+    signalled: bool = False
     documents: list[dict[str, Any]] = []
     blobs: dict[str, list[dict[str, Any]]] = {}
     packed: list[PackedDocument] = []

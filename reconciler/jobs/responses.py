@@ -53,7 +53,7 @@ def apply_result(
     if not result.ok:
         text = result.error.traceback if result.error is not None else "unknown error"
         ran = msgspec.structs.replace(job, attempt=job.attempt_with(**_usage(result)))
-        fail(writer, ran, text, now, cause=Cause.EXCEPTION)
+        fail(writer, ran, text, now, cause=Cause.WALLTIME if result.signalled else Cause.EXCEPTION)
         return
     check_own(job, result.documents, result.blobs, result.packed)
     written = {name for name, blobs in result.blobs.items() if blobs}
@@ -143,6 +143,10 @@ def fail(
         release_tolerant(writer, [job.uuid], now)
         return
     assert cause is not None
-    due = RetryStatus(at=retry.at, causes=[*job.retry.causes, str(cause)])
+    due = RetryStatus(
+        at=retry.at,
+        causes=[*job.retry.causes, str(cause)],
+        run_dirs=[*job.retry.run_dirs, *filter(None, [job.attempt.run_dir])],
+    )
     failed = move(writer, job, state, now, lines[-1], retry=due, **over)
     note_retry(writer, failed, retry, now)

@@ -238,6 +238,8 @@ def note_retry(writer: Writer, job: JobRecord, retry: Retry, now: float) -> None
     if base is not None and asked is not None and asked != base:
         grown = {key: value for key, value in asked.values.items() if value != base.values[key]}
         text += f" with {', '.join(f'{key}={value}' for key, value in grown.items())}"
+    if job.continues is not None:
+        text += ", which continues from there"
     note(writer, job, "Retrying", text, now, attempt=job.attempt.number)
 
 

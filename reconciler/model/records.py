@@ -12,6 +12,7 @@ from reconciler.diagnostics import Diagnostic
 from reconciler.model.flows import BuiltFlow, job_id
 from reconciler.model.manifests import ExecConfigSpec, Prune, WorkerSpec
 from reconciler.model.notifications import NotifyRule
+from reconciler.model.retries import Continuation
 from reconciler.model.run_config import Rule, RunConfig
 from reconciler.model.settings import Layer, Resources, Setting
 from reconciler.model.states import EDITABLE, FINISHED, JobState
@@ -93,16 +94,18 @@ class RetryStatus(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True)
     """The automatic retries of a job.
 
     ``at`` is when the next one starts; None if none is due. ``causes`` are the causes of the failed attempts
-    that have led to a retry since the job was last started by a person.
+    that have led to a retry since the job was last started by a person, and ``run_dirs`` their run
+    directories; a retry that continues begins with files of the last one.
     """
 
     at: float | None = None
     causes: list[str] = []
+    run_dirs: list[str] = []
 
     @property
     def not_due(self) -> RetryStatus:
         """The same causes, with no retry due."""
-        return self if self.at is None else RetryStatus(causes=self.causes) if self.causes else NO_RETRY
+        return self if self.at is None else msgspec.structs.replace(self, at=None)
 
 
 NO_RETRY = RetryStatus()
@@ -220,6 +223,17 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
         policy = self.config.policy if self.retry.causes else None
         base = self.config.resources_value
         return policy.escalated(base, len(self.retry.causes)) if policy is not None else base
+
+    @property
+    def continuation(self) -> Continuation | None:
+        """How its retries continue earlier attempts; None if they start from the beginning."""
+        policy = self.config.policy
+        return policy.continuation if policy is not None else None
+
+    @property
+    def continues(self) -> str | None:
+        """The run directory of the failed attempt that its latest or next attempt continues."""
+        return self.retry.run_dirs[-1] if self.retry.run_dirs and self.continuation is not None else None
 
     def attempt_with(self, **fields: Any) -> JobAttempt:
         """Return the latest attempt with other values."""

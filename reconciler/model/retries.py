@@ -49,18 +49,61 @@ FORMS = ("resources", "qresources")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Continuation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a retry continues what the attempt before it has left, instead of starting from the beginning.
+
+    ``keep`` are glob patterns of files and directories in the run directory of that attempt, which the next
+    one gets: copies or, with ``link``, hard links. ``rename`` maps their names to new ones. ``signal`` is
+    sent to the processes of the job before its time limit: ``TERM@300`` is SIGTERM, 300 seconds before.
+    Any other value raises ValueError.
+    """
+
+    keep: tuple[str, ...] = ()
+    rename: dict[str, str] = {}
+    link: bool = False
+    signal: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values: a policy that Python code sets has passed no schema."""
+        for path in (*self.keep, *self.rename, *self.rename.values()):
+            if not path or path.startswith("/") or ".." in path.split("/"):
+                raise ValueError(f"'{path}' is not a path below the run directory")
+        if self.signal is not None and _SIGNAL.fullmatch(self.signal) is None:
+            raise ValueError(
+                f"'{self.signal}' is not a signal and seconds: give {', '.join(SIGNALS)}, as in TERM@300"
+            )
+
+    @property
+    def warning(self) -> tuple[str, int] | None:
+        """The signal, and how many seconds before the time limit it is sent."""
+        if self.signal is None:
+            return None
+        name, _, seconds = self.signal.partition("@")
+        return name, int(seconds)
+
+
+SIGNALS = ("TERM", "INT", "HUP", "USR1", "USR2", "XCPU")
+"""The signals that can announce the end of an attempt."""
+
+_SIGNAL = re.compile(rf"({'|'.join(SIGNALS)})@(\d{{1,6}})")
+
+
+class Retries(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"continuation": "continue"}
+):
     """A policy. ``limit`` attempts beyond the first; 0 is explicitly none.
 
     ``backoff`` is the wait before the first of them, doubled before each further one. ``escalate`` multiplies
-    values of the ``resources`` or ``qresources`` each time: ``{resources: {time: "*2"}}``. Any other value
-    raises ValueError.
+    values of the ``resources`` or ``qresources`` each time: ``{resources: {time: "*2"}}``. ``continuation``,
+    written ``continue``, says what a retry gets from the attempt before it. Any other value raises
+    ValueError.
     """
 
     limit: int
     on: tuple[Cause, ...] = (Cause.WALLTIME, Cause.OOM, Cause.NODE_FAIL, Cause.PREEMPTED, Cause.LOST)
     backoff: str = "10s"
     escalate: dict[str, dict[str, str]] = {}
+    continuation: Continuation | None = None
 
     def __post_init__(self) -> None:
         """Check the values: a policy that Python code sets has passed no schema."""

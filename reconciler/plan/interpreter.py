@@ -26,9 +26,10 @@ from reconciler.model.records import (
     DeferredPatch,
     FlowRecord,
     JobRecord,
+    RetryStatus,
 )
 from reconciler.model.run_config import RunConfig
-from reconciler.model.states import ACTIVE, EDITABLE, FINISHED, KEPT, PENDING, JobState
+from reconciler.model.states import ACTIVE, BROKEN, EDITABLE, FINISHED, KEPT, PENDING, JobState
 
 # flows ----------------------------------------------------------------------------------------------------
 
@@ -161,15 +162,20 @@ def begun_again(
     ``code`` are the code trees of its flow now. ``built`` is the job as its flow is built now: files and
     parents become those, and generated parents (``generated``) stay. Without it (a generated job) the record
     keeps its own. ``as_retry``: an automatic retry that was due later counts; otherwise the retries are
-    counted anew.
+    counted anew. A retry by hand continues a failed attempt as an automatic one does.
     """
     if code:
         job = replace(job, code=list(code))
     if built is not None:
         more = [uuid for uuid in job.parents if uuid not in built.parents and uuid in generated]
         job = replace(job, files=built.files, parents=[*built.parents, *more])
+    retry = NO_RETRY
+    if as_retry and job.retry.at is not None:
+        retry = job.retry.not_due
+    elif as_retry and job.state in BROKEN and job.continuation is not None and job.attempt.run_dir:
+        retry = RetryStatus(run_dirs=[*job.retry.run_dirs, job.attempt.run_dir])
     return replace(
-        job, retry=job.retry.not_due if as_retry and job.retry.at is not None else NO_RETRY,
+        job, retry=retry,
         error=None, cause=None, attempt=job.attempt.settled, cancellation=NOT_CANCELLED,
     )  # fmt: skip
 

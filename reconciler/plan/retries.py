@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from reconciler.diagnostics import Diagnostic, Related
+from reconciler.diagnostics import Diagnostic, Related, Severity
 from reconciler.model.desired import DesiredState
 from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.retries import Retries, form_of, policy_of
@@ -83,10 +83,34 @@ def check_retries(desired: DesiredState, scheduler_type: str, config: RunConfig)
         yield from check_policy(desired, setting)
         return
     scheduler = SCHEDULERS[scheduler_type]
+    yield from _too_late_to_warn(desired, scheduler, setting, policy, config)
     if config.resources is None or not scheduler.is_batch:
         return
     yield from _unknown_to_scheduler(desired, scheduler, setting, config)
     yield from _not_multiplied(desired, setting, policy, config.resources)
+
+
+def _too_late_to_warn(
+    desired: DesiredState, scheduler: Scheduler, setting: Setting, policy: Retries, config: RunConfig
+) -> Iterator[Diagnostic]:
+    """Warn of a signal that is never sent: the time limit is not known, or shorter than its notice."""
+    warning = policy.continuation.warning if policy.continuation is not None else None
+    if warning is None:
+        return
+    limit = scheduler.request_of(config.resources_value).seconds
+    if limit is not None and limit > warning[1]:
+        return
+    known = f"is {limit} s" if limit is not None else "is not in the resources"
+    hint = (
+        f"give a shorter notice than {limit} s"
+        if limit is not None
+        else "add the time limit to the resources"
+    )
+    yield at_origin(
+        desired, inside(setting, "/continue/signal"), "retries/no-signal",
+        f"no signal is sent before the end: the time limit of the job {known}",
+        severity=Severity.WARNING, hint=hint,
+    )  # fmt: skip
 
 
 def _unknown_to_scheduler(

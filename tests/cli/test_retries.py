@@ -138,3 +138,17 @@ def test_a_pass_tells_of_the_next_retry(world: World, reconcile: Callable[..., s
     world.edit("f/other", state=JobState.COMPLETED)
     assert re.search(r"nothing is running; next retry in (60|59) min$", reconcile("--once"), re.MULTILINE)
     assert re.search(r"nothing to do\n.*next retry in (60|59) min$", reconcile("--once"), re.MULTILINE)
+
+
+def test_the_attempts_that_a_job_continues_are_its_chain(world: World, reconcile: Callable[..., str]) -> None:
+    world.edit("f/j", retry=RetryStatus(causes=["walltime"] * 2, run_dirs=["/w/1", "/w/2"], at=1e12))
+    assert json.loads(reconcile("describe", "job", "f/j", "-o", "json"))["continues"] == []
+    world.repository.write("rules/r.yaml", RULE.lstrip() + "      continue: {keep: [WAVECAR]}\n")
+    world.reconcile()
+    assert json.loads(reconcile("describe", "job", "f/j", "-o", "json"))["continues"] == ["/w/1", "/w/2"]
+    lines = reconcile("describe", "job", "f/j").splitlines()
+    assert [line.split() for line in lines if line.startswith("continues:")] == [
+        ["continues:", "/w/1"],
+        ["continues:", "/w/2"],
+    ]
+    assert "export RECONCILER_PREVIOUS_RUN_DIR=/w/2\n" in reconcile("render", "job", "f/j")

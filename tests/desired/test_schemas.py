@@ -26,7 +26,7 @@ from reconciler.model.manifests import (
     RuleSpec,
     WorkerSpec,
 )
-from reconciler.model.retries import FORMS, HIGHEST_LIMIT, Cause, Retries
+from reconciler.model.retries import FORMS, HIGHEST_LIMIT, SIGNALS, Cause, Continuation, Retries
 from reconciler.model.schedulers import SCHEDULERS
 
 SPECS: dict[Kind, type[msgspec.Struct]] = {
@@ -180,13 +180,16 @@ def test_what_schemas_share_is_the_same_in_each() -> None:
 
 def test_the_schema_of_retries_is_that_of_their_code() -> None:
     part = load_schema(Kind.FLOW)["$defs"]["retries"]["properties"]
-    fields = {field.name: field for field in msgspec.structs.fields(Retries)}
+    fields = {field.encode_name: field for field in msgspec.structs.fields(Retries)}
     assert part.keys() == fields.keys()
     assert part["on"]["items"]["enum"] == list(Cause)
     assert part["on"]["default"] == list(fields["on"].default)
     assert part["backoff"]["default"] == fields["backoff"].default
     assert (part["limit"]["minimum"], part["limit"]["maximum"]) == (0, HIGHEST_LIMIT)
     assert list(part["escalate"]["properties"]) == list(FORMS)
+    continuation = part["continue"]["properties"]
+    assert list(continuation) == [field.encode_name for field in msgspec.structs.fields(Continuation)]
+    assert continuation["signal"]["pattern"] == f"^({'|'.join(SIGNALS)})@[0-9]{{1,6}}$"
 
 
 def test_the_schemas_of_the_source_tree_are_used_and_are_all_there_are() -> None:

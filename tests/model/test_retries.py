@@ -127,6 +127,14 @@ def test_nothing_grows_beyond_all_bounds() -> None:
         ({"limit": 1, "escalate": {"resources": {"time": "2"}}}, "is not a factor"),
         ({"limit": 1, "escalate": {"priority": {}}}, "give resources or qresources"),
         ({"limit": 1, "on": ["bad luck"]}, "bad luck"),
+        ({"limit": 1, "continue": {"keep": ["/etc/passwd"]}}, "not a path below the run directory"),
+        ({"limit": 1, "continue": {"keep": ["a/../../b"]}}, "not a path below the run directory"),
+        ({"limit": 1, "continue": {"rename": {"a": ".."}}}, "not a path below the run directory"),
+        ({"limit": 1, "continue": {"rename": {"": "b"}}}, "not a path below the run directory"),
+        ({"limit": 1, "continue": {"signal": "KILL@300"}}, "give TERM, INT"),
+        ({"limit": 1, "continue": {"signal": "TERM"}}, "as in TERM@300"),
+        ({"limit": 1, "continue": {"kept": []}}, "kept"),
+        ({"limit": 1, "continue": 5}, "Expected `object"),
         (3, "Expected `object`, got `int`"),
     ],
 )
@@ -138,5 +146,8 @@ def test_a_policy_of_python_code_is_checked(given: Any, message: str) -> None:
 def test_a_policy_is_read_from_plain_data() -> None:
     assert policy_of(None) is None
     assert policy_of({"limit": 2}) == Retries(limit=2)
+    policy = policy_of({"limit": 1, "continue": {"keep": ["*.ckpt"], "signal": "USR1@90"}})
+    assert policy is not None and policy.continuation is not None
+    assert (policy.continuation.keep, policy.continuation.warning) == (("*.ckpt",), ("USR1", 90))
     with pytest.raises(msgspec.ValidationError):
         policy_of({"limit": 2, "onn": ["oom"]})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.diagnostics import Diagnostic
+from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.actions import ActionType
 from reconciler.model.manifests import Kind
 from reconciler.model.records import FlowRecord, RetryStatus
@@ -148,6 +148,28 @@ def test_what_cannot_be_multiplied() -> None:
     (found,) = complaints(retries, {"select": "1:ncpus=4", "walltime": "1:00:00"}, scheduler="pbs")
     assert found.code == "retries/no-amount"
     assert "'1:ncpus=4' cannot be multiplied" in found.message
+
+
+@pytest.mark.parametrize(
+    ("resources", "scheduler", "message"),
+    [
+        ({"time": "0:10:00"}, "slurm", None),
+        ({"walltime": "0:10:00"}, "pbs", None),
+        ({"time": "0:05:00"}, "slurm", "the time limit of the job is 300 s"),
+        ({"time": "0:00:30"}, "slurm", "the time limit of the job is 30 s"),
+        ({"ntasks": 4}, "slurm", "the time limit of the job is not in the resources"),
+        (None, "shell", "the time limit of the job is not in the resources"),
+    ],
+)
+def test_a_signal_needs_a_time_limit_that_is_longer(
+    resources: dict[str, Any] | None, scheduler: str, message: str | None
+) -> None:
+    retries = {"limit": 1, "continue": {"signal": "TERM@300"}}
+    found = complaints(retries, resources, scheduler=scheduler)
+    assert [(one.code, one.severity) for one in found] == (
+        [("retries/no-signal", Severity.WARNING)] if message else []
+    )
+    assert all(message is not None and message in one.message for one in found)
 
 
 @pytest.mark.parametrize("scheduler", ["slurm", "shell"])

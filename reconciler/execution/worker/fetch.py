@@ -19,6 +19,7 @@ import msgspec
 from reconciler.errors import TransientError
 from reconciler.execution.claims import CLAIM, DOCUMENTS, EXIT_CODE, RESULT
 from reconciler.execution.hosts.base import CommandResult, read_sections, sections_script
+from reconciler.execution.launcher import SIGNALLED
 from reconciler.execution.qtk import STDERR
 from reconciler.execution.queues.base import Queue
 from reconciler.execution.run_files import FAILED_COMMAND, WorkerPaths, shell_path
@@ -55,7 +56,8 @@ class AttemptFacts(msgspec.Struct, frozen=True):
     id that has claimed the attempt; with ``damaged_claim`` it is unreadable. ``heartbeat`` counts while its
     script runs; ``same_host`` tells that the script ran on the host that was asked. ``tail`` is the end of
     its error output. ``turn`` counts how often the script was started (see
-    :mod:`~reconciler.execution.claims`). ``failed_command`` is the command of the set-up that failed, so that
+    :mod:`~reconciler.execution.claims`). ``signalled``: it got the signal that announces its time limit.
+    ``failed_command`` is the command of the set-up that failed, so that
     the job did not start.
     """
 
@@ -71,6 +73,7 @@ class AttemptFacts(msgspec.Struct, frozen=True):
     tail: str = ""
     accounting: CommandResult | None = None
     turn: int = 1
+    signalled: bool = False
     failed_command: str = ""
 
 
@@ -85,6 +88,7 @@ def script(
             result=RESULT,
             documents=DOCUMENTS,
             code=EXIT_CODE,
+            signalled=SIGNALLED,
             limit=LARGEST_RESULT,
             sentinel=sentinel,
         ),
@@ -132,7 +136,7 @@ word() {{
   word=${{line:--}}
 }}
 look() {{
-  local found=gone code=- claimant=- later=- bad=- turn=1 heartbeat=- host=-
+  local found=gone code=- claimant=- later=- bad=- turn=1 heartbeat=- host=- warned=-
   local machine file more
   size=-
   if [ -d "$2" ]; then
@@ -142,6 +146,7 @@ look() {{
     word "$2/{code}"; code=$word
     word "$2/{claim}/queue_id"; claimant=$word
     word "$2/{claim}/heartbeat"; heartbeat=$word
+    [ -e "$2/{signalled}" ] && warned=signalled
     read -r machine _ < "$2/{claim}/process" 2>/dev/null && [ "$machine" = "$here" ] && host=same
     if [ -L "$2/{claim}" ] || [ -L "$2/{result}" ]; then bad=symlink
     elif [ -f "$2/{result}" ]; then
@@ -164,7 +169,7 @@ look() {{
     fi
   fi
   printf '\\n%s' {sentinel}-facts
-  printf ' %s' "$1" $found "$code" "$size" "$claimant" $later $bad $turn "$heartbeat" $host
+  printf ' %s' "$1" $found "$code" "$size" "$claimant" $later $bad $turn "$heartbeat" $host $warned
   printf '\\n'
 }}"""
 
@@ -202,9 +207,9 @@ def read_facts(stream: BinaryIO, count: int, sentinel: str) -> dict[int, Attempt
     facts: dict[int, AttemptFacts] = {}
     for part in text.split(f"\n{sentinel}-facts ")[1:]:
         words = part.partition("\n")[0].split(" ")
-        if len(words) != 10 or not words[0].isdigit() or int(words[0]) >= count:
+        if len(words) != 11 or not words[0].isdigit() or int(words[0]) >= count:
             continue
-        number, found, code, size, claimant, later, bad, turn, heartbeat, host = words
+        number, found, code, size, claimant, later, bad, turn, heartbeat, host, warned = words
         failed = sections.get(f"{number}.failed")
         tail = sections.get(f"{number}.tail")
         facts[int(number)] = AttemptFacts(
@@ -219,6 +224,7 @@ def read_facts(stream: BinaryIO, count: int, sentinel: str) -> dict[int, Attempt
             same_host=host == "same",
             tail=tail.stdout.strip() if tail is not None else "",
             accounting=sections.get(f"{number}.accounting"),
+            signalled=warned == "signalled",
             turn=int(turn) if turn.isdigit() else 1,
             failed_command=failed.stdout.strip() if failed is not None else "",
         )

@@ -166,6 +166,8 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
     cause = None if accounting is None else accounting.cause
     if cause in (None, Cause.KILLED):
         cause = queue.cause_in_output(facts.tail) or cause
+    if facts.signalled and cause in (None, Cause.KILLED):
+        cause = Cause.WALLTIME
     if facts.failed_command:
         headline = (
             f"`{facts.failed_command}` failed with exit code {code}, so the job did not start; to run it all "

@@ -165,7 +165,7 @@ class UploadBundle:
         """Return the files of a job, and the documents that it shares with others by their names."""
         payload = self._contents.payload(job)
         needed = needed_outputs(json.loads(payload), self._contents.outputs)
-        request, documents = run_files.job_input(job, payload, needed)
+        request, documents = run_files.job_input(job, self._worker, payload, needed)
         exec_config = run_files.exec_config_of(job, self._contents.config)
         script = run_files.submission_script(job, self._worker, self._paths, exec_config)
         files = [

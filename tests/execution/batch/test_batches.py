@@ -69,6 +69,21 @@ class TestSlots:
         per_batch = Counter(path.read_text() for path in (world.work / "b").glob("??/??/??/*/claim/batch"))
         assert sorted(per_batch.values()) == [1, 2, 2]
 
+    def test_a_retry_continues_in_a_fork_of_the_same_interpreter(self, make_batch: Make) -> None:
+        world = make_batch(max_wait=60)
+        world.flow(
+            "f",
+            *({"id": name, "function": "counts_on", "args": [2]} for name in ("a", "b")),
+            {"id": "c", "function": "counts_on", "args": [1]},
+            retries={"limit": 1, "on": ["exception"], "backoff": "0s", "continue": {"keep": ["*.ckpt"]}},
+        )
+        world.reconcile()
+        world.run()
+        for name in ("a", "b"):
+            (before,) = world.job(f"f/{name}").retry.run_dirs
+            assert world.output(f"f/{name}") == {"attempts": ["1", "2"], "previous": before, "started": "0"}
+        assert world.output("f/c") == {"attempts": ["1"], "previous": None, "started": "0"}
+
     def test_jobs_with_commands_around_them_run_by_a_script_of_their_own(self, make_batch: Make) -> None:
         world = make_batch()
         world.put("ExecConfig", "around", {"pre_run": "touch before", "post_run": "touch after"})

@@ -193,3 +193,35 @@ def numbers(count: int) -> dict[str, Any]:
 def numbers_kept_apart(count: int) -> dict[str, Any]:
     """Return the same with the list in an additional store."""
     return {"values": [n / 7 for n in range(count)], "count": count}
+
+
+@job
+def counts_on(last: int) -> dict[str, Any]:
+    """Append the number of this attempt to a file that attempts hand on, and fail unless it has ``last``."""
+    state, began = Path("count.ckpt"), Path("start.in")
+    attempts = state.read_text().split() if state.exists() else []
+    attempts.append(os.environ["RECONCILER_ATTEMPT"])
+    started = began.read_text() if began.exists() else "0"
+    state.write_text(" ".join(attempts))
+    Path("next.in").write_text(attempts[-1])
+    if len(attempts) < last:
+        raise RuntimeError("it needs another attempt")
+    previous = os.environ.get("RECONCILER_PREVIOUS_RUN_DIR")
+    return {"attempts": attempts, "previous": previous, "started": started}
+
+
+@job
+def counts_until_signalled(last: int) -> list[str]:
+    """Like :func:`counts_on`, but each attempt except the last one works until SIGUSR1 announces its end."""
+    import signal
+
+    ends: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda number, _: ends.append(number))
+    state = Path("count.ckpt")
+    attempts = [*(state.read_text().split() if state.exists() else []), os.environ["RECONCILER_ATTEMPT"]]
+    while len(attempts) < last and not (ends or Path("claim/signalled").exists()):
+        time.sleep(0.05)
+    state.write_text(" ".join(attempts))
+    if len(attempts) < last:
+        raise RuntimeError("the time is over")
+    return attempts
