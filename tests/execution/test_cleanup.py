@@ -44,7 +44,7 @@ def run(make_world: MakeWorld, cleanup: Any, **worker: Any) -> World:
         "f",
         {"id": "a", "function": "give", "args": [1]},
         {"id": "b", "function": "total", "args": [[{"$output": "a"}, 1]]},
-        {"id": "fails", "function": "fails"},
+        {"id": "fails", "function": "fails", "args": ["x"]},
         {"id": "dies", "function": "dies", "args": [3]},
     )
     world.reconcile()
