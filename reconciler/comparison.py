@@ -65,11 +65,15 @@ class Comparison:
         self.adopt = adopt
         self.full = full
 
-    def load(self) -> Loaded:
-        """Read the desired state. A blob is parsed only once, however often it is read."""
+    def load(self, imports: Mapping[str, list[str]] | None = None) -> Loaded:
+        """Read the desired state. A blob is parsed only once, however often it is read.
+
+        ``imports`` are, by flow, the directories of code that its build imported, if not those in the store.
+        """
         with self.store.read() as view:
             good, lineage = view.good_manifests(), view.lineage()
-        loaded = load_desired(self.source, self.revision, StoreCache(self.store), good, lineage)
+            imports = view.imports() if imports is None else imports
+        loaded = load_desired(self.source, self.revision, StoreCache(self.store), good, lineage, imports)
         self.parsed_files += loaded.parsed_files
         return loaded
 

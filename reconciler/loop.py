@@ -120,12 +120,11 @@ class Session(Comparison):
             return self._move_on(outcome, reporter)
         loaded = self.load_scoped() or self.load()
         self.check_lineage(loaded.state, reporter)
-        built, failures = self._build_missing(loaded, reporter, {})
+        loaded, built, failures = self._build_missing(loaded, reporter, {})
         actual = self.actual(loaded.state, built, loaded.scope)
         plan = make_plan(loaded.state, actual, allow_prune=allow_prune, scope=loaded.scope)
         if failures or not self.is_whole(loaded, actual, plan):
-            loaded = self.load()
-            built, failures = self._build_missing(loaded, reporter, failures)
+            loaded, built, failures = self._build_missing(self.load(), reporter, failures)
             actual = self.actual(loaded.state, built)
             plan = make_plan(loaded.state, actual, allow_prune=allow_prune)
         plan = without_unbuilt(plan, failures)
@@ -200,22 +199,42 @@ class Session(Comparison):
 
     def _build_missing(
         self, loaded: Loaded, reporter: Reporter, failed: Mapping[str, Diagnostic]
-    ) -> tuple[dict[str, BuiltFlow], dict[str, Diagnostic]]:
+    ) -> tuple[Loaded, dict[str, BuiltFlow], dict[str, Diagnostic]]:
         """Build flows in the order of their references. A failure blocks the flow and those that need it.
 
-        ``failed`` flows are not tried again. Return the built flows and, by name, why others are not built.
+        ``failed`` flows are not tried again. If a build imports code that does not count for its flow yet,
+        this is noted in the store and the revision is read again. Return what was read last, the built flows
+        and, by name, why others are not built.
         """
-        failures, desired = dict(failed), loaded.state
-        with self.store.read() as view:
-            built = known_builds(view.build, desired)
-            flows = view.flows() if loaded.scope is None else filter(None, map(view.flow, loaded.scope.flows))
-            applied = {flow.build_key for flow in flows}
-        self._builder = builder = FlowBuilder(self.source, desired, self.store.path, self._spare)
-        try:
-            build_missing(builder, built, failures, say=reporter.say, keep=self._keep_build, applied=applied)
-        finally:
-            builder.close()
-        return built, failures
+        failures, noted = dict(failed), set[str]()
+        while True:
+            desired = loaded.state
+            with self.store.read() as view:
+                built = known_builds(view.build, desired)
+                flows = (
+                    view.flows() if loaded.scope is None else filter(None, map(view.flow, loaded.scope.flows))
+                )
+                applied = {flow.build_key for flow in flows}
+            self._builder = builder = FlowBuilder(self.source, desired, self.store.path, self._spare)
+            try:
+                found = build_missing(
+                    builder, built, failures, say=reporter.say, keep=self._keep_build, applied=applied,
+                    noted=noted,
+                )  # fmt: skip
+            finally:
+                builder.close()
+            if not found:
+                return loaded, built, failures
+            self._note_imports(found)
+            noted |= found.keys()
+            loaded = self.load()
+
+    def _note_imports(self, found: Mapping[str, list[str]]) -> None:
+        def write(writer: Writer) -> None:
+            for name, directories in found.items():
+                writer.put_imports(name, directories)
+
+        self.store.write(write)
 
     def _keep_build(self, build: BuiltFlow) -> None:
         self.store.write(lambda writer: writer.put_build(build))

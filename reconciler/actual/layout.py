@@ -106,6 +106,7 @@ decode_revision = decoder(AppliedRevision, "an applied revision")
 decode_lineage = decoder(Lineage, "the lineage")
 decode_baseline = decoder(Baseline, "the revision to compare with")
 decode_entry = decoder(FlowEntry, "what a flow depends on")
+decode_imports = decoder(list[str], "the imports of a build")
 decode_notify = decoder(NotifyState, "how far a notify rule is")
 
 

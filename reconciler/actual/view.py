@@ -18,6 +18,7 @@ from reconciler.actual.layout import (
     decode_event,
     decode_flow,
     decode_good,
+    decode_imports,
     decode_job,
     decode_lineage,
     decode_mark,
@@ -330,6 +331,11 @@ class View:
     def notify_rules(self) -> list[str]:
         """Return the names of the notify rules that have a state."""
         return [key.removeprefix(b"notify/").decode() for key in self.txn.keys("meta", b"notify/")]
+
+    def imports(self) -> dict[str, list[str]]:
+        """Return by flow the directories of code that its build imported although nothing names them."""
+        found = ((key[8:], readable(decode_imports, raw)) for key, raw in self.txn.scan("meta", b"imports/"))
+        return {key.decode(errors="replace"): names for key, names in found if names}
 
     def attempt(self) -> Attempt | None:
         """Return the daemon's last attempt to apply a revision."""

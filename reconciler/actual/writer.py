@@ -70,6 +70,7 @@ class Writer(View):
 
     def delete_flow(self, name: str) -> None:
         """Delete a flow whose jobs are already deleted."""
+        self.put_imports(name, [])
         self.txn.delete("flows", name_bytes(name))
         self.unsettle(name)
 
@@ -226,6 +227,14 @@ class Writer(View):
             self.txn.delete("meta", key)
         else:
             self.txn.put("meta", key, encode(state))
+
+    def put_imports(self, flow: str, directories: list[str]) -> None:
+        """Write which directories of code the build of a flow imported although nothing names them."""
+        key = b"imports/" + name_bytes(flow)
+        if directories:
+            self.txn.put("meta", key, encode(directories))
+        else:
+            self.txn.delete("meta", key)
 
     def put_attempt(self, attempt: Attempt) -> None:
         """Write the result of an attempt to apply a revision."""

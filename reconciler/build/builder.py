@@ -49,6 +49,7 @@ class BuildProcess:
     """A process of :mod:`reconciler.build.server`. It sends an empty message when it has imported everything.
 
     It has the variables ``env`` from its start: packages read their settings when they are imported.
+    ``imported`` are the installed packages that it has imported for flows.
 
     Raises
     ------
@@ -58,6 +59,7 @@ class BuildProcess:
 
     def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self.env = dict(env or {})
+        self.imported: set[str] = set()
         self._pending = bytearray()
         try:
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
@@ -263,6 +265,10 @@ class FlowBuilder:
             aliases=answer.aliases,
             output=answer.output,
             makers=flow.makers,
+            imports=sorted(
+                {self._names[tree] for tree in self._names if str(self.code_dir / tree) in answer.used}
+                - {self._names[tree] for tree in flow.scanned if tree in self._names}
+            ),
         )
 
     def unexpected(self, flow: DesiredFlow, error: Exception) -> BuildFailedError:
@@ -328,7 +334,7 @@ class FlowBuilder:
 
     def _ask(self, flow: DesiredFlow, request: BuildRequest) -> BuildAnswer:
         try:
-            if self._process is not None and self._process.env != flow.env:
+            if self._process is not None and not self._suits(self._process, flow, request):
                 self.close()
             if self._process is None:
                 spare = self._spare if not flow.env else None
@@ -349,7 +355,20 @@ class FlowBuilder:
             with contextlib.suppress(msgspec.DecodeError):
                 answer = msgspec.msgpack.decode(raw, type=BuildAnswer)
                 if answer.token == request.token:
+                    self._process.imported |= {name.partition(".")[0] for name in answer.imported}
                     return answer
+
+    def _suits(self, process: BuildProcess, flow: DesiredFlow, request: BuildRequest) -> bool:
+        """Return whether a flow builds in a process as it would in a new one.
+
+        Not with another environment, nor if the code of the flow has a module of the name of an installed
+        package that an earlier flow imported: the flow would get that package.
+        """
+        if process.env != flow.env:
+            return False
+        trees = flow.python_path if request.code and process.imported else []
+        names = {name.removesuffix(".py") for tree in trees for name in self.source.top_level_names(tree)}
+        return names.isdisjoint(process.imported)
 
     def _read(self, flow: DesiredFlow, limit: float, too_slow: str, hint: str) -> bytes:
         assert self._process is not None

@@ -53,7 +53,8 @@ class BuildProblem(msgspec.Struct, frozen=True):
 class BuildAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The jobs of a flow, or a problem.
 
-    ``token`` is that of the request. ``imported`` are the installed modules that the build needed.
+    ``token`` is that of the request. ``imported`` are the installed modules that the build needed, ``used``
+    those directories of the request's ``code`` that it imported a module from.
     ``aliases`` are other paths of functions, ``output`` is that of the flow, see :class:`BuiltFlow`.
     """
 
@@ -64,6 +65,7 @@ class BuildAnswer(msgspec.Struct, frozen=True, kw_only=True):
     jobflow_version: str = ""
     problem: BuildProblem | None = None
     imported: list[str] = []
+    used: list[str] = []
 
 
 def runs_user_code(spec: Mapping[str, Any]) -> bool:

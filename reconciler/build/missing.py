@@ -21,12 +21,18 @@ def build_missing(
     say: Callable[[str], None],
     keep: Callable[[BuiltFlow], None] = lambda build: None,
     applied: Collection[str] = (),
-) -> None:
+    noted: Collection[str] = (),
+) -> dict[str, list[str]]:
     """Build the flows of the builder's desired state that ``built`` lacks, and add them to it.
 
     A flow that cannot be built goes to ``failures`` instead, by name; it blocks those that refer to it, which
     are in neither. Flows that are in ``failures`` already are not tried again. ``keep`` gets each new build.
     The code of the flows runs in the builder's process, which the caller closes.
+
+    A build that imported other directories of code than its flow notes is not used, since its identity does
+    not cover them. The result has these directories by flow: note them, read the desired state again and
+    repeat. For flows that were ``noted`` in this way before, the directories can only become more, so that
+    code which imports something else each time comes to an end.
 
     A known build is checked against the job store of the Project, unless ``applied`` has its key: then its
     jobs exist.
@@ -44,6 +50,7 @@ def build_missing(
                 del built[flow.name]
                 return
 
+    found: dict[str, list[str]] = {}
     for flow in flows_in_build_order(desired.flows):
         known = built.get(flow.name)
         if known is not None and known.build_key not in applied:
@@ -56,6 +63,10 @@ def build_missing(
         say(f"building {flow.name}")
         try:
             fresh = builder.build(flow, externals)
+            wanted = sorted({*fresh.imports, *(flow.imports if flow.name in noted else ())})
+            if wanted != flow.imports:
+                found[flow.name] = wanted
+                continue
             keep(fresh)
             built[flow.name] = fresh
             check_stores(flow, fresh)
@@ -65,3 +76,4 @@ def build_missing(
             raise
         except Exception as error:  # stops this flow only
             failures[flow.name] = builder.unexpected(flow, error).diagnostic
+    return found

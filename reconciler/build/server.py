@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
@@ -238,6 +238,7 @@ def answer(request: BuildRequest) -> BuildAnswer:
         output=output,
         jobflow_version=_JOBFLOW_VERSION,
         imported=_installed(set(sys.modules) - known),
+        used=_used(request.code),
     )
 
 
@@ -311,6 +312,16 @@ def _described(item: IdentifiedJob, key: str) -> BuiltJob:
         "payload": json.dumps(payload).encode(),
     }
     return msgspec.convert(described, BuiltJob)
+
+
+def _used(code: Iterable[str]) -> list[str]:
+    """Return those directories that a module of this process comes from."""
+    specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+    places = [str(spec.origin or "") for spec in specs if spec is not None]
+    places += [
+        str(place) for spec in specs if spec is not None for place in spec.submodule_search_locations or ()
+    ]
+    return [name for name in code if any(place.startswith(f"{name}{os.sep}") for place in places)]
 
 
 def _installed(names: set[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from reconciler.cli.views.words import many
 from reconciler.comparison import Comparison, StoreCache
 from reconciler.desired.documents import PROJECT_FILES
 from reconciler.desired.source.git import Source
-from reconciler.desired.state import load_desired
+from reconciler.desired.state import Loaded, load_desired
 from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.errors import InputError, RefusedError
 from reconciler.jobs.apply import without_unbuilt
@@ -64,35 +64,60 @@ def plan_with_builds(comparison: Comparison, *, allow_prune: bool, say: Callable
 
     Runs code of the repository. The builds are not kept: only a reconcile runs code for the store.
     """
-    loaded = comparison.load()
-    comparison.check_lineage(loaded.state)
     with comparison.store.read() as view:
-        config, builds = view.config(), known_builds(view.build, loaded.state)
-    built, failures = dry_build(comparison.source, loaded.state, builds, say)
-    actual = comparison.actual(loaded.state, builds)
-    plan = without_unbuilt(make_plan(loaded.state, actual, allow_prune=allow_prune), failures)
-    cost = plan_cost(plan, loaded.state, actual.jobs, config.workers if config is not None else {})
-    return Planned(loaded.state.project_name, plan, cost, _notes_on_branch(comparison), built)
+        config, imports = view.config(), view.imports()
+    comparison.check_lineage(comparison.load().state)
+    desired, builds, built, failures = dry_build(
+        comparison.source, lambda noted: comparison.load(noted).state, imports, comparison.store, say
+    )
+    actual = comparison.actual(desired, builds)
+    plan = without_unbuilt(make_plan(desired, actual, allow_prune=allow_prune), failures)
+    cost = plan_cost(plan, desired, actual.jobs, config.workers if config is not None else {})
+    return Planned(desired.project_name, plan, cost, _notes_on_branch(comparison), built)
 
 
 def dry_build(
-    source: Source, desired: DesiredState, builds: dict[str, BuiltFlow], say: Callable[[str], None]
-) -> tuple[DryBuild, dict[str, Diagnostic]]:
-    """Build what ``builds`` lacks, and add it; return what was done, and by flow why it cannot be built."""
-    wanted = desired.flows.keys() - builds.keys()
+    source: Source,
+    read: Callable[[Mapping[str, list[str]]], DesiredState],
+    imports: Mapping[str, list[str]],
+    store: Store,
+    say: Callable[[str], None],
+    also: Iterable[BuiltFlow] = (),
+) -> tuple[DesiredState, dict[str, BuiltFlow], DryBuild, dict[str, Diagnostic]]:
+    """Build the flows of a desired state that the store lacks; ``also`` are builds that need not be repeated.
+
+    ``read`` returns the state for the directories of code that the builds of flows imported, by flow, from
+    which ``imports`` is the beginning. Return the state, all builds, what was done, and by flow why it cannot
+    be built.
+    """
+    fresh = {build.build_key: build for build in also}
     failures: dict[str, Diagnostic] = {}
-    with tempfile.TemporaryDirectory(prefix="reconcile-build-") as scratch:
-        builder = FlowBuilder(source, desired, Path(scratch))
-        try:
-            build_missing(builder, builds, failures, say=say)
-        finally:
-            builder.close()
+    noted: dict[str, list[str]] = {}
+    while True:
+        desired = read({**imports, **noted})
+        with store.read() as view:
+            wanted = desired.flows.keys() - known_builds(view.build, desired).keys()
+            builds = known_builds(_first_of(fresh.get, view.build), desired)
+        with tempfile.TemporaryDirectory(prefix="reconcile-build-") as scratch:
+            builder = FlowBuilder(source, desired, Path(scratch))
+            try:
+                found = build_missing(builder, builds, failures, say=say, noted=noted)
+            finally:
+                builder.close()
+        if not found:
+            break
+        fresh |= {build.build_key: build for build in builds.values()}
+        noted |= found
     done = DryBuild(
         flows=len(wanted | failures.keys()),
         failed=sorted(failures),
         blocked=sorted(wanted - builds.keys() - failures.keys()),
     )
-    return done, failures
+    return desired, builds, done, failures
+
+
+def _first_of(*finders: Callable[[str], BuiltFlow | None]) -> Callable[[str], BuiltFlow | None]:
+    return lambda key: next((found for find in finders if (found := find(key)) is not None), None)
 
 
 def _notes_on_branch(comparison: Comparison) -> tuple[str, ...]:
@@ -130,22 +155,31 @@ def plan_comparison(
     base = named_revision(Source(source.git_dir, None, None, ""), base_name)
     with state_or_scratch(context, source, base if _has_project(source, base) else head) as store:
         with store.read() as view:
-            good, lineage = view.good_manifests(), view.lineage()
-        if _has_project(source, base):
+            earlier, lineage, imports = view.good_manifests(), view.lineage(), view.imports()
+
+        def read_base(noted: Mapping[str, list[str]]) -> Loaded:
+            if not _has_project(source, base):
+                return Loaded(_empty_state(base), {}, 0)
             inside = msgspec.structs.replace(source.revision(base.commit), branch=base.branch)
-            loaded = load_desired(source, inside, StoreCache(store), good, lineage)
-            before, good = loaded.state, loaded.good
-        else:
-            before, good = _empty_state(base), {}
-        after = load_desired(source, head, StoreCache(store), good, lineage).state
-        with store.read() as view:
-            base_builds, head_builds = known_builds(view.build, before), known_builds(view.build, after)
+            return load_desired(source, inside, StoreCache(store), earlier, lineage, noted)
+
+        def read_head(noted: Mapping[str, list[str]]) -> DesiredState:
+            return load_desired(source, head, StoreCache(store), good, lineage, noted).state
+
+        loaded = read_base(imports)
+        before, good = loaded.state, loaded.good
         built, failures = None, dict[str, Diagnostic]()
         if build:
-            built, failures = dry_build(source, after, head_builds, context.say)
-            same = {known.build_key: known for known in head_builds.values()}
-            base_builds |= known_builds(same.get, before)
-            dry_build(source, before, base_builds, context.detail)  # a failure is not one of the head
+            after, head_builds, built, failures = dry_build(source, read_head, imports, store, context.say)
+            imports |= {flow.name: flow.imports for flow in after.flows.values() if flow.imports}
+            before, base_builds, _, _ = dry_build(  # a failure is not one of the head
+                source, lambda noted: read_base(noted).state, imports, store, context.detail,
+                also=head_builds.values(),
+            )  # fmt: skip
+        else:
+            after = read_head(imports)
+            with store.read() as view:
+                base_builds, head_builds = known_builds(view.build, before), known_builds(view.build, after)
         actual = Comparison(source, store, head).actual(before, base_builds)
     found = compare(before, after, actual, head_builds, allow_prune=allow_prune)
     plan = without_unbuilt(found.plan, failures, head_builds) if build else found.plan

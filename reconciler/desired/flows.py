@@ -35,14 +35,20 @@ _PROTECTION = {"disabled": True, "enabled": False}
 
 
 class FlowReader:
-    """Reads the flows of one revision and collects their diagnostics."""
+    """Reads the flows of one revision and collects their diagnostics.
 
-    def __init__(self, source: Source, state: DesiredState) -> None:
+    ``imports`` are by flow the directories of code that its earlier builds imported, as the store notes them.
+    """
+
+    def __init__(
+        self, source: Source, state: DesiredState, imports: Mapping[str, list[str]] | None = None
+    ) -> None:
         self.source = source
         self.state = state
         self.commit = state.revision.commit
         self.diagnostics: list[Diagnostic] = []
         self._code = self._code_trees()
+        self._imports = imports or {}
         self._makers = Makers(state)
         self._listing: dict[str, TreeEntry] | None = None
         self._pointers: set[str] = set()
@@ -79,7 +85,10 @@ class FlowReader:
         files = self._files(manifest, found)
         references = {parse_output_reference(value)[:2] for _, value in found.outputs}
         externals = sorted({f"{other}/{job}" for other, job in references if other not in (None, name)})
-        code, broken = self._code_used(found, spec)
+        noted = self._imports.get(name, [])
+        used, scanned = self._code_used(found, spec, noted)
+        broken = next((one.problem for one in used if one.problem is not None), None)
+        code = [one.tree for one in used]
         if len(self.diagnostics) > before:
             self.state.invalid[name] = self.diagnostics[before].message
             return None
@@ -116,6 +125,8 @@ class FlowReader:
             makers=found.expanded.makers,
             makers_of=found.expanded.by_entry,
             env=env,
+            scanned=[one.tree for one in scanned],
+            imports=noted,
             on_change=spec.on_change or project.on_change,
             prune=spec.prune or project.prune,
             protected=_PROTECTION.get(annotations.get("reconciler/prune")),
@@ -271,24 +282,32 @@ class FlowReader:
         except LostError:
             return None  # the flows that need the code report it when they are built
 
-    def _code_used(self, content: SpecContent, spec: FlowSpec) -> tuple[list[str], str | None]:
-        """Return the code trees that count for a flow, and why one of them cannot be used, if so.
+    def _code_used(
+        self, content: SpecContent, spec: FlowSpec, noted: Sequence[str]
+    ) -> tuple[list[_CodeTree], list[_CodeTree]]:
+        """Return the code that counts for a flow, and the part of it that a scan finds.
 
-        Those are the trees whose modules it names, in its data too, and the trees that these import. A
-        serialised flow, or a file that ``$load`` reads, may use all of them.
+        The scan finds the trees whose modules the flow names, in its data too, and the trees that these name.
+        A serialised flow, or a file that ``$load`` reads, may use all of them. What a build imported under a
+        name that no text shows counts because it was ``noted``, and with it what that names.
         """
         serialised = spec.file is not None or any(at.endswith("/$load") for at, _ in content.files)
-        names, used = set(content.words), dict.fromkeys(self._code, serialised)
-        found = True
-        while found and not all(used.values()):
-            found = False
-            for directory, code in self._code.items():
-                if not used[directory] and code.has_any(names):
-                    used[directory] = found = True
-                    names |= self._imported(directory, code)
-        counted = [code for directory, code in self._code.items() if used[directory]]
-        broken = next((code.problem for code in counted if code.problem is not None), None)
-        return [code.tree for code in counted], broken
+        names, used = set(content.words), set(self._code) if serialised else set()
+        found = []
+        for more in ((), noted):
+            used.update(directory for directory in more if directory in self._code)
+            for directory in more:
+                if directory in self._code:
+                    names |= self._imported(directory, self._code[directory])
+            added = True
+            while added:
+                new = [d for d, code in self._code.items() if d not in used and code.has_any(names)]
+                used.update(new)
+                for directory in new:
+                    names |= self._imported(directory, self._code[directory])
+                added = bool(new)
+            found.append([code for directory, code in self._code.items() if directory in used])
+        return found[1], found[0]
 
     def _imported(self, directory: str, code: _CodeTree) -> set[str]:
         """Return the top-level modules that a code tree may import, also by a name in a text."""

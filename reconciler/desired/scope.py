@@ -77,6 +77,10 @@ class LastApplied(Protocol):
         """Return the flows that refer to a flow."""
         ...
 
+    def imports(self) -> dict[str, list[str]]:
+        """Return by flow the directories of code that its build imported although nothing names them."""
+        ...
+
     def unsettled(self) -> list[str]:
         """Return the flows that a plan must consider in any case."""
         ...
@@ -161,7 +165,7 @@ class _ScopedReader:
         for name in sorted(names):
             self._use_flow(collection, name)
         expanded = self.sets.expanded() if self.sets is not None else {}
-        state = assemble(self.source, self.revision, collection, lineage, expanded)
+        state = assemble(self.source, self.revision, collection, lineage, expanded, self.applied.imports())
         referred = {ref.partition("/")[0] for flow in state.flows.values() for ref in flow.externals}
         if state.diagnostics or state.invalid or referred - state.flows.keys():
             raise TooMuchError

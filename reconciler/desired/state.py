@@ -71,8 +71,12 @@ def load_desired(
     cache: ParseCache,
     good: Mapping[str, GoodManifest],
     lineage: Lineage | None = None,
+    imports: Mapping[str, list[str]] | None = None,
 ) -> Loaded:
-    """Return the desired state of a revision. ``lineage`` is that of the state: it may know an older name.
+    """Return the desired state of a revision.
+
+    ``lineage`` is that of the state: it may know an older name. ``imports`` are by flow the directories of
+    code that its builds imported although nothing names them.
 
     Raises
     ------
@@ -110,7 +114,7 @@ def load_desired(
             )
         )
     collection.diagnostics += _missing_directories(source, revision, collection, [e.path for e in entries])
-    state = assemble(source, revision, collection, lineage)
+    state = assemble(source, revision, collection, lineage, imports=imports)
     for name in state.invalid:  # includes flows whose references are wrong
         key = f"{Kind.FLOW}/{name}"
         collection.good.pop(key, None)
@@ -249,6 +253,7 @@ def assemble(
     collection: Collection,
     lineage: Lineage | None,
     expanded: Mapping[str, DesiredFlowSet] | None = None,
+    imports: Mapping[str, list[str]] | None = None,
 ) -> DesiredState:
     """Return the desired state of a collection, with all checks across documents.
 
@@ -286,7 +291,7 @@ def assemble(
         unusable=collection.unusable,
         diagnostics=collection.diagnostics,
     )
-    reader = FlowReader(source, state)
+    reader = FlowReader(source, state, imports)
     flows = collection.of(Kind.FLOW)
     flowsets = collection.of(Kind.FLOW_SET)
     state.frozen |= {

@@ -62,7 +62,9 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     the revision is invalid. ``identity`` is the uuid from which the uuids of its jobs are made; it comes
     from the first name of the flow, so that a rename keeps them. ``watched`` are the paths of the files
     that it names, or would name if they existed. ``protected`` is None where the manifest does not say:
-    then the value of an earlier one holds. ``makers`` has the digests of the Makers that it uses,
+    then the value of an earlier one holds. ``scanned`` are the trees of ``code`` that its manifest and their
+    text name; the others count because its build imported them: from ``imports``, the directories that an
+    earlier build noted. ``makers`` has the digests of the Makers that it uses,
     ``makers_of`` their names by the id of an entry, or under "" those of another form. ``env`` are the
     environment variables of its build.
     """
@@ -91,6 +93,8 @@ class DesiredFlow(msgspec.Struct, frozen=True, kw_only=True):
     makers: dict[str, str] = {}
     makers_of: dict[str, list[str]] = {}
     env: dict[str, str] = {}
+    scanned: list[str] = []
+    imports: list[str] = []
 
     def is_protected(self, before: bool) -> bool:
         """Return whether the flow outlives its manifest; ``before`` is the value in its record."""

@@ -46,7 +46,8 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     code trees that its jobs import from. ``aliases`` has, by the path of the
     definition, the other paths of each function that has some: re-exports, and methods that subclasses
     inherit. ``exports`` maps the key of each job to (uuid, content hash), for flows that refer to it.
-    ``makers`` has the digests of the Makers that it uses.
+    ``makers`` has the digests of the Makers that it uses. ``imports`` are the directories of code that it was
+    built with although neither its manifest nor the code that this names shows them.
     ``output`` is the JSON of the flow's own output, with the references to its jobs; empty if it has none.
     """
 
@@ -62,6 +63,7 @@ class BuiltFlow(msgspec.Struct, frozen=True, kw_only=True):
     output: str = ""
     makers: dict[str, str] = {}
     python_path: list[str] = []
+    imports: list[str] = []
 
     @property
     def trees(self) -> list[str]:

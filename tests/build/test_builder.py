@@ -246,6 +246,26 @@ def test_a_library_that_one_flow_needs_is_imported_once(bench: Bench) -> None:
     assert bench.build(body, body, body) == ["False", "True", "True"]
 
 
+@pytest.mark.parametrize("package", ["doctest.testsource", "pdb.Pdb.do_where", "pdb.find_function"])
+def test_a_module_of_the_repository_is_found_although_an_earlier_flow_imported_one_of_its_name(
+    bench: Bench, repository: Repository, package: str
+) -> None:
+    """Each of these functions imports the ``cmd`` of the standard library."""
+    head = "apiVersion: reconciler/v1\nkind: {}\nmetadata: {{name: {}}}\nspec:\n"
+    repository.write("reconciler.yaml", head.format("Project", "p") + "  python_path: [lib]\n")
+    repository.write("lib/made.py", f"{JOBS}\ndef make():\n    import cmd\n    return named(cmd.WHOSE)\n")
+    repository.write("lib/cmd.py", "WHOSE = 'ours'\n")
+    jobs = f"  jobs: [{{id: a, function: {package}, args: [1, 2]}}]\n"
+    repository.write("flows/a.yaml", head.format("Flow", "a") + jobs)
+    repository.write("flows/b.yaml", head.format("Flow", "b") + "  factory: {function: made.make}\n")
+    repository.commit()
+    source = Source(repository.path / ".git", repository.path, None, "")
+    desired = load_desired(source, source.revision(), NoCache(), {}).state
+    bench.builder = FlowBuilder(source, desired, bench.state)
+    bench.builder.build(desired.flows["a"], {})
+    assert [job.name for job in bench.builder.build(desired.flows["b"], {}).jobs] == ["ours"]
+
+
 def test_an_unexpected_error_of_ours_stops_one_flow_only(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ RARE = {
     "note_problem": "an unexpected error about one job",
     "PlannedOperation.carry_out": "operations of the command line, which are other programs",
     "Comparison.compared": "a plan of what may differ that is wrong, which is a bug",
+    "Session._note_imports": "imports that no text names; see tests/loop/test_imports_that_count.py",
     "Session._move_on": "a commit that changes nothing of the campaign",
     "JobStarter.take_back": "allocations of batch workers; see tests/execution/batch/",
     "AllocationKeeper._put": "allocations of batch workers; see tests/execution/batch/",

@@ -182,6 +182,8 @@ class Snapshot:
 def _meta_decoder(key: bytes) -> Decode | None:
     if key.startswith(b"worker/"):
         return records.decode_status
+    if key.startswith(b"imports/"):
+        return records.decode_imports
     if key.startswith(b"next/"):
         return number_of
     return _META.get(key)
@@ -234,4 +236,5 @@ _REMADE_META = (
     b"lineage",
     b"changes",
     b"baseline",
+    b"imports/",
 )
