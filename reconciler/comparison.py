@@ -100,8 +100,9 @@ class Comparison:
         """Return whether all of the baseline is in force, and is that of this program and folder."""
         if baseline is None or config is None or self.follow or self.adopt:
             return False
-        now = (__version__, self.revision.path, config.commit)
-        return baseline.complete and (baseline.version, baseline.path, baseline.commit) == now
+        now = (__version__, self.revision.path, config.commit, self.revision.policy)
+        known = (baseline.version, baseline.path, baseline.commit, baseline.policy)
+        return baseline.complete and known == now
 
     def plan(self, loaded: Loaded, *, allow_prune: bool = False) -> Plan:
         """Compare with the store. Runs no user code, so the jobs of new flows are not all known."""

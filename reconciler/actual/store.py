@@ -117,8 +117,12 @@ class Store:
 
 
 def reconcile_key(revision: Revision) -> str:
-    """Return a key for everything besides the store that a reconcile depends on: version, folder, tree."""
-    return f"{__version__}:{revision.path}:{revision.tree}"
+    """Return a key for everything besides the store that a reconcile depends on.
+
+    That is the version of the program, the policy, the folder and the tree.
+    """
+    policy = f"+{revision.policy}" if revision.policy else ""
+    return f"{__version__}{policy}:{revision.path}:{revision.tree}"
 
 
 def content_of(outcome: Outcome) -> tuple[str, str]:

@@ -313,6 +313,7 @@ class FlowBuilder:
             code={str(self.code_dir / tree): self._names.get(tree, "") for tree in trees},
             code_as_content=flow.code if recompute else [],
             filters=sorted({rule.function_filter for rule in self.desired.rules if rule.function_filter}),
+            callables=self.desired.policy.callables if self.desired.policy is not None else None,
         )
 
     def _materialise_files(self, flow: DesiredFlow) -> dict[str, tuple[str, tuple[str, ...]]]:

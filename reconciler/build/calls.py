@@ -7,7 +7,7 @@ import types
 
 from jobflow import Job
 
-from reconciler.build.construct import BuildError
+from reconciler.build.user_code import BuildError
 from reconciler.diagnostics import did_you_mean
 from reconciler.jobs.job_checks import clean_name
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import graphlib
-import importlib
 import inspect
 import json
-import re
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +15,20 @@ from jobflow.core.reference import OutputReference
 from monty.json import MontyDecoder
 from monty.serialization import loadfn
 
+from reconciler.build.user_code import (
+    BuildError,
+    call,
+    defined_name,
+    find_callable,
+    headline,
+    is_allowed,
+    where_raised,
+)
 from reconciler.desired.values import iter_directives, parse_output_reference, shown_reference
 from reconciler.diagnostics import did_you_mean
 from reconciler.jobs.job_checks import clean_name
 from reconciler.model.flows import unique_keys
-
-
-class BuildError(Exception):
-    """The flow cannot be built; ``pointer`` is the value of the manifest that causes it."""
-
-    def __init__(self, message: str, pointer: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.pointer = pointer
-        self.hint = hint
+from reconciler.model.policy import decoded_names
 
 
 class Construction:
@@ -39,16 +36,22 @@ class Construction:
 
     ``externals`` maps ``flow/job`` to the uuid of that job, and ``flow/`` to the JSON of a flow's output.
     ``files`` maps the paths of the repository to the places of their copies, and ``code`` the directories to
-    import from to their names in the repository. After the build, ``jobs`` has the jobs of the ``jobs:`` form
+    import from to their names in the repository. ``callables`` are the names that the policy allows; None
+    allows all. After the build, ``jobs`` has the jobs of the ``jobs:`` form
     by key: ``chain/relax`` is the job ``relax`` of the flow that the maker of the entry ``chain`` made.
     """
 
     def __init__(
-        self, externals: Mapping[str, str], files: Mapping[str, str], code: Mapping[str, str] | None = None
+        self,
+        externals: Mapping[str, str],
+        files: Mapping[str, str],
+        code: Mapping[str, str] | None = None,
+        callables: Sequence[str] | None = None,
     ) -> None:
         self.externals = externals
         self.files = files
         self.code = code or {}
+        self.callables = callables
         self.name = ""
         self.jobs: dict[str, Job] = {}
         self._entries: dict[str, Flow | Job] = {}
@@ -121,7 +124,7 @@ class Construction:
         return made
 
     def _job(self, entry: Mapping[str, Any], pointer: str) -> Job:
-        function = find_callable(entry["function"], f"{pointer}/function", self.code)
+        function = self._callable(entry["function"], f"{pointer}/function")
         if inspect.isclass(function) and issubclass(function, Maker):
             raise BuildError(
                 f"'{entry['function']}' is a Maker",
@@ -156,7 +159,7 @@ class Construction:
         )
 
     def _from_factory(self, spec: Mapping[str, Any], pointer: str) -> Flow | Job | list[Job]:
-        function = find_callable(spec["function"], f"{pointer}/function", self.code)
+        function = self._callable(spec["function"], f"{pointer}/function")
         args = self.value(spec.get("args", []), f"{pointer}/args")
         kwargs = self.value(spec.get("kwargs", {}), f"{pointer}/kwargs")
         made = call(function, args, kwargs, pointer, self.code)
@@ -165,6 +168,7 @@ class Construction:
     def _from_file(self, path: str) -> Flow | Job | list[Job]:
         try:
             content = json.loads(Path(self.files[path]).read_bytes())
+            self._require_allowed(content, path, "/spec/file")
             made = MontyDecoder().process_decoded(content)
         except (ValueError, TypeError, AttributeError, ImportError) as error:
             raise BuildError(f"{path} is not a serialised Flow: {error}", "/spec/file") from error
@@ -193,7 +197,7 @@ class Construction:
         if "$maker" in value:
             return self._maker(value["$maker"], f"{pointer}/$maker")
         if "$call" in value:
-            function = find_callable(value["$call"], f"{pointer}/$call", self.code)
+            function = self._callable(value["$call"], f"{pointer}/$call")
             args = self.value(value.get("args", []), f"{pointer}/args")
             kwargs = self.value(value.get("kwargs", {}), f"{pointer}/kwargs")
             return call(function, args, kwargs, f"{pointer}/$call", self.code)
@@ -219,7 +223,11 @@ class Construction:
     def _loaded(self, path: str, pointer: str) -> Any:
         """Return what monty reads from a file of the repository, with serialised objects as objects."""
         try:
-            found = MontyDecoder().process_decoded(_plain(loadfn(self.files[path])))
+            content = _plain(_undecoded_file(self.files[path]))
+            self._require_allowed(content, path, pointer)
+            found = MontyDecoder().process_decoded(content)
+        except BuildError:
+            raise
         except (Exception, SystemExit) as error:
             where = where_raised(error, self.code)
             raise BuildError(f"{path} cannot be loaded: {headline(error)}{where}", pointer) from error
@@ -263,8 +271,31 @@ class Construction:
                 raise BuildError(message, pointer, did_you_mean(str(name), fields)) from error
         return reference
 
+    def _callable(self, path: str, pointer: str) -> Any:
+        """Import a callable. With a policy, what the name stands for must be allowed like the name itself."""
+        found = find_callable(path, pointer, self.code)
+        name = defined_name(found)
+        if self.callables is not None and not is_allowed(name, self.callables):
+            raise BuildError(
+                f"'{path}' stands for '{name}', which the policy does not allow", pointer,
+                f"if you trust it, add `callables: [{name}]` to the policy",
+            )  # fmt: skip
+        return found
+
+    def _require_allowed(self, data: Any, path: str, pointer: str) -> None:
+        """Refuse data of a file that names what the policy does not allow: to decode it imports that."""
+        if self.callables is None:
+            return
+        names = (name for _, name in decoded_names(data))
+        refused = sorted({name for name in names if not is_allowed(name, self.callables)})
+        if refused:
+            raise BuildError(
+                f"{path} names '{refused[0]}', which the policy does not allow", pointer,
+                f"if you trust it, add `callables: [{', '.join(refused)}]` to the policy",
+            )  # fmt: skip
+
     def _maker(self, spec: Mapping[str, Any], pointer: str) -> Any:
-        made = find_callable(spec["class"], f"{pointer}/class", self.code)
+        made = self._callable(spec["class"], f"{pointer}/class")
         kwargs = self.value(spec.get("kwargs", {}), f"{pointer}/kwargs")
         return call(made, [], kwargs, f"{pointer}/class", self.code)
 
@@ -307,6 +338,16 @@ def _plain(value: Any) -> Any:
     if not of_yaml:
         return value
     return next((base(value) for base in (int, float, str) if isinstance(value, base)), value)
+
+
+def _undecoded_file(place: str) -> Any:
+    """Return what a file has, with serialised objects as data."""
+    if ".mpk" in Path(place).name.lower():
+        return loadfn(place, object_hook=None)
+    try:
+        return loadfn(place, cls=None)
+    except TypeError:  # monty before 2026 has no such argument for YAML, and does not decode it
+        return loadfn(place)
 
 
 def _undecoded(value: Any) -> str | None:
@@ -365,90 +406,3 @@ def checked(made: Any, what: str, pointer: str) -> Flow | Job | list[Job]:
 
 def _article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
-
-
-def call(
-    function: Any, args: list[Any], kwargs: Mapping[str, Any], pointer: str, code: Mapping[str, str]
-) -> Any:
-    """Call the user's code; an exception becomes a BuildError that names the line of code."""
-    try:
-        return function(*args, **kwargs)
-    except (Exception, SystemExit) as error:
-        name = getattr(function, "__qualname__", type(function).__name__)
-        what = f"raised {headline(error)}"
-        if isinstance(error, SystemExit):
-            what = f"ended with exit code {error.code or 0}"
-        raise BuildError(f"{name} {what}{where_raised(error, code)}", pointer) from error
-
-
-_LONGEST_MESSAGE = 1000
-_NOISE = re.compile(r"^\s*(For further information visit |\+-+|-{4,}|={4,}).*$\n?", re.MULTILINE)
-"""Lines of messages that say nothing: the advertisements of pydantic, the frames of exception groups."""
-
-
-def headline(error: BaseException) -> str:
-    """Return type and message of an error, of a bounded length and without decoration."""
-    message = _NOISE.sub("", str(error)).strip()
-    if len(message) > _LONGEST_MESSAGE:
-        message = message[: _LONGEST_MESSAGE - 3] + "..."
-    return f"{type(error).__name__}{': ' if message else ''}{message}"
-
-
-def where_raised(error: BaseException, code: Mapping[str, str]) -> str:
-    """Return where an error was raised: `` (lib/mycamp/jobs.py:63)``.
-
-    The innermost line of the repository's code counts, else the innermost line of all code below ours.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, SyntaxError) and error.filename:
-        frames.append(traceback.FrameSummary(error.filename, error.lineno or 1, ""))
-    for frame in reversed(frames):
-        for place, name in code.items():
-            if frame.filename.startswith(f"{place}/"):
-                inside = frame.filename.removeprefix(f"{place}/")
-                return f" ({name}/{inside}:{frame.lineno})"
-    others = [frame for frame in frames if not frame.filename.startswith((_HERE, "<frozen"))]
-    return f" ({Path(others[-1].filename).name}:{others[-1].lineno})" if others else ""
-
-
-_HERE = str(Path(__file__).parent)
-
-
-def find_callable(path: str, pointer: str, code: Mapping[str, str]) -> Any:
-    """Import ``package.module.name`` or ``package.module.Class.name``.
-
-    Raises
-    ------
-    BuildError
-        It cannot be imported; the message says which part, and the hint names the nearest name.
-    """
-    parts = path.split(".")
-    module, error = None, None
-    for end in range(len(parts) - 1, 0, -1):
-        try:
-            module = importlib.import_module(".".join(parts[:end]))
-            break
-        except ModuleNotFoundError as missing:
-            if missing.name is None or not (".".join(parts[:end]) + ".").startswith(f"{missing.name}."):
-                where = where_raised(missing, code)
-                hint = "install the package, or add its folder to spec.python_path of the Project"
-                raise BuildError(f"cannot import '{path}': {missing}{where}", pointer, hint) from missing
-            error = missing
-        except (Exception, SystemExit) as broken:
-            name, where = ".".join(parts[:end]), where_raised(broken, code)
-            raise BuildError(f"importing '{name}' raised {headline(broken)}{where}", pointer) from broken
-    if module is None:
-        raise BuildError(
-            f"cannot import '{path}': {error}", pointer,
-            "install the package, or add its folder to spec.python_path of the Project",
-        )  # fmt: skip
-    found: Any = module
-    for name in parts[end:]:
-        if not hasattr(found, name):
-            known = [known for known in vars(found) if not known.startswith("_")]
-            where = getattr(found, "__name__", path)
-            raise BuildError(f"'{where}' does not have '{name}'", pointer, did_you_mean(name, known))
-        found = getattr(found, name)
-    if not callable(found):
-        raise BuildError(f"'{path}' is not callable", pointer)
-    return found

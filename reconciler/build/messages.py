@@ -27,7 +27,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     JSON and the digest of the output of a flow. ``files`` maps paths of
     the repository to their copies, and ``blobs`` the copies to (blob id, file name, and ``x`` if
     executable). ``code`` maps the directories to import from to their names in the repository. ``filters``
-    are the functions that override rules name.
+    are the functions that override rules name. ``callables`` are the names that the policy allows; None
+    allows all.
     """
 
     token: str
@@ -40,6 +41,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     code: dict[str, str]
     code_as_content: list[str]
     filters: list[str] = []
+    callables: list[str] | None = None
 
 
 class BuildProblem(msgspec.Struct, frozen=True):

@@ -8,9 +8,11 @@ from reconciler.build.builder import BuildFailedError, FlowBuilder, external_job
 from reconciler.desired.state import flows_in_build_order
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import ReconcilerError
+from reconciler.jobs.job_checks import payload_uses
 from reconciler.jobs.outputs import missing_stores
-from reconciler.model.desired import DesiredFlow
+from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow
+from reconciler.model.policy import REFUSED
 
 
 def build_missing(
@@ -34,27 +36,29 @@ def build_missing(
     repeat. For flows that were ``noted`` in this way before, the directories can only become more, so that
     code which imports something else each time comes to an end.
 
-    A known build is checked against the job store of the Project, unless ``applied`` has its key: then its
-    jobs exist.
+    A known build is checked against the policy and the job store of the Project, unless ``applied`` has its
+    key: then its jobs exist.
     """
     desired = builder.desired
 
-    def check_stores(flow: DesiredFlow, build: BuiltFlow) -> None:
-        """Hold back a flow whose jobs write to additional stores that the Project does not have."""
-        for job in build.jobs:
+    def check_jobs(flow: DesiredFlow, build: BuiltFlow) -> None:
+        """Hold back a flow whose jobs the policy refuses, or write to stores that the Project lacks."""
+        found, place = refused_by_policy(desired, flow, build), f"/spec/{flow.spec.form}"
+        for job in build.jobs if found is None else ():
             problem = missing_stores(desired.project.jobstore, job.stores)
             if problem is not None:
                 message = f"flow '{flow.name}' cannot be built: the job '{job.key}' is not valid: {problem}"
-                place = f"/spec/{flow.spec.form}"
-                failures[flow.name] = flow.manifest.diagnostic("build/failed", message, place)
-                del built[flow.name]
-                return
+                found = flow.manifest.diagnostic("build/failed", message, place)
+                break
+        if found is not None:
+            failures[flow.name] = found
+            del built[flow.name]
 
     found: dict[str, list[str]] = {}
     for flow in flows_in_build_order(desired.flows):
         known = built.get(flow.name)
         if known is not None and known.build_key not in applied:
-            check_stores(flow, known)
+            check_jobs(flow, known)
         externals = external_jobs(flow, built)
         if externals is None and (missing := missing_jobs(flow, built)) is not None:
             failures[flow.name] = missing
@@ -69,7 +73,7 @@ def build_missing(
                 continue
             keep(fresh)
             built[flow.name] = fresh
-            check_stores(flow, fresh)
+            check_jobs(flow, fresh)
         except BuildFailedError as error:
             failures[flow.name] = error.diagnostic
         except ReconcilerError:
@@ -77,3 +81,16 @@ def build_missing(
         except Exception as error:  # stops this flow only
             failures[flow.name] = builder.unexpected(flow, error).diagnostic
     return found
+
+
+def refused_by_policy(desired: DesiredState, flow: DesiredFlow, build: BuiltFlow) -> Diagnostic | None:
+    """Return why the policy refuses jobs as code made them, with all lines that would allow them."""
+    rules = desired.policy
+    if rules is None:
+        return None
+    refused = rules.refused(use for job in build.jobs for use in payload_uses(job.payload))
+    if not refused:
+        return None
+    message = f"flow '{flow.name}' cannot be built: the policy does not allow {refused[0].what}"
+    hint = rules.how_to_allow(*refused)
+    return flow.manifest.diagnostic(REFUSED, message, f"/spec/{flow.spec.form}", hint=hint)

@@ -29,7 +29,7 @@ from jobflow.core.reference import OutputReference
 from monty.json import MontyEncoder, MSONable
 from pydantic import BaseModel
 
-from reconciler.build.construct import headline
+from reconciler.build.user_code import headline
 from reconciler.execution.launcher import FILE_MARKER, bytes_as_json, decoded, encoded, json_with_bytes, plain
 from reconciler.jobs.job_checks import clean_name
 

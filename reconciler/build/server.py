@@ -31,7 +31,7 @@ import msgspec
 from jobflow import Flow, Job
 
 from reconciler.build.calls import check_call
-from reconciler.build.construct import BuildError, Construction, headline, jobs_in, where_raised
+from reconciler.build.construct import Construction, jobs_in
 from reconciler.build.function_paths import function_paths
 from reconciler.build.identity import IdentifiedJob, identify, renamed
 from reconciler.build.messages import (
@@ -45,6 +45,7 @@ from reconciler.build.messages import (
     runs_user_code,
 )
 from reconciler.build.round_trip import PayloadError, check_payload
+from reconciler.build.user_code import BuildError, headline, where_raised
 from reconciler.errors import ExitCode
 from reconciler.execution.launcher import plain
 from reconciler.jobs.job_checks import JobRefusedError, check_identity, check_job, clean_name
@@ -261,6 +262,7 @@ def _build(request: BuildRequest) -> tuple[list[BuiltJob], str]:
         externals={name: uuid for name, (uuid, _) in request.externals.items()},
         files=request.files,
         code=request.code,
+        callables=request.callables,
     )
     made = construction.build(request.spec, request.flow)
     for job in jobs_in(made):

@@ -30,6 +30,7 @@ class Options(msgspec.Struct):
     branch: str | None = None
     path: str = ""
     state_dir: str | None = None
+    policy: str | None = None
     output: str = "table"
     quiet: bool = False
     verbose: int = 0
@@ -68,11 +69,14 @@ class Context:
 
         Without --path the project is that of the directory, or of the nearest one above it.
         """
+        from reconciler.desired.policy_file import local_policy
         from reconciler.desired.source.git import open_source
 
         options = self.options
         mirrors = _cache_dir() / "mirrors"
         source = open_source(options.repo, options.branch, options.path, mirrors, fetch=fetch)
+        place = options.repo if source.url is not None else str(source.work_tree or source.git_dir)
+        source.policy = local_policy(place, options.policy)
         if source.path and not options.path:
             from reconciler.desired.documents import PROJECT_FILES
 

@@ -47,6 +47,7 @@ COMMANDS = {
     "history": ("history:history", "List the applied revisions and what they changed."),
     "notify": ("notify:command", "Send a test message by a notify rule."),
     "render": ("render:command", "Print the submission script of a job."),
+    "policy": ("policy:command", "Show what repositories may do, and write a first policy."),
     "doctor": ("doctor:command", "Check this machine, the repository and the workers."),
     "backup": ("backup:backup", "Copy the state to a file, even during a reconcile."),
     "restore": ("backup:restore", "Replace the state with a backup."),
@@ -60,7 +61,18 @@ COMMANDS = {
 
 SECTIONS = {
     "Start": ("init", "validate", "doctor", "schema", "explain", "options", "completion"),
-    "Plan and apply": ("plan", "diff", "expand", "apply", "set", "watch", "now", "systemd", "notify"),
+    "Plan and apply": (
+        "plan",
+        "diff",
+        "expand",
+        "apply",
+        "set",
+        "watch",
+        "now",
+        "systemd",
+        "notify",
+        "policy",
+    ),
     "Look": (
         "get",
         "describe",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import is_settled, unchanged_outcome
@@ -104,7 +105,8 @@ def apply(context: Context, file: str | None, *, wait: bool, timeout: float | No
     source.branch, source.path = None if saved.branch == "HEAD" else saved.branch, saved.path
     check_source(saved, source)
     with opened(context.own_state_dir(source, saved.revision), context.say) as store:
-        session = Session(source, store, saved.revision, follow=follow)
+        revision = msgspec.structs.replace(saved.revision, policy=source.policy.digest)
+        session = Session(source, store, revision, follow=follow)
         code = _reconcile(
             context, session, limit, allow_prune=saved.allow_prune, check=lambda: check_holds(saved, session)
         )

@@ -42,6 +42,13 @@ _GLOBAL = (
     _option("--path", metavar="DIR", help="Folder of reconciler.yaml inside the repository."),
     _option("--state-dir", metavar="DIR", help="Directory of the state."),
     _option(
+        "--policy",
+        metavar="FILE",
+        envvar="RECONCILER_POLICY",
+        help="What repositories may do.  [default: $RECONCILER_POLICY, else "
+        "~/.config/reconciler/policy.yaml]",
+    ),
+    _option(
         "-o",
         "--output",
         type=click.Choice(FORMATS),
@@ -55,7 +62,7 @@ _GLOBAL = (
 _PATHS = ("file", "out", "log_file", "base", "head")
 """Parameters of commands that name files or revisions, which may be any bytes."""
 
-_NAMES = ("repo", "branch", "path", "state_dir", "output", "quiet", "verbose", "color")
+_NAMES = ("repo", "branch", "path", "state_dir", "policy", "output", "quiet", "verbose", "color")
 
 
 class KindGroup(click.Group):

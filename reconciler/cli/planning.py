@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,19 +19,23 @@ from reconciler.cli.job_selectors import read_flow_words
 from reconciler.cli.views.words import many
 from reconciler.comparison import Comparison, StoreCache
 from reconciler.desired.documents import PROJECT_FILES
+from reconciler.desired.policy_file import LocalPolicy
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import Loaded, load_desired
+from reconciler.desired.uses import flow_uses, guard_uses, manifest_uses, notify_uses
 from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.errors import InputError, RefusedError
 from reconciler.jobs.apply import without_unbuilt
 from reconciler.model.actions import DryBuild, Plan
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
-from reconciler.model.manifests import ProjectSpec
+from reconciler.model.manifests import Kind, Manifest, ProjectSpec
+from reconciler.model.policy import Use
 from reconciler.model.records import ActualState
 from reconciler.plan.compare import compare
 from reconciler.plan.cost import Cost, plan_cost
 from reconciler.plan.planner import make_plan
+from reconciler.plan.policy import layer_uses
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -276,3 +281,36 @@ def checked(source: Source) -> tuple[DesiredState, Plan]:
     with scratch_store() as store:
         state = Comparison(source, store).load().state
     return state, make_plan(state, ActualState())
+
+
+def asked_for(source: Source) -> Iterator[tuple[Manifest, Use]]:
+    """Yield everything that a revision asks for and that a policy decides about, with its manifest.
+
+    What only a build shows, such as the objects in the data of jobs, is not part of it.
+    """
+    in_force, source.policy = source.policy, LocalPolicy()  # what it refuses is asked for, too
+    try:
+        state, _ = checked(source)
+    finally:
+        source.policy = in_force
+    for manifest in state.manifests.values():
+        yield from ((manifest, use) for use in manifest_uses(manifest))
+        if manifest.kind == Kind.PROJECT:
+            spec = manifest.spec
+            yield from (
+                (manifest, use) for use in guard_uses(spec.get("prune"), "/spec", spec.get("max_prune"))
+            )
+            for number, rule in enumerate(state.project.notify):
+                yield from ((manifest, use) for use in notify_uses(rule, f"/spec/notify/{number}"))
+    layers = [state.project_layer, *(rule.layer for rule in state.rules)]
+    for flow in state.flows.values():
+        beside: dict[str, Any] = {
+            key: flow.manifest.spec[key] for key in ("build", "prune") if key in flow.manifest.spec
+        }
+        yield from ((flow.manifest, use) for use in flow_uses({**flow.content, **beside}))
+        layers += [flow.layer, *(job.own for job in (flow.entries or flow.preview) if job.own)]
+    for layer in layers:
+        for setting, use in layer_uses(layer):
+            origin = setting.origin
+            manifest = state.manifests[f"{origin.kind}/{origin.name}"]
+            yield manifest, msgspec.structs.replace(use, pointer=origin.pointer + use.pointer)

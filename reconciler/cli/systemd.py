@@ -77,6 +77,7 @@ def command(context: Context, *, name: str, interval: float | None) -> None:
     arguments += ["--branch", branch] if branch and branch.isprintable() else []
     arguments += ["--path", options.path] if options.path else []
     arguments += ["--state-dir", str(state_dir)] if options.state_dir else []
+    arguments += ["--policy", str(Path(options.policy).expanduser().absolute())] if options.policy else []
     arguments += ["watch", "--standby"] + (["--interval", f"{interval:g}"] if interval is not None else [])
     click.echo(unit(arguments, repository, Path.home(), os.environ), nl=False)
     directory = "~/.config/systemd/user"

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from reconciler.desired.uses import refusals
 from reconciler.desired.yaml.source_text import diagnostic_with_file
-from reconciler.diagnostics import Diagnostic, Location, Related, nearest
+from reconciler.diagnostics import Diagnostic, Location, Related, Severity, nearest
 from reconciler.model.manifests import GoodManifest, Kind, Manifest, ParsedFile
+from reconciler.model.policy import SourceRules
 
 PROJECT_FILES = ("reconciler.yaml", "reconciler.yml")
 """Where the Project is; the first file that exists is read."""
@@ -65,11 +67,15 @@ class _Found(msgspec.Struct, frozen=True):
 
 
 def collect(
-    files: Files, good: Mapping[str, GoodManifest], parsed_blob: Callable[[str], ParsedFile | None]
+    files: Files,
+    good: Mapping[str, GoodManifest],
+    parsed_blob: Callable[[str], ParsedFile | None],
+    rules: SourceRules | None = None,
 ) -> Collection:
     """Put the documents of all files together.
 
-    ``good`` says where the last good version of each manifest is, and ``parsed_blob`` reads it.
+    ``good`` says where the last good version of each manifest is, and ``parsed_blob`` reads it. A document
+    that the policy (``rules``) refuses counts as invalid, and so does such a last good version.
     """
     collection = Collection()
     by_key: dict[str, list[_Found]] = {}
@@ -89,6 +95,11 @@ def collect(
             broken[key] = f"{len(several)} documents have this kind and name"
         elif not first.document.valid:
             broken[key] = f"its document is invalid: {_first_problem(first, files[first.file][1])}"
+        elif first.kind == Kind.POLICY:
+            collection.diagnostics.append(_policy_in_repository(first))
+        elif refused := refusals(rules, first):
+            collection.diagnostics += refused
+            broken[key] = f"{refused[0].message} ({refused[0].location})"
         else:
             collection.manifests[key] = first
             collection.good[key] = several[0].pointer
@@ -98,8 +109,18 @@ def collect(
     _check_projects(collection)
     _check_unclear(collection, files, good, broken)
     for key, reason in broken.items():
-        _keep_last_good(collection, key, reason, good, parsed_blob)
+        _keep_last_good(collection, key, reason, good, parsed_blob, rules)
     return collection
+
+
+def _policy_in_repository(manifest: Manifest) -> Diagnostic:
+    return manifest.diagnostic(
+        "manifest/policy",
+        "a Policy has no effect in a repository: it says what the repository may do",
+        "/kind",
+        hint="remove it; the policy is a file of the user, see `reconcile policy show`",
+        severity=Severity.WARNING,
+    )
 
 
 def _holds_for_anonymous(several: list[_Found], good: Mapping[str, GoodManifest]) -> list[str]:
@@ -207,12 +228,14 @@ def _keep_last_good(
     reason: str,
     good: Mapping[str, GoodManifest],
     parsed_blob: Callable[[str], ParsedFile | None],
+    rules: SourceRules | None,
 ) -> None:
     kind, _, name = key.partition("/")
     pointer = good.get(key)
     parsed = parsed_blob(pointer.parsed) if pointer is not None else None
-    if pointer is not None and parsed is not None:
-        collection.manifests[key] = Manifest(pointer.file, parsed.documents[pointer.position])
+    last = Manifest(pointer.file, parsed.documents[pointer.position]) if pointer and parsed else None
+    if pointer is not None and last is not None and not refusals(rules, last):
+        collection.manifests[key] = last
         collection.good[key] = pointer
         collection.stale.add(key)
     elif kind == Kind.OVERRIDE_RULE:

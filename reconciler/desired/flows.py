@@ -12,6 +12,7 @@ import msgspec
 from reconciler.desired.makers import Expanded, Makers, UnusableMakerError
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.objects import UNFIT_HINTS, TreeEntry, UnfitEntry
+from reconciler.desired.uses import flow_uses, refusal
 from reconciler.desired.values import iter_directives, parse_output_reference
 from reconciler.desired.yaml.source_text import escape
 from reconciler.diagnostics import Diagnostic, Severity, did_you_mean, nearest_path
@@ -82,6 +83,9 @@ class FlowReader:
             self.diagnostics += _unknown_variables(manifest, found, env)
             raw = _with_variables(raw, env)
         spec = msgspec.convert(raw, FlowSpec)
+        rules = self.state.policy
+        if rules is not None:
+            self.diagnostics += (refusal(rules, manifest, use) for use in rules.refused(flow_uses(raw)))
         files = self._files(manifest, found)
         references = {parse_output_reference(value)[:2] for _, value in found.outputs}
         externals = sorted({f"{other}/{job}" for other, job in references if other not in (None, name)})

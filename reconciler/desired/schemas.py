@@ -30,6 +30,7 @@ _FILES = {
     Kind.OVERRIDE_RULE: "override-rule.schema.json",
     Kind.FLOW_SET: "flow-set.schema.json",
     Kind.MAKER: "maker.schema.json",
+    Kind.POLICY: "policy.schema.json",
 }
 
 

@@ -25,6 +25,7 @@ from reconciler.desired.flows import spec_content
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.objects import FileChange, TreeEntry
 from reconciler.desired.state import Loaded, ParseCache, RevisionReader, assemble, make_rule
+from reconciler.desired.uses import refusals
 from reconciler.desired.values import parse_output_reference
 from reconciler.model.baseline import Baseline, FlowEntry, Scope
 from reconciler.model.desired import Revision
@@ -213,6 +214,8 @@ class _ScopedReader:
                 if not document.valid or document.name is None or key in found:
                     raise TooMuchError
                 found[key] = _Place(document, GoodManifest(file, blob, position))
+                if refusals(self.source.rules, found[key].manifest):
+                    raise TooMuchError
         return found
 
     def _document(self, pointer: GoodManifest) -> Document:

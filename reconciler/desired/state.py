@@ -15,6 +15,7 @@ from reconciler.desired.documents import PROJECT_FILES, Collection, collect, not
 from reconciler.desired.flows import FlowReader
 from reconciler.desired.source.git import Source, gone
 from reconciler.desired.source.objects import UNFIT_HINTS, TreeEntry
+from reconciler.desired.uses import restricted
 from reconciler.desired.values import is_name
 from reconciler.diagnostics import Diagnostic, Location, Severity, did_you_mean
 from reconciler.errors import InputError
@@ -103,7 +104,7 @@ def load_desired(
     entries.sort(key=lambda entry: entry.path)
     files = project_files | reader.parse([entry for entry in entries if entry.is_file])
     files |= {e.path: (e.object_id, not_a_plain_file(e.what)) for e in entries if not e.is_file}
-    collection = collect(files, good, reader.parsed_blob)
+    collection = collect(files, good, reader.parsed_blob, source.rules)
     if ignored is not None:
         collection.diagnostics.append(
             Diagnostic(
@@ -272,6 +273,9 @@ def assemble(
     project = (
         msgspec.convert(project_manifest.spec, ProjectSpec) if project_manifest is not None else ProjectSpec()
     )
+    if source.rules is not None and project_manifest is not None:
+        project, refused = restricted(source.rules, project_manifest, project)
+        collection.diagnostics += refused
     name = (project_manifest.name if project_manifest is not None else None) or "unnamed"
     origin = Origin(Level.PROJECT, Kind.PROJECT, name, "")
     state = DesiredState(
@@ -290,6 +294,7 @@ def assemble(
         stale=set(collection.stale),
         unusable=collection.unusable,
         diagnostics=collection.diagnostics,
+        policy=source.rules,
     )
     reader = FlowReader(source, state, imports)
     flows = collection.of(Kind.FLOW)

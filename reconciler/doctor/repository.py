@@ -91,6 +91,23 @@ def _committed(known: Known) -> Finding:
     return warning(f"not committed, so not part of the revision: {shown}", "git add and git commit")
 
 
+def _policy(known: Known) -> Finding:
+    """Tell what the policy of the user says about this repository."""
+    if known.source is None:
+        return skipped("the repository cannot be read")
+    policy = known.source.policy
+    try:
+        rules = policy.rules
+    except ReconcilerError as error:
+        return _as_finding(error, "see `reconcile explain Policy`")
+    if rules is None:
+        return ok("a local repository without an entry: everything that is installed is allowed")
+    if not rules.file:
+        fix = "reconcile policy init --write"
+        return failed(f"no policy lists {policy.source}, so it may do nothing", fix, by_user=True)
+    return ok(f"{rules.file}, entry of {rules.source}")
+
+
 def _manifests(known: Known) -> Finding:
     if known.source is None or known.revision is None:
         return skipped("there is no revision")
@@ -153,6 +170,7 @@ REPOSITORY: tuple[tuple[str, Callable[[Known], Finding]], ...] = (
     ("repository", _readable),
     ("branch", _branch),
     ("work tree", _committed),
+    ("policy", _policy),
     ("manifests", _manifests),
     ("state", _lineage),
     ("notifications", _notifications),

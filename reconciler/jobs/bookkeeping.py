@@ -24,7 +24,7 @@ from reconciler.jobs.transitions import note_flow
 from reconciler.model.actions import Action, ActionType, Plan, Subject
 from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.desired import DesiredState, Revision
-from reconciler.model.manifests import Prune
+from reconciler.model.manifests import Kind, Prune
 from reconciler.model.notifications import NotifyRule, NotifyState
 from reconciler.model.records import (
     AppliedConfig,
@@ -69,7 +69,12 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
         for name, spec in (old.workers if old is not None else {}).items()
         if name not in desired.workers and (name in retried or view.any_in_state(unfinished, name))
     }
-    closed = {name: f"Worker '{name}' was removed from git" for name in workers}
+    closed = {
+        name: f"Worker '{name}' cannot be used: {desired.unusable[f'{Kind.WORKER}/{name}']}"
+        if f"{Kind.WORKER}/{name}" in desired.unusable
+        else f"Worker '{name}' was removed from git"
+        for name in workers
+    }
     closed |= {
         name: f"Worker '{name}' is invalid in {desired.revision}"
         for name in desired.workers
@@ -107,6 +112,7 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
             for name in sorted(desired.flowsets.keys() | desired.frozen.keys())
         },
         notify=desired.project.notify,
+        policy=desired.policy,
     )
 
 
@@ -184,6 +190,7 @@ def note_baseline(writer: Writer, loaded: Loaded, plan: Plan, planned: int) -> N
             complete=not plan.diagnostics and not desired.invalid and not desired.holds,
             witnesses=plan.witnesses,
             renamed=sorted(renamed),
+            policy=desired.revision.policy,
         )
     )
 

@@ -18,7 +18,15 @@ import msgspec
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.jobs.dependencies import initial_state, still_to_come
-from reconciler.jobs.job_checks import CheckedJob, JobRefusedError, check_identity, check_job, clean_name
+from reconciler.jobs.job_checks import (
+    CheckedJob,
+    JobRefusedError,
+    check_identity,
+    check_job,
+    check_policy,
+    clean_name,
+    config_problem,
+)
 from reconciler.jobs.job_json import NewJob, is_uuid, payload_json, references, resolves
 from reconciler.jobs.outputs import missing_stores
 from reconciler.jobs.restarts import REFUSED, no_worker, recreated
@@ -86,6 +94,8 @@ class Generation:
             except JobRefusedError as error:
                 job, problem = None, str(error)
             record = self._record(uuid, index, payload, job, needs, inside)
+            if problem is None:
+                problem = config_problem(self.config, record.config)
             old = self.writer.job(record.id)
             records.append(record if old is None else recreated(old, record))
             if problem is not None:
@@ -124,6 +134,7 @@ class Generation:
 
     def _checked(self, payload: dict[str, Any]) -> CheckedJob:
         job = check_job(payload)
+        check_policy(self.config.policy, payload)
         missing = missing_stores(self.config.jobstore, job.stores)
         if missing is not None:
             raise JobRefusedError(missing)

@@ -18,7 +18,10 @@ from reconciler.desired.yaml.builder import RawDocument
 from reconciler.diagnostics import did_you_mean
 from reconciler.jobs.job_json import additional_stores, is_uuid
 from reconciler.model.manifests import API_VERSION, Kind, Mark
-from reconciler.model.run_config import as_priority
+from reconciler.model.policy import SourceRules, Use, callable_use, decoded_names
+from reconciler.model.records import AppliedConfig
+from reconciler.model.run_config import RunConfig, as_priority
+from reconciler.plan.policy import layer_of_config, layer_uses, request_uses
 
 HIGHEST_INDEX = 1_000_000
 """The highest index of a job: it counts how often a job has replaced itself."""
@@ -44,6 +47,38 @@ class CheckedJob(msgspec.Struct, frozen=True, kw_only=True):
     own: dict[str, Any]
     hosts: list[str]
     stores: list[str]
+
+
+def payload_uses(payload: bytes | Mapping[str, Any]) -> Iterator[Use]:
+    """Yield what Python imports to run a job, by its JSON: its function and its serialised data."""
+    data = msgspec.json.decode(payload) if isinstance(payload, bytes) else payload
+    for pointer, name in decoded_names(data):
+        yield callable_use(name, kind="function" if pointer == "/function" else "object")
+
+
+def check_policy(rules: SourceRules | None, payload: Mapping[str, Any]) -> None:
+    """Require that the policy of the user allows all that a generated job names.
+
+    Raises
+    ------
+    JobRefusedError
+        It does not; the text has the line that would allow it.
+    """
+    refused = rules.refused(payload_uses(payload)) if rules is not None else []
+    if rules is not None and refused:
+        raise JobRefusedError(f"the policy does not allow {refused[0].what}; {rules.how_to_allow(*refused)}")
+
+
+def config_problem(applied: AppliedConfig, config: RunConfig) -> str | None:
+    """Return why the policy refuses the run config of a generated job; None if it does not."""
+    rules, worker = applied.policy, applied.workers.get(config.worker_name)
+    if rules is None:
+        return None
+    uses = [use for _, use in layer_uses(layer_of_config(config))]
+    refused = rules.refused([*uses, *(request_uses(config, worker) if worker is not None else ())])
+    if not refused:
+        return None
+    return f"the policy does not allow {refused[0].what}; {rules.how_to_allow(*refused)}"
 
 
 def check_identity(payload: Mapping[str, Any]) -> tuple[str, int]:

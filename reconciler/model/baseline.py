@@ -19,6 +19,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     items of each FlowSet.
     ``complete``: the plan had no diagnostics, so that all of the revision is in force. ``witnesses`` names,
     for each rule that matches a job, a flow with such a job; ``renamed`` are the flows with previous names.
+    ``policy`` is the digest of the policy that it was planned under.
     """
 
     version: str
@@ -33,6 +34,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool
     witnesses: dict[str, str] = {}
     renamed: list[str] = []
+    policy: str = ""
 
     def reads(self, path: str) -> bool:
         """Return whether the desired state is read from a changed file, or from a directory above it."""

@@ -19,17 +19,22 @@ from reconciler.model.manifests import (
     Prune,
     WorkerSpec,
 )
+from reconciler.model.policy import SourceRules
 from reconciler.model.run_config import Rule
 from reconciler.model.settings import Layer, Origin
 
 
 class Revision(msgspec.Struct, frozen=True):
-    """One resolved commit of a source. ``tree`` is the tree id of ``path``, the subdirectory in use."""
+    """One resolved commit of a source. ``tree`` is the tree id of ``path``, the subdirectory in use.
+
+    ``policy`` is the digest of the policy under which it is read; empty without one.
+    """
 
     branch: str
     commit: str
     path: str
     tree: str
+    policy: str = ""
 
     def __str__(self) -> str:
         return f"{self.branch}@{self.commit[:7]}"
@@ -148,7 +153,8 @@ class DesiredState(msgspec.Struct, kw_only=True):
     ``ExecConfig/name``) make new submissions wait. ``digests`` are those of the ExecConfigs.
     ``name_in_uuids`` is the first name of a renamed project; the uuids of jobs are made from it.
     ``frozen`` maps the name of each FlowSet of which nothing is removed to the reason; it includes sets that
-    ``flowsets`` does not have, since they cannot be read at all.
+    ``flowsets`` does not have, since they cannot be read at all. ``policy`` is what the user lets the source
+    do; None if that is everything.
     """
 
     revision: Revision
@@ -169,6 +175,7 @@ class DesiredState(msgspec.Struct, kw_only=True):
     flowsets: dict[str, DesiredFlowSet] = {}
     frozen: dict[str, str] = {}
     name_in_uuids: str = ""
+    policy: SourceRules | None = None
 
     def __post_init__(self) -> None:
         """Compute the digests, once for all flows."""

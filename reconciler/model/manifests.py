@@ -17,7 +17,7 @@ from reconciler.model.types_ready import make_ready
 
 
 class Kind(StrEnum):
-    """The kinds of manifest."""
+    """The kinds of manifest. A Policy is a document of the same form outside of the repository."""
 
     PROJECT = "Project"
     WORKER = "Worker"
@@ -26,6 +26,7 @@ class Kind(StrEnum):
     OVERRIDE_RULE = "OverrideRule"
     FLOW_SET = "FlowSet"
     MAKER = "Maker"
+    POLICY = "Policy"
 
 
 API_VERSION = "reconciler/v1"

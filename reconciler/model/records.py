@@ -12,6 +12,7 @@ from reconciler.diagnostics import Diagnostic
 from reconciler.model.flows import BuiltFlow, job_id
 from reconciler.model.manifests import ExecConfigSpec, Prune, WorkerSpec
 from reconciler.model.notifications import NotifyRule
+from reconciler.model.policy import SourceRules
 from reconciler.model.retries import Continuation
 from reconciler.model.run_config import Rule, RunConfig
 from reconciler.model.settings import Layer, Resources, Setting
@@ -382,6 +383,7 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
     by an earlier one. ``out_of_sync`` tells, by its name, why a flow is not what the revision wants.
     On ``closed_workers`` no job starts; the value is the reason. It is ``unconfirmed`` after a restore, and
     then has neither workers nor commands: they come from git with the next revision that is applied.
+    ``policy`` is that of the user when the revision was applied: generated jobs must keep it, too.
     """
 
     revision: str
@@ -399,6 +401,7 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
     unconfirmed: bool = False
     flowsets: dict[str, AppliedFlowSet] = {}
     notify: list[NotifyRule] = []
+    policy: SourceRules | None = None
 
     @property
     def digests(self) -> dict[str, str]:

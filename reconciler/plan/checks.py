@@ -14,6 +14,7 @@ from reconciler.model.manifests import Kind, Manifest, WorkerSpec
 from reconciler.model.run_config import FIELDS, RunConfig, value_problem
 from reconciler.model.schedulers import SCHEDULERS
 from reconciler.model.settings import Layer, Level, Origin, Resources, Setting
+from reconciler.plan.policy import refused_config, refused_settings
 from reconciler.plan.resources import at_origin, check_in_batch, check_resources, check_words
 from reconciler.plan.retries import check_policy, check_retries
 
@@ -60,6 +61,7 @@ def check_config(desired: DesiredState, flow: DesiredFlow, config: RunConfig) ->
             if spec.batch is not None:
                 found += check_in_batch(desired, config.worker_name, spec, config.resources)
         found += check_retries(desired, spec.scheduler_type, config)
+    found += refused_config(desired, config)
     return found
 
 
@@ -112,6 +114,7 @@ def _check_layers(desired: DesiredState) -> Iterator[Diagnostic]:
             yield from check_words(desired, layer["resources"])
         if "retries" in layer:
             yield from check_policy(desired, layer["retries"])
+        yield from refused_settings(desired, layer)
 
 
 def _layers(desired: DesiredState) -> Iterator[Layer]:

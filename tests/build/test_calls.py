@@ -11,7 +11,7 @@ import pytest
 from jobflow import Job, Maker, job
 
 from reconciler.build.calls import check_call
-from reconciler.build.construct import BuildError
+from reconciler.build.user_code import BuildError
 
 
 def plain(a, b, *, scale=1):

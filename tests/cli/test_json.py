@@ -39,6 +39,7 @@ VERBS = {
     "diagnostics": ["validate"],
     "plan": ["plan"],
     "doctor": ["doctor"],
+    "policy-explain": ["policy", "explain"],
     "fsck": ["fsck"],
     "graph": ["graph", "generating"],
     "history": ["history"],

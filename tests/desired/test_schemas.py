@@ -26,6 +26,7 @@ from reconciler.model.manifests import (
     RuleSpec,
     WorkerSpec,
 )
+from reconciler.model.policy import PolicySpec
 from reconciler.model.retries import FORMS, HIGHEST_LIMIT, SIGNALS, Cause, Continuation, Retries
 from reconciler.model.schedulers import SCHEDULERS
 
@@ -37,6 +38,7 @@ SPECS: dict[Kind, type[msgspec.Struct]] = {
     Kind.FLOW: FlowSpec,
     Kind.OVERRIDE_RULE: RuleSpec,
     Kind.FLOW_SET: FlowSetSpec,
+    Kind.POLICY: PolicySpec,
 }
 RUN_CONFIG = {"worker", "exec_config", "resources", "qresources", "priority", "retries"}
 ROOT = Path(__file__).resolve().parents[2]

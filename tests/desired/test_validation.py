@@ -400,6 +400,7 @@ VALID = {
     "Worker": WORKER + "max_jobs: 1",
     "ExecConfig": "modules: [vasp/6.4]\nexport: {OMP_NUM_THREADS: '1', V: on}\nexpand: true",
     "Maker": "class: m.M\nkwargs: {a: {$maker: {ref: other, kwargs: {x: 1}}}, b: {$path: a/b.cif}}",
+    "Policy": "sources:\n- {source: 'https://x/*', secrets: {h: [agent]}, limits: {hours: 0.5}}",
     "OverrideRule": "flows: ['arith*']\nset: {resources: {}, exec_config: {}, priority: 0}",
     "Flow": """
         resources: {time: 8:00:00, nodes: 1, exclusive: true}

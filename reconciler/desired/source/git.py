@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from reconciler.desired.policy_file import LocalPolicy
 from reconciler.desired.source.command import first_line, is_remote, printable, run_git, without_password
 from reconciler.desired.source.objects import DIRECTORY, ObjectDatabase, TreeEntry, parse_listing
 from reconciler.diagnostics import did_you_mean
@@ -24,6 +25,7 @@ from reconciler.errors import (
     WorldError,
 )
 from reconciler.model.desired import Revision
+from reconciler.model.policy import SourceRules
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -48,7 +50,8 @@ _STARTED_FROM = {
 class Source(ObjectDatabase):
     """A repository, a branch and a subdirectory. Without a branch it reads the one that is checked out.
 
-    ``url`` is the remote of which ``git_dir`` is a mirror.
+    ``url`` is the remote of which ``git_dir`` is a mirror. ``policy`` is what the user lets it do;
+    a remote may do nothing until one is given.
     """
 
     def __init__(
@@ -58,6 +61,12 @@ class Source(ObjectDatabase):
         self.work_tree = work_tree
         self.branch = None if branch == "HEAD" else branch
         self.path = path.strip("/")
+        self.policy = LocalPolicy(url or "")
+
+    @property
+    def rules(self) -> SourceRules | None:
+        """What the policy of the user lets this source do; None if that is everything."""
+        return self.policy.rules
 
     def revision(self, commit: str | None = None) -> Revision:
         """Resolve the branch (or ``commit``) to one commit. A branch comes before a tag of the same name.
@@ -103,7 +112,8 @@ class Source(ObjectDatabase):
                 f"{shown} does not have a directory '{printable(self.path)}'",
                 hint="check --path; it is relative to --repo",
             )
-        return Revision(printable(branch) or "HEAD", resolved[0], printable(self.path), tree[0])
+        place = printable(self.path)
+        return Revision(printable(branch) or "HEAD", resolved[0], place, tree[0], self.policy.digest)
 
     def revision_id(self, wanted: str) -> str:
         """Return the commit id of a branch or other name. Raises InputError if it does not exist."""
