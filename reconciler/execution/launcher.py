@@ -51,6 +51,8 @@ DEEPEST, LONGEST_TEXT = 200, 20_000
 """The most levels of nesting in a result, and the most characters of an error."""
 LARGEST_RESULT, LARGE = 256 << 20, 64 << 10
 """Bytes of a result, and of a document that gets a file of its own."""
+TOO_LARGE = "too_large"
+"""The directory, in that of an attempt, for the documents of a result that is too large to be stored."""
 TOO_DEEP = (
     f"the output of the job has more than {DEEPEST} levels of nesting; flatten it, or write it to a file and "
     "return its path"
@@ -79,9 +81,12 @@ def main() -> int:
         text = json.dumps(result | {"ended": time.time()})
         size = len(text) + sum(map(len, large.values()))
         if size > LARGEST_RESULT:
+            for digest, data in large.items():  # it may have cost many hours
+                write_result(here / TOO_LARGE / f"{digest[:8]}.msgpack", data)
             raise ValueError(
                 f"the result of the job has {size >> 20} MB, the limit is {LARGEST_RESULT >> 20} MB; "
-                "keep large data in files of the run directory, and return their paths"
+                "keep large data in files of the run directory, and return their paths. "
+                f"What it computed is in {TOO_LARGE}/ of its run directory, as MessagePack"
             )
     except BaseException as error:
         large = {}

@@ -23,7 +23,7 @@ from monty.json import MontyEncoder
 
 from reconciler.execution import launcher
 from reconciler.execution import run_files as launch_module
-from reconciler.jobs.job_json import additional_stores
+from reconciler.jobs.job_json import additional_stores, read_result
 from tests.execution.launching import (
     CODE,
     Launched,
@@ -395,6 +395,25 @@ def test_a_damaged_input_is_an_error_of_the_job(tmp_path: Path, site: Path) -> N
     prepare(tmp_path / "run", jobs.give(1))
     (tmp_path / "run" / launcher.INPUT).write_text("{")
     assert "JSONDecodeError" in launch(tmp_path / "run", python_path=[site]).error
+
+
+def test_a_result_that_is_too_large_is_kept_beside_the_error(tmp_path: Path, site: Path) -> None:
+    run_dir, smaller = tmp_path / "run", tmp_path / "launcher.py"
+    text = Path(launcher.__file__).read_text()
+    assert "LARGEST_RESULT, LARGE = 256 << 20, 64 << 10" in text
+    smaller.write_text(text.replace("LARGEST_RESULT, LARGE = 256 << 20", "LARGEST_RESULT, LARGE = 1 << 20"))
+    prepare(run_dir, jobs.big(3))
+    arguments, env = command(python_path=[site, CODE])
+    done = subprocess.run([*arguments[:-1], str(smaller)], cwd=run_dir, env=env, capture_output=True)
+    assert done.returncode == 1
+    result = read_result((run_dir / launcher.RESULT).read_bytes())
+    assert result.error is not None
+    assert "the limit is 1 MB; keep large data in files" in result.error.traceback
+    assert "too_large/ of its run directory" in result.error.traceback
+    assert (result.packed, list(run_dir.glob(f"{launcher.DOCUMENTS}/*"))) == ([], []), "it is not fetched"
+    (kept,) = (run_dir / launcher.TOO_LARGE).glob("*.msgpack")
+    output = launcher.unpacked(kept.read_bytes())["output"]
+    assert output == jobs.big.original(3)
 
 
 def test_killed_while_it_writes_it_leaves_no_half_result(tmp_path: Path, site: Path) -> None:
