@@ -361,6 +361,10 @@ class Campaign:
         """End jobs, or keep them from starting; return their keys."""
         return self._operate(JobOperation.CANCEL, selectors)
 
+    def abandon(self, *selectors: str) -> list[str]:
+        """Stop waiting for attempts on workers that do not answer; return the keys of their jobs."""
+        return self._operate(JobOperation.ABANDON, selectors)
+
     def _operate(
         self, operation: JobOperation, selectors: Sequence[str], *, descendants: bool = False
     ) -> list[str]:

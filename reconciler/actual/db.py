@@ -49,6 +49,7 @@ TABLES = (
     "builds",  # build key -> BuiltFlow
     "cleanups",  # worker, when due, job id and attempt -> run directory to remove
     "retries",  # when due, job id -> nothing
+    "left",  # worker, id of a job that has left an attempt there -> nothing
     "outputs",  # collection, document key -> document
     "events",  # sequence number -> Event
     "events_about",  # what it is about, sequence number -> nothing

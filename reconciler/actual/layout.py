@@ -117,6 +117,7 @@ def index_entries(job: JobRecord) -> set[tuple[str, bytes]]:
     found = {("by_state", state_key(job)), ("by_flow", pair(job.flow, job_id)), *children}
     if job.current:
         found.add(("by_path", path_key(job)))
+    found |= {("left", pair(one.worker, job_id)) for one in job.left}
     if job.retry.at is not None:
         found.add(("retries", big_endian(milliseconds(job.retry.at)) + name_bytes(job_id)))
     return found

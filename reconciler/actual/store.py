@@ -23,6 +23,7 @@ from reconciler.actual.writer import Writer
 from reconciler.model.desired import Revision
 from reconciler.model.lineage import lineage_for
 from reconciler.model.records import Outcome
+from reconciler.model.states import BROKEN
 
 T = TypeVar("T")
 
@@ -135,17 +136,21 @@ def content_of(outcome: Outcome) -> tuple[str, str]:
 def unchanged_outcome(store: Store, revision: Revision, now: float) -> Outcome | None:
     """Return the last outcome if a plan would be empty: same tree, same tool, same store.
 
-    The outcome is not idle if jobs are active, or if retries or removals of run directories are due.
+    The outcome is not idle if jobs are active, if retries or removals of run directories are due, or if jobs
+    have left attempts, whose results may come late.
     """
     with store.read() as view:
         outcome = view.outcome()
         counter = view.change_counter()
+        owed = any(
+            job.current and (job.state not in BROKEN or job.may_deliver(now)) for job in view.left_on()
+        )
     if outcome is None or not outcome.clean:
         return None
     same = (outcome.key, outcome.change_counter) == (reconcile_key(revision), counter)
     if not same:
         return None
-    return not_idle_if_due(outcome, now)
+    return not_idle_if_due(msgspec.structs.replace(outcome, idle=False) if owed else outcome, now)
 
 
 def not_idle_if_due(outcome: Outcome, now: float) -> Outcome:

@@ -198,6 +198,14 @@ class View:
             if raw is not None:
                 yield decode_job(raw)
 
+    def left_on(self, worker: str | None = None) -> Iterator[JobRecord]:
+        """Yield the jobs that have left attempts on a worker, or on any: see :class:`LeftAttempt`."""
+        prefix = pair(worker, "") if worker is not None else b""
+        for key in self.txn.keys("left", prefix):
+            raw = self.txn.get("jobs", key[key.index(b"\0") + 1 :])
+            if raw is not None:
+                yield decode_job(raw)
+
     def parsed(self, blob: str) -> ParsedFile | None:
         """Return the parsed blob; None if this version has not parsed it before."""
         return readable(decode_parsed, self.txn.get("parsed", name_bytes(blob)))

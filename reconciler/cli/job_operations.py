@@ -1,4 +1,4 @@
-"""The commands that act on jobs: ``retry``, ``rerun``, ``pause``, ``resume``, ``cancel`` and ``forget``."""
+"""The commands that act on jobs: ``retry``, ``rerun``, ``pause``, ``resume``, ``cancel`` and so on."""
 
 from __future__ import annotations
 
@@ -96,10 +96,23 @@ _OPERATIONS = {
         "replaced, and jobs of flows that were removed from git. Run directories stay.",
         reach="Globs select only such jobs, never a job of a flow that git still has.",
     ),
+    JobOperation.ABANDON: _Help(
+        "Stop waiting for attempts on a worker that does not answer.",
+        "Accepts active jobs, whose attempt counts as lost from now on, and jobs that wait because an "
+        "earlier attempt may still run. Make sure that nothing of these attempts runs any more: otherwise "
+        "the job runs twice.",
+    ),
 }
 
 _STARTS_OR_ENDS = frozenset(
-    {Effect.AGAIN, Effect.CANCEL_THEN_AGAIN, Effect.CANCEL, Effect.RESUME, Effect.SUPERSEDE}
+    {
+        Effect.AGAIN,
+        Effect.CANCEL_THEN_AGAIN,
+        Effect.CANCEL,
+        Effect.RESUME,
+        Effect.SUPERSEDE,
+        Effect.ABANDON,
+    }
 )
 """The effects that a reconcile completes: it starts or ends the jobs."""
 
@@ -258,4 +271,4 @@ def _suspended_at(view: View, flow: str) -> str:
     return f"{place.file}:{place.line}"
 
 
-retry, rerun, pause, resume, cancel, forget = map(_command, JobOperation)
+retry, rerun, pause, resume, cancel, forget, abandon = map(_command, JobOperation)

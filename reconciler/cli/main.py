@@ -31,6 +31,7 @@ COMMANDS = {
     "resume": ("job_operations:resume", "Allow paused jobs to start."),
     "cancel": ("job_operations:cancel", "End jobs, or keep them from starting."),
     "forget": ("job_operations:forget", "Delete records and outputs of superseded jobs."),
+    "abandon": ("job_operations:abandon", "Stop waiting for attempts on a worker that does not answer."),
     "get": ("get:command", "List flows, jobs, failures, workers, batches, rules, FlowSets or Makers."),
     "describe": ("describe:command", "Show everything about one flow, job, worker or Maker."),
     "graph": ("graph:command", "Draw the jobs of a flow and their dependencies."),
@@ -87,7 +88,7 @@ SECTIONS = {
         "render",
         "wait",
     ),
-    "Operate on jobs": ("retry", "rerun", "pause", "resume", "cancel", "forget"),
+    "Operate on jobs": ("retry", "rerun", "pause", "resume", "cancel", "forget", "abandon"),
     "Keep the state": ("backup", "restore", "fsck"),
 }
 """The commands as ``--help`` groups them."""

@@ -10,6 +10,8 @@ and no clocks are compared. ``claim/ended.<n>`` has the exit code of a turn.
 from __future__ import annotations
 
 from reconciler.execution.queues.registry import queue_of
+from reconciler.model.flows import is_run_dir
+from reconciler.model.records import JobRecord, LeftAttempt
 
 CLAIM = "claim"
 DOCUMENTS = f"{CLAIM}/documents"
@@ -32,9 +34,9 @@ turn=1; while [ -e {CLAIM}/turn.$((turn + 1)) ]; do turn=$((turn + 1)); done
 def claim_lines(scheduler_type: str, marker: str) -> str:
     """Return the lines of a script that claim its attempt, or end the script.
 
-    A script that its scheduler starts again goes on when its first process is certainly gone: it left no
-    result, was ended by a signal or without a trace, and does not run on this machine any more. ``marker`` is
-    the quoted path of the marker that the first process may have left.
+    A script that its scheduler starts again waits while its first process lives on this machine. It goes on
+    when that is certainly gone: it left no result, and was ended by a signal or without a trace. ``marker``
+    is the quoted path of the marker that the first process may have left.
     """
     queue = queue_of(scheduler_type)
     if not queue.scheduler.is_batch:
@@ -42,15 +44,18 @@ def claim_lines(scheduler_type: str, marker: str) -> str:
     else:
         again = f"""\
 [ "$(head -n 1 {CLAIM}/queue_id 2>/dev/null)" = "$reconciler_id" ] || exit 0
-[ ! -e {RESULT} ] && [ ! -e {CLAIM}/withdrawn ] || exit 0
 {_LAST_TURN}\
 if [ $turn = 1 ]; then read -r machine boot process < {CLAIM}/process 2>/dev/null
 else read -r word machine boot process < {CLAIM}/turn.$turn && [ "$word" = run ] || exit 0; fi
 ended={CLAIM}/ended.$turn
+# While the first process lives, the scheduler must not see the job end: it would count as lost.
+while [ ! -s $ended ] && [ "$machine $boot" = "$reconciler_machine" ] && kill -0 "$process" 2>/dev/null
+do [ $turn = 1 ] && [ -s {EXIT_CODE} ] && break; sleep 1; done
+[ ! -e {RESULT} ] && [ ! -e {CLAIM}/withdrawn ] || exit 0
 [ $turn = 1 ] && [ ! -e $ended ] && ended={EXIT_CODE}  # as earlier versions of this script wrote it
 if [ -s $ended ]; then
   [ "$(cat $ended)" -gt 128 ] 2>/dev/null && {queue.restarted} || exit 0
-elif [ "$machine $boot" = "$reconciler_machine" ] && kill -0 "$process" 2>/dev/null; then exit 0; fi
+fi
 turn=$((turn + 1))
 reconciler_create {CLAIM}/turn.$turn "run $reconciler_machine $$" || exit 0
 rm -f {EXIT_CODE} {marker}"""
@@ -107,3 +112,33 @@ return {RUNS}
 ``$1`` is the turn that has ended, or empty for an attempt that has not started. Exit code :data:`RUNS`: a
 script has the claim; its queue id is on stderr. :data:`TOO_EARLY`: that is not known yet.
 """
+
+
+LEAVE = f"""\
+{CREATE}\
+reconciler_leave() {{
+[ -d "$1" ] || {{ [ -d "${{1%/*/*/*/*}}" ] && echo absent; return 0; }}
+mkdir "$1/{CLAIM}" 2>/dev/null
+[ -e "$1/{EXIT_CODE}" ] || : > "$1/{CLAIM}/withdrawn"
+reconciler_create "$1/{CLAIM}/queue_id" withdrawn
+if [ -e "$1/{EXIT_CODE}" ] || [ "$(head -n 1 "$1/{CLAIM}/queue_id" 2>/dev/null)" = withdrawn ]; then echo left
+elif [ -e "$1/{CLAIM}/withdrawn" ]; then echo ending; fi
+}}
+"""
+"""Take the claim of the attempt in directory ``$1``, which was given up, whatever it does.
+
+Its script does not start any more, and ends if it runs: its heartbeat sees ``claim/withdrawn``. So it does
+not go on beside the next attempt. It prints ``left``; ``ending`` while a script that has started has left no
+exit code; ``absent`` if there is no such directory in its ``work_dir``; or nothing if that does not exist,
+or the disk is full.
+"""
+
+
+def left_attempts(job: JobRecord) -> list[LeftAttempt]:
+    """Return the attempts that a job has left. Only directories of its own attempts are ever written to."""
+    return [one for one in job.left if is_run_dir(one.run_dir, job.id, _number(one.run_dir))]
+
+
+def _number(directory: str) -> int:
+    _, dot, number = directory.rpartition("/")[2].partition(".")
+    return int(number) if dot and number.isdigit() else 1

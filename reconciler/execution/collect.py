@@ -74,6 +74,7 @@ class ResultCollector:
                 requeued=job.id in pending,
                 patient=self._is_patient(job, now),
                 missing_for=now - (job.attempt.missing_since or now),
+                moved_from=job.attempt.host if job.attempt.host != self._access().host.name else None,
             )
             for is_lost, jobs in ((False, ended), (True, lost))
             for job in jobs
@@ -213,6 +214,9 @@ class ResultCollector:
                 if end.result_kept:
                     kept = current.attempt_with(result_kept=True)
                     current = msgspec.structs.replace(current, attempt=kept)
+                if end.may_live:
+                    left = current.leaving(current.attempt)
+                    current = msgspec.structs.replace(current, left=left)
                 fail(writer, current, end.error, now, end.state, end.cause)
         return list(filter(None, warnings))
 

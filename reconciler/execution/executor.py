@@ -40,6 +40,8 @@ from reconciler.model.states import ACTIVE, FINISHED, ON_WORKER, JobState
 _CLEANUP_BATCH = 200
 _CLEANUP_INTERVAL = 10.0
 """Seconds until directories are looked at again that a job may still read."""
+_LEAVE_INTERVAL = 1.0
+"""Seconds until left attempts are looked at again of which none was over."""
 _RETRY_INTERVAL = 1.0
 """Seconds until the next pass for jobs that could have started and did not, for no known reason."""
 _UPLOADED = ON_WORKER | {JobState.UPLOADED}
@@ -107,6 +109,7 @@ class WorkerRunner:
         self._stray_tickets: set[str] = set()
         self._kept_directories = 0
         self._next_cleanup = 0.0
+        self._next_leave = 0.0
 
     @property
     def access(self) -> WorkerAccess:
@@ -133,7 +136,10 @@ class WorkerRunner:
             active = [job for state in ACTIVE for job in view.in_state(state, self.name)]
             cleanups = self._due_cleanups(view, now)
             alive = bool(self._allocations.alive())
-            work = active or cleanups or alive or view.any_in_state([JobState.READY], self.name)
+            left = self._starter.left_here(view) if self._next_leave <= now else []
+            late = self._late_owed(view, now)
+            ready = view.any_in_state([JobState.READY], self.name)
+            work = active or cleanups or alive or ready or left or late
         if not work:
             return False
         active = self._starter.drop(active, now)
@@ -141,7 +147,7 @@ class WorkerRunner:
             return False
         try:
             before = self.access.commands
-            moved = self._pass(active, now)
+            moved = self._pass(active, left, now, late_owed=late)
             if cleanups:
                 for path in self.access.discard(cleanups.values()):
                     self._collector.warnings.append(
@@ -164,10 +170,14 @@ class WorkerRunner:
             on_worker = view.any_in_state(ON_WORKER, self.name)
             waiting = on_worker or not view.is_idle(self.name)
             cleanup = view.next_cleanup(self.name)
+            left = self._starter.left_here(view)
+            on_worker = on_worker or self._late_owed(view, now)
         on_worker = on_worker or bool(self._allocations.alive())
         times = [max(cleanup, self._next_cleanup)] if cleanup is not None else []
         if on_worker:
             times.append(self.schedule.next_poll(now, urgent=self._urgent))
+        if left:
+            times.append(max(now, self._next_leave))
         next_try = self._starter.next_try(now)
         if next_try is not None:
             times.append(next_try)
@@ -198,9 +208,22 @@ class WorkerRunner:
         with contextlib.suppress(TransientError):
             self.access.tidy_up()
 
-    def _pass(self, active: Sequence[JobRecord], now: float) -> bool:
-        self.access.prepare(may_create=not any(job.state in _UPLOADED for job in active))
-        polled = self._poll(active, now)
+    def _late_owed(self, view: View, now: float) -> bool:
+        """Return whether an attempt that counted as lost here may still deliver a result."""
+        here = f"{self.access.work_dir}/"
+        return any(
+            job.may_deliver(now)
+            for job in view.left_on(self.name)
+            if (job.attempt.run_dir or "").startswith(here)
+        )
+
+    def _pass(
+        self, active: Sequence[JobRecord], left: Sequence[JobRecord], now: float, *, late_owed: bool
+    ) -> bool:
+        here = f"{self.access.work_dir}/"
+        used = late_owed or any(one.run_dir.startswith(here) for job in left for one in job.left)
+        self.access.prepare(may_create=not (used or any(job.state in _UPLOADED for job in active)))
+        polled = self._poll(active, now, late_owed=late_owed)
         steps: dict[Step, list[JobRecord]] = {step: [] for step in Step}
         for job in active:
             seen = Observation(
@@ -231,6 +254,10 @@ class WorkerRunner:
         self._kill(steps[Step.KILL], now)
         moved |= self._starter.take_back(steps[Step.TAKE_BACK], now)
         moved |= self._starter.withdraw(steps[Step.WITHDRAW], now)
+        if left:
+            over = self._starter.leave(left, now)
+            moved |= over
+            self._next_leave = 0.0 if over else now + _LEAVE_INTERVAL
 
         # Jobs that earlier passes could not upload or submit go first: no others leave the store until then.
         begun, uploaded = steps[Step.UPLOAD], steps[Step.START]
@@ -244,12 +271,13 @@ class WorkerRunner:
             self.schedule.moved(now)
         return moved or started
 
-    def _poll(self, active: Sequence[JobRecord], now: float) -> PollResult:
-        """Poll the worker if that is due and any job is there."""
+    def _poll(self, active: Sequence[JobRecord], now: float, *, late_owed: bool) -> PollResult:
+        """Poll the worker if that is due and any job is there, or a lost one that may end after all."""
         on_worker = [job for job in active if job.state in ON_WORKER]
         known = self._allocations.known
         self.access.queue.allocations = {one.name: one.queue_id for one in known if one.queue_id}
-        if not (on_worker or any(one.ended is None for one in known)) or not self.schedule.due(now):
+        anything = on_worker or late_owed or any(one.ended is None for one in known)
+        if not anything or not self.schedule.due(now):
             return PollResult(set())
         self._urgent = any(job.cancelling or job.state is JobState.SUBMITTED for job in on_worker)
         ask = {}

@@ -82,11 +82,12 @@ def worker_paths(worker: WorkerSpec, expand: Callable[[str], str]) -> WorkerPath
     return WorkerPaths(expand(worker.work_dir), expand(python) if python.startswith("~") else python)
 
 
-def next_attempt(job: JobRecord, work_dir: str, worker: str) -> JobRecord:
+def next_attempt(job: JobRecord, work_dir: str, worker: str, host: str | None = None) -> JobRecord:
     """Return a job with its next attempt on a worker: the number and the run directory."""
     number = job.attempt.number + 1
     directory = run_dir(work_dir, job.uuid, job.index, number)
-    return msgspec.structs.replace(job, attempt=JobAttempt(number=number, worker=worker, run_dir=directory))
+    attempt = JobAttempt(number=number, worker=worker, host=host, run_dir=directory)
+    return msgspec.structs.replace(job, attempt=attempt)
 
 
 def marker_name(job: JobRecord) -> str:

@@ -15,6 +15,7 @@ from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.errors import TransientError
+from reconciler.execution.claims import left_attempts
 from reconciler.execution.run_files import next_attempt
 from reconciler.execution.worker.access import WorkerAccess
 from reconciler.execution.worker.submit import SubmitResult, target_of
@@ -22,10 +23,10 @@ from reconciler.execution.worker.upload import BundleContents
 from reconciler.jobs.outputs import Outputs
 from reconciler.jobs.responses import fail
 from reconciler.jobs.restarts import give_back
-from reconciler.jobs.transitions import move
+from reconciler.jobs.transitions import move, note
 from reconciler.model.flows import is_run_dir, run_dir
-from reconciler.model.records import Event, JobRecord
-from reconciler.model.states import ACTIVE, JobState
+from reconciler.model.records import Event, JobRecord, LeftAttempt
+from reconciler.model.states import ACTIVE, PENDING, JobState
 
 BATCH = 100
 """Jobs that are checked out together and share one upload and one submission command."""
@@ -35,6 +36,12 @@ _LEAST_AHEAD, _AHEAD = 1000, 20
 
 _FIRST_WAIT, _LONGEST_TARGET_WAIT, _LONGEST_WAIT = 30.0, 60.0, 300.0
 """Seconds until something that was not accepted is tried again: a target, or a single job."""
+
+_TIME_TO_END = 10.0
+"""Seconds in which a script ends whose claim was withdrawn; it looks once a second."""
+
+_GIVEN_UP = PENDING | {JobState.STOPPED, JobState.USER_STOPPED}
+"""States in which a result of an earlier attempt does not count."""
 
 
 class _Refused(msgspec.Struct):
@@ -71,6 +78,7 @@ class JobStarter:
         self._targets: dict[str, _Refused] = {}
         self._jobs: dict[str, _Refused] = {}
         self._closed = ""
+        self._ending: dict[str, float] = {}
 
     def job_ended(self) -> None:
         """Try all targets again soon: the queue may have room."""
@@ -85,7 +93,8 @@ class JobStarter:
     def check_out(self, now: float) -> list[JobRecord]:
         """Check out the most urgent READY jobs, as many as the worker's limit allows: the written intent.
 
-        None start on a worker that the applied revision has removed or made invalid.
+        None start on a worker that the applied revision has removed or made invalid, and none whose earlier
+        attempt may still run: the claim of that attempt is withdrawn first, on its own worker.
         """
 
         def free(view: View) -> int:
@@ -100,11 +109,16 @@ class JobStarter:
 
         def choose(view: View) -> list[JobRecord]:
             jobs = view.in_state(JobState.READY, self.name)
+            if blocked:
+                jobs = (job for job in jobs if not self._blocking(job))
             if self._targets or self._jobs:
                 jobs = self._acceptable(jobs, now)
             return list(islice(jobs, free(view)))
 
         def write(writer: Writer) -> list[JobRecord]:
+            for job in _still(writer, blocked, JobState.READY):
+                if (waiting := self._why_blocked(writer, job)) != job.attempt.waiting:
+                    writer.put_job(msgspec.structs.replace(job, attempt=job.attempt_with(waiting=waiting)))
             return [self._begin_attempt(writer, job, now) for job in choose(writer)]
 
         with self.store.read() as view:
@@ -115,10 +129,99 @@ class JobStarter:
             self._closed = reason
             if reason:
                 return []
+            blocked = [
+                job
+                for job in view.left_on()
+                if job.state is JobState.READY and job.config.worker_name == self.name and self._blocking(job)
+            ]
             possible = view.any_in_state([JobState.READY], self.name) and free(view) > 0
-            if possible and (self._targets or self._jobs):
-                possible = bool(choose(view))
+            if possible and (self._targets or self._jobs or blocked):
+                news = any(self._why_blocked(view, job) != job.attempt.waiting for job in blocked)
+                possible = news or bool(choose(view))
         return self.store.write(write) if possible else []
+
+    def _blocking(self, job: JobRecord) -> list[LeftAttempt]:
+        """Return the attempts that a job has left and that may run, except one that would start again here.
+
+        The claim of that one, which was not accepted, is also that of the next attempt.
+        """
+        if not job.left:
+            return []
+        access, attempt = self._access(), job.attempt
+        if job.state is not JobState.CHECKED_OUT:
+            attempt = next_attempt(job, access.work_dir, self.name, access.host.name).attempt
+        return [one for one in left_attempts(job) if one != attempt.as_left]
+
+    def _why_blocked(self, view: View, job: JobRecord) -> str:
+        """Return why a job waits for an attempt that it has left, and how to go on anyway."""
+        one = self._blocking(job)[0]
+        status = view.worker_status(one.worker)
+        answer = f" ({status.reason})" if status is not None and not status.reachable else ""
+        moved = one.worker == self.name and one.host not in (None, self._access().host.name)
+        host = f" on {one.host}" if moved else ""
+        return (
+            f"an earlier attempt on worker '{one.worker}'{host} may still run; its claim is withdrawn "
+            f"first{answer}. To start without that: `reconcile abandon {job.path}`"
+        )
+
+    def left_here(self, view: View) -> list[JobRecord]:
+        """Return the jobs that have left an attempt on this worker which must not run any more.
+
+        A failed job is not among them, since its lost attempt may still deliver the result.
+        """
+
+        def starts_here(job: JobRecord) -> bool:
+            return job.state in PENDING and job.config.worker_name == self.name and not self._blocking(job)
+
+        return [job for job in view.left_on(self.name) if job.state in _GIVEN_UP and not starts_here(job)]
+
+    def leave(self, jobs: Sequence[JobRecord], now: float) -> bool:
+        """Withdraw the claims of attempts that jobs have left on this worker; return whether any is over.
+
+        A script that runs gets some seconds to end. A run directory that does not exist has no script either,
+        but only on the host that it was on.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer.
+        """
+        host = self._access().host.name
+        mine = [(job, one) for job in jobs for one in job.left if one.worker == self.name]
+        ours = [one for job, one in mine if one in left_attempts(job)]  # others are places of no job of ours
+        found = self._access().leave([one.run_dir for one in ours]) if ours else {}
+
+        def is_over(one: LeftAttempt) -> bool:
+            match found.get(one.run_dir, ""):
+                case "left":
+                    return True
+                case "absent":
+                    return one.host in (None, host)
+                case "ending":
+                    return not 0 <= now - self._ending.setdefault(one.run_dir, now) < _TIME_TO_END
+            return one not in ours
+
+        over = [one for _, one in mine if is_over(one)]
+        if not over:
+            return False
+
+        def write(writer: Writer) -> None:
+            for known in jobs:
+                job = writer.job(known.id)
+                gone = [one for one in job.left if one in over] if job is not None else []
+                if job is None or not gone or job.state not in _GIVEN_UP:
+                    continue
+                for one in gone:
+                    text = f"the attempt in {one.run_dir} on worker {self.name} cannot run any more"
+                    note(writer, job, "Withdrawn", text, now, attempt=job.attempt.number or None)
+                left = [one for one in job.left if one not in over]
+                attempt = job.attempt_with(waiting=None)
+                writer.put_job(msgspec.structs.replace(job, left=left, attempt=attempt))
+
+        self.store.write(write)
+        for one in over:
+            self._ending.pop(one.run_dir, None)
+        return True
 
     def _acceptable(self, jobs: Iterable[JobRecord], now: float) -> Iterator[JobRecord]:
         """Yield the jobs that may be accepted; only the first one of a target that was refused before."""
@@ -135,7 +238,8 @@ class JobStarter:
             yield job
 
     def _begin_attempt(self, writer: Writer, job: JobRecord, now: float) -> JobRecord:
-        begun = next_attempt(job, self._access().work_dir, self.name)
+        access = self._access()
+        begun = next_attempt(job, access.work_dir, self.name, access.host.name)
         return move(writer, begun, JobState.CHECKED_OUT, now, f"worker {self.name}", error=None, cause=None)
 
     def upload(self, jobs: Sequence[JobRecord], now: float) -> list[JobRecord]:
@@ -147,13 +251,16 @@ class JobStarter:
             The worker, or the store of outputs, cannot be used now; no job has changed.
         """
         away = [job for job in jobs if not self._is_in_place(job)]
-        if away:  # the worker has another work_dir since, or a restored record names a foreign place
-            self.store.write(
-                lambda writer: [
-                    self._begin_attempt(writer, job, now)
-                    for job in _still(writer, away, JobState.CHECKED_OUT)
-                ]
-            )
+        if away:  # the worker has another place since, or a restored record names a foreign one
+
+            def begin_again(writer: Writer) -> None:
+                for job in _still(writer, away, JobState.CHECKED_OUT):
+                    if self._blocking(job):
+                        give_back(writer, job, "its worker has another host since", now)
+                    else:
+                        self._begin_attempt(writer, job, now)
+
+            self.store.write(begin_again)
         jobs = [job for job in jobs if job not in away]
         if not jobs:
             return []
@@ -171,22 +278,29 @@ class JobStarter:
             ready = []
             restored = writer.restored() is not None
             for job in _still(writer, jobs, JobState.CHECKED_OUT):
-                if restored and job.id in uploads.ran and not job.cancelling:
+                left = job.without(job.attempt)
+                submitted = left != job.left  # an earlier answer was that it is not accepted
+                if (restored or submitted) and job.id in uploads.ran and not job.cancelling:
                     reason = "it was started before the state was restored; that attempt counts"
-                    ready.append(move(writer, job, JobState.UPLOADED, now, reason))
+                    if submitted:
+                        reason = "it was started although it seemed not to be accepted; that attempt counts"
+                    ready.append(move(writer, job, JobState.UPLOADED, now, reason, left=left))
                 elif job.id in uploads.used:  # by an attempt that the store does not remember
-                    self._begin_attempt(writer, job, now)
+                    self._begin_attempt(writer, msgspec.structs.replace(job, left=left), now)
                 elif job.cancelling or job.id in uploads.impossible:
                     fail(writer, job, uploads.impossible.get(job.id, ""), now, JobState.REMOTE_ERROR)
                 elif job.id in uploads.ready:
-                    ready.append(move(writer, job, JobState.UPLOADED, now))
+                    ready.append(move(writer, job, JobState.UPLOADED, now, left=left))
             return ready
 
         return self.store.write(write)
 
     def _is_in_place(self, job: JobRecord) -> bool:
-        """Return whether the run directory of a job is in the work_dir of the worker, where it belongs."""
-        return is_run_dir(job.attempt.run_dir or "", job.id, job.attempt.number, self._access().work_dir)
+        """Return whether the run directory of a job is in the work_dir of the worker, on its present host."""
+        access = self._access()
+        return job.attempt.host in (None, access.host.name) and is_run_dir(
+            job.attempt.run_dir or "", job.id, job.attempt.number, access.work_dir
+        )
 
     def start(self, fresh: Sequence[JobRecord], doubtful: Sequence[JobRecord], now: float) -> bool:
         """Submit uploaded jobs. An interrupted pass may have submitted the ``doubtful`` ones.
@@ -365,7 +479,8 @@ def _submitted(writer: Writer, job: JobRecord, queue_id: str, now: float) -> Non
 def _take_back(writer: Writer, job: JobRecord, reason: str, work_dir: str, now: float) -> None:
     """Make a job READY again that was not accepted; its next try is the same attempt in the same directory.
 
-    So even if the answer was wrong and the job is in the queue, its claim lets it run only once.
+    So even if the answer was wrong and the job is in the queue, its claim lets it run only once. If a commit
+    moves the job meanwhile, that claim must be withdrawn first: the attempt counts as left.
     """
     if job.cancelling or job.cancellation.rerun:
         fail(writer, job, "", now)
@@ -376,4 +491,5 @@ def _take_back(writer: Writer, job: JobRecord, reason: str, work_dir: str, now: 
     directory = run_dir(work_dir, job.uuid, job.index, number) if number else None
     reason = " ".join(reason.split())
     attempt = job.attempt_with(number=number, run_dir=directory, waiting=reason)
-    move(writer, job, state, now, f"not accepted now: {reason}", attempt=attempt)
+    left = job.leaving(job.attempt)
+    move(writer, job, state, now, f"not accepted now: {reason}", attempt=attempt, left=left)

@@ -57,9 +57,10 @@ def followed_branch(view: View, source: Source) -> str | None:
 def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConfig:
     """Return what the executor needs of a revision that was just applied.
 
-    A worker that was removed from git stays until its last job has ended, but no job starts on it. The same
-    holds for a worker whose document is invalid, so that its last good version is in use. An ExecConfig that
-    was edited or removed stays under its digest: a job runs with the content that it was given.
+    A worker that was removed from git stays until its last job has ended, and until the claims of attempts
+    that jobs have left there are withdrawn, but no job starts on it. The same holds for a worker whose
+    document is invalid, so that its last good version is in use. An ExecConfig that was edited or removed
+    stays under its digest: a job runs with the content that it was given.
     """
     old = view.config()
     unfinished = (*ACTIVE, *PENDING)
@@ -67,7 +68,12 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
     workers = {
         name: spec
         for name, spec in (old.workers if old is not None else {}).items()
-        if name not in desired.workers and (name in retried or view.any_in_state(unfinished, name))
+        if name not in desired.workers
+        and (
+            name in retried
+            or view.any_in_state(unfinished, name)
+            or any(job.current for job in view.left_on(name))
+        )
     }
     closed = {
         name: f"Worker '{name}' cannot be used: {desired.unusable[f'{Kind.WORKER}/{name}']}"

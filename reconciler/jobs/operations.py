@@ -13,12 +13,14 @@ import msgspec
 from reconciler.actual.writer import Writer
 from reconciler.jobs.dependencies import initial_state, release_tolerant, stop_waiting_for
 from reconciler.jobs.outputs import forget_job
+from reconciler.jobs.responses import fail
 from reconciler.jobs.restarts import give_up, run_again
 from reconciler.jobs.transitions import leave, move, note
 from reconciler.model.flows import job_id
 from reconciler.model.operations import Effect, JobOperation
 from reconciler.model.records import Cancellation, JobRecord
-from reconciler.model.states import JobState
+from reconciler.model.retries import Cause
+from reconciler.model.states import ACTIVE, JobState
 from reconciler.plan.operations import OperationPlan, OperationStep
 
 
@@ -74,8 +76,20 @@ class OperationRunner:
                 give_up(self.writer, job, why, self.now)
             case Effect.RESUME:
                 move(self.writer, job, initial_state(self.writer, job), self.now, why)
+            case Effect.ABANDON:
+                self._abandon(job, why)
             case Effect.FORGET:
                 forget_job(self.writer, job)
+
+    def _abandon(self, job: JobRecord, why: str) -> None:
+        if job.state in ACTIVE:
+            where = f"attempt {job.attempt.number} on worker '{job.attempt.worker}' in {job.attempt.run_dir}"
+            error = f"{where} was abandoned ({why}): it may still run"
+            job = msgspec.structs.replace(job, left=[])
+            fail(self.writer, job, error, self.now, cause=Cause.LOST)
+        else:
+            attempt = job.attempt_with(waiting=None)
+            self.writer.put_job(msgspec.structs.replace(job, left=[], attempt=attempt))
 
     def _run_again(self, jobs: Collection[JobRecord]) -> None:
         why, as_retry = f"{self.plan.operation} by {self.by}", self.plan.operation is JobOperation.RETRY

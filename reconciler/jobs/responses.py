@@ -66,7 +66,7 @@ def apply_result(
         writer, job, JobState.COMPLETED, now, f"ran {_seconds(result):.1f} s",
         error=None, cause=None, cancellation=NOT_CANCELLED,
         attempt=msgspec.structs.replace(job.attempt.settled, **_usage(result)),
-        stored_data=result.response.stored_data, refers=[],
+        stored_data=result.response.stored_data, refers=[], left=[],
     )  # fmt: skip
     _carry_out(writer, done, result.response, result.refers, config, job.cancellation.reason, now)
     release_dependants(writer, done.uuid, now)

@@ -146,10 +146,12 @@ def recreated(old: JobRecord, fresh: JobRecord) -> JobRecord:
     cancelled first.
     """
     if old.state not in ACTIVE:
-        return msgspec.structs.replace(fresh, attempt=JobAttempt(number=old.attempt.number))
+        attempt = JobAttempt(number=old.attempt.number)
+        return msgspec.structs.replace(fresh, attempt=attempt, left=old.left)
     return msgspec.structs.replace(
         fresh,
-        state=old.state, config=old.config, attempt=old.attempt, deferred=DeferredPatch(config=fresh.config),
+        state=old.state, config=old.config, attempt=old.attempt, left=old.left,
+        deferred=DeferredPatch(config=fresh.config),
         cancellation=Cancellation(reason="generated anew", rerun=True),
     )  # fmt: skip
 

@@ -20,13 +20,14 @@ class JobOperation(StrEnum):
     RESUME = "resume"
     CANCEL = "cancel"
     FORGET = "forget"
+    ABANDON = "abandon"
 
 
 class Effect(StrEnum):
     """What happens to one job.
 
     ``SUPERSEDE`` is for the jobs that a job which runs again had generated. ``GIVE_UP`` takes the automatic
-    retry from a failed job.
+    retry from a failed job. ``ABANDON`` no longer waits for attempts on workers that do not answer.
     """
 
     AGAIN = "again"
@@ -38,6 +39,7 @@ class Effect(StrEnum):
     CANCEL = "cancel"
     GIVE_UP = "give up"
     FORGET = "forget"
+    ABANDON = "abandon"
 
 
 S = JobState
@@ -49,6 +51,7 @@ TAKES: Mapping[JobOperation, frozenset[JobState]] = {
     JobOperation.RESUME: frozenset({S.PAUSED}),
     JobOperation.CANCEL: PENDING | ACTIVE,
     JobOperation.FORGET: FINISHED,
+    JobOperation.ABANDON: ACTIVE,
 }
 """The states that each operation is for; a job that waits for a retry can also be paused and cancelled."""
 
@@ -78,6 +81,8 @@ def decide(
     """
     if operation is JobOperation.FORGET:
         return _forget(job, wanted=job.current and flow is not None and not flow.removed)
+    if operation is JobOperation.ABANDON:
+        return _abandon(job)
     gone = _gone(job, flow)
     if gone is not None:
         return gone
@@ -160,6 +165,22 @@ def _cancel(job: JobRecord) -> OperationVerdict:
     return OperationVerdict(Effect.CANCEL, f"{job.state}: its attempt is cancelled")
 
 
+def _abandon(job: JobRecord) -> OperationVerdict:
+    if job.state in ACTIVE:
+        where = f" on worker '{job.attempt.worker}'" if job.attempt.worker else ""
+        return OperationVerdict(
+            Effect.ABANDON,
+            f"{job.state}: attempt {job.attempt.number}{where} counts as lost from now on, and may still run",
+        )
+    if job.left:
+        where = ", ".join(sorted({f"'{one.worker}'" for one in job.left}))
+        return OperationVerdict(
+            Effect.ABANDON,
+            f"{job.state}: earlier attempts on worker {where} are forgotten, and may still run",
+        )
+    return OperationVerdict(None, *_state_does_not_fit(JobOperation.ABANDON, job.state), slight=True)
+
+
 def _forget(job: JobRecord, *, wanted: bool) -> OperationVerdict:
     if wanted:
         return OperationVerdict(
@@ -180,6 +201,8 @@ def _forget(job: JobRecord, *, wanted: bool) -> OperationVerdict:
 
 def _state_does_not_fit(operation: JobOperation, state: JobState) -> tuple[str, str]:
     """Return why, and what would work."""
+    if operation is JobOperation.ABANDON:
+        return f"it is {state}; abandon is for jobs that {_MEANT[operation]}", ""
     takes = f"{operation} is for jobs that {_MEANT[operation]}"
     if state in ACTIVE:
         return f"it is {state}; {takes}", _WHILE_ACTIVE.get(operation, "")
@@ -192,6 +215,7 @@ _MEANT = {
     JobOperation.PAUSE: "are READY or WAITING",
     JobOperation.RESUME: "are PAUSED",
     JobOperation.CANCEL: "have not ended",
+    JobOperation.ABANDON: "are active or have left an attempt",
 }
 
 _WHILE_ACTIVE = {

@@ -13,7 +13,7 @@ from reconciler.model.flows import BuiltFlow, job_id
 from reconciler.model.manifests import ExecConfigSpec, Prune, WorkerSpec
 from reconciler.model.notifications import NotifyRule
 from reconciler.model.policy import SourceRules
-from reconciler.model.retries import Continuation
+from reconciler.model.retries import Cause, Continuation
 from reconciler.model.run_config import Rule, RunConfig
 from reconciler.model.settings import Layer, Resources, Setting
 from reconciler.model.states import EDITABLE, FINISHED, JobState
@@ -35,10 +35,22 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     time: float | None = None
 
 
+class LeftAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
+    """An attempt that was given up although its script may still run, or start later.
+
+    ``host`` is that of its ``worker`` when it was submitted; None if that was not recorded.
+    """
+
+    worker: str
+    run_dir: str
+    host: str | None = None
+
+
 class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     """The latest attempt of a job; ``number`` is 0 before the first one.
 
-    ``worker`` is where it was submitted; the next attempt may get another worker. ``missing_since`` is when
+    ``worker`` is where it was submitted, and ``host`` that worker's host at that time (None: not recorded);
+    the next attempt may get another worker. ``missing_since`` is when
     the queue was first seen without it. ``stuck`` is why it can never start as it was submitted, in the
     scheduler's words; ``waiting`` is why it waits, in the queue or because it was not accepted now, and
     ``expected_start`` is when the scheduler expects it to start.
@@ -51,6 +63,7 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
 
     number: int = 0
     worker: str | None = None
+    host: str | None = None
     run_dir: str | None = None
     queue_id: str | None = None
     submitted: float | None = None
@@ -65,6 +78,13 @@ class JobAttempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     expected_start: float | None = None
     heartbeat: str | None = None
     result_kept: bool = False
+
+    @property
+    def as_left(self) -> LeftAttempt | None:
+        """The attempt as one of those that a job has left; None before the first one."""
+        if self.worker is None or self.run_dir is None:
+            return None
+        return LeftAttempt(worker=self.worker, run_dir=self.run_dir, host=self.host)
 
     @property
     def settled(self) -> JobAttempt:
@@ -132,6 +152,10 @@ class GeneratedBy(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True)
     inherits: bool = True
 
 
+_LATEST = 7 * 86400.0
+"""Seconds for which the result of an attempt that counted as lost is looked for."""
+
+
 class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """One job, small and read often; its arguments are in the payload table.
 
@@ -139,7 +163,7 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     job. ``held`` names the person who paused the job; the end of ``spec.suspend`` does not resume such a job.
     ``cause`` is the kind of failure: ``walltime``, ``oom``, ``exception`` and so on. ``refers`` are the jobs
     that the output refers to and that had no output when this job completed: a job that reads the output
-    needs theirs too.
+    needs theirs too. ``left`` are attempts whose claims must be withdrawn before the next one starts.
     """
 
     uuid: str
@@ -170,6 +194,7 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     code: list[str] = []
     stored_data: Any = None
     refers: list[str] = []
+    left: list[LeftAttempt] = []
 
     @property
     def id(self) -> str:
@@ -235,6 +260,20 @@ class JobRecord(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     def continues(self) -> str | None:
         """The run directory of the failed attempt that its latest or next attempt continues."""
         return self.retry.run_dirs[-1] if self.retry.run_dirs and self.continuation is not None else None
+
+    def leaving(self, attempt: JobAttempt) -> list[LeftAttempt]:
+        """Return ``left`` with an attempt of this job added."""
+        one = attempt.as_left
+        return self.left if one is None or one in self.left else [*self.left, one]
+
+    def without(self, attempt: JobAttempt) -> list[LeftAttempt]:
+        """Return ``left`` without an attempt of this job."""
+        return [one for one in self.left if one != attempt.as_left]
+
+    def may_deliver(self, now: float) -> bool:
+        """Whether its last attempt, which counted as lost, may still deliver a result."""
+        is_lost = self.state in FINISHED and self.cause == Cause.LOST and bool(self.left)
+        return is_lost and now - self.updated < _LATEST
 
     def attempt_with(self, **fields: Any) -> JobAttempt:
         """Return the latest attempt with other values."""

@@ -108,6 +108,10 @@ REPAIRED: dict[str, tuple[Break, list[str]]] = {
         put("retries", struct.pack(">Q", 1) + b"nobody_1"),
         ["index retries: retries/", "the entry leads nowhere"],
     ),
+    "left has a stranger": (
+        put("left", b"far\0nobody_1"),
+        ["index left: left/far/nobody_1: the entry leads nowhere"],
+    ),
     "a summary has a job too many": (
         change_summary("f", states={"COMPLETED": 1, "RUNNING": 2, "WAITING": 1}),
         ["summaries: flow/f: its summary is not that of its jobs"],

@@ -241,14 +241,17 @@ def test_a_script_that_must_not_run_again(attempt: Attempt, case: str) -> None:
     assert times(attempt) == 1
 
 
-def test_a_process_that_still_runs_here_keeps_its_attempt(tmp_path: Path) -> None:
+def test_a_start_waits_for_the_former_process_on_the_same_machine(tmp_path: Path) -> None:
+    """If it ended, the job would count as lost, and its next attempt would run beside the former process."""
     attempt = Attempt(tmp_path, "slurm", f"echo x >> {tmp_path}/ran; exec sleep 60")
-    with attempt.start(env=SLURM) as first:
-        assert eventually(lambda: times(attempt) == 1)
-        attempt.start(env=AGAIN).communicate(timeout=PATIENCE)
+    first = attempt.start(env=SLURM)
+    assert eventually(lambda: times(attempt) == 1)
+    with attempt.start(env=AGAIN) as second:
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.communicate(timeout=2)
         assert times(attempt) == 1
         os.killpg(first.pid, signal.SIGKILL)
-    with attempt.start(env=AGAIN) as second:
+        first.communicate(timeout=PATIENCE)
         assert eventually(lambda: times(attempt) == 2)
         os.killpg(second.pid, signal.SIGKILL)
 

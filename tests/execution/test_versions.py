@@ -86,7 +86,9 @@ def test_jobs_bring_the_versions_and_the_executor_passes_the_warning_on(world: W
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{lie}; {run}" "$@"\n')
     python.chmod(0o755)
     world.repository.write("workers/workers.yaml", world.worker("w1", python=str(python)))
-    world.flow("f", {"id": "a", "function": "give", "args": [1]}, {"id": "b", "function": "fails"})
+    world.flow(
+        "f", {"id": "a", "function": "give", "args": [1]}, {"id": "b", "function": "fails", "args": ["x"]}
+    )
     world.reconcile()
     world.run()
     assert world.executor is not None
@@ -95,7 +97,7 @@ def test_jobs_bring_the_versions_and_the_executor_passes_the_warning_on(world: W
     found = world.view(lambda view: view.worker_status("w1"))
     assert (found.python, found.jobflow) == (sys.version.split()[0], "0.0.7")
     assert (found.reachable, found.last_seen is not None) == (True, True)
-    world.flow("g", {"id": "c", "function": "fails"})
+    world.flow("g", {"id": "c", "function": "fails", "args": ["x"]})
     world.reconcile()
     world.run()
     assert world.executor.warnings() == []

@@ -7,28 +7,28 @@ import itertools
 import pytest
 
 from reconciler.model.operations import TAKES, Effect, JobOperation, decide
-from reconciler.model.records import FlowRecord, JobAttempt, JobRecord, RetryStatus
+from reconciler.model.records import FlowRecord, JobAttempt, JobRecord, LeftAttempt, RetryStatus
 from reconciler.model.run_config import RunConfig
 from reconciler.model.states import ACTIVE, JobState
 
 FLOW = FlowRecord(name="f", identity="i", build_key="b")
 
 TABLE = """
-              retry  rerun  pause  resume  cancel  forget
-WAITING       -      -      yes    -       yes     -
-READY         -      -      yes    -       yes     -
-CHECKED_OUT   -      yes    -      -       yes     -
-UPLOADED      -      yes    -      -       yes     -
-SUBMITTED     -      yes    -      -       yes     -
-RUNNING       -      yes    -      -       yes     -
-RUN_FINISHED  -      yes    -      -       yes     -
-DOWNLOADED    -      yes    -      -       yes     -
-COMPLETED     -      yes    -      -       -       yes
-FAILED        yes    yes    -      -       -       yes
-REMOTE_ERROR  yes    yes    -      -       -       yes
-PAUSED        -      -      -      yes     yes     -
-STOPPED       -      yes    -      -       -       yes
-USER_STOPPED  -      yes    -      -       -       yes
+              retry  rerun  pause  resume  cancel  forget  abandon
+WAITING       -      -      yes    -       yes     -     -
+READY         -      -      yes    -       yes     -     -
+CHECKED_OUT   -      yes    -      -       yes     -     yes
+UPLOADED      -      yes    -      -       yes     -     yes
+SUBMITTED     -      yes    -      -       yes     -     yes
+RUNNING       -      yes    -      -       yes     -     yes
+RUN_FINISHED  -      yes    -      -       yes     -     yes
+DOWNLOADED    -      yes    -      -       yes     -     yes
+COMPLETED     -      yes    -      -       -       yes     -
+FAILED        yes    yes    -      -       -       yes     -
+REMOTE_ERROR  yes    yes    -      -       -       yes     -
+PAUSED        -      -      -      yes     yes     -     -
+STOPPED       -      yes    -      -       -       yes     -
+USER_STOPPED  -      yes    -      -       -       yes     -
 """
 """As in the documentation for users (docs/how-to/jobs.md)."""
 
@@ -77,9 +77,7 @@ def test_who_cannot_run_a_job_again_is_told_what_would_work(state: JobState, ope
     assert verdict.effect is not None or verdict.hint
 
 
-@pytest.mark.parametrize(
-    "operation", [operation for operation in JobOperation if operation is not JobOperation.FORGET]
-)
+@pytest.mark.parametrize("operation", sorted(set(JobOperation) - {JobOperation.FORGET, JobOperation.ABANDON}))
 @pytest.mark.parametrize("removed", [True, False])
 def test_what_is_history_is_only_forgotten(operation: JobOperation, removed: bool) -> None:
     flow = FlowRecord(name="f", identity="i", build_key="b", removed=removed)
@@ -126,6 +124,16 @@ def test_a_job_that_waits_for_its_retry(state: JobState) -> None:
         JobOperation.RESUME: None,
         JobOperation.CANCEL: Effect.GIVE_UP,
         JobOperation.FORGET: None,
+        JobOperation.ABANDON: None,
     }
     assert effects[JobOperation.RESUME].slight and "reconcile retry" in effects[JobOperation.RESUME].hint
     assert all(str(state) in verdict.reason for verdict in effects.values())
+
+
+@pytest.mark.parametrize("state", sorted(set(JobState) - ACTIVE))
+def test_what_a_job_has_left_can_be_abandoned_in_every_state(state: JobState) -> None:
+    left = job(state)
+    left.left = [LeftAttempt(worker="far", run_dir="/w/u_1")]
+    verdict = decide(JobOperation.ABANDON, left, None)
+    assert verdict.effect is Effect.ABANDON
+    assert "'far'" in verdict.reason and "may still run" in verdict.reason

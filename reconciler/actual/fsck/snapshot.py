@@ -79,7 +79,7 @@ def shown(key: bytes) -> str:
 
 Decode = Callable[[bytes], Any]
 
-JOB_INDEXES = ("by_state", "by_flow", "by_path", "children", "retries")
+JOB_INDEXES = ("by_state", "by_flow", "by_path", "children", "retries", "left")
 
 
 class Job(msgspec.Struct, gc=False):

@@ -31,6 +31,7 @@ _WORDS = {
     Effect.CANCEL: "to cancel",
     Effect.GIVE_UP: "without a further retry",
     Effect.FORGET: "to forget",
+    Effect.ABANDON: "whose attempts are no longer waited for",
 }
 
 

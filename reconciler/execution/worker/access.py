@@ -13,7 +13,8 @@ from reconciler.errors import TransientError
 from reconciler.execution import run_files
 from reconciler.execution.batch import allocations, tickets
 from reconciler.execution.batch.queue import BatchQueue
-from reconciler.execution.hosts.base import CommandResult, Host, new_sentinel, read_sections
+from reconciler.execution.claims import LEAVE
+from reconciler.execution.hosts.base import CommandResult, Host, new_sentinel, read_sections, sections_script
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.hosts.local import expand
 from reconciler.execution.problems import answer_of, describe_error
@@ -268,6 +269,26 @@ class WorkerAccess:
         sentinel = new_sentinel()
         answers = read_sections(self._run_one_by_one(submit.withdraw_script(jobs, sentinel, turns)), sentinel)
         return submit.read_withdrawals(jobs, self.queue, answers)
+
+    def leave(self, directories: Sequence[str]) -> dict[str, str]:
+        """Take the claims of attempts that were given up; return the answers of ``LEAVE`` by run directory.
+
+        Raises
+        ------
+        TransientError
+            The worker does not answer.
+        """
+        sentinel = new_sentinel()
+        calls = {
+            str(number): f"reconciler_leave {run_files.shell_path(path)}"
+            for number, path in enumerate(directories)
+        }
+        answers = read_sections(self._run_one_by_one(LEAVE + sections_script(calls, sentinel)), sentinel)
+        return {
+            path: answers[str(number)].stdout.strip()
+            for number, path in enumerate(directories)
+            if str(number) in answers
+        }
 
     def cancel(self, queue_ids: Sequence[str]) -> dict[str, str]:
         """Cancel jobs in the queue; return why some cannot be cancelled, by queue id.

@@ -37,7 +37,8 @@ class CollectRequest(msgspec.Struct, frozen=True):
 
     ``requeued``: it has ended, and yet its queue lists it as pending. ``patient``: the scheduler may still be
     recording the end of the job, so its accounting can change. ``missing_for`` is the time in seconds since
-    the queue listed it last, or since its last heartbeat.
+    the queue listed it last, or since its last heartbeat. ``moved_from`` is the host on which it was
+    submitted, if a commit has given the worker another one since.
     """
 
     job: JobRecord
@@ -45,6 +46,7 @@ class CollectRequest(msgspec.Struct, frozen=True):
     requeued: bool = False
     patient: bool = False
     missing_for: float = 0.0
+    moved_from: str | None = None
 
 
 class AttemptFacts(msgspec.Struct, frozen=True):

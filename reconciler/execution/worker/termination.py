@@ -31,7 +31,8 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     not know yet how it ended. ``in_doubt`` is set if it is lost without evidence that it has ended;
     ``heartbeat`` is then its latest one. ``size`` is that of the result in bytes. ``turn`` is the one that
     ended. ``unstarted``: it never began, and can start again at no cost. ``result_kept``: it has a result
-    that cannot be stored now, and stays in the run directory.
+    that cannot be stored now, and stays in the run directory. ``may_live``: it is given up although nothing
+    proves that its processes have ended.
     """
 
     result: JobResult | None = None
@@ -48,6 +49,7 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     size: int = 0
     result_kept: bool = False
     unstarted: bool = False
+    may_live: bool = False
 
 
 def end_with_result(raw: bytes | None, documents: Mapping[str, bytes] | None = None) -> AttemptEnd:
@@ -137,6 +139,12 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
     the store has, goes on.
     """
     job = wanted.job
+    if wanted.moved_from is not None and facts.found == "gone":
+        return AttemptEnd(
+            unknown=f"its run directory is not on the present host of its worker, and it was started on "
+            f"{wanted.moved_from}, where it may still run: give the worker that host back until the job has "
+            f"ended, or `reconcile abandon {job.path}`"
+        )
     if wanted.requeued:
         return AttemptEnd(still_runs_as=job.attempt.queue_id, requeued=True)
     if (
@@ -199,6 +207,11 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
         cause=cause,
         state=JobState.FAILED if started or facts.found == "gone" else JobState.REMOTE_ERROR,
         turn=facts.turn,
+        may_live=not job.cancelling
+        and (started or facts.found == "gone")
+        and code is None
+        and not (accounting is not None and accounting.over)
+        and (queue.scheduler.is_batch or not facts.same_host),
         unstarted=accounting is not None and accounting.unstarted,
     )
 

@@ -18,7 +18,7 @@ import msgspec
 from reconciler.errors import InputError, LostError, ReconcilerError, TransientError, UnfitError
 from reconciler.execution import run_files
 from reconciler.execution.batch import tickets
-from reconciler.execution.claims import CLAIM, RUNS, TOO_EARLY, WITHDRAW
+from reconciler.execution.claims import CLAIM, LEAVE, RUNS, TOO_EARLY, WITHDRAW
 from reconciler.execution.hosts.base import CommandResult
 from reconciler.execution.problems import answer_of, describe_error
 from reconciler.execution.run_files import CODE, DOCUMENTS, LAUNCHERS, WorkerPaths, shell_path
@@ -265,16 +265,11 @@ def script(
         theirs = f"{shell_path(other)}/{CODE}/{tree}"
         copy = f"[ -O {theirs} ] && cp -R -- {theirs} {target} 2>/dev/null || rm -rf -- {target}"
         lines.append(f"mkdir -p -- {stage}/shared/{CODE}/ && {{ {copy}; }}")
-    # The script of an attempt that was given up, and still waits or runs, must not go on beside the next one.
-    lines += [
-        'reconciler_leave() { [ -d "$1" ] || return 0',
-        f'mkdir "$1/{CLAIM}" 2>/dev/null; [ -e "$1/{CLAIM}/exit_code" ] || : > "$1/{CLAIM}/withdrawn"',
-        "}",
-    ]
+    lines.append(LEAVE.rstrip())
     for job in jobs:
         if job.attempt.number > 1:
             before = run_dir(paths.work_dir, job.uuid, job.index, job.attempt.number - 1)
-            lines.append(f"reconciler_leave {shell_path(before)}")
+            lines.append(f"reconciler_leave {shell_path(before)} >/dev/null")
     lines += [f"reconciler_share {name}" for name in shared]
     lines.append("reconciler_share_documents")
     places = [f"{number} {shell_path(job.attempt.run_dir or '')}" for number, job in enumerate(jobs)]
