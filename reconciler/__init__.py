@@ -9,9 +9,10 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import :class:`~reconciler.campaign.Campaign` when it is first used: commands do not need it."""
-    if name == "Campaign":
+    """Import :class:`~reconciler.campaign.Campaign` and ``export`` when they are first used."""
+    module = {"Campaign": "reconciler.campaign", "export": "reconciler.build.export"}.get(name)
+    if module is not None:
         import importlib
 
-        return importlib.import_module("reconciler.campaign").Campaign
+        return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,8 +21,10 @@ from maggma.stores import MemoryStore
 from monty.json import MontyEncoder
 from ruamel.yaml import YAML
 
+import reconciler
 from reconciler.actual.jobstore import LMDBStore
 from reconciler.build.construct import Construction
+from reconciler.build.identity import identify
 from tests.execution.support import World
 
 HERE = Path(__file__).parent
@@ -30,6 +32,7 @@ ALL = bool(os.environ.get("RECONCILER_TEST_SCIENCE"))
 """Read before the fixture that clears the environment."""
 
 STORES = ("data",)
+FIXED = "00000000-0000-5000-8000-000000000000"
 _OF_THE_RUN = frozenset(
     (
         *("uuid", "dir_name", "last_updated", "completed_at", "created_at", "hostname", "nid"),
@@ -103,6 +106,27 @@ def test_a_flow_ends_as_with_jobflow_and_a_rebuild_runs_nothing(
     assert build_key(world, name) != built
     assert world.is_idle()
     assert {job.id: job.attempt.number for job in world.jobs().values()} == attempts
+
+
+@pytest.mark.parametrize("file", FLOWS, ids=lambda file: file.stem)
+def test_a_flow_is_exported_with_the_same_jobs(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_quacc(monkeypatch, tmp_path)
+    monkeypatch.syspath_prepend(str(HERE / "lib"))
+    manifest = YAML(typ="safe").load(file)
+    name = manifest["metadata"]["name"]
+    flow = Construction({}, {}).build(manifest["spec"], name)
+    project = "apiVersion: reconciler/v1\nkind: Project\nmetadata: {name: p}\nspec: {}\n"
+    (tmp_path / "reconciler.yaml").write_text(project)
+    written = YAML(typ="safe").load(reconciler.export(flow, tmp_path, name=name))
+    files = {str(one.relative_to(tmp_path)): str(one) for one in tmp_path.rglob("*.json")}
+    again = Construction({}, files).build(written["spec"], name)
+    one, other = (
+        [(job.uuid, job.job.name) for job in identify(made, FIXED, {}, {}, [])] for made in (flow, again)
+    )
+    assert one == other
+    assert "jobs" in written["spec"], "readable, not a serialised flow"
 
 
 def build_key(world: World, flow: str) -> str:
