@@ -17,8 +17,9 @@ from reconciler.actual.compaction import compact
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store, is_settled, not_idle_if_due, reconcile_key, unchanged_outcome
 from reconciler.actual.writer import Writer
-from reconciler.build.builder import FlowBuilder, SpareProcess, known_builds
-from reconciler.build.missing import build_missing
+from reconciler.build.builder import FlowBuilder, known_builds
+from reconciler.build.missing import KeptBuilds, build_missing
+from reconciler.build.process import SpareProcess
 from reconciler.comparison import Comparison, StoreCache
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.history import Authors, Causes, History
@@ -216,13 +217,14 @@ class Session(Comparison):
                 )
                 applied = {flow.build_key for flow in flows}
             self._builder = builder = FlowBuilder(self.source, desired, self.store.path, self._spare)
+            kept = KeptBuilds(self.store)
             try:
                 found = build_missing(
-                    builder, built, failures, say=reporter.say, keep=self._keep_build, applied=applied,
-                    noted=noted,
-                )  # fmt: skip
+                    builder, built, failures, say=reporter.say, keep=kept.add, applied=applied, noted=noted
+                )
             finally:
                 builder.close()
+                kept.flush()
             if not found:
                 return loaded, built, failures
             self._note_imports(found)
@@ -236,11 +238,8 @@ class Session(Comparison):
 
         self.store.write(write)
 
-    def _keep_build(self, build: BuiltFlow) -> None:
-        self.store.write(lambda writer: writer.put_build(build))
-
     def interrupt(self) -> None:
-        """Kill the build process, if any. For another thread, when the program is about to end."""
+        """Kill the build processes, if any. For another thread, when the program is about to end."""
         if self._builder is not None:
             self._builder.kill()
 

@@ -1,4 +1,4 @@
-"""Builds flows in a separate process, with a deadline for each flow."""
+"""Builds flows in separate processes, with a deadline for each flow."""
 
 from __future__ import annotations
 
@@ -6,34 +6,22 @@ import contextlib
 import json
 import os
 import secrets
-import select
-import subprocess
-import sys
-import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from reconciler.actual.view import View
-from reconciler.build.messages import (
-    HEADER,
-    LARGEST,
-    BuildAnswer,
-    BuildRequest,
-    clean_text,
-    frame,
-    runs_user_code,
-)
+from reconciler.build.messages import BuildAnswer, BuildRequest, clean_text, runs_user_code
+from reconciler.build.process import BuildProcess, SpareProcess, wait_for
 from reconciler.desired.flows import build_form
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import flows_in_build_order
 from reconciler.desired.values import iter_directives, parse_output_reference
 from reconciler.diagnostics import Diagnostic, bounded, did_you_mean
 from reconciler.errors import LostError, ReconcilerError, TransientError, UnfitError, WorldError
-from reconciler.execution.hosts.local import clean_environment, end_group, kill_group
 from reconciler.files import atomic_file
 from reconciler.jobs.job_json import references
 from reconciler.model.desired import DesiredFlow, DesiredState
@@ -44,155 +32,12 @@ from reconciler.model.records import FlowRecord
 _START_TIMEOUT = 60.0
 """Seconds that a new interpreter may take to import jobflow, before the deadline of a flow begins."""
 
+_SENT_AHEAD = 0.05
+"""Seconds of work that a process has before it, so that it need not wait for the next flow."""
 
-class BuildProcess:
-    """A process of :mod:`reconciler.build.server`. It sends an empty message when it has imported everything.
-
-    It has the variables ``env`` from its start: packages read their settings when they are imported.
-    ``imported`` are the installed packages that it has imported for flows.
-
-    Raises
-    ------
-    TransientError
-        The machine is out of resources for another process or its files.
-    """
-
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        self.env = dict(env or {})
-        self.imported: set[str] = set()
-        self._pending = bytearray()
-        try:
-            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "reconciler.build.server"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env=_environment() | self.env,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise TransientError(
-                f"the build process cannot be started: {error.strerror}",
-                hint="check the limits of this machine: memory, processes, open files, temporary files",
-            ) from error
-
-    @property
-    def is_alive(self) -> bool:
-        """Return whether it is still running."""
-        return self._process.poll() is None
-
-    def send(self, message: bytes) -> None:
-        """Send a message. Raises BrokenPipeError when the process has ended."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(frame(message))
-        self._process.stdin.flush()
-
-    def read(self, limit: float) -> bytes | None:
-        """Return its next message, or None if it ended or sends no messages any more.
-
-        Raises TimeoutError after ``limit`` seconds.
-        """
-        assert self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
-        deadline = time.monotonic() + limit
-        while True:
-            if len(self._pending) >= HEADER.size:
-                length = HEADER.unpack_from(self._pending)[0]
-                if length > LARGEST:
-                    self.kill()
-                    return None
-                end = HEADER.size + length
-                if len(self._pending) >= end:
-                    message, self._pending = self._pending[HEADER.size : end], self._pending[end:]
-                    return bytes(message)
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([pipe], [], [], left)[0]:
-                raise TimeoutError
-            chunk = os.read(pipe, 1 << 20)
-            if not chunk:
-                return None
-            self._pending += chunk
-
-    def last_words(self) -> tuple[int, str]:
-        """Wait for its end; return the exit code and the last line of its error output."""
-        code = self._process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return code, lines[-1] if lines else ""
-
-    def kill(self) -> None:
-        """Kill it and all that it started, without waiting."""
-        kill_group(self._process)
-
-    def close(self) -> None:
-        """End it and all that it started."""
-        end_group(self._process)
-        self._errors.close()
-
-
-PASSED_ON = "RECONCILER_BUILD_ENV"
-"""The variable that names, separated by commas, the variables that the code of flows needs."""
-
-_FOR_BUILDS = frozenset(
-    [
-        *(
-            "VIRTUAL_ENV",
-            "CONDA_PREFIX",
-            "MPLCONFIGDIR",
-            "XDG_CONFIG_HOME",
-            "XDG_CACHE_HOME",
-            "XDG_DATA_HOME",
-        ),
-        *("JOBFLOW_CONFIG_FILE", "ATOMATE2_CONFIG_FILE", "PMG_CONFIG_FILE", "PMG_VASP_PSP_DIR"),
-        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
-    ]
-)
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment of the build process, which runs the code of the repository.
-
-    It has what a job has, where packages are configured, and what the user passes on: no secret by accident.
-    Its PYTHONPATH never means the current directory.
-    """
-    named = {name.strip() for name in os.environ.get(PASSED_ON, "").split(",")}
-    given = {key: value for key, value in os.environ.items() if key in _FOR_BUILDS | named}
-    environment = clean_environment(os.environ) | given | {"PYTHONDONTWRITEBYTECODE": "1"}
-    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(path).is_absolute()]
-    return environment | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
-
-
-class SpareProcess:
-    """One build process in reserve, which has already imported jobflow when a flow must be built."""
-
-    def __init__(self) -> None:
-        self._process: BuildProcess | None = None
-
-    def warm(self) -> None:
-        """Start a process unless there is one; it imports in the background."""
-        if self._process is not None and not self._process.is_alive:
-            self.close()
-        if self._process is None:
-            self._process = BuildProcess()
-
-    def take(self) -> BuildProcess:
-        """Return a process that belongs to the caller from now on."""
-        self.warm()
-        process, self._process = self._process, None
-        assert process is not None
-        return process
-
-    def kill(self) -> None:
-        """Kill the process in reserve, without waiting."""
-        if self._process is not None:
-            self._process.kill()
-
-    def close(self) -> None:
-        """End the spare process."""
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+_MOST_AHEAD = 64
+_SECOND_AFTER = 1.0
+"""Seconds that flows have waited for the first process when a second one starts: about what that costs."""
 
 
 class BuildFailedError(Exception):
@@ -203,10 +48,37 @@ class BuildFailedError(Exception):
         self.diagnostic = diagnostic
 
 
-class FlowBuilder:
-    """Builds the flows of one revision, in a process that starts, or comes from ``spare``, with the first.
+class _Order(msgspec.Struct, frozen=True):
+    """A flow to build, and the request to the process; ``modules`` are those at the top of its code."""
 
-    A flow with another ``build.env`` gets another process.
+    flow: DesiredFlow
+    externals: Mapping[str, tuple[str, str]]
+    modules: frozenset[str]
+    token: str
+    message: bytes
+
+
+class _Line:
+    """A process and the flows that it has been sent, which it builds one after the other.
+
+    ``since`` is the time from which the deadline counts: of the start, or of the first flow. ``imported`` are
+    the installed packages that it has imported for flows.
+    """
+
+    def __init__(self, process: BuildProcess) -> None:
+        self.process = process
+        self.orders: deque[_Order] = deque()
+        self.imported: set[str] = set()
+        self.ready = False
+        self.since = time.monotonic()
+
+
+class FlowBuilder:
+    """Builds the flows of one revision: :meth:`start` flows, and get each from :meth:`next`.
+
+    The process starts, or comes from ``spare``, with the first flow. A second one joins it if flows wait
+    long and there is a core for it. A flow that does not suit a process, such as one with another
+    ``build.env``, gets another one.
     """
 
     def __init__(
@@ -216,33 +88,77 @@ class FlowBuilder:
         self.desired = desired
         self.code_dir = state_dir / "code"
         self.files_dir = state_dir / "files"
-        self._process: BuildProcess | None = None
         self._spare = spare
         self._names_of: str | None = None
         self._names: dict[str, str] = {}
+        self._modules: dict[str, set[str]] = {}
+        self._waiting: deque[_Order] = deque()
+        self._lines: list[_Line] = []
+        self._most_lines = min(2, len(os.sched_getaffinity(0)))
+        self._began = 0.0
+        self._answers = 0
+        self._waited = 0.0
 
-    def build(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> BuiltFlow:
-        """Build one flow.
+    def start(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> None:
+        """Have a flow built; :meth:`next` returns it when it is done.
 
         Raises
         ------
         BuildFailedError
-            The flow cannot be built: its code failed, or took longer than ``spec.build_timeout`` of the
-            Project, or its files cannot be had. An unexpected error in here counts as such, so that it stops
-            one flow only.
+            The flow cannot be built: its files or its code cannot be had. An unexpected error in here counts
+            as such, so that it stops one flow only.
         """
         try:
-            answer = self._ask(flow, self._request(flow, externals))
-        except (BuildFailedError, TransientError):
+            request = self._request(flow, externals)
+            message = msgspec.msgpack.encode(request)
+            trees = flow.python_path if request.code else []
+            modules = frozenset(name for tree in trees for name in self._modules_in(tree))
+        except TransientError:
             raise
         except (LostError, UnfitError) as error:
             raise self._failed(flow, error.message, error.hint) from error
         except ReconcilerError:
             raise
         except Exception as error:
-            self.close()
             raise self.unexpected(flow, error) from error
-        problem = answer.problem
+        self._waiting.append(_Order(flow, externals, modules, request.token, message))
+
+    @property
+    def unfinished(self) -> int:
+        """The number of flows that were started and have not been returned."""
+        return len(self._waiting) + sum(len(line.orders) for line in self._lines)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the processes have enough to do; then get finished flows before starting others."""
+        return self.unfinished > self._ahead * self._most_lines
+
+    def next(self) -> tuple[DesiredFlow, BuiltFlow | BuildFailedError]:
+        """Wait until a flow is finished that was started, and return it with its build.
+
+        It failed if its code failed, or took longer than ``spec.build_timeout`` of the Project.
+
+        Raises
+        ------
+        TransientError
+            No process can be started.
+        """
+        while True:
+            self._send()
+            for line in list(self._lines):
+                found = self._finished(line)
+                if found is not None:
+                    return found
+            if not self._lines:  # they have ended: start another one
+                continue
+            now = time.monotonic()
+            ends = [line.since + self._limit(line) for line in self._lines if line.orders]
+            wait_for([line.process for line in self._lines], max(0.0, min(ends) - now))
+            if self._waiting and all(line.ready for line in self._lines):
+                self._waited += time.monotonic() - now
+
+    def _built(self, order: _Order, answer: BuildAnswer) -> BuiltFlow:
+        flow, problem = order.flow, answer.problem
         if problem is not None:
             raise self._failed(flow, problem.message, problem.hint, problem.pointer)
         used: Counter[str] = Counter()
@@ -253,7 +169,7 @@ class FlowBuilder:
                 )
             used[job.content] += 1
         return BuiltFlow(
-            build_key=build_key(flow.inputs, externals),
+            build_key=build_key(flow.inputs, order.externals),
             jobs=answer.jobs,
             jobflow_version=answer.jobflow_version,
             code=flow.code,
@@ -261,7 +177,7 @@ class FlowBuilder:
             preview={job.key: job.digest for job in flow.preview},
             form=flow.content,
             files=flow.files,
-            externals=dict(externals),
+            externals=dict(order.externals),
             aliases=answer.aliases,
             output=answer.output,
             makers=flow.makers,
@@ -277,16 +193,15 @@ class FlowBuilder:
         return self._failed(flow, message, "this is a bug in reconciler; please report it")
 
     def close(self) -> None:
-        """End the build process and all processes that it started."""
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+        """End the build processes and all processes that they started."""
+        self._waiting.clear()
+        while self._lines:
+            self._lines.pop().process.close()
 
     def kill(self) -> None:
-        """Kill the build process and all that it started; called by another thread when the program ends."""
-        process = self._process
-        if process is not None:
-            process.kill()
+        """Kill the build processes and all that they started, for another thread when the program ends."""
+        for line in list(self._lines):
+            line.process.kill()
 
     def _request(self, flow: DesiredFlow, externals: Mapping[str, tuple[str, str]]) -> BuildRequest:
         for directory in (self.code_dir, self.files_dir):
@@ -331,63 +246,121 @@ class FlowBuilder:
                 write_file(place, data, executable=bool(executable))
         return places
 
-    # the process --------------------------------------------------------------------------------------
+    # the processes ------------------------------------------------------------------------------------
 
-    def _ask(self, flow: DesiredFlow, request: BuildRequest) -> BuildAnswer:
+    @property
+    def _ahead(self) -> int:
+        """How many flows a process gets in advance: many that are built fast, only one that takes long."""
+        passed = time.monotonic() - self._began
+        return max(1, min(_MOST_AHEAD, int(_SENT_AHEAD * self._answers / passed))) if self._answers else 1
+
+    def _limit(self, line: _Line) -> float:
+        return self.desired.project.build_timeout if line.ready else _START_TIMEOUT
+
+    def _send(self) -> None:
+        """Send flows that wait to the processes that can take some more; start processes for them."""
+        while self._waiting:
+            line = self._line_for(self._waiting[0])
+            if line is None:
+                return
+            if not line.orders and line.ready:
+                line.since = time.monotonic()
+            order = self._waiting.popleft()
+            line.orders.append(order)
+            line.process.send(order.message)
+
+    def _line_for(self, order: _Order) -> _Line | None:
+        """Return the process that gets a flow now; None if one must finish a flow before.
+
+        A flow with code of its own gets a process without flows: what those import can matter to it.
+        """
+        ahead = 1 if order.modules else self._ahead
+        free = sorted((line for line in self._lines if len(line.orders) < ahead), key=lambda x: len(x.orders))
+        line = next((line for line in free if self._suits(line, order)), None)
+        if line is not None or not self._lines:
+            return line or self._start_line(order.flow.env)
+        idle = next((line for line in free if not line.orders), None)
+        if idle is not None:
+            self._lines.remove(idle)
+            idle.process.close()
+            return self._start_line(order.flow.env)
+        if len(self._lines) >= self._most_lines or self._waited < _SECOND_AFTER:
+            return None
         try:
-            if self._process is not None and not self._suits(self._process, flow, request):
-                self.close()
-            if self._process is None:
-                spare = self._spare if not flow.env else None
-                self._process = spare.take() if spare is not None else BuildProcess(flow.env)
-                slow = f"the build process was not ready after {_START_TIMEOUT:g} s"
-                self._read(
-                    flow, _START_TIMEOUT, slow, "check whether the machine is very busy, and try again"
-                )
-            self._process.send(msgspec.msgpack.encode(request))
-        except BrokenPipeError:
-            raise self._died(flow) from None
-        limit = self.desired.project.build_timeout
-        hint = "raise spec.build_timeout of the Project, or split the flow"
-        deadline = time.monotonic() + limit
-        while True:  # the code of an earlier flow may have written to the stream of answers
-            left = deadline - time.monotonic()
-            raw = self._read(flow, left, f"building took longer than {limit:g} s", hint)
-            with contextlib.suppress(msgspec.DecodeError):
-                answer = msgspec.msgpack.decode(raw, type=BuildAnswer)
-                if answer.token == request.token:
-                    self._process.imported |= {name.partition(".")[0] for name in answer.imported}
-                    return answer
+            return self._start_line(order.flow.env)
+        except TransientError:  # one is enough
+            self._most_lines = 1
+            return None
 
-    def _suits(self, process: BuildProcess, flow: DesiredFlow, request: BuildRequest) -> bool:
+    def _suits(self, line: _Line, order: _Order) -> bool:
         """Return whether a flow builds in a process as it would in a new one.
 
         Not with another environment, nor if the code of the flow has a module of the name of an installed
         package that an earlier flow imported: the flow would get that package.
         """
-        if process.env != flow.env:
+        if line.process.env != order.flow.env:
             return False
-        trees = flow.python_path if request.code and process.imported else []
-        names = {name.removesuffix(".py") for tree in trees for name in self.source.top_level_names(tree)}
-        return names.isdisjoint(process.imported)
+        return order.modules.isdisjoint(line.imported)
 
-    def _read(self, flow: DesiredFlow, limit: float, too_slow: str, hint: str) -> bytes:
-        assert self._process is not None
+    def _modules_in(self, tree: str) -> set[str]:
+        """Return the names of modules and packages at the top of a tree; git is asked only once."""
+        if tree not in self._modules:
+            self._modules[tree] = {name.removesuffix(".py") for name in self.source.top_level_names(tree)}
+        return self._modules[tree]
+
+    def _start_line(self, env: Mapping[str, str]) -> _Line:
+        from_spare = self._spare is not None and not env and not self._lines
+        line = _Line(self._spare.take() if self._spare and from_spare else BuildProcess(env))
+        self._lines.append(line)
+        return line
+
+    def _finished(self, line: _Line) -> tuple[DesiredFlow, BuiltFlow | BuildFailedError] | None:
+        """Return the first flow of a line if it is built, or cannot be."""
+        while (message := line.process.take()) is not None:
+            if not line.ready:
+                line.ready, line.since = True, time.monotonic()
+                self._began = self._began or line.since
+            elif line.orders:  # the code of an earlier flow may have written to the stream of answers
+                with contextlib.suppress(msgspec.DecodeError):
+                    answer = msgspec.msgpack.decode(message, type=BuildAnswer)
+                    if answer.token == line.orders[0].token:
+                        return self._taken(line, answer)
+        if line.process.ended:
+            code, tail = line.process.last_words()
+            what = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            return self._lost(line, f"its build process {what}{f': {tail}' if tail else ''}", None)
+        limit = self._limit(line)
+        if line.orders and time.monotonic() >= line.since + limit:
+            if line.ready:
+                hint = "raise spec.build_timeout of the Project, or split the flow"
+                return self._lost(line, f"building took longer than {limit:g} s", hint)
+            slow = f"the build process was not ready after {limit:g} s"
+            return self._lost(line, slow, "check whether the machine is very busy, and try again")
+        return None
+
+    def _taken(self, line: _Line, answer: BuildAnswer) -> tuple[DesiredFlow, BuiltFlow | BuildFailedError]:
+        order = line.orders.popleft()
+        line.since = time.monotonic()
+        line.imported |= {name.partition(".")[0] for name in answer.imported}
+        self._answers += 1
         try:
-            message = self._process.read(limit)
-        except TimeoutError:
-            self.close()
-            raise self._failed(flow, too_slow, hint) from None
-        if message is None:
-            raise self._died(flow)
-        return message
+            return order.flow, self._built(order, answer)
+        except BuildFailedError as error:
+            return order.flow, error
+        except Exception as error:
+            return order.flow, self.unexpected(order.flow, error)
 
-    def _died(self, flow: DesiredFlow) -> BuildFailedError:
-        assert self._process is not None
-        code, tail = self._process.last_words()
-        self.close()
-        what = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return self._failed(flow, f"its build process {what}{f': {tail}' if tail else ''}", None)
+    def _lost(
+        self, line: _Line, message: str, hint: str | None
+    ) -> tuple[DesiredFlow, BuildFailedError] | None:
+        """End a line. Its first flow has failed, if it had one; the others wait for another process."""
+        self._lines.remove(line)
+        line.process.close()
+        if not line.orders:
+            return None
+        first = line.orders.popleft()
+        self._waiting.extendleft(reversed(line.orders))
+        return first.flow, self._failed(first.flow, message, hint)
 
     def _failed(
         self, flow: DesiredFlow, message: str, hint: str | None, pointer: str | None = None

@@ -26,7 +26,32 @@ def function_paths(
     for path in filters:
         _import_own(path, folders)
     packages = frozenset(path.partition(".")[0] for path in functions)
-    modules = [
+    found = _paths_in(_modules(packages, folders)) if code else _paths_in_packages(packages)
+    return {one: others for one, others, is_job in found if is_job or one in functions}
+
+
+_Modules = list[tuple[str, ModuleType]]
+_Found = list[tuple[str, list[str], bool]]
+
+_searched: dict[frozenset[str], tuple[int, _Modules, list[tuple[int, int]], _Found]] = {}
+"""What was found last in packages, and when: the number of all modules, theirs, and what those were like."""
+
+
+def _paths_in_packages(packages: frozenset[str]) -> _Found:
+    """Return what :func:`_paths_in` returns; it is searched again if modules have been imported or filled."""
+    count, modules, before, found = _searched.get(packages, (0, [], [], []))
+    if count != len(sys.modules):
+        modules = _modules(packages, ())
+    now = [(id(sys.modules.get(name)), len(vars(module))) for name, module in modules]
+    if now != before:
+        found = _paths_in(modules)
+    _searched[packages] = len(sys.modules), modules, now, found
+    return found
+
+
+def _modules(packages: Collection[str], folders: tuple[str, ...]) -> _Modules:
+    """Return the imported modules of packages, and those below folders."""
+    return [
         (name, module)
         for name, module in list(sys.modules.items())
         if isinstance(module, ModuleType)
@@ -35,21 +60,6 @@ def function_paths(
             or (folders and str(getattr(module, "__file__", "")).startswith(folders))
         )
     ]
-    if code:
-        found = _paths_in(modules)
-    else:  # installed packages only: flow after flow the same, unless a module has been imported or filled
-        now = [(name, id(module), len(vars(module))) for name, module in modules]
-        before, found = _of_installed.get(packages, ([], []))
-        if now != before:
-            found = _paths_in(modules)
-            _of_installed[packages] = now, found
-    return {one: others for one, others, is_job in found if is_job or one in functions}
-
-
-_Found = list[tuple[str, list[str], bool]]
-
-_of_installed: dict[frozenset[str], tuple[list[tuple[str, int, int]], _Found]] = {}
-"""What was found last in packages: their modules with the numbers of their names, and the functions."""
 
 
 def _paths_in(modules: Sequence[tuple[str, ModuleType]]) -> _Found:

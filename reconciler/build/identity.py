@@ -58,7 +58,10 @@ def identify(
         The jobs form a cycle, or refer to a job that is not in any flow.
     """
     flow = get_flow(made, allow_external_references=True)
-    ordered = [IdentifiedJob(job, list(parents)) for job, parents in flow.iterflow()]
+    only = flow.jobs[0] if len(flow.jobs) == 1 else None
+    alone = isinstance(only, Job) and only.uuid not in only.input_uuids  # spares the graph
+    in_order = [(only, [])] if alone else flow.iterflow()
+    ordered = [IdentifiedJob(job, list(parents)) for job, parents in in_order]
     contents = dict(externals)
     for item in ordered:
         for reference in item.job.input_uuids:

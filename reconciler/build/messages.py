@@ -91,10 +91,20 @@ def frame(message: bytes) -> bytes:
 
 
 def read_frame(stream: IO[bytes]) -> bytes | None:
-    """Return the next message of a stream; None at its end, and if what follows is not a message."""
-    header = stream.read(HEADER.size)
+    """Return the next message of a stream without a buffer; None at its end, or if a message breaks off.
+
+    Nothing after the message is read: the code of a flow must not find the next requests in its memory.
+    """
+    header = _read(stream, HEADER.size)
     if len(header) < HEADER.size:
         return None
     (length,) = HEADER.unpack(header)
-    message = stream.read(length) if length <= LARGEST else b""
+    message = _read(stream, length) if length <= LARGEST else b""
     return message if len(message) == length else None
+
+
+def _read(stream: IO[bytes], length: int) -> bytes:
+    found = bytearray()
+    while len(found) < length and (chunk := stream.read(length - len(found))):
+        found += chunk
+    return bytes(found)

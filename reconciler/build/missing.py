@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 
+from reconciler.actual.layout import encode
+from reconciler.actual.store import Store
+from reconciler.actual.writer import Writer
 from reconciler.build.builder import BuildFailedError, FlowBuilder, external_jobs, missing_jobs
 from reconciler.desired.state import flows_in_build_order
 from reconciler.diagnostics import Diagnostic
@@ -29,7 +33,7 @@ def build_missing(
 
     A flow that cannot be built goes to ``failures`` instead, by name; it blocks those that refer to it, which
     are in neither. Flows that are in ``failures`` already are not tried again. ``keep`` gets each new build.
-    The code of the flows runs in the builder's process, which the caller closes.
+    The code of the flows runs in the builder's processes, which the caller closes.
 
     A build that imported other directories of code than its flow notes is not used, since its identity does
     not cover them. The result has these directories by flow: note them, read the desired state again and
@@ -55,32 +59,61 @@ def build_missing(
             del built[flow.name]
 
     found: dict[str, list[str]] = {}
-    for flow in flows_in_build_order(desired.flows):
-        known = built.get(flow.name)
-        if known is not None and known.build_key not in applied:
-            check_jobs(flow, known)
-        externals = external_jobs(flow, built)
-        if externals is None and (missing := missing_jobs(flow, built)) is not None:
-            failures[flow.name] = missing
-        if flow.name in built or flow.name in failures or externals is None:
-            continue
-        say(f"building {flow.name}")
+
+    def finish_one() -> None:
+        flow, fresh = builder.next()
+        if isinstance(fresh, BuildFailedError):
+            failures[flow.name] = fresh.diagnostic
+            return
+        wanted = sorted({*fresh.imports, *(flow.imports if flow.name in noted else ())})
+        if wanted != flow.imports:
+            found[flow.name] = wanted
+            return
         try:
-            fresh = builder.build(flow, externals)
-            wanted = sorted({*fresh.imports, *(flow.imports if flow.name in noted else ())})
-            if wanted != flow.imports:
-                found[flow.name] = wanted
-                continue
             keep(fresh)
             built[flow.name] = fresh
             check_jobs(flow, fresh)
+        except ReconcilerError:
+            raise
+        except Exception as error:  # stops this flow only
+            failures[flow.name] = builder.unexpected(flow, error).diagnostic
+
+    ordered = flows_in_build_order(desired.flows)
+    missing = sum(flow.name not in built and flow.name not in failures for flow in ordered)
+    if missing > _MOST_NAMED:
+        say(f"building {missing} flows")
+    for flow in ordered:
+        known = built.get(flow.name)
+        if known is not None and known.build_key not in applied:
+            check_jobs(flow, known)
+        if flow.name in built or flow.name in failures:
+            continue
+        while builder.is_full or (builder.unfinished and external_jobs(flow, built) is None):
+            finish_one()
+        externals = external_jobs(flow, built)
+        if externals is None:
+            if (problem := missing_jobs(flow, built)) is not None:
+                failures[flow.name] = problem
+            continue
+        if missing <= _MOST_NAMED:
+            say(f"building {flow.name}")
+        try:
+            builder.start(flow, externals)
         except BuildFailedError as error:
             failures[flow.name] = error.diagnostic
         except ReconcilerError:
             raise
         except Exception as error:  # stops this flow only
             failures[flow.name] = builder.unexpected(flow, error).diagnostic
+    while builder.unfinished:
+        finish_one()
+    in_order = {flow.name: failures.pop(flow.name) for flow in ordered if flow.name in failures}
+    failures.update(in_order)
     return found
+
+
+_MOST_NAMED = 20
+"""Flows of which each is named when it is built; of more only the number is told."""
 
 
 def refused_by_policy(desired: DesiredState, flow: DesiredFlow, build: BuiltFlow) -> Diagnostic | None:
@@ -94,3 +127,39 @@ def refused_by_policy(desired: DesiredState, flow: DesiredFlow, build: BuiltFlow
     message = f"flow '{flow.name}' cannot be built: the policy does not allow {refused[0].what}"
     hint = rules.how_to_allow(*refused)
     return flow.manifest.diagnostic(REFUSED, message, f"/spec/{flow.spec.form}", hint=hint)
+
+
+class KeptBuilds:
+    """Stores builds, many of fast flows in one transaction, because each transaction waits for the disk.
+
+    Call :meth:`flush` at the end. A build that was lost because the program was killed is made again.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._builds: list[BuiltFlow] = []
+        self._written = 0.0
+
+    def add(self, build: BuiltFlow) -> None:
+        """Keep a build. An odd value in it raises an error here, where it is that of one flow."""
+        encode(build)
+        self._builds.append(build)
+        if len(self._builds) >= _MOST_IN_MEMORY or time.monotonic() - self._written >= _LONGEST_IN_MEMORY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store the builds that are not yet stored."""
+        builds = self._builds
+
+        def write(writer: Writer) -> None:
+            for build in builds:
+                writer.put_build(build)
+
+        if builds:
+            self._store.write(write)
+        self._builds, self._written = [], time.monotonic()
+
+
+_MOST_IN_MEMORY = 500
+_LONGEST_IN_MEMORY = 0.5
+"""Seconds since the last transaction after which a build is stored at once."""

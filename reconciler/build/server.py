@@ -65,7 +65,7 @@ def main() -> None:
     """Report that all is imported, then answer requests until their stream ends."""
     # The user's code gets neither the stream of requests nor that of answers: its standard input is empty,
     # and what it prints goes to standard error.
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
@@ -73,6 +73,7 @@ def main() -> None:
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     warnings.simplefilter("ignore")
     gc.freeze()
+    own = _Surroundings()
     answers.write(frame(b""))
     answers.flush()
     while (message := read_frame(requests)) is not None:
@@ -80,11 +81,14 @@ def main() -> None:
         if request.code or runs_user_code(request.spec):
             encoded = _answer_of_child(request, [requests, answers])
         else:
-            with _restored():
+            with own.kept():
                 encoded = _encoded(answer(request))
         answers.write(frame(encoded))
         answers.flush()
-        _import_installed(msgspec.msgpack.decode(encoded, type=BuildAnswer).imported)
+        missing = [name for name in _imported_by(encoded) if name not in sys.modules]
+        if missing:
+            with own.kept():
+                _import_installed(missing)
 
 
 def _end_with(parent: int) -> None:
@@ -99,19 +103,35 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-@contextmanager
-def _restored() -> Iterator[None]:
-    """Restore directory, environment and path after a block."""
-    directory, environment, path = os.open(".", os.O_RDONLY), dict(os.environ), list(sys.path)
-    try:
-        yield
-    finally:
-        if os.environ != environment:
-            os.environ.clear()
-            os.environ.update(environment)
-        sys.path[:] = path
-        os.fchdir(directory)
-        os.close(directory)
+class _Surroundings:
+    """Directory, environment and path of this process, which imports of installed modules may change."""
+
+    def __init__(self) -> None:
+        self._directory = os.open(".", os.O_RDONLY)
+        self._environment, self._path = dict(os.environ), list(sys.path)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Restore them after a block if anything was imported in it: nothing else runs code here."""
+        before = len(sys.modules)
+        try:
+            yield
+        finally:
+            if len(sys.modules) != before:
+                os.environ.clear()
+                os.environ.update(self._environment)
+                sys.path[:] = self._path
+                os.fchdir(self._directory)
+
+
+def _imported_by(encoded: bytes) -> list[str]:
+    return msgspec.msgpack.decode(encoded, type=_Imported).imported
+
+
+class _Imported(msgspec.Struct):
+    """The part of a :class:`BuildAnswer` that the process itself needs."""
+
+    imported: list[str] = []
 
 
 def _answer_of_child(request: BuildRequest, private: list[IO[bytes]]) -> bytes:
@@ -124,6 +144,7 @@ def _answer_of_child(request: BuildRequest, private: list[IO[bytes]]) -> bytes:
             os.close(reading)
             for stream in private:
                 os.close(stream.fileno())
+            _become_fresh(list(request.code))
             _write_all(writing, frame(_encoded(answer(request))))
             os._exit(0)
         except BaseException:
@@ -199,15 +220,11 @@ def _import_installed(names: list[str]) -> None:
 
     Only installed packages: the code of the repository belongs to one flow and is imported for each.
     """
-    missing = [name for name in names if name not in sys.modules]
-    if not missing:
-        return
-    with _restored():
-        for name in missing:
-            try:
-                importlib.import_module(name)
-            except BaseException:  # the flow that needs it will report the error, if there is one
-                sys.modules.pop(name, None)
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except BaseException:  # the flow that needs it will report the error, if there is one
+            sys.modules.pop(name, None)
     gc.freeze()  # what a child need not look at, it need not copy
 
 
@@ -217,7 +234,6 @@ def _import_installed(names: list[str]) -> None:
 def answer(request: BuildRequest) -> BuildAnswer:
     """Build one flow; any error becomes part of the answer."""
     known = set(sys.modules)
-    _become_fresh(list(request.code))
     try:
         jobs, output = _build(request)
     except BuildError as error:

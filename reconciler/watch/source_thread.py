@@ -17,7 +17,7 @@ from reconciler.actual.compaction import compact
 from reconciler.actual.daemon_requests import Answer, Request, Requests
 from reconciler.actual.state_dir import is_on_network
 from reconciler.actual.store import Store
-from reconciler.build.builder import SpareProcess
+from reconciler.build.process import SpareProcess
 from reconciler.comparison import SCOPE_BUG, Comparison
 from reconciler.desired.source.command import printable
 from reconciler.desired.source.git import Source

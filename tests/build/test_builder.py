@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from reconciler.build.builder import BuildFailedError, FlowBuilder, external_jobs, missing_jobs
+from reconciler.build.messages import frame, read_frame
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import load_desired
-from reconciler.model.desired import DesiredState
+from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow
+from tests.build.support import build
 from tests.desired.test_flows import NoCache
 from tests.support import Repository
 
@@ -45,8 +50,8 @@ class Bench:
         self.builder: FlowBuilder | None = None
         self.timeout = 60.0
 
-    def build(self, *bodies: str, helper: str = "") -> list[str]:
-        """Build a flow for each body of a factory; return the names of its jobs, or its problem."""
+    def start(self, *bodies: str, helper: str = "") -> tuple[FlowBuilder, list[DesiredFlow]]:
+        """Commit a flow for each body of a factory; return the flows and a builder."""
         head = "apiVersion: reconciler/v1\nkind: {}\nmetadata: {{name: {}}}\nspec:\n"
         spec = f"  python_path: [lib]\n  build_timeout: {self.timeout}\n"
         self.repository.write("reconciler.yaml", head.format("Project", "p") + spec)
@@ -63,10 +68,15 @@ class Bench:
         desired: DesiredState = load_desired(source, source.revision(), NoCache(), {}).state
         assert desired.diagnostics == []
         self.builder = FlowBuilder(source, desired, self.state)
+        return self.builder, [desired.flows[name] for name in sorted(desired.flows)]
+
+    def build(self, *bodies: str, helper: str = "") -> list[str]:
+        """Build a flow for each body of a factory; return the names of its jobs, or its problem."""
+        builder, flows = self.start(*bodies, helper=helper)
         found = []
-        for name in sorted(desired.flows):
+        for flow in flows:
             try:
-                built = self.builder.build(desired.flows[name], {})
+                built = build(builder, flow)
             except BuildFailedError as error:
                 self.diagnostic = error.diagnostic
                 found.append(error.diagnostic.message)
@@ -219,7 +229,7 @@ def test_an_argument_of_a_manifest_that_would_not_arrive_is_pointed_at(
     with pytest.raises(
         BuildFailedError, match=r"the job 'a' cannot be sent to a worker: kwargs.x is"
     ) as caught:
-        bench.builder.build(desired.flows["f"], {})
+        build(bench.builder, desired.flows["f"])
     assert str(caught.value.diagnostic.location) == "flows/f.yaml:10:12"
 
 
@@ -262,8 +272,10 @@ def test_a_module_of_the_repository_is_found_although_an_earlier_flow_imported_o
     source = Source(repository.path / ".git", repository.path, None, "")
     desired = load_desired(source, source.revision(), NoCache(), {}).state
     bench.builder = FlowBuilder(source, desired, bench.state)
-    bench.builder.build(desired.flows["a"], {})
-    assert [job.name for job in bench.builder.build(desired.flows["b"], {}).jobs] == ["ours"]
+    for flow in desired.flows.values():
+        bench.builder.start(flow, {})
+    built = {flow.name: found for flow, found in (bench.builder.next() for _ in desired.flows)}
+    assert [job.name for job in built["b"].jobs] == ["ours"]
 
 
 def test_an_unexpected_error_of_ours_stops_one_flow_only(
@@ -361,7 +373,7 @@ def test_a_job_that_a_built_flow_does_not_have(
     source = Source(repository.path / ".git", repository.path, None, "")
     desired = load_desired(source, source.revision(), NoCache(), {}).state
     bench.builder = FlowBuilder(source, desired, bench.state)
-    built = {"other": bench.builder.build(desired.flows["other"], {})}
+    built = {"other": build(bench.builder, desired.flows["other"])}
     assert external_jobs(desired.flows["needing"], built) is None
     problem = missing_jobs(desired.flows["needing"], built)
     assert problem is not None
@@ -386,8 +398,83 @@ def test_an_attribute_that_an_output_does_not_have(bench: Bench, repository: Rep
     desired = load_desired(source, source.revision(), NoCache(), {}).state
     bench.builder = FlowBuilder(source, desired, bench.state)
     with pytest.raises(BuildFailedError) as caught:
-        bench.builder.build(desired.flows["f"], {})
+        build(bench.builder, desired.flows["f"])
     problem = caught.value.diagnostic
     assert "'a.enrgy'" in problem.message and "Doc" in problem.message and "'enrgy'" in problem.message
     assert str(problem.location) == "flows/f.yaml:7:53"
     assert problem.hint == "did you mean 'energy'?"
+
+
+@pytest.fixture(params=[1, 2])
+def outcomes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Callable[..., list[str]]:
+    """Starts flows before any is finished, and returns what became of each; with one process and two."""
+    monkeypatch.setattr(FlowBuilder, "_ahead", 64 if request.param == 1 else 2)
+    monkeypatch.setattr("reconciler.build.builder._SECOND_AFTER", 0.0)
+
+    def outcomes(*bodies: str) -> list[str]:
+        builder, flows = bench.start(*bodies)
+        builder._most_lines = request.param
+        for flow in flows:
+            builder.start(flow, {})
+        found = {}
+        most = 0
+        while builder.unfinished:
+            flow, done = builder.next()
+            most = max(most, len(builder._lines))
+            failed = isinstance(done, BuildFailedError)
+            found[flow.name] = done.diagnostic.message if failed else done.jobs[0].name
+        assert most == request.param
+        return [found[flow.name] for flow in flows]
+
+    return outcomes
+
+
+def test_flows_that_wait_are_built_when_their_process_has_died(outcomes: Callable[..., list[str]]) -> None:
+    deadly = "os.kill(os.getppid(), 9)\nimport time\ntime.sleep(60)"
+    bodies = [f"return named('{number}')" for number in range(9)]
+    bodies[2] = bodies[7] = deadly
+    found = outcomes(*bodies)
+    assert [one for number, one in enumerate(found) if number not in (2, 7)] == list("0134568")
+    assert all("its build process was killed by signal 9" in found[number] for number in (2, 7))
+
+
+def test_the_deadline_of_a_flow_begins_with_its_own_build(
+    bench: Bench, outcomes: Callable[..., list[str]]
+) -> None:
+    bench.timeout = 5
+    slow = "import time\ntime.sleep(1)\nreturn named('slow')"
+    found = outcomes(slow, slow, slow, "import time\ntime.sleep(60)", slow, slow, slow)
+    assert found.pop(3).endswith("building took longer than 5 s")
+    assert found == ["slow"] * 6
+
+
+def test_large_requests_and_answers_do_not_wait_for_each_other(
+    outcomes: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = {"not used": "x" * 300_000}  # larger than a pipe
+    ask = FlowBuilder._request
+    monkeypatch.setattr(FlowBuilder, "_request", lambda *of: msgspec.structs.replace(ask(*of), files=large))
+    bodies = [f"made = give('z' * 300_000)\nmade.name = '{number}'\nreturn made" for number in range(6)]
+    assert outcomes(*bodies) == list("012345")
+
+
+def test_flows_that_are_built_fast_are_sent_in_advance_and_slow_ones_are_not(bench: Bench) -> None:
+    builder, _ = bench.start("return named('x')")
+    builder._began, builder._answers = time.monotonic() - 10, 10_000
+    assert 30 <= builder._ahead <= 64
+    builder._answers = 10
+    assert builder._ahead == 1
+
+
+def test_the_code_of_a_flow_cannot_find_the_next_request_in_its_memory() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb", buffering=0) as stream, os.fdopen(writing, "wb") as other:
+        other.write(frame(b"first") + frame(b"second"))
+        other.flush()
+        assert read_frame(stream) == b"first"
+        assert os.read(reading, 100) == frame(b"second")
+        other.write(frame(b"broken off")[:-1])
+        other.close()
+        assert read_frame(stream) is None

@@ -15,6 +15,7 @@ from reconciler.diagnostics import Diagnostic
 from reconciler.model.desired import DesiredState
 from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.plan.configs import FlowConfigs
+from tests.build.support import build
 from tests.desired.test_flows import NoCache
 from tests.support import Repository, isolate
 
@@ -110,7 +111,7 @@ class Forms:
                         self.failures[flow.name] = missing
                     continue
                 try:
-                    built[flow.name] = builder.build(flow, externals)
+                    built[flow.name] = build(builder, flow, externals)
                 except BuildFailedError as error:
                     self.failures[flow.name] = error.diagnostic
         finally:

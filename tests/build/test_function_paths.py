@@ -15,6 +15,7 @@ from reconciler.desired.source.git import Source
 from reconciler.desired.state import load_desired
 from reconciler.model.records import ActualState
 from reconciler.plan.planner import make_plan
+from tests.build.support import build
 from tests.desired.test_flows import NoCache
 from tests.support import Repository
 
@@ -124,7 +125,7 @@ def matched(repository: Repository, state: Path, function: str) -> list[str]:
     assert not desired.has_errors, desired.diagnostics
     builder = FlowBuilder(source, desired, state)
     try:
-        built = {flow.name: builder.build(flow, {}) for flow in desired.flows.values()}
+        built = {flow.name: build(builder, flow) for flow in desired.flows.values()}
     finally:
         builder.close()
     plan = make_plan(desired, ActualState(built=built))

@@ -27,6 +27,7 @@ from reconciler.model.desired import DesiredState
 from reconciler.model.flows import BuiltFlow, build_key
 from reconciler.model.records import Event, JobRecord
 from reconciler.model.states import ACTIVE, JobState
+from tests.build.support import build
 from tests.conformance.support import Silent
 from tests.support import AUTHOR, Repository
 
@@ -80,7 +81,7 @@ class Builds:
         self.builder.source, self.builder.desired = source, desired
         for name, key in keys.items():
             if key not in self.known:
-                self.known[key] = self.builder.build(desired.flows[name], {})
+                self.known[key] = build(self.builder, desired.flows[name])
         with store.read() as view:
             fresh = [self.known[key] for key in keys.values() if view.build(key) is None]
 

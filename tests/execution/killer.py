@@ -27,7 +27,7 @@ from reconciler.loop import Session
 
 STEPS: dict[str, tuple[type, str]] = {
     "write": (Store, "write"),
-    "build": (FlowBuilder, "build"),
+    "build": (FlowBuilder, "next"),
     "reconcile": (Session, "reconcile"),
     "apply": (PlanApplication, "carry_out"),
     "answer": (Requests, "answer"),

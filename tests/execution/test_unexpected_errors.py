@@ -52,7 +52,7 @@ def test_one_exception_at_each_boundary(watched: WatchWorld) -> None:
     assert "odd poll" in reason("bad-poll")
 
     held = {
-        "bad-build": "cannot be built: unexpected KeyError: 'odd build' (flows/bad-build.yaml:",
+        "bad-build": "cannot be built: unexpected KeyError: 'odd start' (flows/bad-build.yaml:",
         "bad-plan": "odd actions",
         "bad-apply": "odd flow",
     }

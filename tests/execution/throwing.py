@@ -27,7 +27,7 @@ def throws(owner: Any, name: str, is_bad: Callable[..., bool]) -> None:
     setattr(owner, name, wrapper)
 
 
-throws(FlowBuilder, "build", lambda _, flow, *__: flow.name == "bad-build")
+throws(FlowBuilder, "start", lambda _, flow, *__: flow.name == "bad-build")
 throws(FlowPlanner, "actions", lambda planner: planner.flow.name == "bad-plan")
 throws(PlanApplication, "_flow", lambda _, action, *__: action.key == "bad-apply")
 throws(UploadBundle, "_files_of", lambda _, job: job.flow == "bad-upload")

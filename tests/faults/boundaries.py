@@ -14,7 +14,7 @@ EFFECTS = (
 )
 
 WRITES = (
-    *("StoreCache.put", "Session._keep_build", "apply_plan", "Session.record_outcome"),
+    *("StoreCache.put", "KeptBuilds.flush", "apply_plan", "Session.record_outcome"),
     *("SourceThread._put", "WorkerHealth._put"),
     *(
         "JobStarter.check_out",

@@ -158,7 +158,7 @@ class Campaign:
         self._commit()
         return False
 
-    _prepare_keep_build = _prepare_reconcile = _prepare_apply = _prepare_build
+    _prepare_flush = _prepare_reconcile = _prepare_apply = _prepare_build
 
     def _prepare_put(self) -> bool:
         """For blobs to be parsed, and for what is written about an attempt, and about a worker."""

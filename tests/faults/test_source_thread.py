@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from reconciler.actual.daemon_requests import Answer, Requests
 from reconciler.actual.writer import Writer
-from reconciler.build import builder as build_process
+from reconciler.build import process as build_process
 from reconciler.cli.context import Context, Options
 from reconciler.cli.views.log_reporter import LogReporter
 from reconciler.desired.source.git import Source

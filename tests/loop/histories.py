@@ -40,6 +40,16 @@ class QuickBuilder:
 
     def __init__(self, source: Source, desired: DesiredState, state_dir: Path, spare: object = None) -> None:
         self.desired = desired
+        self.unfinished = 0
+        self.is_full = False
+
+    def start(self, flow: DesiredFlow, externals: dict[str, tuple[str, str]]) -> None:
+        self.started = flow, self.build(flow, externals)
+        self.is_full, self.unfinished = True, 1
+
+    def next(self) -> tuple[DesiredFlow, BuiltFlow]:
+        self.is_full, self.unfinished = False, 0
+        return self.started
 
     def build(self, flow: DesiredFlow, externals: dict[str, tuple[str, str]]) -> BuiltFlow:
         if flow.labels.get("broken") == "yes":

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from reconciler.build.missing import KeptBuilds
 from reconciler.cli.main import cli
-from reconciler.loop import Session
 from tests.support import Repository, minimal_project
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -137,11 +137,11 @@ def test_killed_after_the_note_and_before_the_build(
 ) -> None:
     campaign.flow(IMPORTS["a text put together"][0])
 
-    def die(self: Session, build: object) -> None:
+    def die(self: KeptBuilds, build: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "_keep_build", die)
+        patch.setattr(KeptBuilds, "add", die)
         campaign.repository.commit()
         CliRunner().invoke(cli, campaign._options("--once", state="state"))
     assert set(campaign.run()) == {"scan", "plain"}

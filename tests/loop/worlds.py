@@ -23,6 +23,7 @@ from reconciler.model.desired import DesiredState
 from reconciler.model.flows import BuiltFlow, build_key
 from reconciler.model.records import NOT_CANCELLED, JobRecord
 from reconciler.model.states import ACTIVE, FINISHED, JobState
+from tests.build.support import build
 from tests.loop.random_repositories import RepositoryModel, write
 from tests.support import Repository, minimal_project
 
@@ -45,7 +46,7 @@ class SharedBuilder:
             for reference in flow.externals:
                 other, _, job = reference.partition("/")
                 externals[reference] = built[other].exports[job]
-            built[flow.name] = self.builder.build(flow, externals)
+            built[flow.name] = build(self.builder, flow, externals)
             assert built[flow.name].build_key == build_key(flow.inputs, externals)
         return built
 
