@@ -180,6 +180,9 @@ class Comparison:
             config = view.config()
             change_counter = view.change_counter()
         last, now = config.commit if config is not None else "", self.revision.commit
+        rewritten = bool(last) and last != now and not self.source.follows(now, last)
+        if config is not None and config.committed and not rewritten and not self.source.knows(last):
+            rewritten = self.source.commit_time(now) < config.committed  # the history here is too short
         return ActualState(
             base=config.revision if config is not None else None,
             flows=flows,
@@ -187,7 +190,7 @@ class Comparison:
             built=built,
             previous={name: build.preview for name, build in former.items() if name not in built},
             former=former,
-            rewritten=bool(last) and last != now and not self.source.follows(now, last),
+            rewritten=rewritten,
             live_elsewhere=elsewhere,
             baseline=baseline.commit if baseline is not None else "",
             change_counter=change_counter,

@@ -69,5 +69,9 @@ class RefusedError(ReconcilerError):
     exit_code = ExitCode.REFUSED
 
 
+class UnverifiedError(RefusedError):
+    """A commit does not have the signature that the policy requires."""
+
+
 class ForeignStateError(RefusedError):
     """The state belongs to another repository; no commit to this one can change that."""

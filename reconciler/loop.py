@@ -138,12 +138,13 @@ class Session(Comparison):
         plan = self._attributed(plan, loaded.state)
         now = time.time()
         commit = History(self.source).info(self.revision.commit)
+        committed = self.source.commit_time(self.revision.commit) if loaded.state.signer else 0.0
 
         def apply(writer: Writer, plan: Plan) -> bool:
             overtaken = writer.change_counter() != actual.change_counter
             note_notify_rules(writer, loaded.state.project.notify, since=writer.last_event())
             PlanApplication(writer, plan, loaded.state.project_name, actual.built, now).carry_out()
-            writer.put_config(applied_config(writer, loaded.state, plan))
+            writer.put_config(applied_config(writer, loaded.state, plan, committed))
             writer.put_followed(followed.branch or "")
             remember_good(writer, loaded)
             note_failures(writer, failures, str(self.revision), now)
@@ -164,6 +165,8 @@ class Session(Comparison):
     def _move_on(self, outcome: Outcome, reporter: Reporter) -> Applied:
         """Make a revision without changes the applied one."""
         plan, now = self.empty_plan(), time.time()
+        signer = self.source.signer(self.revision.commit)
+        committed = self.source.commit_time(self.revision.commit) if signer else 0.0
         reporter.planned(plan)
         moved = msgspec.structs.replace(
             outcome, key=reconcile_key(self.revision), revision=str(self.revision)
@@ -173,8 +176,11 @@ class Session(Comparison):
         def record(writer: Writer) -> None:
             config, baseline = writer.config(), writer.baseline()
             assert config is not None and baseline is not None
-            names = {"revision": str(self.revision), "commit": self.revision.commit}
-            writer.put_config(msgspec.structs.replace(config, **names))
+            moved_on = msgspec.structs.replace(
+                config, revision=str(self.revision), commit=self.revision.commit, signer=signer,
+                committed=committed,
+            )  # fmt: skip
+            writer.put_config(moved_on)
             note_revision(writer, self.revision, commit, plan, now)
             place = {"commit": self.revision.commit, "tree": self.revision.tree}
             writer.put_baseline(msgspec.structs.replace(baseline, **place))

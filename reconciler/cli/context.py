@@ -77,6 +77,7 @@ class Context:
         source = open_source(options.repo, options.branch, options.path, mirrors, fetch=fetch)
         place = options.repo if source.url is not None else str(source.work_tree or source.git_dir)
         source.policy = local_policy(place, options.policy)
+        source.verified_dir = _cache_dir() / "verified"
         if source.path and not options.path:
             from reconciler.desired.documents import PROJECT_FILES
 

@@ -20,6 +20,9 @@ from reconciler.errors import InputError, RefusedError
 from reconciler.model.manifests import Kind
 from reconciler.model.policy import PolicySpec, SourceRules
 
+ALLOWED_SIGNERS, REVOKED_KEYS = "allowed_signers", "revoked_keys"
+"""Files with SSH keys beside the policy, in the formats of ssh-keygen."""
+
 _LARGEST = 1 << 20
 """Bytes that a policy may have."""
 
@@ -37,20 +40,25 @@ def is_foreign(location: str) -> bool:
 class LocalPolicy:
     """What the policy file says about one source; it is parsed only when its rules are asked for.
 
-    ``file`` is None without a policy; ``source`` is the URL or the path of the repository.
+    ``file`` is None without a policy; ``source`` is the URL or the path of the repository, and ``keys`` the
+    content of the files with SSH keys beside the policy.
     """
 
-    def __init__(self, source: str = "", file: Path | None = None, data: bytes = b"") -> None:
+    def __init__(
+        self, source: str = "", file: Path | None = None, data: bytes = b"", keys: bytes = b""
+    ) -> None:
         self.source = source
         self.file = file
         self.data = data
+        self.keys = keys
 
     @property
     def digest(self) -> str:
         """Short and stable for the same file and source; empty if a policy has no part in a plan."""
         if self.file is None:
             return "none" if is_foreign(self.source) else ""
-        return hashlib.sha256(self.data + b"\0" + os.fsencode(self.source)).hexdigest()[:12]
+        content = b"\0".join((self.data, self.keys, os.fsencode(self.source)))
+        return hashlib.sha256(content).hexdigest()[:12]
 
     @functools.cached_property
     def rules(self) -> SourceRules | None:
@@ -82,6 +90,19 @@ def local_policy(location: str, given: str | None) -> LocalPolicy:
     if not is_remote(source):
         source = str(Path(source).expanduser().resolve())
     file = Path(given).expanduser().absolute() if given else default_policy_file()
+    data = _read(file)
+    if data is None and given:
+        raise InputError(
+            f"the policy {file} does not exist", hint="`reconcile policy init` writes a first one"
+        )
+    if data is None:
+        return LocalPolicy(source)
+    keys = (_read(file.parent / name) or b"" for name in (ALLOWED_SIGNERS, REVOKED_KEYS))
+    return LocalPolicy(source, file, data, b"\0".join(keys))
+
+
+def _read(file: Path) -> bytes | None:
+    """Return a file of the policy that nobody else can change; None if it does not exist."""
     try:
         with file.open("rb") as stream:
             facts = os.fstat(stream.fileno())
@@ -92,16 +113,12 @@ def local_policy(location: str, given: str | None) -> LocalPolicy:
                 _require_own(directory, directory.stat(), "700")
             data = stream.read(_LARGEST + 1)
     except FileNotFoundError:
-        if given:
-            raise InputError(
-                f"the policy {file} does not exist", hint="`reconcile policy init` writes a first one"
-            ) from None
-        return LocalPolicy(source)
+        return None
     except OSError as error:
         raise InputError(f"the policy {file} cannot be read: {error.strerror}") from error
     if len(data) > _LARGEST:
         raise InputError(f"the policy {file} is larger than 1 MiB")
-    return LocalPolicy(source, file, data)
+    return data
 
 
 def _require_own(path: Path, facts: os.stat_result, mode: str) -> None:

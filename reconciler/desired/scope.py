@@ -104,6 +104,7 @@ def load_scoped(
 
     ``changes`` are the files that differ. The result is complete but for flows outside its scope.
     """
+    source.signer(revision.commit)  # before anything of it is parsed
     try:
         return _ScopedReader(source, revision, cache, applied, baseline).read(list(changes), lineage)
     except TooMuchError:

@@ -85,7 +85,10 @@ def load_desired(
         There never was a ``reconciler.yaml``.
     RefusedError
         The ``reconciler.yaml`` was removed.
+    UnverifiedError
+        The revision lacks the signature that the policy requires.
     """
+    source.signer(revision.commit)  # before anything of it is parsed
     reader = RevisionReader(source, revision, cache)
     root, ignored = reader.project_file()
     project_files = reader.parse([root])
@@ -221,7 +224,10 @@ def project_name(source: Source, revision: Revision) -> str:
     ------
     InputError
         There is no ``reconciler.yaml``, or it never had a readable Project document.
+    UnverifiedError
+        The revision lacks the signature that the policy requires.
     """
+    source.signer(revision.commit)
     entry, _ = RevisionReader(source, revision, _NoCache()).project_file()
 
     def blobs() -> Iterator[str]:
@@ -295,6 +301,7 @@ def assemble(
         unusable=collection.unusable,
         diagnostics=collection.diagnostics,
         policy=source.rules,
+        signer=source.signer(revision.commit),
     )
     reader = FlowReader(source, state, imports)
     flows = collection.of(Kind.FLOW)

@@ -105,7 +105,7 @@ def _policy(known: Known) -> Finding:
     if not rules.file:
         fix = "reconcile policy init --write"
         return failed(f"no policy lists {policy.source}, so it may do nothing", fix, by_user=True)
-    return ok(f"{rules.file}, entry of {rules.source}")
+    return ok(f"{rules.file}, entry of {rules.source}; signatures: {rules.verify}")
 
 
 def _manifests(known: Known) -> Finding:

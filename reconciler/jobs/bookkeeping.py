@@ -54,7 +54,7 @@ def followed_branch(view: View, source: Source) -> str | None:
     return last.branch if last is not None and source.tip(last.branch) is not None else None
 
 
-def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConfig:
+def applied_config(view: View, desired: DesiredState, plan: Plan, committed: float = 0.0) -> AppliedConfig:
     """Return what the executor needs of a revision that was just applied.
 
     A worker that was removed from git stays until its last job has ended, and until the claims of attempts
@@ -119,6 +119,8 @@ def applied_config(view: View, desired: DesiredState, plan: Plan) -> AppliedConf
         },
         notify=desired.project.notify,
         policy=desired.policy,
+        signer=desired.signer,
+        committed=committed,
     )
 
 

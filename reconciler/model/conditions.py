@@ -2,12 +2,13 @@
 
 Ready: it is as the newest revision wants it, and nothing is left to do. Reconciling: work goes on or is tried
 again without your help. Stalled: it waits for your help. A flow with a failed job whose other jobs still run
-is both Reconciling and Stalled.
+is both Reconciling and Stalled. SourceVerified: the newest revision is signed, if the policy asks
+for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
 import msgspec
@@ -23,6 +24,7 @@ class ConditionType(StrEnum):
     READY = "Ready"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
+    SOURCE_VERIFIED = "SourceVerified"
 
 
 class Truth(StrEnum):
@@ -49,7 +51,7 @@ class Conditions(msgspec.Struct, frozen=True):
     that the object matches; None if there is none.
     """
 
-    conditions: tuple[Condition, Condition, Condition]
+    conditions: tuple[Condition, ...]
     last_attempted: str | None
     last_applied: str | None
 
@@ -204,10 +206,20 @@ def _conditions(
             ready,
             _if_any(ConditionType.RECONCILING, moves, "Idle", "nothing is left to do"),
             _if_any(ConditionType.STALLED, stalled, "NotStalled", "nothing waits for your help"),
+            *_of_signature(config, attempt),
         ),
         last_attempted=attempted or (config.revision if config is not None else None),
         last_applied=applied,
     )
+
+
+def _of_signature(config: AppliedConfig | None, attempt: Attempt | None) -> Iterator[Condition]:
+    """Yield whether the newest revision is signed, if the policy asks for that."""
+    if attempt is not None and attempt.unverified:
+        yield Condition(ConditionType.SOURCE_VERIFIED, Truth.FALSE, "NotVerified", attempt.reason)
+    elif config is not None and config.signer:
+        message = f"{config.revision} is signed by {config.signer}"
+        yield Condition(ConditionType.SOURCE_VERIFIED, Truth.TRUE, "Signed", message)
 
 
 def _if_any(kind: ConditionType, found: _Finding | None, otherwise: str, message: str) -> Condition:

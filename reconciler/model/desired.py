@@ -154,7 +154,7 @@ class DesiredState(msgspec.Struct, kw_only=True):
     ``name_in_uuids`` is the first name of a renamed project; the uuids of jobs are made from it.
     ``frozen`` maps the name of each FlowSet of which nothing is removed to the reason; it includes sets that
     ``flowsets`` does not have, since they cannot be read at all. ``policy`` is what the user lets the source
-    do; None if that is everything.
+    do; None if that is everything. ``signer`` is who signed the revision, if the policy asks for that.
     """
 
     revision: Revision
@@ -176,6 +176,7 @@ class DesiredState(msgspec.Struct, kw_only=True):
     frozen: dict[str, str] = {}
     name_in_uuids: str = ""
     policy: SourceRules | None = None
+    signer: str = ""
 
     def __post_init__(self) -> None:
         """Compute the digests, once for all flows."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -23,6 +24,15 @@ REFUSED = "policy/refused"
 
 LOCAL = "local"
 """How ``hosts`` names this machine."""
+
+
+class Verify(StrEnum):
+    """Which signatures a revision needs: none, its own, those of all commits since a seal, or a tag's."""
+
+    NONE = "none"
+    HEAD = "head"
+    STRICT = "strict"
+    TAG = "tag"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,7 +77,7 @@ class SourceRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     ``source`` is a glob of the URL or of the path of a repository. ``callables`` are prefixes of dotted
     names, for functions, makers and all that monty decodes by name; ``secrets`` maps hosts to what a login
     there may use. ``features`` are parts of manifests that hold commands. ``file`` is the policy that this
-    is from; empty if there is no policy.
+    is from; empty if there is no policy. ``gpg_keys`` are the fingerprints of those who may sign.
     """
 
     source: str
@@ -81,6 +91,8 @@ class SourceRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     prune: list[Prune] = msgspec.field(default_factory=lambda: [Prune.CANCEL, Prune.ORPHAN])
     max_prune: float = 0.3
     limits: Limits = Limits()
+    verify: Verify = Verify.NONE
+    gpg_keys: list[str] = []
     file: str = ""
 
     def allows(self, use: Use) -> bool:

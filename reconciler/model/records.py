@@ -376,7 +376,8 @@ class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     """The last attempt to apply a revision; ``revision`` is empty if the source could not even be read.
 
     ``result`` is ``Invalid`` if a part of it was not applied, since a document is wrong. ``failures`` counts
-    attempts that failed in a row, and ``next_try`` is when the next one follows automatically.
+    attempts that failed in a row, and ``next_try`` is when the next one follows automatically. It is
+    ``unverified`` if the revision lacks the signature that the policy requires.
     """
 
     time: float
@@ -386,6 +387,7 @@ class Attempt(msgspec.Struct, kw_only=True, omit_defaults=True, frozen=True):
     fix: str = ""
     failures: int = 0
     next_try: float = 0.0
+    unverified: bool = False
 
     @property
     def reason(self) -> str:
@@ -423,6 +425,8 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
     On ``closed_workers`` no job starts; the value is the reason. It is ``unconfirmed`` after a restore, and
     then has neither workers nor commands: they come from git with the next revision that is applied.
     ``policy`` is that of the user when the revision was applied: generated jobs must keep it, too.
+    ``signer`` is who signed the revision, and ``committed`` when it was committed, if the policy asks for
+    that.
     """
 
     revision: str
@@ -441,6 +445,8 @@ class AppliedConfig(msgspec.Struct, kw_only=True):
     flowsets: dict[str, AppliedFlowSet] = {}
     notify: list[NotifyRule] = []
     policy: SourceRules | None = None
+    signer: str = ""
+    committed: float = 0.0
 
     @property
     def digests(self) -> dict[str, str]:

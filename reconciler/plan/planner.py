@@ -169,6 +169,11 @@ def refusals(
     # A flow that was removed before was allowed then; only its records are left to be deleted.
     gone = (ActionType.CANCEL, ActionType.FORGET)
     removed = [a.key for a in actions if a.subject is Subject.FLOW and a.type in gone and a.key in live]
+    if actual.rewritten and desired.signer:
+        yield (
+            f"{desired.revision} does not follow from {actual.base}, which was applied last: the branch was "
+            "set back or rewritten, and the policy asks for signatures"
+        )
     if not removed:
         return
     number = len(live) + sum(actual.live_elsewhere.values())

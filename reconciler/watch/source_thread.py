@@ -21,7 +21,7 @@ from reconciler.build.process import SpareProcess
 from reconciler.comparison import SCOPE_BUG, Comparison
 from reconciler.desired.source.command import printable
 from reconciler.desired.source.git import Source
-from reconciler.errors import ForeignStateError, ReconcilerError, RefusedError
+from reconciler.errors import ForeignStateError, ReconcilerError, RefusedError, UnverifiedError
 from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.upload import Repository
 from reconciler.jobs.bookkeeping import followed_branch
@@ -298,6 +298,7 @@ class SourceThread(threading.Thread):
         attempt = Attempt(
             time=now, result=result, revision=revision, message=error.message, fix=error.hint or "",
             failures=failures, next_try=now + wait if failures else 0.0,
+            unverified=isinstance(error, UnverifiedError),
         )  # fmt: skip
         if self._attempt is None or self._attempt.message != attempt.message:
             fields = {"revision": revision, "hint": error.hint}
@@ -330,4 +331,4 @@ def _is_to_delete(flow: FlowRecord) -> bool:
 
 
 def _same_place(one: Revision, other: Revision) -> bool:
-    return (one.branch, one.commit, one.path) == (other.branch, other.commit, other.path)
+    return all(getattr(one, name) == getattr(other, name) for name in ("branch", "commit", "path", "policy"))

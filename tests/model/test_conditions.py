@@ -149,3 +149,18 @@ def test_a_worker(found: Conditions, expected: list[str]) -> None:
 def test_an_outage_says_why_and_what_to_do() -> None:
     (ready, *_) = of_worker(reachable=False, reason="no answer", fix="look at it").conditions
     assert ready.message == "no answer - look at it"
+
+
+def test_a_signature_is_a_condition_where_the_policy_asks_for_one() -> None:
+    signed = AppliedConfig(revision="main@2222222", signer="ada@example.org (ED25519 SHA256:x)")
+    assert short(of_flow(HEALTHY, config=signed))[3:] == ["SourceVerified=True Signed"]
+    unsigned = Attempt(
+        time=1.0,
+        result=AttemptResult.REFUSED,
+        revision="main@3333333",
+        message="refused: not signed",
+        unverified=True,
+    )
+    found = of_flow(HEALTHY, config=signed, attempt=unsigned).conditions
+    assert str(found[3].status) == "False" and found[3].message == "not signed"
+    assert len(of_flow(HEALTHY).conditions) == 3

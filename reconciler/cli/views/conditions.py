@@ -41,6 +41,8 @@ def readable_conditions(row: Data) -> Data:
     """
     columns = {"last_attempted": row["lastAttemptedRevision"], "last_applied": row["lastAppliedRevision"]}
     for condition in row["conditions"]:
+        if condition["type"] not in _COLUMNS:
+            continue
         column, usual = _COLUMNS[condition["type"]]
         reason = "" if condition["status"] == usual else f" ({condition['reason']})"
         columns[column] = condition["status"] + reason

@@ -18,6 +18,7 @@ import msgspec
 from reconciler.desired.policy_file import LocalPolicy
 from reconciler.desired.source.command import first_line, is_remote, printable, run_git, without_password
 from reconciler.desired.source.objects import DIRECTORY, ObjectDatabase, TreeEntry, parse_listing
+from reconciler.desired.source.signatures import Signatures
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import (
     InputError,
@@ -25,7 +26,7 @@ from reconciler.errors import (
     WorldError,
 )
 from reconciler.model.desired import Revision
-from reconciler.model.policy import SourceRules
+from reconciler.model.policy import SourceRules, Verify
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -51,7 +52,8 @@ class Source(ObjectDatabase):
     """A repository, a branch and a subdirectory. Without a branch it reads the one that is checked out.
 
     ``url`` is the remote of which ``git_dir`` is a mirror. ``policy`` is what the user lets it do;
-    a remote may do nothing until one is given.
+    a remote may do nothing until one is given. ``verified_dir`` keeps which commits had the signatures
+    that it requires.
     """
 
     def __init__(
@@ -62,11 +64,33 @@ class Source(ObjectDatabase):
         self.branch = None if branch == "HEAD" else branch
         self.path = path.strip("/")
         self.policy = LocalPolicy(url or "")
+        self.verified_dir: Path | None = None
+        self._signatures: Signatures | None = None
 
     @property
     def rules(self) -> SourceRules | None:
         """What the policy of the user lets this source do; None if that is everything."""
         return self.policy.rules
+
+    def signer(self, commit: str) -> str:
+        """Return who signed for a commit; empty if the policy does not ask for signatures.
+
+        Raises
+        ------
+        UnverifiedError
+            It lacks the signature that the policy requires.
+        """
+        rules = self.rules
+        if rules is None or rules.verify is Verify.NONE:
+            return ""
+        if self._signatures is None:
+            known = self.verified_dir / self.policy.digest if self.verified_dir is not None else None
+            self._signatures = Signatures(self.run, self.common_dir() / "shallow", rules, known)
+        return self._signatures.signer(commit)
+
+    def commit_time(self, commit: str) -> float:
+        """Return when a commit was made, as it says itself, in seconds since the epoch."""
+        return float(self.run("show", "-s", "--format=%ct", commit).stdout)
 
     def revision(self, commit: str | None = None) -> Revision:
         """Resolve the branch (or ``commit``) to one commit. A branch comes before a tag of the same name.
