@@ -74,7 +74,7 @@ def run(
 
         show_diagnostics(context, outcome.warnings)
     context.detail("0 files parsed")
-    click.echo(f"{revision}: nothing to do")
+    click.echo(f"{revision}: no changes")
     click.echo(_status_line(context, outcome))
     return ExitCode.NO if wait and outcome.degraded else ExitCode.OK
 
@@ -151,7 +151,7 @@ def _reconcile(
     with TerminalReporter(context) as reporter:
         done = reconcile_once(session, reporter, allow_prune=allow_prune, wait=limit, check=check)
     if done.plan is None and check is not None:
-        click.echo(f"{session.revision}: nothing to do")
+        click.echo(f"{session.revision}: no changes")
     context.detail(f"{many(session.parsed_files, 'file')} parsed")
     click.echo(_status_line(context, done.outcome))
     if done.timed_out:

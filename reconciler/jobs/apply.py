@@ -207,7 +207,7 @@ class PlanApplication:
 
     def _flow(self, action: Action) -> None:
         note_flow(
-            self.writer, action.key, str(action.type), str(action.reason), self.now,
+            self.writer, action.key, action.type.done, str(action.reason), self.now,
             revision=self.plan.revision, changes=list(action.changes),
         )  # fmt: skip
         match action.type:

@@ -27,6 +27,22 @@ class ActionType(StrEnum):
     DEFER = "Defer"
     KEEP = "Keep"
 
+    @property
+    def done(self) -> str:
+        """The type of the event that records the action: ``Submitted``."""
+        return DONE[self]
+
+
+DONE = {
+    ActionType.SUBMIT: "Submitted",
+    ActionType.REPLACE: "Replaced",
+    ActionType.PATCH: "Patched",
+    ActionType.DEFER: "Deferred",
+    ActionType.CANCEL: "Cancelled",
+    ActionType.FORGET: "Forgotten",
+    ActionType.KEEP: "Kept",
+}
+
 
 RUNNING = frozenset({JobState.RUNNING, JobState.RUN_FINISHED, JobState.DOWNLOADED})
 

@@ -198,7 +198,7 @@ class TestApplied:
         for _ in range(2):
             done = place.apply()
             assert done.exit_code == 0
-            assert f"main@{place.repository.head[:7]}: nothing to do\n" in done.stdout
+            assert f"main@{place.repository.head[:7]}: no changes\n" in done.stdout
         place.repository.write("README.md", "no manifest")
         place.repository.commit()
         place.save()

@@ -189,7 +189,7 @@ class TestOperationInProgress:
         with pytest.raises(RuntimeError):
             place.git("symbolic-ref", "HEAD")
         tip = place.git("rev-parse", "main")
-        assert f"main@{tip[:7]}: nothing to do" in place.once().stdout
+        assert f"main@{tip[:7]}: no changes" in place.once().stdout
         assert f"main@{tip[:7]}: no changes" in place.run("plan").stdout
         assert place.applied() == ("main", tip)
 

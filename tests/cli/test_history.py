@@ -219,7 +219,7 @@ class TestAsRun:
         assert submitted.endswith("  a long job  (Ada Tester <ada@example.invalid>)")
         assert how == "    1 flow and 1 job submitted"
         assert (flow, job) == (
-            "      Submit     flow slow  (new flow)", "      Submitted  job  slow/nap  (new flow)",
+            "      Submitted  flow slow  (new flow)", "      Submitted  job  slow/nap  (new flow)",
         )  # fmt: skip
         assert "a rule, and a mistake" in deferred
         assert what == "    1 job deferred; partial: 1 error"

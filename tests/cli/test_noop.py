@@ -67,7 +67,7 @@ def test_nothing_is_parsed_and_nothing_runs(done: Repository, reconcile: Reconci
     again = reconcile("-v", "--once", "--wait")
     assert again.returncode == 0
     assert again.stdout.splitlines() == [
-        f"main@{done.head[:7]}: nothing to do", "1 flow, 1 job; nothing is running",
+        f"main@{done.head[:7]}: no changes", "1 flow, 1 job; nothing is running",
     ]  # fmt: skip
     assert "0 files parsed" in again.stderr
     assert reconcile("events", "-o", "json").stdout == before

@@ -137,7 +137,7 @@ def test_set_retries_writes_a_rule(world: World, reconcile: Callable[..., str]) 
 def test_a_pass_tells_of_the_next_retry(world: World, reconcile: Callable[..., str]) -> None:
     world.edit("f/other", state=JobState.COMPLETED)
     assert re.search(r"nothing is running; next retry in (60|59) min$", reconcile("--once"), re.MULTILINE)
-    assert re.search(r"nothing to do\n.*next retry in (60|59) min$", reconcile("--once"), re.MULTILINE)
+    assert re.search(r"no changes\n.*next retry in (60|59) min$", reconcile("--once"), re.MULTILINE)
 
 
 def test_the_attempts_that_a_job_continues_are_its_chain(world: World, reconcile: Callable[..., str]) -> None:

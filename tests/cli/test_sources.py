@@ -116,7 +116,7 @@ class TestWhere:
         call = ["--state-dir", state, "--repo", str(repository.path), "--once", "--wait"]
         done = reconcile(*call, cwd=tmp_path)
         assert (done.returncode, "2 flows, 2 jobs" in done.stdout) == (0, True), done.stdout
-        assert "nothing to do" in reconcile(*call, cwd=tmp_path).stdout
+        assert "no changes" in reconcile(*call, cwd=tmp_path).stdout
         repository.write("flows/größe und form.yaml", "a: [")
         assert "flows/größe und form.yaml" in reconcile(*call, cwd=tmp_path).stderr
 
@@ -236,7 +236,7 @@ class TestRemote:
             found = reconcile(*call, *verb, cwd=tmp_path)
             assert (found.returncode, found.stderr) == (0, ""), verb
         (tmp_path / "gone").rename(ready.path)
-        assert "nothing to do" in reconcile(*call, "--once", cwd=tmp_path).stdout
+        assert "no changes" in reconcile(*call, "--once", cwd=tmp_path).stdout
 
     def test_unreachable_from_the_first(self, reconcile: Reconcile, tmp_path: Path) -> None:
         done = reconcile("plan", "--repo", (tmp_path / "never").as_uri())
@@ -254,7 +254,7 @@ class TestRemote:
     ) -> None:
         state = ["--state-dir", str(state_dir)]
         assert reconcile(*state, "--once", "--wait").returncode == 0
-        assert "nothing to do" in reconcile(*state, "--repo", url, "--once").stdout
+        assert "no changes" in reconcile(*state, "--repo", url, "--once").stdout
 
 
 def test_project_name_gives_the_state_directory(ready: Repository, reconcile: Reconcile) -> None:

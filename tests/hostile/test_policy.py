@@ -347,7 +347,7 @@ def test_a_remote_without_a_policy_does_nothing_until_one_is_written(
     assert done.returncode == 0, done.stderr
     assert reconcile(*options, "get", "jobs", "-o", "name").stdout.strip() == "f/a"
     again = reconcile(*options, "--once")
-    assert "nothing to do" in again.stdout
+    assert "no changes" in again.stdout
     repository.write("flows/g.yaml", HEAD.format("Flow", "g") + FLOW.format("os.getcwd"))
     publish(repository, tmp_path)
     changed = reconcile(*options, "--once")

@@ -94,7 +94,7 @@ def test_rerun_of_a_running_job_while_a_reconcile_waits_for_it(running: Running)
     job = running.job()
     assert (job["state"], job["attempt"], job["run_dir"]) == ("COMPLETED", 2, second)
     assert eventually(lambda: processes_below(running.world.work) == [])
-    assert "nothing to do" in running.call("--once")
+    assert "no changes" in running.call("--once")
 
 
 def test_cancel_of_a_running_job_stays_cancelled(running: Running) -> None:

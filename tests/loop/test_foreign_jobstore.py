@@ -138,7 +138,7 @@ def test_outputs_and_their_heavy_parts_land_in_the_stores_of_the_project(project
     assert json.loads(shown_of("f/heavy", "--store", "x").stdout)["field"]["store"] == "data"
     again = project.run()
     assert again.returncode == 0
-    assert "nothing to do" in again.stdout
+    assert "no changes" in again.stdout
 
 
 def test_a_serialised_jobstore_is_one(project: Project) -> None:

@@ -98,4 +98,4 @@ def test_a_killed_edit_is_done_once(repository: Repository, tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr
         assert priorities(state) == [priority] * COUNT, step
         assert patches(state, priority) == [1] * COUNT, step
-    assert "nothing to do" in Reconcile(repository.path)(*arguments).stdout
+    assert "no changes" in Reconcile(repository.path)(*arguments).stdout

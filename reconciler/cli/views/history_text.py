@@ -10,17 +10,8 @@ import msgspec
 
 from reconciler.cli.context import Context
 from reconciler.cli.views.words import many
-from reconciler.model.actions import ActionType
+from reconciler.model.actions import DONE
 from reconciler.model.records import AppliedRevision
-
-_DONE = {
-    ActionType.SUBMIT: "submitted",
-    ActionType.REPLACE: "replaced",
-    ActionType.PATCH: "patched",
-    ActionType.DEFER: "deferred",
-    ActionType.CANCEL: "cancelled",
-    ActionType.FORGET: "forgotten",
-}
 
 
 def revision_data(applied: AppliedRevision) -> dict[str, Any]:
@@ -93,12 +84,11 @@ def actions_text(applied: AppliedRevision) -> str:
         jobs.update(did.jobs)
     renamed = sum(1 for did in applied.flows.values() if did.was)
     parts = [f"{many(renamed, 'flow')} renamed"] if renamed else []
-    known = [str(action_type) for action_type in _DONE]
-    for action_type in [*known, *sorted({*flows, *jobs} - set(known))]:
+    for action_type in DONE:
         counted = [many(flows[action_type], "flow")] if action_type in flows else []
         counted += [many(jobs[action_type], "job")] if action_type in jobs else []
         if counted:
-            parts.append(f"{' and '.join(counted)} {_DONE.get(ActionType(action_type), action_type)}")
+            parts.append(f"{' and '.join(counted)} {action_type.done.lower()}")
     return ", ".join(parts) or "no changes"
 
 
