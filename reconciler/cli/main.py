@@ -19,6 +19,7 @@ from reconciler.errors import ExitCode, InputError, ReconcilerError, WorldError
 
 COMMANDS = {
     "init": ("init:init", "Write the files of a new campaign."),
+    "import": ("import_project:command", "Take over the configuration of another program."),
     "validate": ("validate:command", "Check the manifests of a revision."),
     "plan": ("plan:plan", "Show what a reconcile would change."),
     "diff": ("plan:diff", "Show the plan between two revisions."),
@@ -61,7 +62,7 @@ COMMANDS = {
 """For each command its ``module:attribute`` in this package, and its help, so that --help imports none."""
 
 SECTIONS = {
-    "Start": ("init", "validate", "doctor", "schema", "explain", "options", "completion"),
+    "Start": ("init", "import", "validate", "doctor", "schema", "explain", "options", "completion"),
     "Plan and apply": (
         "plan",
         "diff",

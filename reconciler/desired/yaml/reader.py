@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
 
 from reconciler.desired.validation import checked_document, suspected_kinds
 from reconciler.desired.yaml.builder import DocumentBuilder, RawDocument
@@ -44,6 +45,28 @@ def parse_file(data: bytes, size: int | None = None) -> ParsedFile:
     diagnostics.sort(key=Diagnostic.sort_key)
     readable = result.failure is None
     return ParsedFile(documents, diagnostics, readable, [] if readable else suspected_kinds(result.rest))
+
+
+class ForeignYAMLError(Exception):
+    """The YAML of another program cannot be read; the message begins with line and column."""
+
+
+def load_foreign(text: str) -> Any:
+    """Return the one document of a file of another program, where anchors and all keys are allowed.
+
+    Raises
+    ------
+    ForeignYAMLError
+        It is not YAML, or has tags or several documents.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{mark.line + 1}:{mark.column + 1}: " if mark is not None else ""
+        raise ForeignYAMLError(f"{place}{error.problem or error.context}") from error
+    except Exception as error:  # ruamel.yaml raises others, too
+        raise ForeignYAMLError(f" {error}") from error
 
 
 class ReadResult:
