@@ -19,6 +19,7 @@ from reconciler.desired.source.git import Source
 from reconciler.desired.state import load_desired
 from reconciler.errors import InputError, ReconcilerError, RefusedError
 from reconciler.examples import AddMaker, AddTwiceMaker, add, add_many, arithmetic_flow, value
+from tests.build.support import build
 from tests.desired.test_flows import NoCache
 from tests.support import Repository
 
@@ -129,7 +130,7 @@ def built(campaign: Repository, tmp_path_factory: pytest.TempPathFactory) -> dic
     builder = FlowBuilder(source, desired, tmp_path_factory.mktemp("state"))
     try:
         return {
-            case: [job.uuid for job in builder.build(desired.flows[f"f{number}"], {}).jobs]
+            case: [job.uuid for job in build(builder, desired.flows[f"f{number}"]).jobs]
             for number, case in enumerate([*LISTED, *IN_FILES])
         }
     finally:
