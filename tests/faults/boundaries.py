@@ -37,7 +37,7 @@ RARE = {
     "Comparison.compared": "a plan of what may differ that is wrong, which is a bug",
     "Session._note_imports": "imports that no text names; see tests/loop/test_imports_that_count.py",
     "Session._move_on": "a commit that changes nothing of the campaign",
-    "JobStarter.leave": "attempts that a job has left on another worker; see tests/execution/test_left_attempts.py",
+    "JobStarter.leave": "attempts left on another worker; see tests/execution/test_left_attempts.py",
     "JobStarter.take_back": "allocations of batch workers; see tests/execution/batch/",
     "AllocationKeeper._put": "allocations of batch workers; see tests/execution/batch/",
     "_followed": "only at the start of `watch --follow`",
