@@ -16,7 +16,7 @@ from reconciler.desired.uses import flow_uses, refusal
 from reconciler.desired.values import iter_directives, parse_output_reference
 from reconciler.desired.yaml.source_text import escape
 from reconciler.diagnostics import Diagnostic, Severity, did_you_mean, nearest_path
-from reconciler.errors import LostError
+from reconciler.errors import LostError, UnfitError
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
 from reconciler.model.flows import digest, flow_identity
 from reconciler.model.manifests import JOB_BY_ID, FlowSpec, Kind, Manifest, OnCodeChange
@@ -249,7 +249,12 @@ class FlowReader:
     def all_files(self) -> dict[str, TreeEntry]:
         """Return every file of the revision by path, listed once and only when something names a file."""
         if self._listing is None:
-            self._listing = {entry.path: entry for entry in self.source.files(self.commit, "")}
+            try:
+                self._listing = {entry.path: entry for entry in self.source.files(self.commit, "")}
+            except UnfitError as error:  # stops the flows that name files
+                self._listing = {}
+                problem = Diagnostic(code="source/too-many-files", message=error.message, hint=error.hint)
+                self.diagnostics.append(problem)
         return self._listing
 
     def _code_trees(self) -> dict[str, _CodeTree]:
@@ -267,7 +272,10 @@ class FlowReader:
                     problem = f"'{directory}' is a {entry.what}, not a directory"
                     hint = UNFIT_HINTS.get(entry.what) or "name the directory that contains the file"
             else:
-                unfit = self._unfit_entry(tree)
+                try:
+                    unfit = self._unfit_entry(tree)
+                except UnfitError as error:
+                    unfit, problem, hint = None, f"'{directory}' cannot be used: {error.message}", error.hint
                 if unfit is not None:
                     problem = (
                         f"'{directory}/{unfit.path}' is a {unfit.what}, which cannot be sent to a worker"
@@ -327,7 +335,7 @@ class FlowReader:
             ]
             try:
                 known = {name for _, text in self.source.blobs(set(modules)) for name in imported_names(text)}
-            except LostError:
+            except (LostError, UnfitError):
                 return set()  # the flows that need the code report it when they are built
             if len(_IMPORTS) >= _MOST_TREES:
                 _IMPORTS.clear()

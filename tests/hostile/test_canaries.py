@@ -48,13 +48,14 @@ trace, state, commands = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 ended = {}
 for command in commands:
     sys.argv = ["reconcile", "--state-dir", state, *command.split()]
-    text, code = io.StringIO(), 0
+    text, code = io.TextIOWrapper(io.BytesIO(), "utf-8"), 0
     with redirect_stdout(text), redirect_stderr(text):
         try:
             main()
         except SystemExit as end:
             code = end.code
-    ended[command] = [code, os.path.exists(trace), text.getvalue()]
+    text.flush()
+    ended[command] = [code, os.path.exists(trace), text.buffer.getvalue().decode()]
 json.dump(ended, sys.stdout)
 """
 
@@ -130,6 +131,52 @@ def test_commands_that_look(campaign: Repository, tmp_path: Path, monkeypatch: p
         assert ended[command][0] == 0 and "1 flow" in ended[command][2], "it read the flow with the traps"
     for command in ("results", "explain rule r"):
         assert "no revision is applied" in ended[command][2]
+    assert SECRET not in done.stdout
+    for file in [one for one in state.rglob("*") if one.is_file()]:
+        assert SECRET.encode() not in file.read_bytes(), file
+
+
+APPLIED = [*COMMANDS, "get failures", "get makers", "logs f/a", "files f/a", "output f/a", "advise", "fsck"]
+
+
+def test_commands_that_look_at_an_applied_state(
+    campaign: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An innocent revision is applied and has run; the next commit has the traps, and nobody applies it."""
+    trace, state = tmp_path / "ran", tmp_path / "state"
+    campaign.run("config", "--unset", "core.fsmonitor")
+    trapped = campaign.head
+    campaign.run("rm", "--quiet", "-r", "lib", "rules", "flows")
+    project = campaign.path / "reconciler.yaml"
+    project.write_text(project.read_text().replace("  python_path: [lib]\n", ""))
+    flow = "apiVersion: reconciler/v1\nkind: Flow\nmetadata: {name: f}\nspec:\n  jobs:\n"
+    jobs = "  - {id: a, function: math.sqrt, args: [4]}\n  - {id: b, function: math.sqrt, args: [-1]}\n"
+    campaign.write("flows/f.yaml", flow + jobs)
+    campaign.commit("innocent")
+    applied = subprocess.run(
+        [sys.executable, "-P", "-m", "reconciler", "--state-dir", str(state), "--once", "--wait"],
+        cwd=campaign.path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert applied.returncode == 1, applied.stderr  # the job b fails
+    assert not trace.exists()
+    campaign.run("checkout", "--quiet", trapped, "--", "lib", "rules", "flows", "reconciler.yaml")
+    campaign.commit("three")
+    campaign.run("config", "core.fsmonitor", str(tmp_path / "trap.sh"))
+    monkeypatch.setenv("MY_TOKEN", SECRET)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", DRIVER, str(trace), str(state), json.dumps(APPLIED)],
+        cwd=campaign.path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ended = json.loads(done.stdout)
+    assert [command for command, (_, ran, _) in ended.items() if ran] == []
+    named = [command for command, (_, _, text) in ended.items() if "Traceback" in text]
+    assert set(named) <= {"get failures", "events"}, "only of the job that failed"
+    assert {command: (code, text) for command, (code, _, text) in ended.items() if code not in (0, 2)} == {}
+    for command in ("get jobs --all", "describe job f/a", "explain job f/a", "output f/a", "get failures"):
+        assert ended[command][0] == 0, ended[command]
+    assert "2.0" in ended["output f/a"][2] and "COMPLETED" in ended["describe job f/a"][2]
+    assert "to be rebuilt" in ended["plan"][2], "the plan is that of the commit with the traps"
     assert SECRET not in done.stdout
     for file in [one for one in state.rglob("*") if one.is_file()]:
         assert SECRET.encode() not in file.read_bytes(), file

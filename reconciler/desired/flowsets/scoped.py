@@ -26,7 +26,7 @@ from reconciler.desired.scope import TooMuchError
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.objects import FileChange, TreeEntry
 from reconciler.desired.validation import check_expanded_flow
-from reconciler.errors import LostError
+from reconciler.errors import LostError, UnfitError
 from reconciler.model.baseline import is_below
 from reconciler.model.desired import DesiredFlowSet
 from reconciler.model.flowsets import FlowSetSpec
@@ -177,7 +177,7 @@ class ScopedSets:
             paths = [path for path, entry in listed.items() if entry is not None and entry.is_file]
         try:
             blobs = dict(self.source.blobs(sorted(set(named.values()))))
-        except LostError as error:
+        except (LostError, UnfitError) as error:
             raise TooMuchError from error
         return SourceFiles({path: blobs[blob] for path, blob in named.items()}, paths)
 

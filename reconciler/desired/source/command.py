@@ -12,16 +12,19 @@ import contextlib
 import os
 import re
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote
 
-from reconciler.errors import TransientError, WorldError
+from reconciler.errors import TransientError, UnfitError, WorldError
 
 COMMAND_TIMEOUT = 60.0
 """Seconds after which a call of git is given up."""
+
+_CHUNK = 1 << 16
 
 _OLD_FLAWS = (
     *(
@@ -146,6 +149,64 @@ def run_git(
         command = " ".join(arguments[1:3])
         raise WorldError(f"git {command} failed: {first_line(result.stderr)}")
     return result
+
+
+def list_by_git(
+    arguments: list[str], most: int, *, git_dir: Path | None = None, stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a git command like :func:`run_git`, but keep at most ``most`` bytes of what it prints.
+
+    A tree of a few kilobytes can have more files than any memory holds: folders that contain each other.
+
+    Raises
+    ------
+    UnfitError
+        It prints more.
+    TransientError
+        git gave no answer in time, or cannot be started now.
+    """
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as questions:
+        questions.write(stdin)
+        questions.seek(0)
+        try:
+            process = subprocess.Popen(
+                ["git", *HARDENED, *arguments],
+                stdin=questions,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=reading_environment(git_dir),
+            )
+        except OSError as error:
+            raise not_started(error) from error
+        assert process.stdout is not None
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(COMMAND_TIMEOUT, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            printed = bytearray()
+            while len(printed) <= most and (chunk := process.stdout.read(_CHUNK)):
+                printed += chunk
+            if len(printed) > most:
+                raise UnfitError(
+                    f"the list of the files of this revision is longer than {most >> 20} MiB",
+                    hint="this many files are usually a mistake: remove folders that hold data",
+                )
+            process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+            process.stdout.close()
+            process.wait()
+        if late.is_set():
+            raise TransientError(f"git {arguments[1]} did not answer within {COMMAND_TIMEOUT:.0f} s")
+        errors.seek(0)
+        return subprocess.CompletedProcess(arguments, process.returncode, bytes(printed), errors.read(_CHUNK))
 
 
 @contextlib.contextmanager

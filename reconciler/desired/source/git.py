@@ -261,7 +261,7 @@ class Source(ObjectDatabase):
         tree = self.tree_id(commit, directory)
         if tree is None:
             return []
-        raw = self.run("ls-tree", "-r", "-z", tree).stdout
+        raw = self.listed("ls-tree", "-r", "-z", tree)
         return list(parse_listing(raw, f"{directory.strip('/')}/" if directory.strip("/") else ""))
 
     def files_below(self, commit: str, directories: Iterable[str]) -> list[TreeEntry]:
@@ -270,7 +270,7 @@ class Source(ObjectDatabase):
         if "" in names:
             return self.files(commit, "")
         places = [f":(literal){self.inside(name)}" for name in sorted(names)]
-        raw = self.run("ls-tree", "-r", "-z", commit, "--", *places).stdout if places else b""
+        raw = self.listed("ls-tree", "-r", "-z", commit, "--", *places) if places else b""
         root = f"{self.path}/" if self.path else ""
         found = (TreeEntry(e.path.removeprefix(root), e.mode, e.object_id) for e in parse_listing(raw, ""))
         below = tuple(f"{name}/" for name in names)
@@ -297,7 +297,7 @@ class Source(ObjectDatabase):
 
     def directories(self, commit: str) -> list[str]:
         """Return all directories of a revision, relative to ``path``."""
-        raw = self.run("ls-tree", "-r", "-d", "-z", f"{commit}:{self.path}").stdout
+        raw = self.listed("ls-tree", "-r", "-d", "-z", f"{commit}:{self.path}")
         return [entry.path for entry in parse_listing(raw, "") if entry.mode == DIRECTORY]
 
     def root_commits(self) -> list[str]:

@@ -91,28 +91,12 @@ class History:
 
     def replaced(self, parent: str, commit: str) -> list[TreeEntry]:
         """Return the YAML files of ``parent`` that ``commit`` has changed, moved or removed."""
-        where = [f":(literal){self.source.path}"] if self.source.path else []
-        raw = self.source.run(
-            "diff-tree",
-            "-r",
-            "-z",
-            "--no-renames",
-            "--diff-filter=MDT",
-            parent,
-            commit,
-            "--",
-            *where,
-            check=False,
-        ).stdout
-        fields = printable(raw).split("\0")
-        pairs = zip(fields[::2], fields[1::2], strict=False)
-        replaced = []
-        for facts, path in pairs:
-            if path.endswith((".yaml", ".yml")):
-                mode, _, blob = facts.lstrip(":").split(" ")[:3]  # :100644 100755 OLD_BLOB NEW_BLOB M
-                below = path.removeprefix(f"{self.source.path}/") if self.source.path else path
-                replaced.append(TreeEntry(below, mode, blob))
-        return replaced
+        trees = self.source.objects(*(f"{one}:{self.source.path}" for one in (parent, commit)))
+        if trees[0] is None or trees[1] is None:
+            return []
+        changes = self.source.changed_files(trees[0][0], trees[1][0]) or []
+        replaced = [change.old for change in changes if change.old is not None]
+        return [entry for entry in replaced if entry.path.endswith((".yaml", ".yml"))]
 
 
 class Authors:

@@ -6,12 +6,19 @@ import io
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from reconciler.desired.source.command import common_dir, printable, run_git, streaming_git
+from reconciler.desired.source.command import (
+    common_dir,
+    first_line,
+    list_by_git,
+    printable,
+    run_git,
+    streaming_git,
+)
 from reconciler.errors import LostError, TransientError, UnfitError, WorldError
 
 _SYMLINK, _SUBMODULE, _EXECUTABLE, DIRECTORY = "120000", "160000", "100755", "040000"
@@ -22,6 +29,21 @@ _LFS_SIZES = range(60, 1025)
 
 
 _CHUNK = 1 << 16
+
+MOST_LISTED = 32 << 20
+"""Bytes of the longest list of files: about 300,000 files."""
+
+_MOST_CHANGES = 100_000
+"""How many changed files and folders are compared; if there are more, everything is read."""
+
+_EMPTY_TREE = {
+    40: "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    64: "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+}
+"""The id of a folder without files, by the length of the ids of a repository. Git knows it everywhere."""
+
+MOST_READ = 512 << 20
+"""Bytes of the largest code tree, and of the files that are read at a time."""
 
 
 class TreeEntry(msgspec.Struct, frozen=True):
@@ -94,6 +116,22 @@ class ObjectDatabase:
         where = ["-C", str(cwd)] if cwd is not None else [f"--git-dir={self.git_dir}"]
         return run_git([*where, *arguments], git_dir=self.git_dir, stdin=stdin, check=check)
 
+    def listed(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        """Return what a git command lists, of a bounded length; see :func:`list_by_git`.
+
+        Raises
+        ------
+        UnfitError
+            The list is too long.
+        WorldError, TransientError
+            git failed.
+        """
+        where = [f"--git-dir={self.git_dir}", *arguments]
+        done = list_by_git(where, MOST_LISTED, git_dir=self.git_dir, stdin=stdin)
+        if done.returncode != 0:
+            raise WorldError(f"git {arguments[0]} failed: {first_line(done.stderr)}")
+        return done.stdout
+
     def common_dir(self) -> Path:
         """Return the directory that holds the branches; for a linked work tree, that of the main one."""
         return common_dir(self.git_dir)
@@ -118,22 +156,40 @@ class ObjectDatabase:
         return {name for name in raw.split("\0") if name}
 
     def changed_files(self, old: str, new: str) -> list[FileChange] | None:
-        """Return the files that differ between two trees; None if one of the trees is gone."""
-        raw = self.run("diff-tree", "-r", "-z", "--raw", "--no-renames", old, new, check=False)
-        if raw.returncode != 0:
+        """Return the files that differ between two trees, by path.
+
+        None if a tree is gone, or if they are too many. Each command compares the folders of one level: git
+        itself keeps all that it finds in memory until it has compared everything.
+        """
+        if None in self.objects(old, new):
             return None
-        fields = iter(raw.stdout.split(b"\0"))
-        changes = []
-        for facts, path in zip(fields, fields, strict=False):
-            before, after, old_id, new_id = facts.decode().lstrip(":").split(" ")[:4]
-            changes.append(
-                FileChange(
-                    printable(path),
-                    TreeEntry(printable(path), before, old_id) if old_id.strip("0") else None,
-                    TreeEntry(printable(path), after, new_id) if new_id.strip("0") else None,
-                )
-            )
-        return changes
+        changes: list[FileChange] = []
+        pairs = [("", old, new)]
+        while pairs:
+            asked = "".join(f"{before} {after}\n" for _, before, after in pairs)
+            try:
+                raw = self.listed("diff-tree", "--stdin", "-z", "--raw", "--no-renames", stdin=asked.encode())
+                found, below = list(_compared(raw, pairs)), []
+            except TransientError:
+                raise
+            except (WorldError, UnfitError, ValueError):
+                return None
+            for path, before, after in found:
+                folders = [one is not None and one.mode == DIRECTORY for one in (before, after)]
+                if any(folders):
+                    ids = [one.object_id if one is not None else "" for one in (before, after)]
+                    none = _EMPTY_TREE[len(old)]
+                    place = [ids[side] if folders[side] else none for side in (0, 1)]
+                    below.append((f"{path}/", place[0], place[1]))
+                files = [
+                    one if one is not None and one.mode != DIRECTORY else None for one in (before, after)
+                ]
+                if any(files):
+                    changes.append(FileChange(path, files[0], files[1]))
+            pairs = below
+            if len(changes) + len(pairs) > _MOST_CHANGES:
+                return None
+        return sorted(changes, key=lambda change: change.path)
 
     def blobs(self, object_ids: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Yield (object id, content) of many blobs with one git process.
@@ -142,10 +198,13 @@ class ObjectDatabase:
         ------
         LostError
             The repository does not have one of them.
+        UnfitError
+            Together they are larger than what may be in memory; nothing of them was read.
         """
         wanted = list(object_ids)
         if not wanted:
             return
+        _require_size(sum(self.sizes(wanted).values()), "the files that are needed")
         raw = self.run("cat-file", "--batch", stdin="\n".join(wanted).encode() + b"\n").stdout
         stream = io.BytesIO(raw)
         for object_id in wanted:
@@ -154,6 +213,13 @@ class ObjectDatabase:
                 raise self._lost(f"the object {object_id}")
             yield object_id, stream.read(int(header[2]))
             stream.read(1)
+
+    def sizes(self, object_ids: Iterable[str]) -> dict[str, int]:
+        """Return the size in bytes of each blob that the repository has, without reading it."""
+        form = "--batch-check=%(objectname) %(objectsize)"
+        raw = self.run("cat-file", form, stdin="\n".join(object_ids).encode() + b"\n").stdout
+        fields = (line.split(" ") for line in raw.decode(errors="replace").splitlines())
+        return {blob: int(size) for blob, size, *_ in fields if size.isdigit()}
 
     def heads(self, object_ids: Iterable[str], limit: int) -> Iterator[tuple[str, int, bytes]]:
         """Yield (object id, size, first bytes) of many blobs; of each, at most ``limit`` bytes are in memory.
@@ -193,7 +259,7 @@ class ObjectDatabase:
         Raises
         ------
         UnfitError
-            The tree has a symlink, a submodule or a pointer of Git LFS.
+            The tree has a symlink, a submodule or a pointer of Git LFS, or is too large.
         LostError
             The repository does not have all of the tree.
         """
@@ -235,9 +301,13 @@ class ObjectDatabase:
         return self._unfit[tree]
 
     def _listed(self, tree: str) -> list[TreeEntry]:
-        """Return the files of a tree with the exact bytes of their paths (as ``os.fsdecode`` gives them)."""
+        """Return the files of a code tree with the exact bytes of their paths (as by ``os.fsdecode``).
+
+        Raises UnfitError if it is too large to be sent: the same blob can be in it a thousand times.
+        """
+        long = [] if self._is_partial() else ["--long"]  # which would fetch each blob for its size
         try:
-            raw = self.run("ls-tree", "-r", "-z", tree).stdout
+            raw = self.listed("ls-tree", "-r", *long, "-z", tree)
         except TransientError:
             raise
         except WorldError as error:
@@ -245,6 +315,8 @@ class ObjectDatabase:
                 raise self._lost(f"the code {tree}") from error
             raise
         entries = list(parse_listing(raw, "", os.fsdecode))
+        facts = (line.partition(b"\t")[0].split() for line in raw.split(b"\0") if line)
+        _require_size(sum(int(size) for *_, size in facts if long and size.isdigit()), "the code")
         for entry in entries:
             if ".." in entry.path.split("/"):
                 raise UnfitError(f"'{printable(entry.path)}' is not a path that can be sent to a worker")
@@ -258,11 +330,7 @@ class ObjectDatabase:
         wanted = sorted(set(object_ids))
         if not wanted or self._is_partial():
             return set()
-        raw = self.run(
-            "cat-file", "--batch-check=%(objectname) %(objectsize)", stdin="\n".join(wanted).encode() + b"\n"
-        ).stdout
-        sizes = (line.split(" ") for line in raw.decode().splitlines())
-        small = [blob for blob, size in sizes if size.isdigit() and int(size) in _LFS_SIZES]
+        small = [blob for blob, size in self.sizes(wanted).items() if size in _LFS_SIZES]
         return {blob for blob, data in self.blobs(small) if _is_lfs_pointer(data)}
 
     def _is_partial(self) -> bool:
@@ -322,6 +390,37 @@ class ObjectDatabase:
                 raise WorldError(f"cannot write {target}: {error.strerror}") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _compared(
+    raw: bytes, pairs: Sequence[tuple[str, str, str]]
+) -> Iterator[tuple[str, TreeEntry | None, TreeEntry | None]]:
+    """Yield (path, old entry, new entry) of the answer of ``git diff-tree --stdin`` about pairs of trees.
+
+    Raises ValueError if an answer is missing.
+    """
+    number = -1
+    fields = iter(raw.split(b"\0"))
+    for field in fields:
+        *headers, facts = field.split(b"\n")  # the two trees stand before the first entry of their pair
+        number += len(headers)
+        if not facts:
+            break
+        name = printable(next(fields))
+        path = f"{pairs[number][0]}{name}"
+        before, after, old_id, new_id = facts.decode().lstrip(":").split(" ")[:4]
+        old = TreeEntry(path, before, old_id) if old_id.strip("0") else None
+        yield path, old, TreeEntry(path, after, new_id) if new_id.strip("0") else None
+    if number != len(pairs) - 1:
+        raise ValueError("git does not have all of the trees")
+
+
+def _require_size(size: int, what: str) -> None:
+    if size > MOST_READ:
+        raise UnfitError(
+            f"{what} of this repository has {size:,} bytes; the limit is {MOST_READ:,}",
+            hint="keep large data outside of git, and name its place on the worker",
+        )
 
 
 def _is_lfs_pointer(data: bytes) -> bool:
