@@ -31,6 +31,7 @@ ONE_DOOR: Doors = {
     "paramiko": ("reconciler.execution.hosts.ssh",),
     "pyarrow": ("reconciler.cli.results",),
     "watchdog": ("reconciler.watch.file_notices",),
+    "yaml": ("reconciler.desired.yaml.reader",),
 }
 """Dependency -> the modules (with all that is below them) that may import it."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from reconciler.desired.yaml.source_text import escape, related
@@ -113,17 +113,27 @@ def iter_directives(content: Any, pointer: str = "") -> Iterator[tuple[str, str,
     ``pointer`` is that of the mapping with the directive, below the ``pointer`` given for ``content``;
     ``value`` is what the mapping has under the name of the directive.
     """
-    if isinstance(content, Mapping):
-        for name in DIRECTIVES:
-            if name in content:
-                yield pointer, name, content[name]
-    for step, value in entries(content):
-        yield from iter_directives(value, f"{pointer}/{step}")
+    if isinstance(content, dict | Mapping):
+        if not content.keys().isdisjoint(DIRECTIVES):
+            for name in DIRECTIVES:
+                if name in content:
+                    yield pointer, name, content[name]
+        steps: Iterable[tuple[Any, Any]] = content.items()
+    elif isinstance(content, list):
+        steps = enumerate(content)
+    else:
+        return
+    for step, value in steps:
+        if type(value) not in _SCALARS:  # most values are, and have no entries
+            yield from iter_directives(value, f"{pointer}/{escape(str(step))}")
+
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 def entries(content: Any) -> Iterator[tuple[str, Any]]:
     """Yield (step of a JSON pointer, value) of the entries of a mapping or list; none for a scalar."""
-    if isinstance(content, Mapping):
+    if isinstance(content, dict | Mapping):
         for key, value in content.items():
             yield escape(key), value
     elif isinstance(content, list):
@@ -152,7 +162,9 @@ def check_arguments(manifest: Manifest, holder: Any, pointer: str) -> Iterator[D
 
 def check_value(manifest: Manifest, value: Any, pointer: str) -> Iterator[Diagnostic]:
     """Yield the problems of the directives in a value, at any depth."""
-    dollars = [key for key in value if key.startswith("$")] if isinstance(value, Mapping) else []
+    if type(value) in _SCALARS:
+        return
+    dollars = [key for key in value if key.startswith("$")] if isinstance(value, dict | Mapping) else []
     if not dollars:
         for step, entry in entries(value):
             yield from check_value(manifest, entry, f"{pointer}/{step}")

@@ -28,6 +28,9 @@ _LFS_SIZES = range(60, 1025)
 """Sizes in bytes of the pointer files of Git LFS; its specification allows less than 1024."""
 
 
+_ASKED_AHEAD = 100
+"""Objects that git is asked for at once: their names must fit into a pipe while the answers wait."""
+
 _CHUNK = 1 << 16
 
 MOST_LISTED = 32 << 20
@@ -236,9 +239,12 @@ class ObjectDatabase:
             return
         batch = [f"--git-dir={self.git_dir}", "cat-file", "--batch"]
         with streaming_git(batch, git_dir=self.git_dir) as (names, answers):
-            for object_id in wanted:
-                names.write(object_id.encode() + b"\n")
-                names.flush()
+            for number, object_id in enumerate(wanted):
+                if number % _ASKED_AHEAD == 0:
+                    names.write(
+                        "".join(f"{one}\n" for one in wanted[number : number + _ASKED_AHEAD]).encode()
+                    )
+                    names.flush()
                 header = answers.readline().split()
                 if len(header) == 2:
                     raise self._lost(f"the object {object_id}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from reconciler.desired.yaml import reader as yaml_reader
 from reconciler.desired.yaml.builder import resolve_plain
 from reconciler.desired.yaml.reader import ReadResult, parse_file, read_documents
 from reconciler.desired.yaml.source_text import (
@@ -25,6 +27,8 @@ from reconciler.desired.yaml.source_text import (
     MAX_DOCUMENTS,
     MAX_NODES,
     UNSEEN,
+    RefusedTextError,
+    checked_source,
     diagnostic_with_file,
     escape,
 )
@@ -354,8 +358,7 @@ def test_without_the_c_parser_every_answer_is_the_same(tmp_path: Path) -> None:
     (tmp_path / "texts.json").write_bytes(msgspec.json.encode(texts))
     script = (
         "import sys, msgspec\n"
-        "sys.modules['_ruamel_yaml'] = None\n"
-        "sys.modules['_ruamel_yaml_clibz'] = None\n"
+        "sys.modules['yaml._yaml'] = None\n"
         "from reconciler.desired.yaml import reader as yaml_reader\n"
         "assert yaml_reader.CParser is None\n"
         "texts = msgspec.json.decode(open(sys.argv[1], 'rb').read())\n"
@@ -367,22 +370,6 @@ def test_without_the_c_parser_every_answer_is_the_same(tmp_path: Path) -> None:
     elsewhere = msgspec.msgpack.decode(result.stdout, type=list[ParsedFile])
     for text, other in zip(texts, elsewhere, strict=True):
         assert parse_file(text.encode()) == other, text
-
-
-def test_only_parsing_imports_the_parser_and_only_errors_import_jsonschema() -> None:
-    script = (
-        "import sys\n"
-        "from reconciler.desired import schemas, values\nfrom reconciler.desired.yaml import source_text\n"
-        "assert not {'ruamel', 'ruamel.yaml', 'jsonschema'} & sys.modules.keys()\n"
-        "from reconciler.desired.yaml.reader import parse_file\n"
-        "valid = b'{apiVersion: reconciler/v1, kind: ExecConfig, metadata: {name: a}, spec: {}}'\n"
-        "assert parse_file(valid).diagnostics == []\n"
-        "assert 'jsonschema' not in sys.modules\n"
-        "assert parse_file(valid.replace(b'spec', b'spek')).diagnostics\n"
-        "assert 'jsonschema' in sys.modules\n"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode == 0, result.stderr
 
 
 _INDICATORS = list("-?:,[]{}'\"#|>&*!%@`\\~ü𝒳")
@@ -399,6 +386,74 @@ _KEYS = [
     "args:",
     "kwargs:",
 ]
+
+
+def check_that_both_parsers_agree(data: bytes) -> bool:
+    """Compare what both parsers read, unless the one in C leaves the text to the other; return if it does."""
+    try:
+        source = checked_source(data)
+    except RefusedTextError:
+        return True
+    fast = yaml_reader._read(source, yaml_reader._c_events(source.text))
+    if not yaml_reader._is_final(fast, source) or fast.failure is not None:
+        return True
+    slow = yaml_reader._read(source, YAML(typ="safe", pure=True).parse(source.text))
+    assert slow.failure is None, source.text
+    # As text, since 1 equals True and the order of keys counts.
+    found, expected = ([repr(vars(document)) for document in one.documents] for one in (fast, slow))
+    assert found == expected, source.text
+    return False
+
+
+def test_both_parsers_read_all_manifests_alike() -> None:
+    files = [*(ROOT / "example-repo").rglob("*.y*ml"), *(ROOT / "docs").rglob("*.y*ml")]
+    blocks = [
+        block.split("\n", 1)[1].rpartition("\n")[0]
+        for file in (ROOT / "docs").rglob("*.md")
+        for block in file.read_text().split("```")[1::2]
+        if block.startswith(("yaml", "yml"))
+    ]
+    texts = [file.read_bytes() for file in files] + [block.encode() for block in blocks]
+    left = [check_that_both_parsers_agree(text) for text in texts]
+    assert len(texts) > 40
+    assert sum(left) < len(texts) / 10, "most manifests are read fast"
+
+
+_PARTS = [
+    *_INDICATORS, *_WORDS, *_KEYS, "\n", "\n  ", "\n    ", "\n- ", "\r\n", "\r", " ", ": ", "---\n", "...\n",
+    "- - ", "a: ", "b: 1\n", "{a: ", "[1, ", "|\n  t\n", "> \n", "|-\n  x", "|+\n y\n\n", "|2\n", "|\n\n",
+    ">\n   \n     x\n", "> # c\n", "# c\n", " #c", "'a b'", '"\\n"', "''", "://", "http://x.y:80/a?b", "a:b",
+    "? a\n: b\n", "%YAML 1.2\n---\n", "\ufeff", '"a\n b"', "'a\n\n b'", "a\n b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_both_parsers_read_random_texts_alike(seed: int) -> None:
+    dice = random.Random(seed)
+    read = 0
+    for _ in range(5000):
+        text = "".join(dice.choices(_PARTS, k=dice.randint(1, 14)))
+        text = "spec:\n  " + text.replace("\n", "\n  ") if dice.random() < 0.5 else text
+        read += not check_that_both_parsers_agree(text.encode())
+    assert read > 100
+
+
+def test_only_parsing_imports_the_parser_and_only_errors_import_jsonschema() -> None:
+    script = (
+        "import sys\n"
+        "from reconciler.desired import schemas, values\nfrom reconciler.desired.yaml import source_text\n"
+        "assert not {'ruamel', 'yaml', 'jsonschema'} & sys.modules.keys()\n"
+        "from reconciler.desired.yaml.reader import parse_file\n"
+        "valid = b'{apiVersion: reconciler/v1, kind: ExecConfig, metadata: {name: a}, spec: {}}'\n"
+        "assert parse_file(valid).diagnostics == []\n"
+        "assert not {'ruamel', 'jsonschema'} & sys.modules.keys()\n"
+        "assert parse_file(valid.replace(b'spec', b'spek')).diagnostics\n"
+        "assert 'jsonschema' in sys.modules\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+
+
 _yaml_text = st.lists(
     st.sampled_from(
         [
