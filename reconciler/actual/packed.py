@@ -8,6 +8,7 @@ The format: https://github.com/msgpack/msgpack/blob/master/spec.md
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import math
 import re
@@ -62,6 +63,17 @@ def is_map(data: bytes | memoryview) -> bool:
 def is_list(data: bytes | memoryview) -> bool:
     """Return whether a value is a list."""
     return 0x90 <= data[0] <= 0x9F or data[0] in _LISTS
+
+
+def raw_pieces(data: bytes | memoryview) -> Iterator[str] | Iterator[bytes] | None:
+    """Return a text or bytes piece by piece, so that little of it is in memory; None for other values."""
+    first = data[0]
+    if first not in _BINARY and first not in _TEXTS and not 0xA0 <= first <= 0xBF:
+        return None
+    start, length = _head(data, 0)
+    cuts = range(start, start + length, _PIECE)
+    pieces = (bytes(data[at : min(at + _PIECE, start + length)]) for at in cuts)
+    return pieces if first in _BINARY else codecs.iterdecode(pieces, "utf-8")
 
 
 def members(data: bytes | memoryview) -> dict[str, memoryview]:
@@ -201,6 +213,12 @@ def json_pieces(
         links = False  # the content of an additional store has no links
     if not links:
         load = None
+    if len(data) > _PIECE and data[0] in _TEXTS:
+        yield '"'
+        for text in raw_pieces(data) or ():
+            yield json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        yield '"'
+        return
     if (len(data) <= _PIECE and not links) or not (is_map(data) or is_list(data)):
         # The line ends are all between values: those in a text are written as an escape.
         yield _as_json(decode_value(data), ascii_only).replace("\n", margin)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import click
 import msgspec
@@ -77,8 +77,9 @@ def output(context: Context, *, key: str, stores: tuple[str, ...]) -> None:
                 click.echo(as_yaml(packed.loaded(value, load)), nl=False)
             case "npy":
                 _write_npy(job, value)
-            case "raw" if isinstance(plain := _scalar(value), str | bytes):
-                click.echo(plain, nl=False)
+            case "raw" if (pieces := packed.raw_pieces(value)) is not None:
+                for piece in pieces:
+                    click.echo(piece, nl=False)
             case _:
                 for text in _joined(packed.json_pieces(value, ascii_only=not is_unicode(), load=load)):
                     click.echo(text, nl=False)
@@ -108,10 +109,6 @@ def loader(outputs: Outputs, job: JobRecord, stores: Collection[str] = ()) -> pa
         return packed.members(found)["data"]
 
     return load
-
-
-def _scalar(value: memoryview) -> Any:
-    return None if packed.is_map(value) or packed.is_list(value) else decode_value(value)
 
 
 def _joined(pieces: Iterable[str]) -> Iterator[str]:

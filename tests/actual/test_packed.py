@@ -160,3 +160,33 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     return [_finite(inner) for inner in value] if isinstance(value, list) else value
+
+
+TEXTS = {
+    "short": "é",
+    "empty": "",
+    "quotes and line ends": 'a "b"\\\n\t\x7f' * 20_000,
+    "characters of two bytes": "a" + "é" * 100_000,
+    "characters of four bytes": "abc" + "\U0001f600" * 50_000,
+    "one piece": "x" * packed._PIECE,
+    "one byte more": "x" * (packed._PIECE + 1),
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_large_text_is_printed_piece_by_piece(text: str, ascii_only: bool) -> None:
+    for value in (text, [text, 1], {"a": {"b": text}}):
+        pieces = list(packed.json_pieces(pack(value), ascii_only=ascii_only))
+        assert "".join(pieces) == json.dumps(value, indent=2, ensure_ascii=ascii_only)
+        assert max(map(len, pieces)) <= 12 * packed._PIECE
+    raw = packed.raw_pieces(pack(text))
+    assert raw is not None
+    assert "".join(map(str, raw)) == text
+    content = text.encode()
+    assert b"".join(packed.raw_pieces(pack(content)) or ()) == content  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [1, None, 2.5, True, [], ["x"], {}, {"a": "x"}])
+def test_other_values_have_no_raw_form(value: Any) -> None:
+    assert packed.raw_pieces(pack(value)) is None

@@ -37,6 +37,10 @@ def write():
 @job
 def size(path):
     return Path(path).stat().st_size
+
+@job
+def content():
+    return b"\\x00\\xff\\n" * 50_000
 """
 
 
@@ -61,12 +65,16 @@ def peak(watched: WatchWorld, printed: Path, *arguments: str) -> int:
 def test_a_file_of_a_gigabyte_stays_where_it_is(watched: WatchWorld, tmp_path: Path) -> None:
     watched.repository.write("lib/large.py", FILE)
     jobs = [{"id": "a", "function": "large.write"}]
+    jobs.append({"id": "c", "function": "large.content"})
     jobs.append({"id": "b", "function": "large.size", "args": [{"$output": "a"}]})
     watched.put("Flow", "f", {"jobs": jobs})
     watched.commit()
     assert peak(watched, tmp_path / "said", "--once", "--wait") < 256
     assert watched.run("output", "f/b").stdout.strip() == str(1 << 30)
-    assert peak(watched, tmp_path / "path", "output", "f/a") < 100
+    assert peak(watched, tmp_path / "path", "output", "f/a", "-o", "raw") < 100
+    assert Path((tmp_path / "path").read_text()).stat().st_size == 1 << 30
+    peak(watched, tmp_path / "bytes", "output", "f/c", "-o", "raw")
+    assert (tmp_path / "bytes").read_bytes() == b"\x00\xff\n" * 50_000
     assert peak(watched, Path("/dev/null"), "files", "f/a", "large.bin") < 100
 
 
