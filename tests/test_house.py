@@ -48,7 +48,7 @@ class TestLayers:
     def made_up(self, tmp_path: Path) -> Path:
         """A package with a module for every layer and no import at all."""
         package = tmp_path / "made_up" / "reconciler"
-        layers = "cli watch doctor build notify execution jobs desired actual plan model"
+        layers = "cli watch doctor build notify page execution jobs desired actual plan model"
         for name in layers.split():
             (package / name).mkdir(parents=True)
             (package / name / "__init__.py").touch()
