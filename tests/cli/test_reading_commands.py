@@ -112,7 +112,7 @@ class TestDescribe:
     def test_job(self, world: World) -> None:
         text = world.run("describe", "job", "arithmetic/add").stdout
         assert "needs:        arithmetic/value" in text
-        assert "  priority:    3   # job arithmetic, flows/flows.yaml:8, " in text
+        assert "  priority:    3   # job in flow arithmetic, flows/flows.yaml:8, " in text
         assert "Ada Tester <ada@example.invalid>" in text
         assert "  resources:   (none)" in text
 

@@ -163,7 +163,10 @@ class TestEdits:
             }
         ]
         assert f"committed main@{repository.head[:7]}: Relaxations first  (rules/set.yaml)\n" in done.out
-        assert "with this change: 3 flows and 9 jobs to submit" in done.out
+        assert "with this change: 4 jobs to submit" in done.out
+        assert "eos-al/fit" not in done.out, "the edit does not touch it"
+        note = "is not applied yet; this leaves out 8 changes of its own: see `reconcile plan`"
+        assert note in done.err
         assert "eos-*/relax*: 4 jobs of 2 flows" in done.err
         ok(reconcile("set", "priority", "eos-*/relax*", "-3"))
         assert last_diff(repository) == ["-    priority: 10", "+    priority: -3"]
@@ -280,7 +283,7 @@ class TestEdits:
 
     def test_the_plan_in_other_forms(self, repository: Repository, reconcile: Terminal) -> None:
         done = ok(reconcile("set", "priority", "other", "1", "-o", "json"))
-        assert json.loads(done.out)["summary"]["Submit"] == 12
+        assert json.loads(done.out)["summary"]["Submit"] == 3, "of the edit alone"
         assert f"committed main@{repository.head[:7]}" in done.err
         assert "other/relax" in ok(reconcile("set", "priority", "other", "2", "-o", "name")).out.split()
 
@@ -534,6 +537,13 @@ def make():
     assert "*/relax*: 4 jobs of 2 flows" in done.err
     assert "not built" not in done.err
     assert "with this change: 4 jobs to patch\n" in done.out
+    assert "not applied yet" not in done.err
+    done = ok(reconcile("set", "suspend", "eos-al", "off"))
+    assert "with this change: 1 flow to patch\n" in done.out
+    assert "this leaves out 4 changes of its own" in done.err
+    done = ok(reconcile("set", "suspend", "eos-al", "on", "--reason", "a test"))
+    assert "this takes back 1: eos-al" in done.err
+    assert " to patch" not in done.out
     ok(reconcile("--once"))
     found = json.loads(ok(reconcile("get", "jobs", "-o", "json")).out)
     assert {job["key"]: job["priority"] for job in found} == {

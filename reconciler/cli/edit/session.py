@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
@@ -23,7 +23,7 @@ from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError, ReconcilerError, WorldError
 from reconciler.jobs.bookkeeping import followed_branch
 from reconciler.loop import Session
-from reconciler.model.actions import Plan
+from reconciler.model.actions import Action, Plan, Subject
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.records import ActualState
 from reconciler.plan.cost import plan_cost
@@ -110,7 +110,7 @@ class EditSession:
             click.echo(self.tree.diff(base, commit, file), nl=False)
             return
         upstream = self.tree.upstream() if publishing.push else None
-        print_planned(self.context, self._planned(simulated.result))
+        print_planned(self.context, self._planned(simulated))
         made = self.tree.commit(self.head.revision, simulated.edit, publishing.message)
         summary = publishing.message.partition("\n")[0]
         line = f"committed {self.tree.branch}@{made[:7]}: {summary}  ({file})"
@@ -148,15 +148,40 @@ class EditSession:
             ) from error
         self.context.say(f"pushed {self.tree.branch} to {upstream}")
 
-    def _planned(self, result: RevisionPlan) -> Planned:
-        """Return the plan under the name of HEAD: the id of a simulated commit means nothing to the user."""
+    def _planned(self, simulated: SimulatedEdit) -> Planned:
+        """Return what the edit adds to the plan of HEAD, which may not be applied yet; notes tell the rest.
+
+        It has the name of HEAD: the id of a simulated commit means nothing to the user.
+        """
         with self.store.read() as view:
             config = view.config()
-        desired = result.desired
+        result, head = simulated.result, self.head
+        known = _by_subject(head.plan.actions)
+        actions = [one for one in result.plan.actions if one not in known[one.subject, one.key]]
+        plan = msgspec.structs.replace(
+            result.plan, actions=tuple(actions), diagnostics=tuple(simulated.new_problems),
+            revision=f"{head.revision} with this change",
+        )  # fmt: skip
+        notes = []
+        if pending := len(result.plan.effective) - len(plan.effective):
+            notes.append(
+                f"{head.revision} is not applied yet; this leaves out "
+                f"{many(pending, 'change')} of its own: see `reconcile plan`"
+            )
+        wanted = _by_subject(result.plan.actions)
+        if gone := [one.key for one in head.plan.effective if not wanted[one.subject, one.key]]:
+            some = ", ".join(gone[:3]) + (f" and {len(gone) - 3} more" if len(gone) > 3 else "")
+            notes.append(f"of the changes of {head.revision}, this takes back {len(gone)}: {some}")
         workers = config.workers if config is not None else {}
-        cost = plan_cost(result.plan, desired, result.actual.jobs, workers)
-        plan = msgspec.structs.replace(result.plan, revision=f"{self.head.revision} with this change")
-        return Planned(desired.project_name, plan, cost)
+        cost = plan_cost(plan, result.desired, result.actual.jobs, workers)
+        return Planned(result.desired.project_name, plan, cost, tuple(notes))
+
+
+def _by_subject(actions: Iterable[Action]) -> defaultdict[tuple[Subject, str], list[Action]]:
+    found = defaultdict(list)
+    for action in actions:
+        found[action.subject, action.key].append(action)
+    return found
 
 
 @contextmanager

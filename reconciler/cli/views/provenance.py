@@ -125,7 +125,7 @@ def person_text(found: Data) -> str:
 
 
 def level_text(found: Data) -> str:
-    """Return the level with its name: ``rule urgent (order 100)``, ``flow eos-al``, ``ExecConfig vasp``.
+    """Return the level with its name: ``rule urgent (order 100)``, ``flow eos-al``, ``job in flow eos-al``.
 
     A value inherited from the generator shows the level that gave it to the generator:
     ``generator: flow eos-al``.
@@ -136,6 +136,8 @@ def level_text(found: Data) -> str:
     level = found["level"]
     if level == Level.GENERATOR:
         level = f"{level}: {_LEVEL_OF.get(found['kind'], found['kind'])}"
+    if found["level"] == Level.JOB:  # the manifest that has it is that of its flow
+        level = f"{level} in {_LEVEL_OF.get(found['kind'], found['kind'])}"
     return f"{level} {found['name']}{order}"
 
 
