@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jobflow import JobStore, run_locally
 from maggma.stores import MemoryStore
@@ -89,6 +89,8 @@ def test_a_strain_that_leaves_no_volume_is_refused() -> None:
 
 
 @settings(max_examples=200, deadline=None)
+@example(v0=8.0, e0=0.0, b0=20.0, b0_prime=4.0, strains=[-0.1, 0.1, *(n / 1000 for n in range(6))])
+@example(v0=11.2, e0=-4.3, b0=440.5, b0_prime=4.0, strains=[-0.1, 0.1, 0.051, 0.074, -0.04, 0.0, 0.08])
 @given(
     v0=st.floats(8, 30),
     e0=st.floats(-10, 1),

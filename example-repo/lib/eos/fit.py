@@ -63,11 +63,17 @@ def birch_murnaghan(volumes: Sequence[float], energies: Sequence[float]) -> dict
 
 
 def _minimum(energy: Any, low: float, high: float) -> float:
-    """Return where the polynomial has its minimum between ``low`` and ``high``; ValueError if nowhere."""
-    slope, curvature = energy.deriv(), energy.deriv(2)
-    for root in slope.roots():
-        if abs(root.imag) < 1e-9 and low <= root.real <= high and curvature(root.real) > 0:
-            return float(root.real)
+    """Return where the polynomial has its minimum between ``low`` and ``high``; ValueError if nowhere.
+
+    The cubic term nearly vanishes for ``b0_prime`` near 4, where a general search for roots loses digits.
+    """
+    a, b, c = map(float, (*energy.deriv().coef, 0.0, 0.0)[:3])  # without powers that vanish
+    discriminant = b * b - 4 * a * c
+    if discriminant > 0 and (b > 0 or c > 0):  # of two roots, the one with an upward curvature
+        root = discriminant**0.5
+        at = -2 * a / (b + root) if b > 0 else (root - b) / (2 * c)
+        if low <= at <= high:
+            return float(at)
     raise ValueError("the energy has no minimum between the smallest and the largest volume")
 
 
