@@ -44,7 +44,8 @@ Collected = tuple[JobRecord, AttemptEnd]
 class ResultCollector:
     """Collects the ended attempts of one worker. Collecting twice is the same as once.
 
-    The caller takes new ``warnings`` from the list.
+    The caller takes new ``warnings`` from the list. ``unproven`` are the ids of jobs of which only a marker
+    says that they have ended.
     """
 
     def __init__(self, store: Store, outputs: Outputs, name: str, access: Callable[[], WorkerAccess]) -> None:
@@ -52,15 +53,22 @@ class ResultCollector:
         self.outputs = outputs
         self.name = name
         self.warnings: list[str] = []
+        self.unproven: set[str] = set()
         self._access = access
         self._retry_at: dict[str, float] = {}
 
     def collect(
-        self, ended: Sequence[JobRecord], lost: Sequence[JobRecord], pending: Collection[str], now: float
+        self,
+        ended: Sequence[JobRecord],
+        lost: Sequence[JobRecord],
+        pending: Collection[str],
+        listed: Collection[str] | None,
+        now: float,
     ) -> bool:
         """Collect ended attempts, and find out how lost ones ended; return whether any job moved.
 
-        ``pending`` are the ids of jobs that their queue lists as pending.
+        ``pending`` are the ids of jobs that their queue lists as pending, and ``listed`` those that it lists
+        at all; None if it was not asked.
 
         Raises
         ------
@@ -75,17 +83,20 @@ class ResultCollector:
                 patient=self._is_patient(job, now),
                 missing_for=now - (job.attempt.missing_since or now),
                 moved_from=job.attempt.host if job.attempt.host != self._access().host.name else None,
+                listed=job.id in listed if listed is not None else None,
             )
             for is_lost, jobs in ((False, ended), (True, lost))
             for job in jobs
         ]
         # Attempts whose end could not be read or recorded are tried again later; a clock can be set back.
         wanted = [one for one in wanted if not 0 < self._retry_at.get(one.job.id, 0.0) - now <= _RETRY_AFTER]
+        self.unproven -= {one.job.id for one in wanted}
         unseen = {job.id for job in lost}
         any_moved = False
         for start in range(0, len(wanted), BATCH):
             for group in self._grouped(self._access().collect(wanted[start : start + BATCH])):
                 moved = self._record(group, now)
+                self.unproven |= {job.id for job, end in group if end.unproven}
                 # Of a requeued attempt, only the marker of its former process goes. The marker of a lost one
                 # has not been seen: if it comes after all, it announces a late result.
                 over = [
@@ -97,7 +108,7 @@ class ResultCollector:
                 ]
                 self._access().forget(marker_name(job) for job in over)
                 self._retry_at |= {
-                    job.id: now + (_EARLY_AGAIN if end.too_early else _RETRY_AFTER)
+                    job.id: now + (_EARLY_AGAIN if end.too_early or end.unproven else _RETRY_AFTER)
                     for job, end in group
                     if job.id not in moved
                 }
@@ -166,7 +177,11 @@ class ResultCollector:
         """
         try:
             self.warnings += self.store.write(lambda writer: self._record_in(writer, group, now))
-            return {job.id for job, end in group if not (end.unknown or end.too_early or end.in_doubt)}
+            return {
+                job.id
+                for job, end in group
+                if not (end.unknown or end.too_early or end.in_doubt or end.unproven)
+            }
         except Exception as error:
             if isinstance(error, ReconcilerError) and not isinstance(error, InputError):
                 raise
@@ -184,6 +199,8 @@ class ResultCollector:
         config = writer.config()  # in this transaction: the present rules apply to generated jobs
         assert config is not None, "jobs come from an applied revision"
         for job, end in group:
+            if end.unproven:
+                continue
             current = writer.job(job.id)
             if end.unknown:
                 if current is not None and current.state in ACTIVE:

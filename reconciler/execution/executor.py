@@ -246,7 +246,15 @@ class WorkerRunner:
             queue_id for queue_id, entry in entries.items() if entry.is_pending and not entry.unclaimed
         }
         pending = {job.id for job in active if job.attempt.queue_id in waiting}
-        moved = self._collector.collect(steps[Step.COLLECT], steps[Step.COLLECT_LOST], pending, now)
+        listed = None
+        if polled.entries is not None:
+            listed = {job.id for job in active if job.attempt.queue_id in entries}
+        collected = steps[Step.COLLECT]
+        moved = self._collector.collect(collected, steps[Step.COLLECT_LOST], pending, listed, now)
+        unproven = [job for job in collected if job.id in self._collector.unproven]
+        if unproven and listed is None:
+            self.schedule.ask_queue_soon()
+        steps[Step.KILL] += (job for job in unproven if job.cancelling and job.id in (listed or ()))
         if moved:
             self._starter.job_ended()
             self._next_cleanup = min(self._next_cleanup, now + 1.0)

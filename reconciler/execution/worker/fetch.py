@@ -38,7 +38,8 @@ class CollectRequest(msgspec.Struct, frozen=True):
     ``requeued``: it has ended, and yet its queue lists it as pending. ``patient``: the scheduler may still be
     recording the end of the job, so its accounting can change. ``missing_for`` is the time in seconds since
     the queue listed it last, or since its last heartbeat. ``moved_from`` is the host on which it was
-    submitted, if a commit has given the worker another one since.
+    submitted, if a commit has given the worker another one since. ``listed``: whether its queue lists it now;
+    None if the queue was not asked.
     """
 
     job: JobRecord
@@ -47,6 +48,7 @@ class CollectRequest(msgspec.Struct, frozen=True):
     patient: bool = False
     missing_for: float = 0.0
     moved_from: str | None = None
+    listed: bool | None = None
 
 
 class AttemptFacts(msgspec.Struct, frozen=True):

@@ -32,7 +32,8 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     ``heartbeat`` is then its latest one. ``size`` is that of the result in bytes. ``turn`` is the one that
     ended. ``unstarted``: it never began, and can start again at no cost. ``result_kept``: it has a result
     that cannot be stored now, and stays in the run directory. ``may_live``: it is given up although nothing
-    proves that its processes have ended.
+    proves that its processes have ended. ``unproven``: nothing but a marker, which any job of the account can
+    leave, says that it has ended.
     """
 
     result: JobResult | None = None
@@ -50,6 +51,7 @@ class AttemptEnd(msgspec.Struct, frozen=True):
     result_kept: bool = False
     unstarted: bool = False
     may_live: bool = False
+    unproven: bool = False
 
 
 def end_with_result(raw: bytes | None, documents: Mapping[str, bytes] | None = None) -> AttemptEnd:
@@ -156,6 +158,8 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
     if facts.bad_result:
         return bad_result(facts.bad_result)
     accounting = _accounting(wanted, facts, queue)
+    if not wanted.lost and (accounting is None or not accounting.over) and _is_unproven(wanted, facts):
+        return AttemptEnd(unproven=True)
     if accounting is not None and not accounting.over:
         if wanted.lost:
             return AttemptEnd(still_runs_as=job.attempt.queue_id)
@@ -214,6 +218,17 @@ def end_without_result(wanted: CollectRequest, facts: AttemptFacts, queue: Queue
         and (queue.scheduler.is_batch or not facts.same_host),
         unstarted=accounting is not None and accounting.unstarted,
     )
+
+
+def _is_unproven(wanted: CollectRequest, facts: AttemptFacts) -> bool:
+    """Return whether only a marker says that an attempt has ended: its script writes the exit code first.
+
+    If its queue does not list it any more, the attempt has ended, on a full disk for example.
+    """
+    job = wanted.job
+    on_its_way = job.state in (JobState.SUBMITTED, JobState.RUNNING) and job.attempt.queue_id is not None
+    silent = facts.exit_code is None and facts.found != "gone"
+    return on_its_way and silent and wanted.listed is not False
 
 
 def _is_in_doubt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from reconciler.execution.queues.shell import ShellQueue
@@ -21,7 +22,11 @@ def test_a_marker_without_an_exit_code_points_to_a_full_disk(lost: bool, said: s
         config=RunConfig(), content="", attempt=JobAttempt(queue_id="7"),
     )  # fmt: skip
     facts = AttemptFacts(found="claimed", claimant="7", same_host=True)
-    ended = end_without_result(CollectRequest(job, lost=lost), facts, ShellQueue())
-    assert ended is not None
-    assert said in ended.error
+    ended = end_without_result(CollectRequest(job, lost=lost, listed=False), facts, ShellQueue())
+    assert said in ended.error and not ended.unproven
+    for listed in (True, None):  # then another job can have left the marker
+        request = CollectRequest(job, lost=lost, listed=listed)
+        assert end_without_result(request, facts, ShellQueue()).unproven is not lost
+        proven = msgspec.structs.replace(facts, exit_code=1)
+        assert not end_without_result(request, proven, ShellQueue()).unproven
     assert ended.state is JobState.FAILED
