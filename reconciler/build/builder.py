@@ -94,7 +94,8 @@ class FlowBuilder:
         self._modules: dict[str, set[str]] = {}
         self._waiting: deque[_Order] = deque()
         self._lines: list[_Line] = []
-        self._most_lines = min(2, len(os.sched_getaffinity(0)))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._most_lines = min(2, cores)
         self._began = 0.0
         self._answers = 0
         self._waited = 0.0
