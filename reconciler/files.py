@@ -1,4 +1,4 @@
-"""Writing a file so that it exists completely or not at all."""
+"""Files: written so that they exist completely or not at all, and their sizes for people."""
 
 from __future__ import annotations
 
@@ -41,3 +41,13 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666, sync: bool =
     """Write a whole file or nothing; see :func:`atomic_file`."""
     with atomic_file(path, mode=mode, sync=sync) as stream:
         stream.write(data)
+
+
+def space_text(size: int) -> str:
+    """Return a number of bytes for people: ``12.3 GiB``."""
+    amount, unit = float(size), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.0f} {unit}" if amount >= 100 or unit == "bytes" else f"{amount:.1f} {unit}"

@@ -9,7 +9,7 @@ from reconciler.cli.formats import as_yaml, emit
 from reconciler.cli.options import global_options
 from reconciler.cli.views.listing import Row, table_lines
 from reconciler.cli.views.words import duration_text, many
-from reconciler.doctor.check import space_text
+from reconciler.files import space_text
 from reconciler.plan.advice import Use, uses
 from reconciler.plan.set_rule import DEFAULT_ORDER, Selector, new_rule
 

@@ -13,8 +13,8 @@ from reconciler.actual.state_dir import Lease
 from reconciler.cli.context import Context
 from reconciler.cli.options import global_options
 from reconciler.cli.views.words import contents_text, many, some
-from reconciler.doctor.check import space_text
 from reconciler.errors import InputError, ReconcilerError, RefusedError
+from reconciler.files import space_text
 
 if TYPE_CHECKING:
     from reconciler.actual.backup import Contents

@@ -40,8 +40,8 @@ from reconciler.cli.views.words import (
     time_text,
 )
 from reconciler.diagnostics import did_you_mean
-from reconciler.doctor.check import space_text
 from reconciler.errors import InputError
+from reconciler.files import space_text
 from reconciler.jobs.flow_health import blocks
 from reconciler.jobs.waiting import WhyWaiting
 from reconciler.model.manifests import Kind

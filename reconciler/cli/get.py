@@ -49,8 +49,8 @@ from reconciler.cli.views.words import (
     time_text,
 )
 from reconciler.diagnostics import did_you_mean
-from reconciler.doctor.check import space_text
 from reconciler.errors import InputError
+from reconciler.files import space_text
 from reconciler.jobs.waiting import WhyWaiting
 from reconciler.model.failures import failure_id
 from reconciler.model.manifests import Kind

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from reconciler.files import space_text
+
 LEAST_SPACE = 2**30
 """Bytes; less free space than this gives a warning."""
 
@@ -74,16 +76,6 @@ def named(name: str, subject: str, finding: Finding) -> Check:
     """Return a finding as a check, with its message on one line."""
     message = "; ".join(line.strip() for line in finding.message.splitlines() if line.strip())
     return Check(name, subject, finding.status, message, finding.fix, finding.by_user)
-
-
-def space_text(free: int) -> str:
-    """Return a number of bytes for people: ``12.3 GiB``."""
-    size, unit = float(free), "bytes"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if size < 1024:
-            break
-        size, unit = size / 1024, larger
-    return f"{size:.0f} {unit}" if size >= 100 or unit == "bytes" else f"{size:.1f} {unit}"
 
 
 def space_finding(free: int, place: str, fix: str) -> Finding:

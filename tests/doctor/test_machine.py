@@ -11,8 +11,9 @@ import pytest
 import reconciler.actual.state_dir as state_dir_module
 from reconciler.actual.state_dir import Lease
 from reconciler.actual.store import Store
-from reconciler.doctor.check import Check, Status, first_line, space_finding, space_text
+from reconciler.doctor.check import Check, Status, first_line, space_finding
 from reconciler.doctor.machine import STATE_DIR_CHECKS, Here, check_machine
+from reconciler.files import space_text
 
 
 def checks(state_dir: Path | None, problem: str = "") -> dict[str, Check]:
