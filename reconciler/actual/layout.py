@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from reconciler.actual.compressed import restored
 from reconciler.errors import WorldError
 from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.flows import BuiltFlow
@@ -66,18 +67,23 @@ def _escaped(value: Any) -> Any:
     return [_escaped(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def damaged(what: str, error: Exception) -> DamagedError:
+    """Return the error of a record that cannot be read."""
+    return DamagedError(
+        f"{what} in the store is damaged: {error}",
+        hint="run `reconcile fsck`: it names the record, and `--repair` repairs what can be repaired",
+    )
+
+
 def decoder(kind: type[T], what: str) -> Callable[[bytes], T]:
     """Return the decoder of a kind of record, which raises :class:`DamagedError`."""
     decode = msgspec.msgpack.Decoder(kind).decode
 
     def read(data: bytes) -> T:
         try:
-            return decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise DamagedError(
-                f"{what} in the store is damaged: {error}",
-                hint="run `reconcile fsck`: it names the record, and `--repair` repairs what can be repaired",
-            ) from error
+            return decode(restored(data))
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:  # of text that is not UTF-8, too
+            raise damaged(what, error) from error
 
     return read
 

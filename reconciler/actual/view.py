@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 
+from reconciler.actual.compressed import restored
 from reconciler.actual.db import Transaction
 from reconciler.actual.layout import (
     about_key,
     big_endian,
     cleanup_due,
+    damaged,
     decode_attempt,
     decode_baseline,
     decode_build,
@@ -159,8 +161,12 @@ class View:
         return [decode_job(raw) for job_id in ids if (raw := self.txn.get("jobs", job_id)) is not None]
 
     def payload(self, job_id: str) -> bytes | None:
-        """Return the jobflow Job of a record, as JSON."""
-        return self.txn.get("payloads", name_bytes(job_id))
+        """Return the jobflow Job of a record, as JSON. Raises DamagedError if it cannot be read."""
+        raw = self.txn.get("payloads", name_bytes(job_id))
+        try:
+            return restored(raw) if raw is not None else None
+        except ValueError as error:
+            raise damaged("the payload of a job", error) from error
 
     # documents and builds -----------------------------------------------------------------------------
 

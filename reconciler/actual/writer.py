@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from reconciler.actual.compressed import compressed
 from reconciler.actual.db import Transaction
 from reconciler.actual.layout import (
     DamagedError,
@@ -138,7 +139,7 @@ class Writer(View):
 
     def put_payload(self, job_id: str, payload: bytes) -> None:
         """Write the jobflow Job of a record."""
-        self.txn.put("payloads", name_bytes(job_id), payload)
+        self.txn.put("payloads", name_bytes(job_id), compressed(payload))
 
     def add_cleanup(self, worker: str, due: float, job: JobRecord) -> None:
         """Schedule the removal of the run directory of a job's attempt."""
@@ -153,7 +154,7 @@ class Writer(View):
 
     def put_parsed(self, blob: str, parsed: ParsedFile) -> None:
         """Write a parsed blob."""
-        self.txn.put("parsed", name_bytes(blob), encode(parsed))
+        self.txn.put("parsed", name_bytes(blob), compressed(encode(parsed)))
 
     def put_good(self, key: str, manifest: GoodManifest) -> None:
         """Write the place of the last good version of a manifest."""
@@ -165,7 +166,7 @@ class Writer(View):
 
     def put_build(self, built: BuiltFlow) -> None:
         """Write a built flow."""
-        self.txn.put("builds", name_bytes(built.build_key), encode(built))
+        self.txn.put("builds", name_bytes(built.build_key), compressed(encode(built)))
 
     def unsettle(self, flow: str) -> None:
         """Make the next plan consider a flow even if its revision is the same."""

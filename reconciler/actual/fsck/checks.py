@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconciler.actual import layout as records
+from reconciler.actual.compressed import compressed
 from reconciler.actual.fsck.snapshot import RESTORE, Edit, Job, Problem, Snapshot, shown
 from reconciler.actual.layout import (
     about_key,
@@ -134,7 +135,7 @@ def payloads(facts: Snapshot) -> Iterator[Problem]:
 
 def _without_payload(facts: Snapshot, job: Job) -> Problem:
     built = _built_payload(facts, job)
-    edits = (Edit("payloads", job.id.encode(), built),) if built is not None else ()
+    edits = (Edit("payloads", job.id.encode(), compressed(built)),) if built is not None else ()
     fix = "" if edits else "let the job that generated it run again: `reconcile rerun`, or " + RESTORE
     return Problem(job.subject, "its payload is missing", fix, edits)
 

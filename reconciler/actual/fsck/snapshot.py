@@ -10,6 +10,7 @@ import msgspec
 from reconciler.actual import codec
 from reconciler.actual import layout as records
 from reconciler.actual.compaction import decode_progress
+from reconciler.actual.compressed import restored
 from reconciler.actual.layout import index_entries, number_of
 from reconciler.actual.transaction import Transaction
 from reconciler.actual.view import View
@@ -203,7 +204,7 @@ _META: dict[bytes, Decode] = {
 }
 
 _OTHERS: dict[str, Decode] = {
-    "payloads": lambda raw: msgspec.json.decode(raw, type=msgspec.Raw),
+    "payloads": lambda raw: msgspec.json.decode(restored(raw), type=msgspec.Raw),
     "parsed": records.decode_parsed,
     "good": records.decode_good,
     "builds": records.decode_build,
