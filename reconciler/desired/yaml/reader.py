@@ -19,6 +19,9 @@ from reconciler.diagnostics import Diagnostic, bounded
 from reconciler.model.manifests import Document, ParsedFile
 
 try:
+    # First the package: a thread that imports its submodule and one that imports the package wait for each
+    # other, and Python ends that by showing one of them a module that is not complete.
+    import yaml  # type: ignore[import-untyped]  # noqa: F401
     from yaml.cyaml import CParser  # type: ignore[import-untyped]
 except ImportError:  # the extension is not built for every platform
     CParser = None

@@ -615,3 +615,30 @@ def test_quoted_text_and_comments_may_have_any_character(text: str) -> None:
 def test_an_alias_is_probably_text_without_quotes(text: str, hint: str) -> None:
     (problem,) = problems(read_documents(text.encode()))
     assert (problem.code, problem.hint) == ("yaml/alias", hint)
+
+
+def test_it_can_be_imported_while_another_thread_imports_yaml() -> None:
+    """The daemon imports it in the thread of the source, and libraries import yaml in those of workers."""
+    code = """
+import importlib.abc, sys, threading, time
+import reconciler.desired.validation, reconciler.desired.yaml.syntax_errors
+assert "yaml" not in sys.modules
+within, problems = threading.Event(), []
+threading.excepthook = lambda found: problems.append(found.exc_value)
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "yaml.nodes":
+            within.set()
+            time.sleep(1)
+sys.meta_path.insert(0, Slow())
+names = ("yaml", "reconciler.desired.yaml.reader")
+threads = [threading.Thread(target=__import__, args=[name]) for name in names]
+threads[0].start()
+within.wait()
+threads[1].start()
+for thread in threads:
+    thread.join()
+sys.exit(str(problems) if problems else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
