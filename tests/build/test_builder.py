@@ -20,6 +20,8 @@ from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow
 from tests.build.support import build
 from tests.desired.test_flows import NoCache
+from tests.jobs import odd_values
+from tests.jobs.odd_values import REFUSED, TAKEN
 from tests.support import Repository
 
 JOBS = """
@@ -478,3 +480,32 @@ def test_the_code_of_a_flow_cannot_find_the_next_request_in_its_memory() -> None
         other.write(frame(b"broken off")[:-1])
         other.close()
         assert read_frame(stream) is None
+
+
+def odd_config(values: str) -> str:
+    """Return the body of a factory whose jobs have the ``manager_config`` values of a list of the helper."""
+    return f"""
+import helper
+from jobflow import JobConfig
+jobs = [named(f"j{{n}}") for n, _ in enumerate({values})]
+for made, (config, _) in zip(jobs, {values}):
+    made.config = JobConfig(manager_config=config)
+return Flow(jobs)
+"""
+
+
+def test_odd_run_config_of_a_factory_is_taken_or_stops_one_flow_only(bench: Bench) -> None:
+    """The same values as of generated jobs: see tests/jobs/test_job_checks.py."""
+    bodies = [odd_config(f"helper.REFUSED[{number}:{number + 1}]") for number in range(len(REFUSED))]
+    builder, flows = bench.start(
+        *bodies, odd_config("helper.TAKEN"), helper=Path(odd_values.__file__).read_text(encoding="utf-8")
+    )
+    for flow in flows:
+        number = int(flow.name.removeprefix("f"))
+        if number < len(REFUSED):
+            with pytest.raises(BuildFailedError) as caught:
+                build(builder, flow)
+            assert REFUSED[number][1] in caught.value.diagnostic.message
+            continue
+        for job, (given, wanted) in zip(build(builder, flow).jobs, TAKEN, strict=True):
+            assert job.own == wanted, given

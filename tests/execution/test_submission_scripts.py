@@ -220,6 +220,29 @@ def test_a_requeued_script_goes_on(attempt: Attempt) -> None:
 
 
 @pytest.mark.parametrize(
+    ("scheduler", "first", "again", "other"),
+    [
+        ("pbs", {"PBS_JOBID": "7.pbs01"}, {"PBS_JOBID": "7.pbs01"}, {"PBS_JOBID": "8.pbs01"}),
+        ("pbs", {"PBS_JOBID": "7[].pbs01"}, {"PBS_JOBID": "7[].pbs01"}, {"PBS_JOBID": "7.pbs01"}),
+        ("sge", {"JOB_ID": "7"}, {"JOB_ID": "7", "RESTARTED": "1"}, {"JOB_ID": "7", "RESTARTED": "0"}),
+    ],
+)
+def test_every_scheduler_starts_a_script_again(
+    tmp_path: Path, scheduler: str, first: dict[str, str], again: dict[str, str], other: dict[str, str]
+) -> None:
+    """``qrerun`` or a node that fails; PBS does not tell it, but gives the script the same id."""
+    attempt = Attempt(tmp_path, scheduler, f"echo x >> {tmp_path}/ran; [ -e {tmp_path}/go ] || exec sleep 60")
+    with attempt.start(env=first) as started:
+        assert eventually(lambda: times(attempt) == 1)
+        os.killpg(started.pid, signal.SIGTERM)
+    (tmp_path / "go").touch()
+    attempt.start(env=other).communicate(timeout=PATIENCE)
+    assert times(attempt) == 1, "not the one that the scheduler started again"
+    assert attempt.run(env=again)[0] == 0
+    assert times(attempt) == 2
+
+
+@pytest.mark.parametrize(
     "case", ["closed", "withdrawn", "result", "another job", "not restarted", "exit code"]
 )
 def test_a_script_that_must_not_run_again(attempt: Attempt, case: str) -> None:
