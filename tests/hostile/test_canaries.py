@@ -114,24 +114,32 @@ def test_the_traps_work(campaign: Repository, tmp_path: Path) -> None:
         assert module in trace.read_text()
 
 
+def looked(
+    campaign: Repository, state: Path, trace: Path, commands: list[str]
+) -> tuple[str, dict[str, tuple[int, bool, str]]]:
+    """Run commands in one process; return all that was printed, and how each ended. No trap has run."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", DRIVER, str(trace), str(state), json.dumps(commands)],
+        cwd=campaign.path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ended: dict[str, tuple[int, bool, str]] = json.loads(done.stdout)
+    assert [command for command, (_, ran, _) in ended.items() if ran] == []
+    return done.stdout, ended
+
+
 def test_commands_that_look(campaign: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one process with the search path of the installed command: the first trace would stay."""
     trace, state = tmp_path / "ran", tmp_path / "state"
     monkeypatch.setenv("MY_TOKEN", SECRET)
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", DRIVER, str(trace), str(state), json.dumps(COMMANDS)],
-        cwd=campaign.path, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    ended = json.loads(done.stdout)
-    assert [command for command, (_, ran, _) in ended.items() if ran] == []
+    printed, ended = looked(campaign, state, trace, COMMANDS)
     assert {command: code for command, (code, _, _) in ended.items() if code not in (0, 2)} == {}
     assert [command for command, (_, _, text) in ended.items() if "Traceback" in text] == []
     for command in READS_FLOWS:
         assert ended[command][0] == 0 and "1 flow" in ended[command][2], "it read the flow with the traps"
     for command in ("results", "explain rule r"):
         assert "no revision is applied" in ended[command][2]
-    assert SECRET not in done.stdout
+    assert SECRET not in printed
     for file in [one for one in state.rglob("*") if one.is_file()]:
         assert SECRET.encode() not in file.read_bytes(), file
 
@@ -163,13 +171,7 @@ def test_commands_that_look_at_an_applied_state(
     campaign.commit("three")
     campaign.run("config", "core.fsmonitor", str(tmp_path / "trap.sh"))
     monkeypatch.setenv("MY_TOKEN", SECRET)
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", DRIVER, str(trace), str(state), json.dumps(APPLIED)],
-        cwd=campaign.path, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    ended = json.loads(done.stdout)
-    assert [command for command, (_, ran, _) in ended.items() if ran] == []
+    printed, ended = looked(campaign, state, trace, APPLIED)
     named = [command for command, (_, _, text) in ended.items() if "Traceback" in text]
     assert set(named) <= {"get failures", "events"}, "only of the job that failed"
     assert {command: (code, text) for command, (code, _, text) in ended.items() if code not in (0, 2)} == {}
@@ -177,6 +179,6 @@ def test_commands_that_look_at_an_applied_state(
         assert ended[command][0] == 0, ended[command]
     assert "2.0" in ended["output f/a"][2] and "COMPLETED" in ended["describe job f/a"][2]
     assert "to be rebuilt" in ended["plan"][2], "the plan is that of the commit with the traps"
-    assert SECRET not in done.stdout
+    assert SECRET not in printed
     for file in [one for one in state.rglob("*") if one.is_file()]:
         assert SECRET.encode() not in file.read_bytes(), file
