@@ -344,7 +344,7 @@ def content(store: Store) -> dict[str, list[tuple[bytes, bytes]]]:
         return {table: list(view.txn.scan(table)) for table in MADE_AGAIN}
 
 
-def test_indexes_that_are_all_gone_are_MADE_AGAIN(store: Store) -> None:
+def test_indexes_that_are_all_gone_are_made_again(store: Store) -> None:
     before = content(store)
 
     def wipe(writer: Writer) -> None:
