@@ -264,6 +264,34 @@ class TestScheduler:
         assert message in found.message
         assert ("qmgr -c 'set server job_history_enable = true'" in found.fix) == (status is Status.WARNING)
 
+    @pytest.mark.parametrize(
+        ("answer", "status", "message"),
+        [
+            ("echo 'error: job id 1 not found' >&2; exit 1", Status.OK, "works"),
+            ("echo 'jobnumber    1'", Status.OK, "works"),
+            (
+                "echo '/var/lib/gridengine/default/common/accounting: No such file or directory' >&2; exit 1",
+                Status.WARNING,
+                "common/accounting: No such file or directory",
+            ),
+            (
+                "echo 'error: commlib error: got select error (Connection refused)' >&2; exit 1",
+                Status.WARNING,
+                "got select error",
+            ),
+        ],
+        ids=["no such job", "job", "no file", "away"],
+    )
+    def test_grid_engine_remembers_ended_jobs_if_its_accounting_can_be_read(
+        self, tmp_path: Path, bin_dir: Path, answer: str, status: Status, message: str
+    ) -> None:
+        for name in ("qsub", "qstat", "qdel"):
+            script(bin_dir / name, "exit 0")
+        script(bin_dir / "qacct", f'[ "$*" = "-j 1" ] || exit 9\n{answer}')
+        found = checks(worker(tmp_path, scheduler_type="sge"))["accounting"]
+        assert found.status is status
+        assert message in found.message
+
     def test_a_command_that_hangs_costs_only_its_own_answer(self, tmp_path: Path, bin_dir: Path) -> None:
         script(bin_dir / "squeue", '[ "$1" = --version ] || sleep 60')
         found = checks(worker(tmp_path, scheduler_type="slurm", timeout_execute=2))
