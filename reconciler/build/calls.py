@@ -35,11 +35,15 @@ def check_call(job: Job, pointer: str) -> None:
     try:
         signature.bind(*job.function_args, **job.function_kwargs)
     except TypeError as error:
-        unknown = [name for name in job.function_kwargs if name not in signature.parameters]
+        parameters = signature.parameters.values()
+        takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
+        given = () if takes_any else job.function_kwargs
+        unknown = [name for name in given if name not in signature.parameters]
+        problem = f"it has no parameter '{clean_name(unknown[0])}'" if unknown else str(error)
         path = f"{function.__module__}.{function.__qualname__}"
         names = [f"'{name}'" for name in signature.parameters]
         near = did_you_mean(unknown[0], signature.parameters) if unknown else None
         takes = f"its parameters are {', '.join(names)}" if names else "it takes no arguments"
         raise BuildError(
-            f"the job '{clean_name(str(job.name))}' cannot call {path}: {error}", pointer, near or takes
+            f"the job '{clean_name(str(job.name))}' cannot call {path}: {problem}", pointer, near or takes
         ) from error

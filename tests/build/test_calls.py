@@ -108,3 +108,18 @@ def test_what_cannot_be_called_is_refused(make: Callable[[], Job], hint: str) ->
         check_call(one, "/spec/jobs/0/function")
     assert caught.value.pointer == "/spec/jobs/0/function"
     assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: made(plain, 1, bb=2), "it has no parameter 'bb'"),  # and so it lacks 'b', which says less
+        (lambda: made(plain, 1, 2, **{"a\nb": 3}), "it has no parameter 'a\\nb'"),
+        (lambda: made(plain, 1), "missing a required argument: 'b'"),
+        (lambda: made(lambda a, **rest: a, rest=1), "missing a required argument: 'a'"),
+    ],
+)
+def test_a_wrong_name_is_said_before_what_is_missing(make: Callable[[], Job], problem: str) -> None:
+    with pytest.raises(BuildError) as caught:
+        check_call(make(), "")
+    assert str(caught.value).endswith(problem)
