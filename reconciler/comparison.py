@@ -23,11 +23,11 @@ from reconciler.desired.state import Loaded, load_desired
 from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.jobs.bookkeeping import followed_branch
 from reconciler.model.actions import Action, Plan
+from reconciler.model.applied import ActualState, AppliedConfig, Outcome
 from reconciler.model.baseline import Baseline, Scope
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import ParsedFile, Prune
-from reconciler.model.records import ActualState, AppliedConfig, Outcome
 from reconciler.plan.planner import make_plan
 
 

@@ -45,9 +45,9 @@ from reconciler.jobs.bookkeeping import (
 )
 from reconciler.jobs.outputs import EmbeddedOutputs, Outputs
 from reconciler.model.actions import Plan
+from reconciler.model.applied import AppliedConfig, Outcome
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
-from reconciler.model.records import AppliedConfig, Outcome
 from reconciler.model.states import ACTIVE, FINISHED, JobState
 from reconciler.plan.planner import make_plan
 

@@ -25,7 +25,7 @@ from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
 from reconciler.errors import InputError, WorldError
-from reconciler.model.records import AppliedConfig
+from reconciler.model.applied import AppliedConfig
 
 
 class Staged(msgspec.Struct, frozen=True):

@@ -20,9 +20,9 @@ from reconciler.actual.migrations import check_version
 from reconciler.actual.state_dir import lmdb_dir, require_local
 from reconciler.actual.view import View
 from reconciler.actual.writer import Writer
+from reconciler.model.applied import Outcome
 from reconciler.model.desired import Revision
 from reconciler.model.lineage import lineage_for
-from reconciler.model.records import Outcome
 from reconciler.model.states import BROKEN
 
 T = TypeVar("T")

@@ -38,22 +38,13 @@ from reconciler.actual.layout import (
     readable,
 )
 from reconciler.errors import InputError
+from reconciler.model.applied import AppliedConfig, AppliedRevision, Attempt, Outcome
 from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
 from reconciler.model.notifications import NotifyState
-from reconciler.model.records import (
-    AppliedConfig,
-    AppliedRevision,
-    Attempt,
-    Event,
-    FlowRecord,
-    JobMark,
-    JobRecord,
-    Outcome,
-    WorkerStatus,
-)
+from reconciler.model.records import Event, FlowRecord, JobMark, JobRecord, WorkerStatus
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.model.summaries import FlowSummary, summary_of
 

@@ -20,21 +20,13 @@ from reconciler.actual.layout import (
     readable,
 )
 from reconciler.actual.view import View
+from reconciler.model.applied import AppliedConfig, AppliedRevision, Attempt, Outcome
 from reconciler.model.baseline import Baseline, FlowEntry, may_change_plan
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.lineage import Lineage
 from reconciler.model.manifests import GoodManifest, ParsedFile
 from reconciler.model.notifications import NotifyState
-from reconciler.model.records import (
-    AppliedConfig,
-    AppliedRevision,
-    Attempt,
-    Event,
-    FlowRecord,
-    JobRecord,
-    Outcome,
-    WorkerStatus,
-)
+from reconciler.model.records import Event, FlowRecord, JobRecord, WorkerStatus
 from reconciler.model.summaries import FlowSummary, Tally, summary_of
 
 

@@ -14,8 +14,8 @@ from reconciler.actual.state_dir import Lease
 from reconciler.cli.context import Context, user_identity
 from reconciler.cli.options import Duration, global_options
 from reconciler.errors import ExitCode, InputError, RefusedError, WorldError
+from reconciler.model.applied import Outcome
 from reconciler.model.desired import Revision
-from reconciler.model.records import Outcome
 
 if TYPE_CHECKING:  # imported when used: shell completion runs this module at each press of the tab key
     from reconciler.actual.store import Store

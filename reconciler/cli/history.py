@@ -28,7 +28,8 @@ from reconciler.cli.views.provenance import level_text, person_text, place_text,
 from reconciler.cli.views.words import one_line, some, time_text
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
-from reconciler.model.records import AppliedRevision, Change, Event
+from reconciler.model.applied import AppliedRevision
+from reconciler.model.records import Change, Event
 
 _COLUMNS = (("time", "revision", "author", "actions", "outcome", "subject"), ("commit", "path"))
 

@@ -18,7 +18,7 @@ from reconciler.cli.context import Context, opened
 from reconciler.cli.options import Duration, global_options
 from reconciler.cli.views.words import coming_text, many, some
 from reconciler.errors import ExitCode, InputError
-from reconciler.model.records import Outcome
+from reconciler.model.applied import Outcome
 
 if TYPE_CHECKING:
     from reconciler.actual.store import Store

@@ -28,9 +28,10 @@ from reconciler.cli.views.words import duration_text, last_line, many, time_text
 from reconciler.errors import InputError
 from reconciler.files import write_atomically
 from reconciler.jobs.waiting import WhyWaiting
+from reconciler.model.applied import AttemptResult
 from reconciler.model.failures import failure_id
 from reconciler.model.graph import flow_graph
-from reconciler.model.records import AttemptResult, JobRecord
+from reconciler.model.records import JobRecord
 from reconciler.model.states import Health, JobState, Sync
 from reconciler.plan.advice import uses
 

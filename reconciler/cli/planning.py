@@ -27,11 +27,11 @@ from reconciler.diagnostics import Diagnostic, did_you_mean
 from reconciler.errors import InputError, RefusedError
 from reconciler.jobs.apply import without_unbuilt
 from reconciler.model.actions import DryBuild, Plan
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import Kind, Manifest, ProjectSpec
 from reconciler.model.policy import Use
-from reconciler.model.records import ActualState
 from reconciler.plan.compare import compare
 from reconciler.plan.cost import Cost, plan_cost
 from reconciler.plan.planner import make_plan

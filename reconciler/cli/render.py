@@ -16,8 +16,9 @@ from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError, ReconcilerError
 from reconciler.execution.hosts.local import expand
 from reconciler.execution.run_files import SCRIPT, next_attempt, script_of, worker_paths
+from reconciler.model.applied import AppliedConfig
 from reconciler.model.manifests import Kind
-from reconciler.model.records import AppliedConfig, JobRecord
+from reconciler.model.records import JobRecord
 from reconciler.model.run_config import FIELDS, RunConfig, resolve
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import ACTIVE, JobState

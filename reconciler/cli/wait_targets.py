@@ -16,6 +16,7 @@ from reconciler.desired.source.git import Source
 from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.jobs.flow_health import blocks, health_of
+from reconciler.model.applied import AttemptResult
 from reconciler.model.goals import (
     Doom,
     Goal,
@@ -27,7 +28,7 @@ from reconciler.model.goals import (
     worker_verdict,
 )
 from reconciler.model.health import flow_sync
-from reconciler.model.records import AttemptResult, FlowRecord, JobRecord
+from reconciler.model.records import FlowRecord, JobRecord
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _PLAIN = [str(kind) for kind in GoalKind if kind not in (GoalKind.STATE, GoalKind.REVISION)]

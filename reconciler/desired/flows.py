@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.desired.makers import Expanded, Makers, UnusableMakerError
+from reconciler.desired.makers import Makers, UnusableMakerError
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.objects import UNFIT_HINTS, TreeEntry, UnfitEntry
+from reconciler.desired.spec_content import SpecContent, spec_content
 from reconciler.desired.uses import flow_uses, refusal
-from reconciler.desired.values import iter_directives, parse_output_reference
-from reconciler.desired.yaml.source_text import escape
+from reconciler.desired.values import iter_directives, parse_output_reference, with_variables
 from reconciler.diagnostics import Diagnostic, Severity, did_you_mean, nearest_path
 from reconciler.errors import LostError, UnfitError
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob
@@ -81,7 +81,7 @@ class FlowReader:
         raw, env = found.expanded.spec, self._environment(manifest)
         if found.variables:
             self.diagnostics += _unknown_variables(manifest, found, env)
-            raw = _with_variables(raw, env)
+            raw = with_variables(raw, env)
         spec = msgspec.convert(raw, FlowSpec)
         rules = self.state.policy
         if rules is not None:
@@ -381,65 +381,6 @@ class _CodeTree(NamedTuple):
 _PATHS_HINT = "paths are relative to the folder of reconciler.yaml"
 
 
-class SpecContent(NamedTuple):
-    """What the spec of a flow refers to, found in one walk over its values.
-
-    ``files`` are (pointer, path) of the files of the repository that it names, ``doubtful`` those that it
-    would name if ``path`` were written ``$path``. ``outputs`` are (pointer, value) of its references,
-    ``variables`` (pointer, name) of its ``$env``, and ``words`` what each text with a dot begins with: a
-    module, if it is the path of a function or class.
-    ``refs`` are values of ``ref``, probably of references to Makers, and ``expanded`` is the spec without
-    those; None if one cannot be used.
-    """
-
-    files: list[tuple[str, str]]
-    doubtful: list[tuple[str, str]]
-    outputs: list[tuple[str, Any]]
-    variables: list[tuple[str, str]]
-    words: set[str]
-    refs: set[str]
-    expanded: Expanded | None
-
-
-def spec_content(spec: Mapping[str, Any]) -> SpecContent:
-    """Return what the spec of a valid flow refers to."""
-    content = SpecContent([], [], [], [], set(), set(), Expanded(dict(spec), {}, {}))
-    _walk(spec, (), content)
-    file = spec.get("file")
-    if file is not None:
-        content.files.append(("/spec/file", file))
-    return content
-
-
-def _walk(value: Any, steps: tuple[Any, ...], content: SpecContent) -> None:
-    """Add what a value refers to. Pointers are made only where something is found: most values are plain."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key == "$output":
-                content.outputs.append((f"{_pointer(steps)}/$output", inner))
-            elif isinstance(inner, str):
-                if "." in inner:
-                    content.words.add(inner.partition(".")[0])
-                if key == "ref":
-                    content.refs.add(inner)
-                elif key == "$env":
-                    content.variables.append((f"{_pointer(steps)}/$env", inner))
-                elif key in ("$path", "$load"):
-                    content.files.append((f"{_pointer(steps)}/{key}", inner))
-                elif (
-                    key == "path" and len(value) == 1 and steps[-1:] != ("kwargs",)
-                ):  # not an argument's name
-                    content.doubtful.append((_pointer(steps), inner))
-            elif isinstance(inner, dict | list):
-                _walk(inner, (*steps, key), content)
-    else:
-        for index, inner in enumerate(value):
-            if isinstance(inner, dict | list):
-                _walk(inner, (*steps, index), content)
-            elif isinstance(inner, str) and "." in inner:
-                content.words.add(inner.partition(".")[0])
-
-
 def _unknown_variables(
     manifest: Manifest, found: SpecContent, env: Mapping[str, str]
 ) -> Iterator[Diagnostic]:
@@ -451,19 +392,6 @@ def _unknown_variables(
                 pointer,
                 hint=did_you_mean(name, env) or "add it there: `build: {env: {NAME: value}}`",
             )
-
-
-def _with_variables(value: Any, env: Mapping[str, str]) -> Any:
-    """Return a spec with the value of each ``$env`` in its place."""
-    if isinstance(value, dict):
-        if isinstance(value.get("$env"), str):
-            return env.get(value["$env"], "")
-        return {key: _with_variables(inner, env) for key, inner in value.items()}
-    return [_with_variables(inner, env) for inner in value] if isinstance(value, list) else value
-
-
-def _pointer(steps: tuple[Any, ...]) -> str:
-    return "/".join(["/spec", *(escape(str(step)) for step in steps)])
 
 
 def build_form(spec: FlowSpec) -> dict[str, Any]:

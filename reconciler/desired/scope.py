@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from reconciler.desired.documents import Collection
-from reconciler.desired.flows import spec_content
 from reconciler.desired.source.git import Source
 from reconciler.desired.source.objects import FileChange, TreeEntry
+from reconciler.desired.spec_content import spec_content
 from reconciler.desired.state import Loaded, ParseCache, RevisionReader, assemble, make_rule
 from reconciler.desired.uses import refusals
 from reconciler.desired.values import parse_output_reference

@@ -316,3 +316,12 @@ def _type_problem(manifest: Manifest, what: str, expected: str, pointer: str) ->
 
 def _below(pointer: str, key: str) -> str:
     return f"{pointer}/{escape(key)}"
+
+
+def with_variables(value: Any, env: Mapping[str, str]) -> Any:
+    """Return a spec with the value of each ``$env`` in its place."""
+    if isinstance(value, dict):
+        if isinstance(value.get("$env"), str):
+            return env.get(value["$env"], "")
+        return {key: with_variables(inner, env) for key, inner in value.items()}
+    return [with_variables(inner, env) for inner in value] if isinstance(value, list) else value

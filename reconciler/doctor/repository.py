@@ -13,10 +13,10 @@ from reconciler.desired.state import ParseCache, load_desired
 from reconciler.doctor.check import Check, Finding, failed, named, ok, skipped, warning
 from reconciler.errors import InputError, ReconcilerError, RefusedError
 from reconciler.jobs.bookkeeping import followed_branch
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.lineage import lineage_for
 from reconciler.model.manifests import API_VERSION, ParsedFile
-from reconciler.model.records import ActualState
 from reconciler.plan.planner import make_plan
 
 OpenSource = Callable[[bool], Source]

@@ -26,9 +26,10 @@ from reconciler.execution.headers import queue_name, submission_header
 from reconciler.execution.launcher import ATTEMPT, ELAPSED, PREVIOUS, bytes_as_json
 from reconciler.jobs.job_json import additional_stores
 from reconciler.jobs.needed_outputs import SMALL, NeededDocument
+from reconciler.model.applied import AppliedConfig
 from reconciler.model.flows import run_dir
 from reconciler.model.manifests import ExecConfigSpec, OnSetupError, WorkerSpec
-from reconciler.model.records import AppliedConfig, JobAttempt, JobRecord
+from reconciler.model.records import JobAttempt, JobRecord
 from reconciler.model.schedulers import scheduler_of
 
 SCRIPT, INPUT = "submit.sh", "job.json"

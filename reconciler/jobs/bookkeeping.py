@@ -22,18 +22,12 @@ from reconciler.diagnostics import Diagnostic
 from reconciler.jobs.flow_health import health_of
 from reconciler.jobs.transitions import note_flow
 from reconciler.model.actions import Action, ActionType, Plan, Subject
+from reconciler.model.applied import AppliedConfig, AppliedFlowSet, AppliedRevision, FlowActions, Outcome
 from reconciler.model.baseline import Baseline, FlowEntry
 from reconciler.model.desired import DesiredState, Revision
 from reconciler.model.manifests import Kind, Prune
 from reconciler.model.notifications import NotifyRule, NotifyState
-from reconciler.model.records import (
-    AppliedConfig,
-    AppliedFlowSet,
-    AppliedRevision,
-    Change,
-    FlowActions,
-    Outcome,
-)
+from reconciler.model.records import Change
 from reconciler.model.run_config import FIELDS
 from reconciler.model.states import ACTIVE, BROKEN, PENDING, Health
 from reconciler.plan.checks import worker_defaults

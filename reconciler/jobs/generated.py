@@ -32,8 +32,9 @@ from reconciler.jobs.outputs import missing_stores
 from reconciler.jobs.restarts import REFUSED, no_worker, recreated
 from reconciler.jobs.stopping import stopped_parent, without_stopped
 from reconciler.jobs.transitions import move, note
+from reconciler.model.applied import AppliedConfig
 from reconciler.model.flows import digest, job_id
-from reconciler.model.records import AppliedConfig, Cancellation, FlowRecord, GeneratedBy, JobRecord
+from reconciler.model.records import Cancellation, FlowRecord, GeneratedBy, JobRecord
 from reconciler.model.run_config import JobFacts, inherited, layer_of, layers_for, resolve
 from reconciler.model.settings import Layer, Level, Origin
 from reconciler.model.states import BROKEN, FINISHED, JobState

@@ -17,9 +17,9 @@ from reconciler.desired.validation import checked_document
 from reconciler.desired.yaml.builder import RawDocument
 from reconciler.diagnostics import did_you_mean
 from reconciler.jobs.job_json import additional_stores, is_uuid
+from reconciler.model.applied import AppliedConfig
 from reconciler.model.manifests import API_VERSION, Kind, Mark
 from reconciler.model.policy import SourceRules, Use, callable_use, decoded_names
-from reconciler.model.records import AppliedConfig
 from reconciler.model.run_config import RunConfig, as_priority
 from reconciler.plan.policy import layer_of_config, layer_uses, request_uses
 

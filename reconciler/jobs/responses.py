@@ -22,7 +22,8 @@ from reconciler.jobs.outputs import Outputs, check_own
 from reconciler.jobs.restarts import begin_again, note_retry
 from reconciler.jobs.stopping import stop_children, stop_flow
 from reconciler.jobs.transitions import move
-from reconciler.model.records import NOT_CANCELLED, AppliedConfig, FlowRecord, JobRecord, RetryStatus
+from reconciler.model.applied import AppliedConfig
+from reconciler.model.records import NOT_CANCELLED, FlowRecord, JobRecord, RetryStatus
 from reconciler.model.retries import Cause
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.plan.retries import next_retry

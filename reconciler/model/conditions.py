@@ -13,8 +13,9 @@ from enum import StrEnum
 
 import msgspec
 
+from reconciler.model.applied import AppliedConfig, Attempt, AttemptResult
 from reconciler.model.health import FlowStatus, many_jobs
-from reconciler.model.records import AppliedConfig, Attempt, AttemptResult, FlowRecord, WorkerStatus
+from reconciler.model.records import FlowRecord, WorkerStatus
 from reconciler.model.states import ACTIVE, BROKEN, Health, JobState, Sync
 
 

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
-from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.applied import AppliedConfig
+from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import BROKEN, Health, JobState, Sync
 from reconciler.model.summaries import FlowSummary, JobGroup
 

@@ -12,11 +12,12 @@ import msgspec
 
 from reconciler.actual.view import View
 from reconciler.jobs.flow_health import health_of
+from reconciler.model.applied import AppliedConfig, AttemptResult
 from reconciler.model.conditions import LASTING, Truth, flow_conditions
 from reconciler.model.failures import error_line, fix_of
 from reconciler.model.health import STUCK_FIX, flow_sync
 from reconciler.model.notifications import Notice, NotifyRule, NotifyState
-from reconciler.model.records import AppliedConfig, AttemptResult, FlowRecord, JobRecord
+from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.states import BROKEN, ON_WORKER, JobState
 
 _EVENTS_AT_ONCE = 500

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from reconciler.model.actions import Action, ActionType, Plan, Subject
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState
 from reconciler.model.flows import BuiltFlow, BuiltJob, digest
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import ActualState
 from reconciler.model.settings import Layer
 from reconciler.plan.checks import worker_defaults
 from reconciler.plan.flow_plan import affected_jobs

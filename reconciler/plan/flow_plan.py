@@ -10,11 +10,12 @@ from msgspec.structs import replace
 
 from reconciler.diagnostics import Diagnostic, Severity
 from reconciler.model.actions import Action, ActionType, Subject
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.graph import generated_by
 from reconciler.model.manifests import OnChange
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import ActualState, Change, FlowRecord, JobRecord
+from reconciler.model.records import Change, FlowRecord, JobRecord
 from reconciler.model.run_config import JobFacts, RunConfig
 from reconciler.model.settings import Layer, Setting
 from reconciler.model.states import ACTIVE

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from reconciler.diagnostics import Diagnostic
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState
-from reconciler.model.records import ActualState
 
 
 def frozen_sets(desired: DesiredState, actual: ActualState, *, allow_prune: bool) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from reconciler.model.actions import Action, ActionType, JobPlan, Plan, Subject
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredFlow
 from reconciler.model.flows import BuiltJob, job_id
 from reconciler.model.manifests import Prune
@@ -20,7 +21,6 @@ from reconciler.model.operations import RERUN_BY_TOKEN
 from reconciler.model.records import (
     NO_RETRY,
     NOT_CANCELLED,
-    ActualState,
     Cancellation,
     Change,
     DeferredPatch,

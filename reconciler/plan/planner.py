@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from reconciler.diagnostics import Diagnostic
 from reconciler.model.actions import Action, ActionType, Plan, Subject
+from reconciler.model.applied import ActualState
 from reconciler.model.baseline import Scope
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Kind, Manifest, Prune
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import ActualState
 from reconciler.model.states import ACTIVE
 from reconciler.plan.checks import check_desired, unique, worker_defaults
 from reconciler.plan.flow_plan import FlowPlanner, affected_jobs

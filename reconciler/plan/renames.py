@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from reconciler.diagnostics import Diagnostic, Severity
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import digest
-from reconciler.model.records import ActualState
 from reconciler.plan.interpreter import renamed_flow, renamed_job
 
 _PLACE = "/metadata/previous_names"

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from reconciler.errors import InputError
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import API_VERSION, Kind
-from reconciler.model.records import ActualState
 from reconciler.model.run_config import JobFacts, Rule, RunConfig
 from reconciler.model.settings import Resources
 from reconciler.plan.checks import worker_defaults

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from reconciler.diagnostics import Diagnostic, Severity, did_you_mean, nearest
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.manifests import Kind
-from reconciler.model.records import ActualState
 from reconciler.model.run_config import JobFacts, Rule
 from reconciler.plan.configs import FlowConfigs
 

@@ -26,8 +26,9 @@ from reconciler.execution.worker.remote_cache import RemoteCaches
 from reconciler.jobs.outputs import OpenedLater
 from reconciler.jobs.restarts import begin_due
 from reconciler.loop import open_outputs, worker_runner
+from reconciler.model.applied import AppliedConfig
 from reconciler.model.health import many_jobs
-from reconciler.model.records import AppliedConfig, Event
+from reconciler.model.records import Event
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.watch.file_notices import FileNotices
 from reconciler.watch.log import log_bug, log_event

@@ -11,7 +11,7 @@ from reconciler.actual.daemon_requests import Answer
 from reconciler.errors import ExitCode, ReconcilerError, RefusedError
 from reconciler.loop import Reporter, Session
 from reconciler.model.actions import Plan
-from reconciler.model.records import AttemptResult
+from reconciler.model.applied import AttemptResult
 from reconciler.watch.log import bugs_logged, log_event
 
 

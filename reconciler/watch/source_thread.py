@@ -26,9 +26,10 @@ from reconciler.execution.hosts.choice import Hosts
 from reconciler.execution.worker.upload import Repository
 from reconciler.jobs.bookkeeping import followed_branch
 from reconciler.loop import Session
+from reconciler.model.applied import Attempt, AttemptResult
 from reconciler.model.desired import Revision
 from reconciler.model.manifests import Prune
-from reconciler.model.records import Attempt, AttemptResult, FlowRecord
+from reconciler.model.records import FlowRecord
 from reconciler.model.retries import back_off
 from reconciler.watch.file_notices import FileNotices, branch_directories
 from reconciler.watch.log import bugs_logged, log_context, log_event

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from reconciler.actual.store import Store
 from reconciler.execution.hosts.choice import Hosts
-from reconciler.model.records import AppliedConfig
+from reconciler.model.applied import AppliedConfig
 from reconciler.watch.worker_thread import WorkerThread
 
 NewThread = Callable[[str, AppliedConfig], WorkerThread]

@@ -11,19 +11,10 @@ from reconciler.actual.fsck.snapshot import Report
 from reconciler.actual.outputs import COLLECTION, put_document, take_documents
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
+from reconciler.model.applied import AppliedConfig, AppliedRevision, Outcome
 from reconciler.model.flows import BuiltFlow, BuiltJob, run_dir
 from reconciler.model.manifests import GoodManifest, ParsedFile, WorkerSpec
-from reconciler.model.records import (
-    AppliedConfig,
-    AppliedRevision,
-    Event,
-    FlowRecord,
-    GeneratedBy,
-    JobAttempt,
-    JobRecord,
-    Outcome,
-    WorkerStatus,
-)
+from reconciler.model.records import Event, FlowRecord, GeneratedBy, JobAttempt, JobRecord, WorkerStatus
 from reconciler.model.states import ACTIVE, JobState
 from tests.actual.test_store import config, job
 

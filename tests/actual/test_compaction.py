@@ -14,8 +14,9 @@ from reconciler.actual import compaction
 from reconciler.actual.compaction import DAY, EVENTS, MOST_REMOVED, Progress, Retention, compact, is_due
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
+from reconciler.model.applied import AppliedRevision
 from reconciler.model.manifests import GoodManifest, ParsedFile
-from reconciler.model.records import AppliedRevision, Event, FlowRecord
+from reconciler.model.records import Event, FlowRecord
 from tests.actual.fsck_support import built, problems
 
 HOUR = 3600.0

@@ -15,8 +15,9 @@ from reconciler.actual.layout import DamagedError, cleanup_key, id_in_state_key,
 from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.errors import ExitCode
+from reconciler.model.applied import AppliedConfig
 from reconciler.model.manifests import Kind
-from reconciler.model.records import AppliedConfig, Event, FlowRecord, JobAttempt, JobRecord, RetryStatus
+from reconciler.model.records import Event, FlowRecord, JobAttempt, JobRecord, RetryStatus
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import JobState

@@ -25,11 +25,11 @@ from reconciler.actual.migrations import SCHEMA_VERSION
 from reconciler.actual.state_dir import Lease, default_state_dir
 from reconciler.actual.store import Store
 from reconciler.errors import ExitCode, InputError, RefusedError
+from reconciler.model.applied import AppliedRevision
 from reconciler.model.lineage import Lineage
 from reconciler.model.records import (
     NO_ATTEMPT,
     NO_RETRY,
-    AppliedRevision,
     Cancellation,
     DeferredPatch,
     Event,

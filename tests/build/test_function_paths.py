@@ -13,7 +13,7 @@ from reconciler.build import function_paths
 from reconciler.build.builder import FlowBuilder
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import load_desired
-from reconciler.model.records import ActualState
+from reconciler.model.applied import ActualState
 from reconciler.plan.planner import make_plan
 from tests.build.support import build
 from tests.desired.test_flows import NoCache

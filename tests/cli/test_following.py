@@ -12,7 +12,7 @@ import pytest
 from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.cli.following import looks
-from reconciler.model.records import Attempt, AttemptResult
+from reconciler.model.applied import Attempt, AttemptResult
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
 from reconciler.jobs.bookkeeping import flow_actions, note_revision
 from reconciler.model.actions import Action, ActionType, Plan, Subject
+from reconciler.model.applied import AppliedRevision, FlowActions
 from reconciler.model.desired import Revision
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import AppliedRevision, Event, FlowActions
+from reconciler.model.records import Event
 from tests.cli.members import member, put
 from tests.cli.test_json import validate
 from tests.cli.world import World

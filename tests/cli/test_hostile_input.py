@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from reconciler.actual.store import Store
-from reconciler.model.records import AppliedConfig
+from reconciler.model.applied import AppliedConfig
 from tests.cli.members import member, put
 from tests.support import Repository, minimal_project
 

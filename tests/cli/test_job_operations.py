@@ -17,8 +17,9 @@ import pytest
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.cli.main import main
+from reconciler.model.applied import AppliedConfig
 from reconciler.model.manifests import WorkerSpec
-from reconciler.model.records import AppliedConfig, FlowRecord, JobAttempt, JobRecord
+from reconciler.model.records import FlowRecord, JobAttempt, JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.model.states import JobState

@@ -15,7 +15,8 @@ from reconciler.cli.main import cli
 from reconciler.cli.render import Rendered, render_job
 from reconciler.errors import InputError
 from reconciler.loop import Session
-from reconciler.model.records import AppliedConfig, DeferredPatch, JobAttempt
+from reconciler.model.applied import AppliedConfig
+from reconciler.model.records import DeferredPatch, JobAttempt
 from reconciler.model.settings import Resources
 from reconciler.model.states import JobState
 from tests.execution.support import Listener, World

@@ -12,8 +12,9 @@ import pytest
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.cli.views.data import ordered_jobs
+from reconciler.model.applied import AppliedConfig
 from reconciler.model.flows import BuiltFlow, BuiltJob
-from reconciler.model.records import AppliedConfig, FlowRecord
+from reconciler.model.records import FlowRecord
 from reconciler.model.states import JobState
 from tests.cli.members import member, put
 from tests.support import Repository, minimal_project

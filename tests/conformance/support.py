@@ -12,8 +12,8 @@ from reconciler.desired.source.git import Source
 from reconciler.diagnostics import Diagnostic
 from reconciler.loop import Session
 from reconciler.model.actions import ActionType, Plan, Subject
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState
-from reconciler.model.records import ActualState
 from reconciler.model.run_config import FIELDS, RunConfig
 from reconciler.model.settings import Resources
 from reconciler.plan.checks import worker_defaults

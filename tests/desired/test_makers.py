@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 from reconciler.cli.views.data import maker_data
 from reconciler.desired.source.git import Source
 from reconciler.desired.state import load_desired
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState
-from reconciler.model.records import ActualState
 from reconciler.plan.configs import FlowConfigs
 from reconciler.plan.planner import make_plan
 from tests.desired.test_flows import NoCache

@@ -14,7 +14,7 @@ from reconciler.cli.views.log_reporter import LogReporter
 from reconciler.execution.worker.access import Accesses
 from reconciler.execution.worker.remote_cache import RemoteCaches
 from reconciler.loop import open_outputs, worker_runner
-from reconciler.model.records import AppliedConfig
+from reconciler.model.applied import AppliedConfig
 from reconciler.watch.file_notices import FileNotices
 from reconciler.watch.source_thread import SourceSettings, SourceThread
 from reconciler.watch.worker_thread import WorkerThread

@@ -20,8 +20,8 @@ from reconciler.cli.views.log_reporter import LogReporter
 from reconciler.desired.source.git import Source
 from reconciler.errors import WorldError
 from reconciler.model.actions import Plan
+from reconciler.model.applied import Attempt, AttemptResult
 from reconciler.model.desired import Revision
-from reconciler.model.records import Attempt, AttemptResult
 from reconciler.watch import log, source_thread
 from reconciler.watch.file_notices import FileNotices
 from reconciler.watch.source_thread import SourceSettings, SourceThread

@@ -15,7 +15,8 @@ import pytest
 from reconciler.actual.store import Store
 from reconciler.cli import streams
 from reconciler.cli.streams import Controlling, shown, tolerant_streams
-from reconciler.model.records import AppliedConfig, AppliedRevision, Event
+from reconciler.model.applied import AppliedConfig, AppliedRevision
+from reconciler.model.records import Event
 from reconciler.model.states import JobState
 from tests.cli.members import member, put
 from tests.support import Repository, minimal_project

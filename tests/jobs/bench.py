@@ -18,9 +18,10 @@ from reconciler.jobs.outputs import EmbeddedOutputs
 from reconciler.jobs.responses import apply_result, fail
 from reconciler.jobs.restarts import begin_due
 from reconciler.jobs.transitions import move
+from reconciler.model.applied import AppliedConfig
 from reconciler.model.manifests import WorkerSpec
 from reconciler.model.operations import JobOperation
-from reconciler.model.records import AppliedConfig, FlowRecord, JobRecord
+from reconciler.model.records import FlowRecord, JobRecord
 from reconciler.model.retries import Cause
 from reconciler.model.run_config import RunConfig
 from reconciler.model.settings import Level, Origin, Setting

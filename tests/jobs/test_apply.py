@@ -12,17 +12,11 @@ import pytest
 from reconciler.actual.store import Store
 from reconciler.actual.writer import Writer
 from reconciler.jobs.apply import PlanApplication
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import FlowSpec, Prune
-from reconciler.model.records import (
-    ActualState,
-    FlowRecord,
-    GeneratedBy,
-    JobAttempt,
-    JobRecord,
-    RetryStatus,
-)
+from reconciler.model.records import FlowRecord, GeneratedBy, JobAttempt, JobRecord, RetryStatus
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.plan.interpreter import carried_out
 from reconciler.plan.planner import make_plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from reconciler.model.applied import AppliedConfig, Attempt, AttemptResult
 from reconciler.model.conditions import (
     Conditions,
     flow_conditions,
@@ -11,7 +12,7 @@ from reconciler.model.conditions import (
     worker_conditions,
 )
 from reconciler.model.health import FlowStatus
-from reconciler.model.records import AppliedConfig, Attempt, AttemptResult, FlowRecord, WorkerStatus
+from reconciler.model.records import FlowRecord, WorkerStatus
 from reconciler.model.states import Health, Sync
 
 CONFIG = AppliedConfig(revision="main@2222222")

@@ -13,8 +13,9 @@ import pytest
 from reconciler.actual.store import Store
 from reconciler.actual.view import View
 from reconciler.errors import TransientError
+from reconciler.model.applied import Attempt, AttemptResult
 from reconciler.model.notifications import Message, Notice, NotifyRule, NotifyState
-from reconciler.model.records import Attempt, AttemptResult, WorkerStatus
+from reconciler.model.records import WorkerStatus
 from reconciler.notify import notifier
 from reconciler.notify.notices import new_notices
 from reconciler.notify.notifier import send_due

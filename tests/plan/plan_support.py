@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from reconciler.model.actions import Action, ActionType, Plan, Subject
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState, PreviewJob, Revision
 from reconciler.model.flows import BuiltFlow, BuiltJob
 from reconciler.model.manifests import (
@@ -22,7 +23,7 @@ from reconciler.model.manifests import (
     WorkerSpec,
 )
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import ActualState, Cancellation, DeferredPatch, FlowRecord, JobRecord
+from reconciler.model.records import Cancellation, DeferredPatch, FlowRecord, JobRecord
 from reconciler.model.run_config import Rule, RunConfig, layer_of
 from reconciler.model.settings import Layer, Level, Origin
 from reconciler.model.states import ACTIVE, PENDING, JobState

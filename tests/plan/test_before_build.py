@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from reconciler.diagnostics import Severity
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredFlow, Hold
 from reconciler.model.manifests import FlowSpec
 from reconciler.model.reasons import ReasonCode
-from reconciler.model.records import ActualState
 from reconciler.model.states import JobState
 from reconciler.plan.planner import make_plan
 from tests.plan.plan_support import applied, before, built, built_job, desired, flow, rule, shown, with_jobs

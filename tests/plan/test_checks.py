@@ -13,9 +13,9 @@ from reconciler.desired.yaml.reader import parse_file
 from reconciler.diagnostics import Diagnostic
 from reconciler.errors import InputError
 from reconciler.execution.headers import submission_header
+from reconciler.model.applied import ActualState
 from reconciler.model.manifests import Manifest, WorkerSpec
 from reconciler.model.reasons import ReasonCode
-from reconciler.model.records import ActualState
 from reconciler.model.run_config import layer_of
 from reconciler.model.settings import Level, Origin, Resources
 from reconciler.plan.checks import check_config, check_desired, worker_defaults

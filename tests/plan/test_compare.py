@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.model.actions import ActionType, Plan
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import FlowSpec, OnChange, Prune
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import ActualState, GeneratedBy
+from reconciler.model.records import GeneratedBy
 from reconciler.model.run_config import Rule
 from reconciler.model.states import ACTIVE, JobState
 from reconciler.plan.compare import NOTE, compare

@@ -11,9 +11,10 @@ from qtoolkit.io.pbs import PBSIO
 from qtoolkit.io.slurm import SlurmIO
 
 from reconciler.model.actions import Action, ActionType, JobPlan, Plan, Subject
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredFlow, DesiredState
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import ActualState, JobRecord
+from reconciler.model.records import JobRecord
 from reconciler.model.run_config import RunConfig
 from reconciler.model.schedulers import SCHEDULERS
 from reconciler.model.schedulers.requests import UNKNOWN, ResourceRequest, clock_seconds

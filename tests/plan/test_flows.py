@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from reconciler.model.actions import ActionType, Subject
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState, Hold
 from reconciler.model.manifests import FlowSpec, OnChange
 from reconciler.model.reasons import ReasonCode
-from reconciler.model.records import ActualState
 from reconciler.model.states import JobState
 from reconciler.plan.planner import make_plan
 from tests.plan.plan_support import applied, before, built, desired, flow, rule, shown, waits, with_jobs

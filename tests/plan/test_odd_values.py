@@ -10,9 +10,10 @@ import pytest
 
 from reconciler.desired.schemas import load_schema
 from reconciler.model.actions import ActionType
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import Kind
-from reconciler.model.records import ActualState, JobRecord
+from reconciler.model.records import JobRecord
 from reconciler.model.run_config import HIGHEST_PRIORITY, LOWEST_PRIORITY, RunConfig, as_priority
 from reconciler.model.settings import Level, Origin, Setting
 from reconciler.plan import flow_plan, planner

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from reconciler.model.actions import ActionType
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import OnChange
 from reconciler.model.reasons import Reason, ReasonCode
-from reconciler.model.records import ActualState, Cancellation, GeneratedBy, JobRecord
+from reconciler.model.records import Cancellation, GeneratedBy, JobRecord
 from reconciler.model.run_config import Rule, RunConfig
 from reconciler.model.settings import Level
 from reconciler.model.states import ACTIVE, EDITABLE, JobState

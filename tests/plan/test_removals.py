@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState
 from reconciler.model.manifests import ProjectSpec, Prune
 from reconciler.model.reasons import ReasonCode
-from reconciler.model.records import ActualState, Cancellation
+from reconciler.model.records import Cancellation
 from reconciler.model.states import JobState
 from reconciler.plan.planner import make_plan
 from tests.plan.plan_support import applied, before, built, desired, flow, shown, with_jobs

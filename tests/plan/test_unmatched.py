@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from reconciler.diagnostics import Severity
+from reconciler.model.applied import ActualState
 from reconciler.model.manifests import FlowSpec
-from reconciler.model.records import ActualState
 from reconciler.plan.planner import make_plan
 from tests.plan import plan_support as support
 

@@ -9,11 +9,12 @@ import pytest
 
 from reconciler.cli.views.plan_text import reason_text, summary_text
 from reconciler.model.actions import Action, ActionType, Plan, Subject
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredFlow
 from reconciler.model.flows import BuiltFlow
 from reconciler.model.manifests import FlowSpec, OnCodeChange, Prune
 from reconciler.model.reasons import ReasonCode
-from reconciler.model.records import ActualState, Cancellation, JobAttempt
+from reconciler.model.records import Cancellation, JobAttempt
 from reconciler.model.states import ACTIVE, BROKEN, JobState
 from reconciler.plan.interpreter import carried_out
 from reconciler.plan.planner import make_plan

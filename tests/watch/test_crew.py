@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.model.records import Attempt
+from reconciler.model.applied import Attempt
 from tests.execution.support import lines
 from tests.watch.support import WatchWorld, eventually
 

@@ -14,7 +14,8 @@ from reconciler.actual.compressed import restored
 from reconciler.actual.layout import index_entries, number_of
 from reconciler.actual.transaction import Transaction
 from reconciler.actual.view import View
-from reconciler.model.records import AppliedConfig, FlowRecord
+from reconciler.model.applied import AppliedConfig
+from reconciler.model.records import FlowRecord
 from reconciler.model.states import JobState
 from reconciler.model.summaries import Tally
 

@@ -24,8 +24,8 @@ from reconciler.errors import InputError, ReconcilerError, WorldError
 from reconciler.jobs.bookkeeping import followed_branch
 from reconciler.loop import Session
 from reconciler.model.actions import Action, Plan, Subject
+from reconciler.model.applied import ActualState
 from reconciler.model.desired import DesiredState, Revision
-from reconciler.model.records import ActualState
 from reconciler.plan.cost import plan_cost
 from reconciler.plan.planner import make_plan
 

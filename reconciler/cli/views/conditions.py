@@ -8,8 +8,8 @@ from typing import Any
 
 from reconciler.cli.context import Context
 from reconciler.cli.views.words import coming_text
+from reconciler.model.applied import Attempt, AttemptResult
 from reconciler.model.conditions import Conditions
-from reconciler.model.records import Attempt, AttemptResult
 
 READABLE = ("is_ready", "reconciling", "stalled", "last_attempted", "last_applied")
 """The columns that :func:`readable_conditions` adds."""

@@ -16,21 +16,14 @@ from reconciler.desired.makers import maker_references
 from reconciler.jobs.flow_health import health_of
 from reconciler.jobs.waiting import WhyWaiting, why_flow_waits
 from reconciler.model.actions import Action, DryBuild, Plan, started
+from reconciler.model.applied import AppliedConfig, Attempt
 from reconciler.model.conditions import flow_conditions, never_submitted_conditions, worker_conditions
 from reconciler.model.desired import DesiredState
 from reconciler.model.failures import failure_pattern, fix_of
 from reconciler.model.flows import job_id
 from reconciler.model.health import Progress, flow_progress, flow_sync
 from reconciler.model.manifests import Kind, Manifest, RuleSpec, WorkerSpec
-from reconciler.model.records import (
-    Allocation,
-    AppliedConfig,
-    Attempt,
-    Event,
-    FlowRecord,
-    JobRecord,
-    WorkerStatus,
-)
+from reconciler.model.records import Allocation, Event, FlowRecord, JobRecord, WorkerStatus
 from reconciler.model.run_config import Rule
 from reconciler.model.states import ACTIVE, Health, JobState, Sync
 from reconciler.plan.cost import Cost

@@ -11,7 +11,7 @@ import msgspec
 from reconciler.cli.context import Context
 from reconciler.cli.views.words import many
 from reconciler.model.actions import DONE
-from reconciler.model.records import AppliedRevision
+from reconciler.model.applied import AppliedRevision
 
 
 def revision_data(applied: AppliedRevision) -> dict[str, Any]:

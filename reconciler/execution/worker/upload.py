@@ -25,9 +25,10 @@ from reconciler.execution.run_files import CODE, DOCUMENTS, LAUNCHERS, WorkerPat
 from reconciler.execution.worker.prepare import STAGING
 from reconciler.jobs.needed_outputs import needed_outputs
 from reconciler.jobs.outputs import Outputs
+from reconciler.model.applied import AppliedConfig
 from reconciler.model.flows import run_dir
 from reconciler.model.manifests import WorkerSpec
-from reconciler.model.records import AppliedConfig, JobRecord
+from reconciler.model.records import JobRecord
 
 
 class UploadResult(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.actual.store import Store
 from reconciler.cli.views.conditions import source_line
-from reconciler.model.records import AppliedRevision, Attempt, AttemptResult
+from reconciler.model.applied import AppliedRevision, Attempt, AttemptResult
 from tests.cli.world import World
 
 pytestmark = pytest.mark.usefixtures("warm")
