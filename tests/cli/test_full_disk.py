@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -14,9 +15,14 @@ from tests.support import ROOT, Repository, minimal_project, no_small_disk
 
 
 def add_flow(repository: Repository, name: str, number: int, length: int) -> None:
-    """Commit a flow of ``number`` jobs, each with so long an argument; none of them runs."""
+    """Commit a flow of ``number`` jobs, each with so long an argument, which cannot be compressed."""
+    random = Random(name)
     jobs = [
-        {"id": f"j{n}", "function": "reconciler.examples.value", "args": [str(n)[-1] * length]}
+        {
+            "id": f"j{n}",
+            "function": "reconciler.examples.value",
+            "args": [random.randbytes(length // 2).hex()],
+        }
         for n in range(number)
     ]
     spec = json.dumps({"suspend": True, "jobs": jobs})
@@ -41,7 +47,7 @@ def on_small_disk(place: Path, script: str) -> subprocess.CompletedProcess[str]:
 def small(repository: Repository, tmp_path: Path) -> Repository:
     """A campaign of one small flow."""
     minimal_project(repository, tmp_path / "work")
-    add_flow(repository, "small", 1, 1)
+    add_flow(repository, "small", 1, 2)
     return repository
 
 
@@ -80,7 +86,7 @@ def test_a_full_disk_at_the_very_beginning(small: Repository, state_dir: Path) -
 def test_a_full_disk_under_the_state(small: Repository, state_dir: Path) -> None:
     """The big flow does not fit; it comes when there is room."""
     state_dir.mkdir()
-    add_flow(small, "big", 50, 5_000)
+    add_flow(small, "big", 50, 20_000)
     program = shlex.join([sys.executable, "-m", "reconciler", "--repo", str(small.path)])
     script = f"""
         export RECONCILER_STATE_DIR={shlex.quote(str(state_dir))}
