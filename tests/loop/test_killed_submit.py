@@ -19,14 +19,14 @@ ROWS = 700
 STEPS = {
     "write@KeptBuilds.flush:within:1": range(1),
     "build:before:2": range(1, 2),
-    "build:after:650": range(1, 650),
+    "build:after:650": range(1, 1 + 650),
     "write@KeptBuilds.flush:before:2": range(1, ROWS),
     "write@apply_plan:within:1": range(ROWS, ROWS + 1),
 }
 """One after the other on the same state, so that each life finds what the earlier ones have built.
 
-The value is the number of builds that the store may have after it. The first build is stored at once, others
-after 500, or half a second.
+The value is the number of builds that the store may have after it. The first build of a life is stored at once,
+others after 500, or half a second: on a busy machine all but the one after which it was killed.
 """
 
 SET = """
