@@ -25,8 +25,8 @@ STEPS = {
 }
 """One after the other on the same state, so that each life finds what the earlier ones have built.
 
-The value is the number of builds that the store may have after it. The first build of a life is stored at once,
-others after 500, or half a second: on a busy machine all but the one after which it was killed.
+The value is the number of builds that the store may have after it. The first build of a life is stored at
+once, others after 500, or half a second: on a busy machine all but the one after which it was killed.
 """
 
 SET = """
