@@ -28,7 +28,7 @@ from reconciler.cli.options import LIMIT, Duration, KindGroup, global_options
 from reconciler.cli.views.conditions import READABLE, readable_conditions, say_attempt
 from reconciler.cli.views.data import (
     batches_data,
-    failures_data,
+    failure_groups,
     flows_data,
     flowsets_data,
     is_gone,
@@ -52,7 +52,6 @@ from reconciler.diagnostics import did_you_mean
 from reconciler.errors import InputError
 from reconciler.files import space_text
 from reconciler.jobs.waiting import WhyWaiting
-from reconciler.model.failures import failure_id
 from reconciler.model.manifests import Kind
 from reconciler.model.records import FlowRecord, JobRecord
 
@@ -352,14 +351,13 @@ def failures(context: Context, *, selectors: tuple[str, ...], watch: bool, arran
     wanted = read_words(selectors)
 
     def rows(view: View) -> list[Row]:
-        groups: dict[str, list[JobRecord]] = {}
-        for record in _flows_listed(view, wanted.names, None, history=False):
-            for job in view.jobs_of(record.name):
-                group = failure_id(job) if job.current and wanted.pass_job(job, record) else None
-                if group and (not wanted.names or any(_is_named(name, job) for name in wanted.names)):
-                    groups.setdefault(group, []).append(job)
-        found = [failures_data(group, jobs) for group, jobs in groups.items()]
-        return sorted(found, key=lambda row: (-row["jobs"], row["failure"]))
+        return failure_groups(
+            job
+            for record in _flows_listed(view, wanted.names, None, history=False)
+            for job in view.jobs_of(record.name)
+            if wanted.pass_job(job, record)
+            and (not wanted.names or any(_is_named(name, job) for name in wanted.names))
+        )
 
     with context.store(must_exist=True, read_only=True) as store, store.read() as view:
         check_filters(wanted, view, view.flows())

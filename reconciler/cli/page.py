@@ -14,7 +14,7 @@ from reconciler.actual.view import View
 from reconciler.cli.context import Context
 from reconciler.cli.options import LIMIT, global_options
 from reconciler.cli.views.data import (
-    failures_data,
+    failure_groups,
     flows_data,
     flowsets_data,
     job_data,
@@ -29,10 +29,8 @@ from reconciler.errors import InputError
 from reconciler.files import write_atomically
 from reconciler.jobs.waiting import WhyWaiting
 from reconciler.model.applied import AttemptResult
-from reconciler.model.failures import failure_id
 from reconciler.model.graph import flow_graph
-from reconciler.model.records import JobRecord
-from reconciler.model.states import Health, JobState, Sync
+from reconciler.model.states import BROKEN, Health, JobState, Sync
 from reconciler.plan.advice import uses
 
 _JOBS, _ROWS = 200, 100
@@ -81,7 +79,7 @@ def report_facts(view: View, limit: int, now: float) -> Facts:
     why = WhyWaiting(view)
     shown = [_flow_facts(view, flow, why) for flow in flows[:limit]]
     flowsets = _flowsets(view, shown)
-    failures = _failures(view)
+    failures = failure_groups(job for state in sorted(BROKEN) for job in view.in_state(state))
     use = [
         {
             "function": one.function,
@@ -103,7 +101,7 @@ def report_facts(view: View, limit: int, now: float) -> Facts:
         "project": config.project_name if config else "reconciler",
         "revision": config.revision if config else "",
         "subject": last.subject if last is not None else "",
-        "written": now,
+        "written": time_text(now),
         "sections": sections,
         "totals": _totals(flows),
         "attention": attention[:_ROWS],
@@ -112,7 +110,10 @@ def report_facts(view: View, limit: int, now: float) -> Facts:
         "flowsets": flowsets,
         "flows": shown,
         "flows_left_out": max(0, len(flows) - limit),
-        "workers": workers,
+        "workers": [
+            worker | {"next_try": time_text(worker["next_try"]) if worker["next_try"] else ""}
+            for worker in workers
+        ],
         "use": use,
         "history": [text_row(one, time_text(one.time)) for one in view.revisions()[: -_ROWS - 1 : -1]],
     }
@@ -164,17 +165,6 @@ def _attention(view: View, workers: Sequence[Facts], flows: Sequence[Facts]) -> 
             yield {"what": f"flow {flow['name']}", "why": flow["reason"], "fix": flow["fix"]}
 
 
-def _failures(view: View) -> list[Facts]:
-    groups: dict[str, list[JobRecord]] = {}
-    for state in (JobState.FAILED, JobState.REMOTE_ERROR):
-        for job in view.in_state(state):
-            group = failure_id(job) if job.current else None
-            if group is not None:
-                groups.setdefault(group, []).append(job)
-    found = [failures_data(group, jobs) for group, jobs in groups.items()]
-    return sorted(found, key=lambda row: (-row["jobs"], row["failure"]))
-
-
 def _flow_facts(view: View, flow: Facts, why: WhyWaiting) -> Facts:
     """Return a flow with its jobs and its drawing."""
     from reconciler.page.drawing import drawing
@@ -200,7 +190,7 @@ def _job_facts(job: Facts) -> Facts:
         "state": job["state"],
         "group": _STATE_GROUPS[job["state"]],
         "worker": job["worker"],
-        "submitted": job["submitted"],
+        "submitted": time_text(job["submitted"]) if job["submitted"] else "",
         "ran": duration_text(job["seconds"]) if job["seconds"] is not None else "",
         "attempt": job["attempt"],
         "note": job["stuck"] or job["waiting"] or error,

@@ -479,7 +479,7 @@ def _submitted(writer: Writer, job: JobRecord, queue_id: str, now: float) -> Non
 def _take_back(writer: Writer, job: JobRecord, reason: str, work_dir: str, now: float) -> None:
     """Make a job READY again that was not accepted; its next try is the same attempt in the same directory.
 
-    So even if the answer was wrong and the job is in the queue, its claim lets it run only once. If a commit
+    Even if the answer was wrong and the job is in the queue, its claim lets it run only once. If a commit
     moves the job meanwhile, that claim must be withdrawn first: the attempt counts as left.
     """
     if job.cancelling or job.cancellation.rerun:

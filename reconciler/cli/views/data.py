@@ -19,7 +19,7 @@ from reconciler.model.actions import Action, DryBuild, Plan, started
 from reconciler.model.applied import AppliedConfig, Attempt
 from reconciler.model.conditions import flow_conditions, never_submitted_conditions, worker_conditions
 from reconciler.model.desired import DesiredState
-from reconciler.model.failures import failure_pattern, fix_of
+from reconciler.model.failures import failure_id, failure_pattern, fix_of
 from reconciler.model.flows import job_id
 from reconciler.model.health import Progress, flow_progress, flow_sync
 from reconciler.model.manifests import Kind, Manifest, RuleSpec, WorkerSpec
@@ -251,7 +251,7 @@ def worker_facts(view: View, name: str, spec: WorkerSpec, limit: int) -> Data:
     }
 
 
-def failures_data(group: str, jobs: Sequence[JobRecord]) -> Data:
+def _failure_data(group: str, jobs: Sequence[JobRecord]) -> Data:
     """Return jobs that failed alike; ``group`` is their :func:`failure_id`. ``error`` is what they share."""
     first = jobs[0]
     return {
@@ -266,6 +266,17 @@ def failures_data(group: str, jobs: Sequence[JobRecord]) -> Data:
         "fix": fix_of(first.cause),
         "retry": f"reconcile retry failure:{group}",
     }
+
+
+def failure_groups(jobs: Iterable[JobRecord]) -> list[Data]:
+    """Return the groups of failed jobs that failed alike, the largest first; other jobs are left out."""
+    groups: dict[str, list[JobRecord]] = {}
+    for job in jobs:
+        group = failure_id(job) if job.current else None
+        if group is not None:
+            groups.setdefault(group, []).append(job)
+    found = [_failure_data(group, members) for group, members in groups.items()]
+    return sorted(found, key=lambda row: (-row["jobs"], row["failure"]))
 
 
 def rule_data(state: DesiredState, rule: Rule) -> Data:

@@ -51,7 +51,7 @@ _STARTED_FROM = {
 class Source(ObjectDatabase):
     """A repository, a branch and a subdirectory. Without a branch it reads the one that is checked out.
 
-    ``url`` is the remote of which ``git_dir`` is a mirror. ``policy`` is what the user lets it do;
+    ``url`` is the remote of which ``git_dir`` is a mirror. ``policy`` limits what the repository may do;
     a remote may do nothing until one is given. ``verified_dir`` keeps which commits had the signatures
     that it requires.
     """
