@@ -211,6 +211,17 @@ def reconcile_killed_at(world: World, moment: str) -> int:
     return done.returncode
 
 
+def kill_at(step: str, repository: Path, *arguments: str) -> None:
+    """Run the program on a repository until it kills itself at a step of ``killer.py``, which it must."""
+    died = subprocess.run(
+        [sys.executable, str(KILLER), *arguments],
+        cwd=repository,
+        env=os.environ | {"RECONCILER_TEST_KILL_AT": step},
+        capture_output=True,
+    )
+    assert died.returncode == -signal.SIGKILL, f"{step}: {died.stderr.decode()}"
+
+
 def is_running(pid: int) -> bool:
     """Whether a process lives; a zombie does not."""
     try:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
 import pytest
 
 from reconciler.actual.store import Store
-from tests.support import ROOT, Reconcile, Repository, minimal_project
+from tests.execution.support import kill_at
+from tests.support import Reconcile, Repository, minimal_project
 
-KILLER = ROOT / "tests/execution/killer.py"
 COUNT = 40
 STEPS = [f"write:{moment}:{number}" for number, moment in product((1, 2, 3), ("before", "after"))]
 """The parsed rule, the patches, the outcome."""
@@ -85,13 +81,7 @@ def test_a_killed_edit_is_done_once(repository: Repository, tmp_path: Path) -> N
     arguments = ["--once", "--state-dir", str(state)]
     for priority, step in enumerate(STEPS, start=1):
         edit(repository, priority)
-        died = subprocess.run(
-            [sys.executable, str(KILLER), *arguments],
-            cwd=repository.path,
-            env=os.environ | {"RECONCILER_TEST_KILL_AT": step},
-            capture_output=True,
-        )
-        assert died.returncode == -signal.SIGKILL, f"{step}: {died.stderr.decode()}"
+        kill_at(step, repository.path, *arguments)
         done_before = step in ("write:after:2", "write:before:3", "write:after:3")
         assert priorities(state) == [priority if done_before else priority - 1] * COUNT, step
         done = Reconcile(repository.path)(*arguments)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from reconciler.actual.store import Store
-from tests.support import ROOT, Reconcile, Repository, minimal_project
+from tests.execution.support import kill_at
+from tests.support import Reconcile, Repository, minimal_project
 
-KILLER = ROOT / "tests/execution/killer.py"
 ROWS = 700
 STEPS = {
     "write@KeptBuilds.flush:within:1": range(1),
@@ -78,13 +74,7 @@ def test_a_killed_first_submit_is_done_once(repository: Repository, tmp_path: Pa
     state = tmp_path / "state"
     arguments = ["--once", "--state-dir", str(state)]
     for step, builds in STEPS.items():
-        died = subprocess.run(
-            [sys.executable, str(KILLER), *arguments],
-            cwd=repository.path,
-            env=os.environ | {"RECONCILER_TEST_KILL_AT": step},
-            capture_output=True,
-        )
-        assert died.returncode == -signal.SIGKILL, f"{step}: {died.stderr.decode()}"
+        kill_at(step, repository.path, *arguments)
         found, jobs, _ = content(state)
         assert found in builds, step
         assert jobs == {}, step
